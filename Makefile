@@ -33,12 +33,12 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED_DEMO): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --editable '.[sklearn,onnxruntime]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[sklearn,onnxruntime]'
 	@touch $@
 
 # The test extra holds all that the demo needs.
 $(INSTALLED_TEST): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ $(INSTALLED_DEMO)
 
 clean:

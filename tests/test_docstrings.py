@@ -65,6 +65,13 @@ def public_things(module: object) -> Iterator[tuple[str, Callable]]:
             yield name, thing
 
 
+def resolve(module: object, dotted: str) -> object:
+    thing = module
+    for part in dotted.split("."):
+        thing = getattr(thing, part)
+    return thing
+
+
 def test_checker_can_fail():
     def scale(x, *, factor=1.0, **options):
         """Scale.
@@ -96,17 +103,13 @@ def test_parameter_names_match_signatures(module_name):
     complaints = []
     for name, thing in public_things(module):
         # A method that is overridden to meet its parent's contract has its parent's docstring.
-        said = complaint(thing, inspect.getdoc(_on_class(module, name)), section_needed=name in public_names)
+        docstring = inspect.getdoc(resolve(module, name))
+        if docstring is None and module_name.startswith("nbdense.engine."):
+            continue  # no user calls the engine: its names and design note may do
+        said = complaint(thing, docstring, section_needed=name in public_names)
         if said:
             complaints.append(f"{module_name}.{name} {said}")
     assert not complaints, "\n".join(complaints)
-
-
-def _on_class(module: object, dotted: str) -> object:
-    thing = module
-    for part in dotted.split("."):
-        thing = getattr(thing, part)
-    return thing
 
 
 @pytest.mark.parametrize("module_name", PUBLIC_MODULES)
