@@ -1,0 +1,59 @@
+"""What the CPU that numba compiles for can do.
+
+Numba's target is not always the host's: ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` choose another, and
+under a bare name numba's own feature string is empty. So nothing here reads a feature list; a three-line
+function is compiled for that target and its assembly is read.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+from numba.core import codegen, config
+
+_FMA_PROBE = """
+define void @probe(ptr %p, ptr %q) {
+  %a = load <16 x float>, ptr %p
+  %b = load <16 x float>, ptr %q
+  %c = call <16 x float> @llvm.fma.v16f32(<16 x float> %a, <16 x float> %b, <16 x float> %b)
+  store <16 x float> %c, ptr %p
+  ret void
+}
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The CPU compiled for: its LLVM name, the bytes of its widest vector, and whether it has a fused multiply-add."""
+
+    name: str
+    vector_bytes: int
+    fma: bool
+
+
+def name_and_features() -> tuple[str, str]:
+    """LLVM's name and feature string of the CPU that numba compiles for, read as numba reads them."""
+    name = config.CPU_NAME or llvm.get_host_cpu_name()
+    features = config.CPU_FEATURES
+    return name, codegen.get_host_cpu_features() if features is None else features
+
+
+def assembly(module: str) -> str:
+    """Assembly of an LLVM module's text, compiled for `target`'s CPU."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name, features = name_and_features()
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features, opt=2)
+    with llvm.parse_assembly(module) as parsed:
+        return machine.emit_assembly(parsed)
+
+
+@functools.cache
+def target() -> Target:
+    """The CPU that numba compiles for (a few milliseconds, once)."""
+    text = assembly(_FMA_PROBE)
+    width = 64 if "%zmm" in text else 32 if "%ymm" in text else 16
+    return Target(name_and_features()[0], width, "fmaf" not in text)

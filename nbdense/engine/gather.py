@@ -1,0 +1,123 @@
+"""Gathering rows of the user's data: any real dtype, any strides, straight from where it lies.
+
+A source is ``(bytes, form)``: the data's memory as a flat uint8 array, and what it holds. So the type, layout and
+writability of the data are values, not types, and a new one compiles nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from nbdense._jit import intrinsic, kernel
+
+FORM = np.dtype(
+    [
+        ("code", np.int64),  # of the dtype; this and the next three in bytes:
+        ("offset", np.int64),  # of row 0, column 0
+        ("row_stride", np.int64),
+        ("column_stride", np.int64),
+        ("rows", np.int64),
+        ("columns", np.int64),
+    ]
+)
+
+_NAMES = "float32 float64 float16 int8 uint8 int16 uint16 int32 uint32 int64 uint64".split()
+DTYPES = {np.dtype(name): code for code, name in enumerate(_NAMES)}
+DTYPES[np.dtype(bool)] = DTYPES[np.dtype(np.uint8)]  # a bool is a byte of 0 or 1
+
+
+def _convert_plain(code, data, start, stride, count, out, offset):
+    dtype = np.dtype(_NAMES[code])
+    for j in range(count):
+        at = start + j * stride
+        out[offset + j] = data[at : at + dtype.itemsize].view(dtype)[0]
+
+
+@intrinsic(_convert_plain)
+def convert(typing_context, code, data, start, stride, count, out, offset):
+    """``count`` numbers of the dtype ``code``, ``stride`` bytes apart from byte ``start``, to out[offset:]."""
+    signature = types.void(types.int64, data, types.int64, types.int64, types.int64, out, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        code, data, start, stride, count, out, offset = arguments
+        source = builder.gep(context.make_array(signature.args[1])(context, builder, data).data, [start])
+        target = builder.gep(context.make_array(signature.args[5])(context, builder, out).data, [offset])
+        end = builder.append_basic_block("converted")
+        choice = builder.switch(code, end)
+        for number, name in enumerate(_NAMES):
+            block = builder.append_basic_block(name)
+            choice.add_case(ir.Constant(ir.IntType(64), number), block)
+            builder.position_at_end(block)
+            size = ir.Constant(ir.IntType(64), np.dtype(name).itemsize)
+            # The same loop twice: with the distance known, it compiles to vector loads.
+            with builder.if_else(builder.icmp_signed("==", stride, size)) as (adjacent, apart):
+                with adjacent:
+                    _emit_loop(builder, name, source, size, count, target)
+                with apart:
+                    _emit_loop(builder, name, source, stride, count, target)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _emit_loop(builder, name, source, stride, count, target):
+    dtype = np.dtype(name)
+    bits = ir.IntType(8 * dtype.itemsize)
+    stored = {"float32": ir.FloatType(), "float64": ir.DoubleType()}.get(name, bits)
+    result = target.type.pointee
+    with cgutils.for_range(builder, count) as loop:
+        at = builder.gep(source, [builder.mul(loop.index, stride)])
+        value = builder.load(builder.bitcast(at, stored.as_pointer()), align=dtype.itemsize)
+        if name == "float16":
+            value = _emit_half(builder, value)
+        elif dtype.kind == "i":
+            value = builder.sitofp(value, result)
+        elif dtype.kind == "u":
+            value = builder.uitofp(value, result)
+        if value.type != result:
+            value = (builder.fptrunc if isinstance(result, ir.FloatType) else builder.fpext)(value, result)
+        builder.store(value, builder.gep(target, [loop.index]))
+
+
+def _emit_half(builder, bits):
+    """The float32 of a float16's bits, shifted into place and rescaled by 2**112: exact, denormals included.
+
+    LLVM's own conversion would be a call into a library on CPUs without the instruction.
+    """
+    i32, f32 = ir.IntType(32), ir.FloatType()
+    wide = builder.zext(bits, i32)
+    sign = builder.shl(builder.and_(wide, ir.Constant(i32, 0x8000)), ir.Constant(i32, 16))
+    size = builder.shl(builder.and_(wide, ir.Constant(i32, 0x7FFF)), ir.Constant(i32, 13))
+    scaled = builder.fmul(builder.bitcast(size, f32), ir.Constant(f32, 2.0**112))
+    special = builder.or_(size, ir.Constant(i32, 0x7F800000))  # infinity or NaN
+    finite = builder.icmp_unsigned("<", size, ir.Constant(i32, 0x0F800000))
+    size = builder.select(finite, builder.bitcast(scaled, i32), special)
+    return builder.bitcast(builder.or_(size, sign), f32)
+
+
+@kernel
+def gather(data, form, rows, count, out, offset, ld):
+    """Rows ``rows[:count]`` of a source into the matrix at out[offset], ``ld`` apart."""
+    for i in range(count):
+        start = form["offset"] + rows[i] * form["row_stride"]
+        convert(form["code"], data, start, form["column_stride"], form["columns"], out, offset + i * ld)
+
+
+@kernel
+def first_not_finite(data, form, buffer):
+    """(row, column) of the first NaN or infinity in a source, or (-1, -1). ``buffer`` takes one row."""
+    for i in range(form["rows"]):
+        start = form["offset"] + i * form["row_stride"]
+        convert(form["code"], data, start, form["column_stride"], form["columns"], buffer, 0)
+        total = buffer.dtype.type(0.0)
+        for j in range(form["columns"]):
+            total += buffer[j] * buffer.dtype.type(0.0)  # NaN as soon as one is not finite
+        if total != 0.0:
+            for j in range(form["columns"]):
+                if not np.isfinite(buffer[j]):
+                    return i, j
+    return -1, -1

@@ -1,0 +1,333 @@
+"""The compiled program: walks the layer table, forward, backward and through the update.
+
+``predict`` runs rows forward; ``run_steps`` trains, evaluates or takes gradients over a run of batches. Each is
+compiled twice, serial and with its loops over rows and slabs in parallel; both call the same kernels, and no sum is
+ever split over threads, so that results do not depend on their number.
+
+A training step has two parallel regions. In the first, each thread takes some rows of the batch from gathering
+through the loss back to the deltas of every layer. In the second, each takes some slabs of the kernels: gradient,
+optimizer step, and the transpose that the next step's backward pass reads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import prange
+
+from nbdense._jit import entry, entry_pair, kernel
+from nbdense.activations import SOFTMAX
+from nbdense.engine.activation import activate, differentiate
+from nbdense.engine.gather import first_not_finite, gather
+from nbdense.engine.loss import loss_of_row, metric_of_row
+from nbdense.engine.microkernel import product
+from nbdense.engine.optimizer import update
+from nbdense.engine.random import key_of, shuffled
+from nbdense.network import ADD_DELTA, DENSE, NO_DELTA
+
+# What run_steps is to do with each batch.
+EVALUATE, GRADIENT, TRAIN = range(3)
+SHUFFLE_STREAM = 1
+
+RUN = np.dtype(
+    [
+        ("mode", np.int64),
+        ("threads", np.int64),
+        ("batch", np.int64),
+        ("rows", np.int64),
+        ("first_step", np.int64),  # of the epoch, from 0
+        ("steps", np.int64),
+        ("iteration", np.int64),  # optimizer steps taken before these
+        ("shuffle", np.int64),
+        ("seed", np.int64),
+        ("epoch", np.int64),
+        ("loss", np.int64),
+        ("loss_parameter", np.float64),
+        ("sparse", np.int64),
+        ("fused", np.int64),  # the loss takes the last layer's pre-activations
+        ("optimizer", np.int64),
+        # Offsets in the workspace; activations are at 0.
+        ("deltas", np.int64),
+        ("targets", np.int64),
+        ("ld_target", np.int64),
+        ("weights", np.int64),
+        ("transposes", np.int64),
+        ("zeros", np.int64),  # as many as the widest row
+    ]
+)
+
+CHUNK = 96  # rows that predict takes through all layers at a time: the activations stay in the L2 cache
+
+
+@kernel
+def forward(layers, params, x, work, capacity, first, count, skip_last_activation):
+    """Rows first..first+count through all layers; ``x`` is the operand of the network's input."""
+    x_array, x_offset, x_row = x
+    number = params.dtype.type
+    for index in range(layers.shape[0]):
+        row = layers[index]
+        if row["kind"] == DENSE:
+            ld_in, ld_out = row["ld_in"], row["ld_out"]
+            output = row["output"] * capacity + first * ld_out
+            linear = skip_last_activation and index == layers.shape[0] - 1
+            lower = number(-np.inf) if linear else number(row["lower"])
+            upper = number(np.inf) if linear else number(row["upper"])
+            if row["input"] == 0:
+                a = (x_array, x_offset + first * x_row, x_row, 1)
+            else:
+                a = (work, row["input"] * capacity + first * ld_in, ld_in, 1)
+            b = (params, row["kernel"], ld_out)
+            c = (work, output, ld_out)
+            bias = (params, row["bias"], 0)
+            product(count, row["n_out"], row["n_in"], a, b, bias, c, lower, upper)
+            if not linear and row["activation"] > 1:
+                activate(row["activation"], row["alpha"], work, output, ld_out, count, row["n_out"])
+
+
+@kernel
+def backward(layers, work, run, capacity, first, count):
+    """The deltas of rows first..first+count, from the last layer's outputs to the first layer that learns."""
+    number = work.dtype.type
+    deltas = run["deltas"]
+    for index in range(layers.shape[0] - 1, -1, -1):
+        row = layers[index]
+        if row["kind"] == DENSE:
+            ld_in, ld_out = row["ld_in"], row["ld_out"]
+            output = row["output"] * capacity + first * ld_out
+            if row["activation"] > 0 and not (run["fused"] and index == layers.shape[0] - 1):
+                differentiate(row["activation"], row["alpha"], work, output, deltas + output, ld_out, count, row["n_out"])
+            if row["flags"] & NO_DELTA == 0:
+                target = (work, deltas + row["input"] * capacity + first * ld_in, ld_in)
+                start = target if row["flags"] & ADD_DELTA else (work, run["zeros"], 0)
+                d = (work, deltas + output, ld_out, 1)
+                transpose = (work, run["transposes"] + row["transposed"], ld_in)
+                product(
+                    count, row["n_in"], row["n_out"], d, transpose, start, target, number(-np.inf), number(np.inf)
+                )
+
+
+@kernel
+def transpose_rows(layers, params, work, run, slab):
+    """Refresh the transpose of one slab of a kernel."""
+    row = layers[slab["layer"]]
+    ld_in, ld_out = row["ld_in"], row["ld_out"]
+    base = run["transposes"] + row["transposed"]
+    for j in range(row["n_out"]):
+        target = work[base + j * ld_in + slab["first"] : base + j * ld_in + slab["last"]]
+        source = row["kernel"] + slab["first"] * ld_out + j
+        for i in range(target.size):
+            target[i] = params[source + i * ld_out]
+
+
+@kernel
+def slab_gradient(layers, state, work, run, capacity, count, slab):
+    """One slab's gradient into state[0]; returns its range of the parameter vector."""
+    number = work.dtype.type
+    row = layers[slab["layer"]]
+    ld_in, ld_out = row["ld_in"], row["ld_out"]
+    deltas = run["deltas"] + row["output"] * capacity
+    gradients = state[0]
+    if slab["first"] < 0:
+        low, high = row["bias"], row["bias"] + ld_out
+        total = gradients[low:high]
+        total[:] = number(0.0)
+        for i in range(count):
+            d = work[deltas + i * ld_out : deltas + (i + 1) * ld_out]
+            for j in range(ld_out):
+                total[j] += d[j]
+        return low, high
+    low, high = row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
+    x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
+    d = (work, deltas, ld_out)
+    zeros = (work, run["zeros"], 0)
+    g = (gradients, low, ld_out)
+    product(slab["last"] - slab["first"], row["n_out"], count, x, d, zeros, g, number(-np.inf), number(np.inf))
+    return low, high
+
+
+@kernel
+def _metrics_of_rows(layers, scratch, run, capacity, first, count):
+    work, values, _, metrics, _ = scratch
+    row = layers[layers.shape[0] - 1]
+    ld_out, ld_target, ld_values = row["ld_out"], run["ld_target"], 1 + metrics.size
+    outputs = row["output"] * capacity
+    for i in range(first, first + count):
+        y = work[outputs + i * ld_out : outputs + (i + 1) * ld_out]
+        t = work[run["targets"] + i * ld_target : run["targets"] + (i + 1) * ld_target]
+        for k in range(metrics.size):
+            values[i * ld_values + 1 + k] = metric_of_row(metrics[k], y, t, row["n_out"])
+
+
+@kernel
+def _losses_of_rows(layers, scratch, run, capacity, first, count, batch, weighted):
+    work, values, _, metrics, _ = scratch
+    row = layers[layers.shape[0] - 1]
+    ld_out, ld_target, ld_values = row["ld_out"], run["ld_target"], 1 + metrics.size
+    outputs = row["output"] * capacity
+    for i in range(first, first + count):
+        y = work[outputs + i * ld_out : outputs + (i + 1) * ld_out]
+        t = work[run["targets"] + i * ld_target : run["targets"] + (i + 1) * ld_target]
+        d = work[run["deltas"] + outputs + i * ld_out : run["deltas"] + outputs + (i + 1) * ld_out]
+        weight = float(work[run["weights"] + i]) if weighted else 1.0
+        scale = work.dtype.type(weight / batch)
+        loss = loss_of_row(run["loss"], run["loss_parameter"], run["sparse"] != 0, y, t, d, row["n_out"], scale)
+        values[i * ld_values] = loss * weight
+
+
+@kernel
+def _work_on_rows(tables, vectors, scratch, data, run, capacity, first, count, batch):
+    """One thread's rows of a batch: gather, forward, loss, backward."""
+    layers, _ = tables
+    work, _, _, metrics, order = scratch
+    x, x_form, y, y_form, w, w_form = data
+    last = layers[layers.shape[0] - 1]
+    ld_in, ld_target = layers[0]["ld_in"], run["ld_target"]
+    places = order[first : first + count]
+    weighted = w_form[0]["rows"] > 0
+    gather(x, x_form[0], places, count, work, first * ld_in, ld_in)
+    gather(y, y_form[0], places, count, work, run["targets"] + first * ld_target, ld_target)
+    if weighted:
+        gather(w, w_form[0], places, count, work, run["weights"] + first, 1)
+    fused = run["fused"] != 0
+    forward(layers, vectors[0], (work, 0, ld_in), work, capacity, first, count, fused)
+    # Metrics read what the model puts out; the loss from logits overwrites logits with probabilities.
+    if not fused:
+        _metrics_of_rows(layers, scratch, run, capacity, first, count)
+    _losses_of_rows(layers, scratch, run, capacity, first, count, batch, weighted)
+    if fused:
+        if last["activation"] != SOFTMAX and metrics.size > 0:
+            output = last["output"] * capacity + first * last["ld_out"]
+            activate(last["activation"], last["alpha"], work, output, last["ld_out"], count, last["n_out"])
+        _metrics_of_rows(layers, scratch, run, capacity, first, count)
+    if run["mode"] != EVALUATE:
+        backward(layers, work, run, capacity, first, count)
+
+
+@kernel
+def _work_on_slab(tables, vectors, scratch, run, settings, capacity, batch, step, index):
+    """One slab: its gradient, the optimizer's step, and its transpose."""
+    layers, slabs, segments = tables
+    params, state, mask = vectors
+    work = scratch[0]
+    hyper, rates = settings
+    slab = slabs[index]
+    if segments[slab["segment"]]["trainable"] == 0:
+        return
+    low, high = slab_gradient(layers, state, work, run, capacity, batch, slab)
+    if mask.size > 0:
+        for i in range(low, high):
+            state[0, i] *= mask[i]
+    if run["mode"] == TRAIN:
+        update(run["optimizer"], params, state, low, high, rates[step], run["iteration"] + step + 1, hyper)
+        _refresh(layers, params, work, run, slab)
+
+
+@kernel
+def _refresh(layers, params, work, run, slab):
+    if slab["first"] >= 0 and layers[slab["layer"]]["flags"] & NO_DELTA == 0:
+        transpose_rows(layers, params, work, run, slab)
+
+
+@kernel
+def _add_up(scratch, count, step):
+    """The batch's losses and metrics, summed over its rows in order, into totals[step]; returns the loss."""
+    _, values, totals, metrics, _ = scratch
+    columns = 1 + metrics.size
+    for k in range(columns):
+        total = 0.0
+        for i in range(count):
+            total += values[i * columns + k]
+        totals[step, k] = total
+    return totals[step, 0]
+
+
+def _run_steps(tables, vectors, scratch, data, runs, settings):
+    """Work through batches ``first_step`` .. ``first_step + steps`` of an epoch; returns how many were finished.
+
+    tables : (layers, slabs, segments); vectors : (params, state, mask), state[0] the gradients, then
+        the optimizer's slots; a mask of no elements is none
+    scratch : (work, values, totals, metrics, order), the caller's memory; totals takes a row a step: sums over the
+        batch's rows of loss and metrics
+    data : (x, x_form, y, y_form, w, w_form), sources as in engine.gather; a w of no rows weighs all alike
+    runs : one `RUN`; settings : (hyper, rates), a learning rate a step
+
+    A step whose loss is not finite ends the run before it changes a parameter.
+    """
+    run = runs[0]
+    layers, slabs, segments = tables
+    work, _, _, _, order = scratch
+    x_form = data[1]
+    threads, capacity, rows = run["threads"], run["batch"], run["rows"]
+    key = key_of(run["seed"], SHUFFLE_STREAM, run["epoch"])
+    if run["mode"] != EVALUATE:
+        for index in prange(slabs.size):
+            _refresh(layers, vectors[0], work, runs[0], slabs[index])
+    for step in range(run["steps"]):
+        start = (run["first_step"] + step) * capacity
+        batch = min(capacity, rows - start)
+        if run["shuffle"]:
+            shuffled(key, rows, start, batch, order)
+        else:
+            for i in range(batch):
+                order[i] = start + i
+        share = (batch + threads - 1) // threads
+        for thread in prange(threads):
+            first = thread * share
+            count = min(share, batch - first)
+            if count > 0:
+                _work_on_rows((layers, slabs), vectors, scratch, data, runs[0], capacity, first, count, batch)
+        if not math.isfinite(_add_up(scratch, batch, step)):
+            return step
+        if run["mode"] != EVALUATE:
+            for thread in prange(threads):
+                for index in range(thread, slabs.size, threads):
+                    _work_on_slab(tables, vectors, scratch, runs[0], settings, capacity, batch, step, index)
+    return run["steps"]
+
+
+def _predict(layers, params, x, out, width, threads):
+    """Outputs of all rows of ``x`` into ``out``, both C-ordered matrices in the engine's dtype.
+
+    ``width`` is the workspace's columns; each thread has its own workspace, for CHUNK rows at most.
+    """
+    rows, n_in = x.shape
+    flat = x.reshape(x.size)
+    share = (rows + threads - 1) // threads
+    for thread in prange(threads):
+        begin = thread * share
+        end = min(rows, begin + share)
+        if begin < end:
+            capacity = min(CHUNK, end - begin)
+            work = np.zeros(width * capacity + 16, params.dtype)
+            for first in range(begin, end, capacity):
+                count = min(capacity, end - first)
+                forward(layers, params, (flat, first * n_in, n_in), work, capacity, 0, count, False)
+                _copy_out(layers, work, capacity, count, out, first)
+
+
+@kernel
+def _copy_out(layers, work, capacity, count, out, first):
+    row = layers[layers.shape[0] - 1]
+    start, ld_out = row["output"] * capacity, row["ld_out"]
+    for i in range(count):
+        y = work[start + i * ld_out : start + i * ld_out + row["n_out"]]
+        target = out[first + i]
+        for j in range(y.size):
+            target[j] = y[j]
+
+
+def _gather_rows(data, form, first, out):
+    """Rows first.. of a source into the matrix ``out``, as many as it has."""
+    order = np.arange(first, first + out.shape[0])
+    gather(data, form[0], order, out.shape[0], out.reshape(out.size), 0, out.shape[1])
+
+
+def _find_not_finite(data, form, buffer):
+    return first_not_finite(data, form[0], buffer)
+
+
+run_steps = entry_pair(_run_steps)
+predict = entry_pair(_predict)
+gather_rows = entry(_gather_rows)
+find_not_finite = entry(_find_not_finite)

@@ -1,0 +1,63 @@
+"""Counter-based random numbers: a function of a key and a counter, the same for any split of the work.
+
+Method: the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014)
+as hash; shuffling is a Feistel network over a slightly larger domain, walked until it lands inside (Black and Rogaway,
+"Ciphers with arbitrary finite domains", 2002), so that an epoch's order needs no memory and any place of it is known.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nbdense._jit import kernel
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
+_ROUNDS = 6
+
+
+@kernel
+def mix(value):
+    """A 64-bit hash of a 64-bit number."""
+    value = np.uint64(value) + _GOLDEN
+    value = (value ^ (value >> _30)) * _M1
+    value = (value ^ (value >> _27)) * _M2
+    return value ^ (value >> _31)
+
+
+@kernel
+def key_of(seed, stream, number):
+    """The key of one use of randomness: a seed, what for (a stream's number), and which (an epoch or step)."""
+    return mix(mix(np.uint64(seed) ^ mix(np.uint64(stream))) ^ np.uint64(number))
+
+
+@kernel
+def _below(key, round_number, value, bound):
+    """A hash of value in [0, bound), bound < 2**32."""
+    bits = (value + key + np.uint64(round_number) * _M2) * _GOLDEN
+    bits = (bits ^ (bits >> _32)) * _M1
+    return ((bits >> _32) * bound) >> _32
+
+
+@kernel
+def shuffled(key, n, first, count, out):
+    """Places first..first+count of the permutation of 0..n-1 that ``key`` names, into out[:count]."""
+    left_size = np.uint64(math.ceil(math.sqrt(n)))
+    right_size = (np.uint64(n) + left_size - np.uint64(1)) // left_size
+    for i in range(count):
+        place = np.uint64(first + i)
+        while True:
+            left = place // right_size
+            right = place - left * right_size
+            for r in range(0, _ROUNDS, 2):
+                left += _below(key, r, right, left_size)
+                left = left - left_size if left >= left_size else left
+                right += _below(key, r + 1, left, right_size)
+                right = right - right_size if right >= right_size else right
+            place = left * right_size + right
+            if place < np.uint64(n):
+                break
+        out[i] = place
