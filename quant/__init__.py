@@ -1,0 +1,24 @@
+"""Quantization and pruning of trained networks. Names load their modules when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "QuantizedModel": "nbdense.quant.model",
+    "QuantizedNetwork": "nbdense.quant.network",
+    "prune": "nbdense.quant.pruning",
+    "quantize": "nbdense.quant.static",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
