@@ -1,0 +1,79 @@
+"""The checks at the door. Each names the thing, what was expected and what came."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.engine.gather import DTYPES, FORM
+
+
+def positive_int(owner: str, name: str, value: Any) -> int:
+    """``value`` as an int of at least 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {value!r}")
+    return number
+
+
+def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
+    """``value`` as a two-dimensional real array of ``n`` columns, without a copy where it is one."""
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    if array.dtype == object or array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}; convert it, for example with .astype('float32')")
+    if array.ndim != 2 or array.shape[1] != n:
+        hint = "; one row is x.reshape(1, -1)" if array.ndim == 1 else ""
+        raise ValueError(f"{name}: {owner} expects shape (rows, {n}), got {array.shape}{hint}")
+    return array
+
+
+def source(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """A two-dimensional array as ``(bytes, form)`` for the engine's gather: a view of its memory, whatever its layout.
+
+    Only what the compiled loops cannot read (foreign byte order, long double, misaligned) is copied.
+    """
+    if array.dtype not in DTYPES or not array.flags.aligned:
+        array = np.array(array, dtype=array.dtype.newbyteorder("=") if array.dtype.newbyteorder("=") in DTYPES else np.float64)
+    form = np.zeros(1, FORM)
+    if array.size == 0:
+        form[0] = (DTYPES[array.dtype], 0, 0, 0, *array.shape)
+        return np.zeros(0, np.uint8), form
+    low, high = np.lib.array_utils.byte_bounds(array)
+    # Through the base address: a read-only array (a memmap) would be another type to the compiled code.
+    interface = {"shape": (high - low,), "typestr": "|u1", "data": (low, False), "version": 3}
+    memory = np.asarray(_Memory(interface, array))
+    form[0] = (DTYPES[array.dtype], array.__array_interface__["data"][0] - low, *array.strides, *array.shape)
+    return memory, form
+
+
+class _Memory:
+    """Lends an array's memory through the array interface, and keeps the array alive while it is lent."""
+
+    def __init__(self, interface: dict[str, Any], owner: npt.NDArray[Any]) -> None:
+        self.__array_interface__ = interface
+        self.owner = owner
+
+
+def no_source() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """The source that stands for no data."""
+    return np.zeros(0, np.uint8), np.zeros(1, FORM)
+
+
+def refuse_not_finite(name: str, data: tuple[npt.NDArray[np.uint8], npt.NDArray[Any]], dtype: np.dtype[Any]) -> None:
+    """Raise for the first NaN or infinity (in the engine's ``dtype``), naming its row and column."""
+    from nbdense.engine.program import find_not_finite
+
+    memory, form = data
+    if form[0]["code"] > DTYPES[np.dtype(np.float16)]:
+        return  # integers are finite
+    row, column = find_not_finite(memory, form, np.empty(int(form[0]["columns"]), dtype))
+    if row >= 0:
+        raise ValueError(
+            f"{name}: NaN or infinity (in {dtype}) in row {row}, column {column}; remove or fill it first"
+        )

@@ -1,0 +1,486 @@
+"""Sequential: a stack of layers that is compiled, fitted, evaluated, saved and loaded as in Keras."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense import _validate, losses, metrics, optimizers, targets, utils
+from nbdense.callbacks import Callback, History
+from nbdense.engine import program
+from nbdense.layers import LAYERS, Input, Layer
+from nbdense.network import Network, NetworkBuilder, aligned_zeros
+from nbdense.training import Data, Objective, Workspace, fit_epochs, predict
+
+_BLOCK = 8192  # rows that predict converts at a time where they are not ready to read
+
+
+class Sequential:
+    """A feed-forward network: layers, one after the other.
+
+    Parameters
+    ----------
+    layers : sequence of Layer, optional
+        May begin with an Input; more can be added with `add`.
+    name : str, optional
+        The model's name.
+    dtype : {"float32", "float64"}
+        Of parameters and all computation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nbdense.models import Sequential
+    >>> from nbdense.layers import Dense, Input
+    >>> model = Sequential([Input((2,)), Dense(8, "tanh"), Dense(1)])
+    >>> model.compile("adam", loss="mse")
+    >>> model.predict(np.zeros((3, 2), "float32")).shape
+    (3, 1)
+    """
+
+    def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, dtype: str = "float32") -> None:
+        self.name = "sequential" if name is None else name
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.dtype("float32"), np.dtype("float64")):
+            raise ValueError(f"Sequential: dtype must be 'float32' or 'float64', got {dtype!r}")
+        self._all: list[Layer] = []
+        self._network: Network | None = None
+        self.seed = -1
+        self.epochs_trained = 0
+        self.optimizer: optimizers.Optimizer | None = None
+        self.loss: losses.Loss | None = None
+        self._metric_names: list[str | metrics.Metric] = []
+        self._state: npt.NDArray[Any] | None = None
+        self.stop_training = False
+        self.history: History | None = None
+        for layer in layers or []:
+            self.add(layer)
+
+    # -- structure ----------------------------------------------------------------------------------------------
+
+    def add(self, layer: Layer) -> None:
+        """Append a layer.
+
+        Parameters
+        ----------
+        layer : Layer
+            Its name must be new in this model.
+        """
+        if not isinstance(layer, Layer):
+            raise TypeError(f"add: expected a layer, got {type(layer).__name__}")
+        if isinstance(layer, Input) and self._all:
+            raise ValueError("add: Input must be the first layer")
+        if self._network is not None:
+            raise ValueError("add: the model is built already; add layers before it is fitted or asked to predict")
+        inner = getattr(layer, "input", None)
+        if not self._all and inner is not None:
+            self._all.append(inner)
+        taken = {other.name for other in self._all}
+        if not layer.name:
+            number = sum(type(other) is type(layer) for other in self._all)
+            while not layer.name or layer.name in taken:
+                layer.name = layer.kind if number == 0 else f"{layer.kind}_{number}"
+                number += 1
+        elif layer.name in taken:
+            raise ValueError(f"add: there is a layer named {layer.name!r} already")
+        self._all.append(layer)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, without the Input, as in Keras."""
+        return [layer for layer in self._all if not isinstance(layer, Input)]
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of that name or index.
+
+        Parameters
+        ----------
+        name : str, optional
+            A layer's name.
+        index : int, optional
+            A place in `layers`; used where no name is given.
+        """
+        if index is not None and name is None:
+            return self.layers[index]
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise ValueError(f"no layer named {name!r}; there are: {', '.join(layer.name for layer in self.layers)}")
+
+    @property
+    def built(self) -> bool:
+        """Whether the parameters exist."""
+        return self._network is not None
+
+    @property
+    def network(self) -> Network:
+        """The tables and parameters; built on first use if the input's width is known."""
+        if self._network is None:
+            if not self._all or not isinstance(self._all[0], Input):
+                raise ValueError(
+                    "the model is not built: its input's width is not known yet; begin with Input((n,)), or call build or fit"
+                )
+            self.build(self._all[0].shape[0])
+        assert self._network is not None
+        return self._network
+
+    def build(self, input_shape: int | tuple[int | None, ...]) -> None:
+        """Create the parameters.
+
+        Parameters
+        ----------
+        input_shape : int or tuple
+            The input's width, or (None, width).
+        """
+        n_in = input_shape[-1] if isinstance(input_shape, tuple) else input_shape
+        n_in = _validate.positive_int("build", "input_shape", n_in)
+        if not self.layers:
+            raise ValueError("build: the model has no layers")
+        if isinstance(self._all[0], Input):
+            if self._all[0].shape[0] != n_in:
+                raise ValueError(f"build: the Input has {self._all[0].shape[0]} columns, not {n_in}")
+        else:
+            self._all.insert(0, Input((n_in,)))
+        if self.seed < 0:
+            self.seed = utils.next_seed()
+        builder = NetworkBuilder(n_in, self.dtype)
+        for number, layer in enumerate(self.layers):
+            layer.build(builder, self.seed, number)
+        self._network = builder.finish()
+
+    def with_network(self, network: Network) -> Sequential:
+        """A model like this one around other parameters; it starts with a fresh optimizer.
+
+        Parameters
+        ----------
+        network : Network
+            Of the same layers.
+        """
+        model = Sequential(name=self.name, dtype=str(network.dtype))
+        model._all = [_rebuilt(layer.kind, layer.get_config()) for layer in self._all]
+        model._network, model.seed, model.epochs_trained = network, self.seed, self.epochs_trained
+        if self.optimizer is not None and self.loss is not None:
+            fresh = type(self.optimizer)(**self.optimizer.get_config())
+            model.compile(fresh, self.loss, list(self._metric_names))
+        return model
+
+    def count_params(self) -> int:
+        """How many parameters there are."""
+        return sum(int(np.prod(p.shape)) for p in self.network.parameters)
+
+    def summary(self) -> None:
+        """Print the layers with their output widths and parameters."""
+        width = self.network.n_in
+        lines = [f'Model "{self.name}"', f"{'layer':<28}{'output':>12}{'parameters':>14}", "-" * 54]
+        for layer in self.layers:
+            count = layer.count_params(width)
+            width = layer.output_width(width)
+            lines.append(f"{f'{layer.name} ({type(layer).__name__})':<28}{f'(None, {width})':>12}{count:>14,}")
+        total = self.count_params()
+        lines += ["-" * 54, f"parameters: {total:,} ({total * self.dtype.itemsize / 1024:.1f} KiB)"]
+        print("\n".join(lines))
+
+    def get_weights(self) -> list[npt.NDArray[Any]]:
+        """Copies of all parameters, kernel and bias in turn, as in Keras."""
+        return [view.copy() for view in self.network.tensors().values()]
+
+    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
+        """Set all parameters.
+
+        Parameters
+        ----------
+        weights : sequence of array-like
+            In the order and shapes of `get_weights`.
+        """
+        network = self.network
+        if len(weights) != len(network.parameters):
+            raise ValueError(f"set_weights: expected {len(network.parameters)} arrays, got {len(weights)}")
+        arrays = [np.asarray(value) for value in weights]
+        for parameter, value in zip(network.parameters, arrays, strict=True):
+            if value.shape != parameter.shape:
+                raise ValueError(f"set_weights: {parameter.name} has shape {parameter.shape}, got {value.shape}")
+        for parameter, value in zip(network.parameters, arrays, strict=True):
+            network.tensor(parameter)[...] = value
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: str | optimizers.Optimizer = "adam",
+        loss: str | losses.Loss | None = None,
+        metrics: Iterable[str | metrics.Metric] | None = None,
+    ) -> None:
+        """Choose how the model learns.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer
+            A name takes the defaults.
+        loss : str or Loss
+            What is minimised.
+        metrics : iterable of str, optional
+            What is reported beside the loss, such as "accuracy".
+        """
+        if loss is None:
+            raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = losses.get(loss)
+        self._metric_names = list(metrics or [])
+        self._state = None
+
+    def _objective(self) -> tuple[Objective, list[str]]:
+        if self.loss is None or self.optimizer is None:
+            raise RuntimeError("the model is not compiled: call compile(optimizer, loss) first")
+        last = list(self.network.rows())[-1]
+        form, fused, parameter = self.loss.form(last.activation.name)
+        chosen = [metrics.get(name, self.loss, last.n_out) for name in self._metric_names]
+        codes = tuple(metric.code for metric in chosen)
+        width = 1 if self.loss.sparse else last.n_out
+        return Objective(form, parameter, fused, self.loss.sparse, codes, width), [metric.name for metric in chosen]
+
+    def _data(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[int, float] | None = None) -> Data:
+        network = self.network
+        assert self.loss is not None
+        x = _validate.matrix("x", x, network.n_in, f"layer {self.layers[0].name!r}")
+        if x.shape[0] == 0:
+            raise ValueError("x: the data set is empty")
+        y = targets.check_targets(y, self.loss, x.shape[0], network.n_out, self.layers[-1].name)
+        weights = targets.row_weights(sample_weight, class_weight, y, self.loss)
+        return targets.as_sources(x, y, weights, self.dtype)
+
+    @property
+    def state(self) -> npt.NDArray[Any]:
+        """Gradients (row 0) and the optimizer's slots, flat as the parameters."""
+        assert self.optimizer is not None
+        if self._state is None:
+            self._state = aligned_zeros((1 + self.optimizer.slots, self.network.params.size), self.dtype)
+        return self._state
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = 32,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Iterable[Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: Sequence[Any] | None = None,
+        shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+    ) -> History:
+        """Train.
+
+        Parameters
+        ----------
+        x : array-like, (rows, n_in)
+            Inputs: any real dtype and memory layout, read where they lie (a memmap too).
+        y : array-like
+            Targets, (rows, n_out), or (rows,) of class numbers for a sparse loss.
+        batch_size : int
+            Rows a step; None is 32.
+        epochs : int
+            The number of the last epoch.
+        verbose : {"auto", 0, 1, 2}
+            1 (auto) draws a progress bar, 2 prints a line an epoch, 0 is silent.
+        callbacks : iterable of Callback, optional
+            Called between epochs.
+        validation_split : float
+            The share of rows, from the end and before shuffling, that is held out.
+        validation_data : (x, y) or (x, y, sample_weight), optional
+            Evaluated after each epoch; goes before ``validation_split``.
+        shuffle : bool
+            A new order of rows each epoch.
+        class_weight : mapping of int to float, optional
+            A weight for each class.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row.
+        initial_epoch : int
+            The number of the first epoch.
+
+        Returns
+        -------
+        History
+            Loss and metrics of each epoch.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data of a wrong shape, dtype or range, or with NaN or infinity in it; nothing has been changed then.
+        FloatingPointError
+            If the loss is no longer finite; the weights are those of the last finite step.
+        """
+        batch = _validate.positive_int("fit", "batch_size", 32 if batch_size is None else batch_size)
+        if verbose not in ("auto", 0, 1, 2):
+            raise ValueError(f"fit: verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+        if not self.built and not (self._all and isinstance(self._all[0], Input)):
+            shape = np.shape(x)
+            if len(shape) != 2:
+                raise ValueError(f"x: expected shape (rows, columns), got {shape}")
+            self.build(shape[1])
+        if self.loss is None:
+            raise RuntimeError("fit: the model is not compiled: call compile(optimizer, loss) first")
+        held: Data | None = None
+        if validation_data is not None:
+            held = self._data(*validation_data[:2], *(validation_data[2:3]))
+        elif validation_split:
+            x, y, sample_weight, rest = _split(x, y, sample_weight, validation_split)
+            held = self._data(*rest)
+        data = self._data(x, y, sample_weight, class_weight)
+        return fit_epochs(
+            self,
+            data,
+            held,
+            batch=min(batch, data.rows),
+            epochs=range(initial_epoch, epochs),
+            verbose=1 if verbose == "auto" else int(verbose),
+            callbacks=list(callbacks or []),
+            shuffle=bool(shuffle),
+        )
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Loss and metrics on a data set.
+
+        Parameters
+        ----------
+        x, y : array-like
+            As for `fit`.
+        batch_size : int, optional
+            Rows at a time; the result does not depend on it.
+        verbose : {"auto", 0, 1, 2}
+            Accepted for Keras's sake.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row.
+        return_dict : bool
+            Return a dict by name.
+
+        Returns
+        -------
+        float, list of float, or dict of str to float
+            The loss alone if there are no metrics, else the loss and the metrics.
+        """
+        logs = self._evaluate(self._data(x, y, sample_weight) if self.loss else None, batch_size)
+        if return_dict:
+            return logs
+        return list(logs.values()) if len(logs) > 1 else logs["loss"]
+
+    def _evaluate(self, data: Data | None, batch_size: int | None = None) -> dict[str, float]:
+        objective, names = self._objective()
+        assert data is not None
+        batch = min(data.rows, 256 if batch_size is None else _validate.positive_int("evaluate", "batch_size", batch_size))
+        workspace = Workspace(self.network, objective, batch, self.state)
+        count = -(-data.rows // batch)
+        sums = np.zeros(1 + len(names))
+        first = 0
+        while first < count:  # a NaN ends a run, and belongs in the result
+            done, totals = workspace.run(program.EVALUATE, data, first_step=first, count=min(count - first, 4096))
+            done = min(done + 1, len(totals)) if done < len(totals) else done
+            sums += totals[:done].sum(axis=0)
+            first += done
+        return {name: float(value) for name, value in zip(["loss", *names], sums / data.rows, strict=True)}
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[Any]:
+        """What the last layer puts out.
+
+        Parameters
+        ----------
+        x : array-like, (rows, n_in)
+            Any real dtype and memory layout. A NaN reaches its own row's outputs only.
+        batch_size : int, optional
+            Accepted for Keras's sake; any number of rows is worked through in blocks that fit the cache.
+        verbose : {"auto", 0, 1, 2}
+            Accepted for Keras's sake.
+
+        Returns
+        -------
+        ndarray, (rows, n_out), of the model's dtype
+        """
+        network = self.network
+        if (
+            type(x) is np.ndarray
+            and x.dtype == self.dtype
+            and x.ndim == 2
+            and x.shape[1] == network.n_in
+            and x.flags.c_contiguous
+            and x.flags.writeable
+            and x.flags.aligned
+        ):
+            return predict(network, x)
+        x = _validate.matrix("x", x, network.n_in, f"layer {self.layers[0].name!r}")
+        memory, form = _validate.source(x)
+        out = np.empty((x.shape[0], network.n_out), self.dtype)
+        for first in range(0, x.shape[0], _BLOCK):
+            block = np.empty((min(_BLOCK, x.shape[0] - first), network.n_in), self.dtype)
+            program.gather_rows(memory, form, first, block)
+            out[first : first + len(block)] = predict(network, block)
+        return out
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file: architecture, weights, and what resuming its training needs.
+
+        Parameters
+        ----------
+        path : path
+            Any suffix; the format is safetensors. Written atomically.
+        """
+        from nbdense.saving import save_model
+
+        save_model(self, path)
+
+
+def load_model(path: str | os.PathLike[str]) -> Any:
+    """Read a model that `Sequential.save` or `QuantizedModel.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    Sequential or QuantizedModel
+
+    Raises
+    ------
+    nbdense.files.FileFormatError
+        If the file is damaged, truncated, not ours, or of a newer format.
+    """
+    from nbdense.saving import load
+
+    return load(path)
+
+
+def _rebuilt(kind: str, config: Mapping[str, Any]) -> Layer:
+    """A layer from its kind and config."""
+    return LAYERS[kind](**config)
+
+
+def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
+    """Hold out the last ``share`` of rows, as Keras does."""
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"fit: validation_split must be in [0, 1), got {share!r}")
+    x, y = (value if isinstance(value, np.ndarray) else np.asarray(value) for value in (x, y))
+    rows = len(x)
+    cut = int(rows * (1.0 - share))
+    if cut == 0 or cut == rows:
+        part = "training" if cut == 0 else "validation"
+        raise ValueError(f"fit: validation_split={share} of {rows} rows leaves none for {part}")
+    weights = None if sample_weight is None else np.asarray(sample_weight)
+    ahead, behind = (None, None) if weights is None else (weights[:cut], weights[cut:])
+    return x[:cut], y[:cut], ahead, (x[cut:], y[cut:], behind)

@@ -1,0 +1,106 @@
+"""Models to and from files: what `nbdense.files` writes and reads, for each kind of model."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from nbdense import losses, optimizers
+from nbdense.files import FileFormatError, TensorFile, write_tensors
+from nbdense.layers import LAYERS, Input
+from nbdense.models import Sequential
+
+
+def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
+    """Write a Sequential: its layers, weights and mask, and what its training needs to go on bit for bit."""
+    network = model.network
+    tensors = {f"weights/{name}": view for name, view in network.tensors().items()}
+    if network.mask is not None:
+        tensors |= {f"mask/{name}": view != 0 for name, view in network.tensors(network.mask).items()}
+    config: dict[str, Any] = {
+        "name": model.name,
+        "dtype": str(model.dtype),
+        "seed": model.seed,
+        "epochs_trained": model.epochs_trained,
+        "layers": [{"kind": layer.kind, "config": layer.get_config()} for layer in model._all],
+        "masked": network.mask is not None,
+    }
+    if model.optimizer is not None and model.loss is not None:
+        config["compiled"] = {
+            "optimizer": {"name": model.optimizer.name, "config": model.optimizer.get_config()},
+            "iterations": model.optimizer.iterations,
+            "loss": {"name": model.loss.name, "config": model.loss.get_config()},
+            "metrics": [name if isinstance(name, str) else name.name for name in model._metric_names],
+        }
+        for slot in range(1, 1 + model.optimizer.slots):
+            tensors |= {f"slot{slot}/{name}": view for name, view in network.tensors(model.state[slot]).items()}
+    write_tensors(path, "model", config, tensors)
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read whichever kind of model a file holds."""
+    file = TensorFile(path)
+    if file.kind == "model":
+        return _load_sequential(file)
+    if file.kind == "quantized model":
+        from nbdense.quant import QuantizedModel
+
+        return QuantizedModel.from_file(file)
+    raise FileFormatError(f"{file.path} holds a {file.kind!r}, which this nbdense does not know")
+
+
+def _load_sequential(file: TensorFile) -> Sequential:
+    config = file.config
+    try:
+        model = Sequential(name=config["name"], dtype=config["dtype"])
+        for entry in config["layers"]:
+            if entry["kind"] not in LAYERS:
+                raise ValueError(f"unknown kind of layer {entry['kind']!r}")
+            model.add(LAYERS[entry["kind"]](**entry["config"]))
+        _check_shapes(file, model)
+        model.seed, model.epochs_trained = int(config["seed"]), int(config["epochs_trained"])
+        for name, view in model.network.tensors().items():
+            view[...] = file.read(f"weights/{name}", view.shape)
+        if config["masked"]:
+            mask = np.ones_like(model.network.params)
+            for name, view in model.network.tensors(mask).items():
+                view[...] = file.read(f"mask/{name}", view.shape)
+            model.network.mask = mask
+        if "compiled" in config:
+            _load_compiled(file, model, config["compiled"])
+    except FileFormatError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileFormatError(f"{file.path}: its description does not make a model: {error}") from error
+    return model
+
+
+def _check_shapes(file: TensorFile, model: Sequential) -> None:
+    """Hold the described widths against the tensors that the file really has, before anything is allocated."""
+    if not model._all or not isinstance(model._all[0], Input):
+        raise ValueError("the model has no Input")
+    width = model._all[0].shape[0]
+    claimed = 0
+    for layer in model.layers:
+        claimed += layer.count_params(width)
+        width = layer.output_width(width)
+    held = sum(int(np.prod(shape)) for name, shape in file.shapes.items() if name.startswith("weights/"))
+    if claimed != held:
+        raise FileFormatError(f"{file.path}: its layers have {claimed} parameters, its tensors {held}")
+
+
+def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]) -> None:
+    name = compiled["optimizer"]["name"].lower()
+    if name not in optimizers.OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {name!r}")
+    if compiled["loss"]["name"] not in losses.LOSSES:
+        raise ValueError(f"unknown loss {compiled['loss']['name']!r}")
+    optimizer = optimizers.OPTIMIZERS[name](**compiled["optimizer"]["config"])
+    loss = losses.LOSSES[compiled["loss"]["name"]](**compiled["loss"]["config"])
+    model.compile(optimizer, loss, compiled["metrics"])
+    optimizer.iterations = int(compiled["iterations"])
+    for slot in range(1, 1 + optimizer.slots):
+        for name, view in model.network.tensors(model.state[slot]).items():
+            view[...] = file.read(f"slot{slot}/{name}", view.shape)
