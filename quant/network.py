@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS
+from nbdense.quant.rounding import fixed_point_multiplier, round_half_away
 
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}  # of each activation dtype
 WEIGHT_LIMIT = 127
@@ -79,16 +80,39 @@ class QuantizedDense:
         """Scales of the bias and the accumulator, float32 (n_out,)."""
         return np.float32(self.input_scale) * self.kernel_scales
 
-    def clamp(self, dtype: str) -> tuple[int, int]:
-        """The least and greatest requantised integer that the activation leaves possible."""
+    def fixed_point_multipliers(self) -> list[tuple[int, int]]:
+        """(multiplier, shift) of each column, for the rounding "tflite".
+
+        Raises
+        ------
+        ValueError
+            If one is too large.
+        """
+        ratio = float(np.float32(self.input_scale))
+        try:
+            return [fixed_point_multiplier(ratio * float(scale) / self.pre_scale) for scale in self.kernel_scales]
+        except ValueError as error:
+            raise ValueError(f"layer {self.name!r}: {error}") from error
+
+    def clamp(self, dtype: str, rounding: str) -> tuple[int, int]:
+        """The least and greatest requantised integer that the activation leaves possible.
+
+        Parameters
+        ----------
+        dtype : str
+            The activation dtype.
+        rounding : str
+            Of bounds that are not whole: "onnx" half to even, "tflite" half away from zero.
+        """
         low, high = LIMITS[dtype]
         if self.table is not None:
             return low, high
         row = ACTIVATIONS[self.activation]
         with np.errstate(over="ignore"):
-            steps = np.rint(np.array([row.lower, row.upper], np.float32) / np.float32(self.output_scale))
-        bounds = np.clip(steps.astype(np.float64) + self.output_zero_point, low, high)
-        return int(bounds[0]), int(bounds[1])
+            bounds = np.array([row.lower, row.upper], np.float32) / np.float32(self.output_scale)
+        steps = np.rint(bounds) if rounding == "onnx" else np.array([round_half_away(float(b)) for b in bounds])
+        least, most = np.clip(steps.astype(np.float64) + self.output_zero_point, low, high)
+        return int(least), int(most)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +234,8 @@ def check_network(network: QuantizedNetwork) -> None:
     for layer in network.layers:
         _check_layer(layer, network.activation_dtype)
         _check_accumulator(layer, network.activation_dtype)
+        if network.rounding == "tflite":
+            layer.fixed_point_multipliers()
     for before, layer in zip(network.layers, network.layers[1:], strict=False):
         if layer.n_in != before.n_out:
             raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, {before.name!r} {before.n_out} outputs")

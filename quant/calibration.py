@@ -1,0 +1,163 @@
+"""Ranges of a float network's tensors over calibration data, taken batch by batch by the engine's own kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense import _validate
+from nbdense._jit import entry, kernel
+from nbdense.engine.activation import activate
+from nbdense.engine.program import forward
+from nbdense.network import DENSE, Network, aligned_zeros
+
+BATCH = 512  # rows at a time
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Least and greatest values seen.
+
+    Attributes
+    ----------
+    input : (float, float)
+        Of the network's input.
+    pre : list of (float, float)
+        Of each layer's values after its clamp, if it has one, but before any other activation.
+    output : list of (float, float)
+        Of each layer's output.
+    """
+
+    input: Range
+    pre: list[Range]
+    output: list[Range]
+
+
+@kernel
+def _widen(work, offset, ld, m, n, bounds):
+    low, high = bounds[0], bounds[1]
+    for i in range(m):
+        for j in range(n):
+            value = work[offset + i * ld + j]
+            low = value if value < low else low
+            high = value if value > high else high
+    bounds[0], bounds[1] = low, high
+
+
+def _observe(layers, params, x, work, bare, bounds):
+    """Widen ``bounds`` (layers, pre and output, low and high) to what the rows of ``x`` give.
+
+    ``bare`` is 1 for the layers whose activation is no clamp.
+    """
+    count, n_in = x.shape
+    operand = (x.reshape(x.size), 0, n_in)
+    for index in range(layers.shape[0]):
+        row = layers[index]
+        offset, ld, n = row["output"] * count, row["ld_out"], row["n_out"]
+        forward(layers[index : index + 1], params, operand, work, count, 0, count, bare[index] != 0)
+        _widen(work, offset, ld, count, n, bounds[index, 0])
+        if bare[index]:
+            activate(row["activation"], row["alpha"], work, offset, ld, count, n)
+        _widen(work, offset, ld, count, n, bounds[index, 1])
+
+
+observe = entry(_observe)
+
+
+def batches(data: Any, network: Network) -> Iterator[npt.NDArray[Any]]:
+    """Calibration data as matrices of the network's dtype, checked as a whole first.
+
+    Parameters
+    ----------
+    data : array-like, (rows, n_in)
+        Real numbers.
+    network : Network
+        What is to take them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is empty, no matrix of numbers, of another width, or holds NaN or infinity (naming row and column).
+    """
+    array = _validate.matrix("calibration", data, network.n_in, f"layer {network.names[0]!r}")
+    if array.shape[0] == 0:
+        raise ValueError("calibration: the data is empty: it has no rows")
+    with np.errstate(over="ignore"):
+        _validate.refuse_not_finite("calibration", _validate.source(array), network.dtype)
+    for first in range(0, array.shape[0], BATCH):
+        yield np.ascontiguousarray(array[first : first + BATCH], network.dtype)
+
+
+def calibrate(network: Network, data: Any) -> Ranges:
+    """Least and greatest values of every tensor of a chain of dense layers.
+
+    Parameters
+    ----------
+    network : Network
+        The float network.
+    data : array-like, (rows, n_in)
+        Calibration data.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For unfit data (see `batches`), or if a layer's outputs are not finite.
+    """
+    bare = np.array([is_bare(row.activation) for row in network.rows()], np.int64)
+    bounds = np.zeros((len(bare), 2, 2), network.dtype)
+    bounds[..., 0], bounds[..., 1] = np.inf, -np.inf
+    low, high = np.inf, -np.inf
+    work = aligned_zeros(0, network.dtype)
+    for batch in batches(data, network):
+        size = network.width * batch.shape[0] + 16
+        work = work[:size] if work.size >= size else aligned_zeros(size, network.dtype)
+        work[:] = 0
+        observe(network.layers, network.params, batch, work, bare, bounds)
+        low, high = min(low, float(batch.min())), max(high, float(batch.max()))
+    for name, found in zip(network.names, bounds, strict=True):
+        if not np.isfinite(found).all():
+            raise ValueError(f"layer {name!r}: its outputs for the calibration data are not finite")
+    pairs = [[(float(b[0]), float(b[1])) for b in bounds[:, which]] for which in (0, 1)]
+    return Ranges((low, high), *pairs)
+
+
+def is_bare(activation: Any) -> bool:
+    """Whether an activation is more than a clamp, and so is observed before and after.
+
+    Parameters
+    ----------
+    activation : Activation
+        A row of the table.
+    """
+    return activation.forward is not None or activation.name == "softmax"
+
+
+def check_chain(network: Network) -> None:
+    """Refuse a network that is not a chain of dense layers with at most a softmax at its end.
+
+    Parameters
+    ----------
+    network : Network
+        The float network.
+
+    Raises
+    ------
+    ValueError
+        Naming the layer.
+    """
+    rows = list(network.rows())
+    source = 0
+    for row in rows:
+        if row.kind != DENSE or row.input != source:
+            raise ValueError(f"layer {row.name!r}: only chains of dense layers can be quantized so far")
+        if row.activation.name == "softmax" and row is not rows[-1]:
+            raise ValueError(f"layer {row.name!r}: softmax can be quantized only as the last activation")
+        if not np.isfinite(row.kernel).all() or (row.bias is not None and not np.isfinite(row.bias).all()):
+            raise ValueError(f"layer {row.name!r}: its weights are not all finite")
+        source = row.output

@@ -1,0 +1,214 @@
+"""The integer program: walks the layer table from float rows to the last layer's integers.
+
+One compiled program runs every quantized network, as in nbdense.engine.program. Inside, an activation is a byte
+counted from its type's minimum, so int8 and uint8 are one program (and u8 times s8 is what dot-product
+instructions take). The zero point of the input is folded into the bias: sums wrap modulo 2**32, and are exact
+because check_network has seen that the true accumulator fits.
+
+`integer_product` is the matrix product, with an interface that a microkernel can take over: a tile of
+accumulators that stays in the L1 cache while `requantise_tile` turns it into the next layer's bytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from nbdense._jit import entry, entry_pair, kernel
+from nbdense.activations import SOFTMAX
+from nbdense.engine.activation import activate
+from nbdense.quant.rounding import ONNX, fixed_point_multiply, round_to_byte
+
+# Offsets and strides in elements; buffers are named by their first column, as in nbdense.network.LAYER.
+LAYER = np.dtype(
+    [
+        ("n_in", np.int64),
+        ("n_out", np.int64),
+        ("input", np.int64),
+        ("ld_in", np.int64),
+        ("output", np.int64),
+        ("ld_out", np.int64),
+        ("kernel", np.int64),  # among the weights
+        ("channels", np.int64),  # among the biases and multipliers
+        ("table", np.int64),  # among the tables; -1: none
+        ("zero_point", np.int64),  # of the requantised bytes, and the bytes that the activation leaves possible:
+        ("low", np.int64),
+        ("high", np.int64),
+    ]
+)
+
+FORM = np.dtype(
+    [
+        ("width", np.int64),  # columns of the workspace
+        ("threads", np.int64),
+        ("rounding", np.int64),
+        ("softmax", np.int64),
+        ("input_zero_point", np.int64),  # counted from the type's minimum
+        ("output_zero_point", np.int64),
+        ("input_scale", np.float32),
+        ("output_scale", np.float32),
+    ]
+)
+
+CHUNK = 64  # rows that go through all layers at a time
+TILE_ROWS, TILE_COLUMNS = 16, 128  # accumulators: 8 KiB
+_BLOCK = 16  # columns: what rows are padded to
+
+
+@kernel
+def integer_product(m, n, depth, x, w, bias, tile):
+    """tile[i, j] = bias[j] + sum over k of x[i, k] * w[k, j], for m rows and n columns, in int32.
+
+    x : (uint8 array, offset, row stride); w : (int8 array, offset, row stride)
+    bias : (int32 array, offset); tile : int32 array, rows TILE_COLUMNS apart
+    """
+    x, x_offset, x_row = x
+    w, w_offset, w_row = w
+    bias, bias_offset = bias
+    for i in range(m):
+        sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
+        for j in range(n):
+            sums[j] = bias[bias_offset + j]
+    whole = depth // 4 * 4
+    for k in range(0, whole, 4):
+        w0 = w[w_offset + k * w_row : w_offset + k * w_row + n]
+        w1 = w[w_offset + (k + 1) * w_row : w_offset + (k + 1) * w_row + n]
+        w2 = w[w_offset + (k + 2) * w_row : w_offset + (k + 2) * w_row + n]
+        w3 = w[w_offset + (k + 3) * w_row : w_offset + (k + 3) * w_row + n]
+        for i in range(m):
+            at = x_offset + i * x_row + k
+            x0, x1, x2, x3 = np.int32(x[at]), np.int32(x[at + 1]), np.int32(x[at + 2]), np.int32(x[at + 3])
+            sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
+            for j in range(n):
+                pair = np.int32(x0 * np.int32(w0[j])) + np.int32(x1 * np.int32(w1[j]))
+                other = np.int32(x2 * np.int32(w2[j])) + np.int32(x3 * np.int32(w3[j]))
+                sums[j] = np.int32(sums[j] + np.int32(pair + other))
+    for k in range(whole, depth):
+        w0 = w[w_offset + k * w_row : w_offset + k * w_row + n]
+        for i in range(m):
+            x0 = np.int32(x[x_offset + i * x_row + k])
+            sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
+            for j in range(n):
+                sums[j] = np.int32(sums[j] + np.int32(x0 * np.int32(w0[j])))
+
+
+@kernel
+def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
+    """The next layer's bytes of a tile of accumulators: rescale, clamp, and look up where there is a table.
+
+    vectors : as in `predict`; the tile's channels start at ``offset``
+    out : (uint8 array, offset, row stride)
+    """
+    _, _, multipliers, fixed, shifts, tables = vectors
+    out, out_offset, out_row = out
+    zero_point, low, high = row["zero_point"], row["low"], row["high"]
+    for i in range(m):
+        sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
+        target = out[out_offset + i * out_row : out_offset + i * out_row + n]
+        if rounding == ONNX:
+            scales = multipliers[offset : offset + n]
+            for j in range(n):
+                target[j] = np.uint8(round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high))
+        else:
+            for j in range(n):
+                value = fixed_point_multiply(sums[j], fixed[offset + j], shifts[offset + j]) + zero_point
+                target[j] = np.uint8(min(max(value, low), high))
+        if row["table"] >= 0:
+            for j in range(n):
+                target[j] = tables[row["table"] + target[j]]
+
+
+@kernel
+def walk(layers, vectors, work, tile, capacity, count, rounding):
+    """``count`` rows of bytes from the input's buffer through all layers."""
+    weights, bias = vectors[0], vectors[1]
+    for index in range(layers.shape[0]):
+        row = layers[index]
+        ld_in, ld_out, n_out = row["ld_in"], row["ld_out"], row["n_out"]
+        for i in range(0, count, TILE_ROWS):
+            m = min(TILE_ROWS, count - i)
+            x = (work, row["input"] * capacity + i * ld_in, ld_in)
+            for j in range(0, n_out, TILE_COLUMNS):
+                n = min(TILE_COLUMNS, n_out - j)
+                # Whole blocks vectorise without a remainder; weights, biases and multipliers are padded to them.
+                whole = (n + _BLOCK - 1) // _BLOCK * _BLOCK
+                at = row["channels"] + j
+                integer_product(m, whole, row["n_in"], x, (weights, row["kernel"] + j, ld_out), (bias, at), tile)
+                out = (work, row["output"] * capacity + i * ld_out + j, ld_out)
+                requantise_tile(m, n, row, tile, vectors, at, rounding, out)
+
+
+@kernel
+def quantize_rows(x, first, count, scale, zero_point, work, ld):
+    """Rows of x to bytes at the start of ``work``: ONNX's QuantizeLinear, and a NaN is taken as zero."""
+    for i in range(count):
+        source, target = x[first + i], work[i * ld : (i + 1) * ld]
+        for j in range(source.size):
+            value = source[j] / scale
+            value = value if value == value else np.float32(0.0)
+            target[j] = np.uint8(round_to_byte(value, zero_point, 0, 255))
+
+
+@kernel
+def dequantize_rows(layers, form, work, capacity, count, x, first, out):
+    """The last layer's bytes as float32, through the softmax where there is one; NaN in rows that came with one."""
+    row = layers[layers.shape[0] - 1]
+    n = row["n_out"]
+    buffer = np.zeros((n + _BLOCK - 1) // _BLOCK * _BLOCK, np.float32)
+    scale, zero_point = form["output_scale"], form["output_zero_point"]
+    for i in range(count):
+        source = row["output"] * capacity + i * row["ld_out"]
+        for j in range(n):
+            buffer[j] = np.float32(np.int32(work[source + j]) - np.int32(zero_point)) * scale
+        if form["softmax"]:
+            activate(SOFTMAX, 0.0, buffer, 0, buffer.size, 1, n)
+        missing = False
+        for j in range(x.shape[1]):
+            missing = missing or x[first + i, j] != x[first + i, j]
+        target = out[first + i]
+        for j in range(n):
+            target[j] = np.float32(np.nan) if missing else buffer[j]
+
+
+@kernel
+def _work_on_rows(layers, vectors, form, x, integers, values, begin, end):
+    """One thread's rows, from float to bytes or float."""
+    last = layers[layers.shape[0] - 1]
+    capacity = min(CHUNK, end - begin)
+    work = np.zeros(form["width"] * capacity, np.uint8)
+    tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
+    for first in range(begin, end, capacity):
+        count = min(capacity, end - first)
+        quantize_rows(x, first, count, form["input_scale"], form["input_zero_point"], work, layers[0]["ld_in"])
+        walk(layers, vectors, work, tile, capacity, count, form["rounding"])
+        if values.shape[0] > 0:
+            dequantize_rows(layers, form, work, capacity, count, x, first, values)
+        if integers.shape[0] > 0:
+            for i in range(count):
+                source = last["output"] * capacity + i * last["ld_out"]
+                for j in range(last["n_out"]):
+                    integers[first + i, j] = work[source + j]
+
+
+def _predict(layers, vectors, forms, x, integers, values):
+    """Outputs of all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
+
+    vectors : (weights, bias, multipliers, fixed, shifts, tables), bias to shifts one a column; forms : one `FORM`
+    Either output may have no rows: then it is not wanted.
+    """
+    rows, threads = x.shape[0], forms[0]["threads"]
+    share = (rows + threads - 1) // threads
+    for thread in prange(threads):
+        begin = thread * share
+        end = min(rows, begin + share)
+        if begin < end:
+            _work_on_rows(layers, vectors, forms[0], x, integers, values, begin, end)
+
+
+def _evaluate(code, alpha, values):
+    """An activation of ``values`` in place; a whole number of blocks."""
+    activate(code, alpha, values, 0, values.size, 1, values.size)
+
+
+predict = entry_pair(_predict)
+evaluate = entry(_evaluate)

@@ -1,0 +1,134 @@
+"""The quantized model: what `quantize` gives, and what users predict with, save and export."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense import _validate
+from nbdense.files import FileFormatError, TensorFile, write_tensors
+from nbdense.quant.network import QuantizedNetwork
+from nbdense.quant.program import Program
+
+KIND = "quantized model"  # what a file says that it holds
+_SLICE = 16384  # rows that are converted to float32 at a time
+
+
+class QuantizedModel:
+    """A network in integers, with float in and float out.
+
+    Parameters
+    ----------
+    network : QuantizedNetwork
+        The integers and their scales.
+
+    Attributes
+    ----------
+    network : QuantizedNetwork
+        The same.
+    """
+
+    def __init__(self, network: QuantizedNetwork) -> None:
+        self.network = network
+        self._program = Program(network)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its weights, biases, scales and tables."""
+        return sum(tensor.nbytes for tensor in self.network.to_tensors()[0].values())
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[np.float32]:
+        """Probabilities or values of each row.
+
+        Parameters
+        ----------
+        x : array-like, (rows, n_in)
+            Real numbers, quantized to the range that was calibrated: what lies outside saturates. A row that holds
+            a NaN gives a row of NaN.
+        batch_size : int, optional
+            Rows taken at a time; the result does not depend on it.
+        verbose : int or str
+            Taken for Keras's sake; nothing is printed.
+
+        Returns
+        -------
+        ndarray of float32, (rows, n_out)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``x`` is no matrix of numbers of the right width.
+        """
+        return self._run(self._program.values, np.dtype(np.float32), x, batch_size)
+
+    def predict_integers(self, x: Any, batch_size: int | None = None) -> npt.NDArray[Any]:
+        """The last layer's integers, before dequantization and softmax: bit for bit the same on every CPU.
+
+        Parameters
+        ----------
+        x : array-like, (rows, n_in)
+            As in `predict`, but a NaN is taken as zero.
+        batch_size : int, optional
+            Rows taken at a time; the result does not depend on it.
+
+        Returns
+        -------
+        ndarray of int8 or uint8, (rows, n_out)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``x`` is no matrix of numbers of the right width.
+        """
+        return self._run(self._program.integers, np.dtype(self.network.activation_dtype), x, batch_size)
+
+    def _run(self, run: Any, dtype: np.dtype[Any], x: Any, batch_size: int | None) -> npt.NDArray[Any]:
+        array = _validate.matrix("x", x, self.network.n_in, f"layer {self.network.layers[0].name!r}")
+        if batch_size is not None:
+            batch_size = _validate.positive_int("predict", "batch_size", batch_size)
+        rows, step = array.shape[0], batch_size or _SLICE
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large for float32 saturates
+            if 0 < rows <= step:
+                return run(np.ascontiguousarray(array, np.float32))
+            out = np.empty((rows, self.network.n_out), dtype)
+            for start in range(0, rows, step):
+                out[start : start + step] = run(np.ascontiguousarray(array[start : start + step], np.float32))
+        return out
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that `nbdense.models.load_model` reads: integers stay integers.
+
+        Parameters
+        ----------
+        path : path
+            The file (safetensors); replaced, in one step, if it exists.
+        """
+        tensors, config = self.network.to_tensors()
+        write_tensors(path, KIND, config, tensors)
+
+    @classmethod
+    def from_file(cls, file: TensorFile) -> QuantizedModel:
+        """The model in an opened file.
+
+        Parameters
+        ----------
+        file : TensorFile
+            Of kind "quantized model".
+
+        Raises
+        ------
+        FileFormatError
+            If something is missing, of the wrong type or inconsistent.
+        """
+        if file.kind != KIND:
+            raise FileFormatError(f"{file.path} holds a {file.kind!r}, not a {KIND!r}")
+        try:
+            tensors = {name: file.read(name) for name in file.shapes}
+            return cls(QuantizedNetwork.from_tensors(tensors, file.config))
+        except FileFormatError:
+            raise
+        except ValueError as error:
+            raise FileFormatError(f"{file.path}: {error}") from error

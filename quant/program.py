@@ -1,0 +1,126 @@
+"""A quantized network laid out for the integer program, and its calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense import _threads
+from nbdense.network import aligned_zeros, leading_dimension
+from nbdense.quant import kernels, rounding
+from nbdense.quant.network import LIMITS, QuantizedDense, QuantizedNetwork
+
+_SERIAL_WORK = 2_000_000  # multiply-adds: below this a parallel region costs more than it saves
+
+
+class Program:
+    """The tables and packed vectors of one network.
+
+    Parameters
+    ----------
+    network : QuantizedNetwork
+        What to run; not changed.
+    """
+
+    def __init__(self, network: QuantizedNetwork) -> None:
+        self._dtype = np.dtype(network.activation_dtype)
+        self._minimum = LIMITS[network.activation_dtype][0]
+        self._layers = np.zeros(len(network.layers), kernels.LAYER)
+        self._form = np.zeros(1, kernels.FORM)
+        first, last = network.layers[0], network.layers[-1]
+        for key, value in {
+            "rounding": rounding.CODES[network.rounding],
+            "softmax": network.final_activation == "softmax",
+            "input_zero_point": first.input_zero_point - self._minimum,
+            "output_zero_point": last.output_zero_point - self._minimum,
+            "input_scale": first.input_scale,
+            "output_scale": last.output_scale,
+        }.items():
+            self._form[0][key] = value
+        self._lay_out(network)
+        self._work_a_row = sum(layer.n_in * layer.n_out for layer in network.layers)
+
+    def _lay_out(self, network: QuantizedNetwork) -> None:
+        weights = channels = 0
+        buffer, width = 0, leading_dimension(network.n_in)
+        for row, layer in zip(self._layers, network.layers, strict=True):
+            low, high = layer.clamp(network.activation_dtype, network.rounding)
+            ld_out = leading_dimension(layer.n_out)
+            for key, value in {
+                "n_in": layer.n_in,
+                "n_out": layer.n_out,
+                "input": buffer,
+                "ld_in": leading_dimension(layer.n_in),
+                "output": width,
+                "ld_out": ld_out,
+                "kernel": weights,
+                "channels": channels,
+                "table": -1,
+                "zero_point": layer.pre_zero_point - self._minimum,
+                "low": low - self._minimum,
+                "high": high - self._minimum,
+            }.items():
+                row[key] = value
+            buffer, width = width, width + ld_out
+            weights += layer.n_in * ld_out
+            channels += ld_out
+        self._form[0]["width"] = width
+        self._weights = aligned_zeros(weights, np.int8)
+        self._channels = tuple(aligned_zeros(channels, kind) for kind in (np.int32, np.float32, np.int32, np.int32))
+        tables: list[npt.NDArray[np.uint8]] = []
+        for row, layer in zip(self._layers, network.layers, strict=True):
+            self._pack(row, layer, network.rounding)
+            if layer.table is not None:
+                row["table"] = 256 * len(tables)
+                tables.append((layer.table.astype(np.int16) - self._minimum).astype(np.uint8))
+        self._tables = np.concatenate(tables) if tables else np.zeros(0, np.uint8)
+
+    def _pack(self, row: Any, layer: QuantizedDense, mode: str) -> None:
+        n_in, n_out, ld_out = layer.n_in, layer.n_out, int(row["ld_out"])
+        start, at = int(row["kernel"]), int(row["channels"])
+        self._weights[start : start + n_in * ld_out].reshape(n_in, ld_out)[:, :n_out] = layer.kernel
+        bias, multipliers, fixed, shifts = (vector[at : at + n_out] for vector in self._channels)
+        zero_point = layer.input_zero_point - self._minimum
+        # May wrap, as the sums that are added to it will.
+        bias[:] = (layer.bias - zero_point * layer.kernel.sum(axis=0, dtype=np.int64)).astype(np.int32)
+        multipliers[:] = layer.bias_scales() / np.float32(layer.pre_scale)
+        if mode == "tflite":
+            fixed[:], shifts[:] = np.array(layer.fixed_point_multipliers()).T
+
+    def integers(self, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """The last layer's outputs, before a softmax: (rows, n_out) of the activation dtype.
+
+        Parameters
+        ----------
+        x : ndarray of float32, (rows, n_in), C-ordered
+            Rows; a NaN is taken as zero.
+        """
+        out = np.empty((x.shape[0], int(self._layers[-1]["n_out"])), np.uint8)
+        self._run(x, out, np.empty((0, 0), np.float32))
+        if self._dtype == np.uint8:
+            return out
+        out ^= np.uint8(128)  # counted from -128, modulo 256
+        return out.view(np.int8)
+
+    def values(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The outputs as float32, (rows, n_out): dequantized, through the softmax where there is one.
+
+        Parameters
+        ----------
+        x : ndarray of float32, (rows, n_in), C-ordered
+            Rows; one that holds a NaN gives a row of NaN.
+        """
+        out = np.empty((x.shape[0], int(self._layers[-1]["n_out"])), np.float32)
+        self._run(x, np.empty((0, 0), np.uint8), out)
+        return out
+
+    def _run(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+        small = self._work_a_row * x.shape[0] < _SERIAL_WORK
+        serial, parallel = kernels.predict
+        with _threads.region(1 if small else _threads.available()) as threads:
+            form = self._form.copy()  # predict may run in several Python threads at once
+            form[0]["threads"] = threads
+            run = parallel if threads > 1 else serial
+            run(self._layers, (self._weights, *self._channels, self._tables), form, x, integers, values)

@@ -1,0 +1,90 @@
+"""How accumulators become the next layer's integers. Written to be ported to C line by line.
+
+"onnx"    round_half_even(float32(accumulator) * multiplier), multiplier = float32(x_scale * kernel_scale) / y_scale:
+          what onnxruntime's QGemm does.
+"tflite"  a 31-bit fixed-point multiplier and a shift, each of which rounds: what TFLite's reference kernels do
+          (kernels/internal/common.h, MultiplyByQuantizedMultiplier; gemmlowp, fixedpoint.h).
+
+Input quantization is ONNX's QuantizeLinear in both. Everything is clamped before a float becomes an integer: the
+conversion of what does not fit is undefined.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nbdense._jit import kernel
+
+ONNX, TFLITE = range(2)
+CODES = {"onnx": ONNX, "tflite": TFLITE}
+
+# 1.5 * 2**23. A float32 within +-2**22 has no room for a fraction once this is added: the sum is rounded half to even.
+_ROUND = np.float32(12582912.0)
+_INT32_MAX = 2**31 - 1
+
+
+@kernel
+def round_to_byte(value, zero_point, low, high):
+    """clamp(round_half_even(value) + zero_point, low, high), for a float32 that is not NaN and bounds within 0..255."""
+    least, most = np.float32(low - zero_point), np.float32(high - zero_point)
+    value = least if value < least else value
+    value = most if value > most else value
+    # Clamping first gives the same: the bounds are whole numbers.
+    return np.int32((value + _ROUND) - _ROUND) + np.int32(zero_point)
+
+
+@kernel
+def fixed_point_multiply(x, multiplier, shift):
+    """x * multiplier * 2**(shift - 31) for int32 x and a multiplier of at least 0, rounded twice; as int64."""
+    left = shift if shift > 0 else 0
+    right = -shift if shift < 0 else 0
+    # A left shift that leaves int32 is undefined in C; saturating gives the same after the clamp.
+    shifted = np.int64(x) << np.int64(left)
+    shifted = min(max(shifted, np.int64(-_INT32_MAX - 1)), np.int64(_INT32_MAX))
+    # SaturatingRoundingDoublingHighMul: to nearest, and C's division truncates towards zero.
+    product = shifted * np.int64(multiplier)
+    nudge = np.int64(1 << 30) if product >= 0 else np.int64(1 - (1 << 30))
+    nudged = product + nudge
+    high = nudged >> np.int64(31) if nudged >= 0 else -((-nudged) >> np.int64(31))
+    # RoundingDivideByPOT: half away from zero.
+    mask = (np.int64(1) << np.int64(right)) - np.int64(1)
+    threshold = (mask >> np.int64(1)) + (np.int64(1) if high < 0 else np.int64(0))
+    return (high >> np.int64(right)) + (np.int64(1) if (high & mask) > threshold else np.int64(0))
+
+
+def fixed_point_multiplier(real: float) -> tuple[int, int]:
+    """The fixed-point form of a real multiplier (TFLite, kernels/internal/quantization_util.cc, QuantizeMultiplier).
+
+    Parameters
+    ----------
+    real : float
+        At least 0; below 2**-32 it counts as 0.
+
+    Returns
+    -------
+    (int, int)
+        multiplier and shift, with real ~ multiplier * 2**(shift - 31), multiplier in [2**30, 2**31) or 0.
+
+    Raises
+    ------
+    ValueError
+        If ``real`` is 2**30 or more.
+    """
+    if real == 0:
+        return 0, 0
+    fraction, shift = math.frexp(real)
+    multiplier = math.floor(fraction * 2.0**31 + 0.5)
+    if multiplier == 2**31:
+        multiplier, shift = 2**30, shift + 1
+    if shift < -31:
+        return 0, 0
+    if shift > 30:
+        raise ValueError(f"multiplier {real} is too large for a fixed-point form")
+    return multiplier, shift
+
+
+def round_half_away(x: float) -> float:
+    """C's round()."""
+    return math.copysign(math.floor(abs(x) + 0.5), x) if math.isfinite(x) else x
