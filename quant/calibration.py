@@ -10,10 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate
-from nbdense._jit import entry, kernel
-from nbdense.engine.activation import activate
-from nbdense.engine.program import forward
 from nbdense.network import DENSE, Network, aligned_zeros
+from nbdense.quant.kernels import observe
 
 BATCH = 512  # rows at a time
 
@@ -37,37 +35,6 @@ class Ranges:
     input: Range
     pre: list[Range]
     output: list[Range]
-
-
-@kernel
-def _widen(work, offset, ld, m, n, bounds):
-    low, high = bounds[0], bounds[1]
-    for i in range(m):
-        for j in range(n):
-            value = work[offset + i * ld + j]
-            low = value if value < low else low
-            high = value if value > high else high
-    bounds[0], bounds[1] = low, high
-
-
-def _observe(layers, params, x, work, bare, bounds):
-    """Widen ``bounds`` (layers, pre and output, low and high) to what the rows of ``x`` give.
-
-    ``bare`` is 1 for the layers whose activation is no clamp.
-    """
-    count, n_in = x.shape
-    operand = (x.reshape(x.size), 0, n_in)
-    for index in range(layers.shape[0]):
-        row = layers[index]
-        offset, ld, n = row["output"] * count, row["ld_out"], row["n_out"]
-        forward(layers[index : index + 1], params, operand, work, count, 0, count, bare[index] != 0)
-        _widen(work, offset, ld, count, n, bounds[index, 0])
-        if bare[index]:
-            activate(row["activation"], row["alpha"], work, offset, ld, count, n)
-        _widen(work, offset, ld, count, n, bounds[index, 1])
-
-
-observe = entry(_observe)
 
 
 def batches(data: Any, network: Network) -> Iterator[npt.NDArray[Any]]:

@@ -7,6 +7,8 @@ because check_network has seen that the true accumulator fits.
 
 `integer_product` is the matrix product, with an interface that a microkernel can take over: a tile of
 accumulators that stays in the L1 cache while `requantise_tile` turns it into the next layer's bytes.
+
+`observe` and `evaluate`, at the end, are for the float side of quantization.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from numba import prange
 from nbdense._jit import entry, entry_pair, kernel
 from nbdense.activations import SOFTMAX
 from nbdense.engine.activation import activate
+from nbdense.engine.program import forward
 from nbdense.quant.rounding import ONNX, fixed_point_multiply, round_to_byte
 
 # Offsets and strides in elements; buffers are named by their first column, as in nbdense.network.LAYER.
@@ -210,5 +213,34 @@ def _evaluate(code, alpha, values):
     activate(code, alpha, values, 0, values.size, 1, values.size)
 
 
+@kernel
+def _widen(work, offset, ld, m, n, bounds):
+    low, high = bounds[0], bounds[1]
+    for i in range(m):
+        for j in range(n):
+            value = work[offset + i * ld + j]
+            low = value if value < low else low
+            high = value if value > high else high
+    bounds[0], bounds[1] = low, high
+
+
+def _observe(layers, params, x, work, bare, bounds):
+    """Widen ``bounds`` (layers, pre and output, low and high) to what the rows of ``x`` give.
+
+    ``bare`` is 1 for the layers whose activation is no clamp.
+    """
+    count, n_in = x.shape
+    operand = (x.reshape(x.size), 0, n_in)
+    for index in range(layers.shape[0]):
+        row = layers[index]
+        offset, ld, n = row["output"] * count, row["ld_out"], row["n_out"]
+        forward(layers[index : index + 1], params, operand, work, count, 0, count, bare[index] != 0)
+        _widen(work, offset, ld, count, n, bounds[index, 0])
+        if bare[index]:
+            activate(row["activation"], row["alpha"], work, offset, ld, count, n)
+        _widen(work, offset, ld, count, n, bounds[index, 1])
+
+
 predict = entry_pair(_predict)
+observe = entry(_observe)
 evaluate = entry(_evaluate)

@@ -241,7 +241,7 @@ def check_network(network: QuantizedNetwork) -> None:
             raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, {before.name!r} {before.n_out} outputs")
         given = (before.output_scale, before.output_zero_point)
         if (layer.input_scale, layer.input_zero_point) != given:
-            raise ValueError(f"layer {layer.name!r}: scale and zero point of its input are not {before.name!r}'s output's")
+            raise ValueError(f"layer {layer.name!r}: its input has not the scale and zero point of {before.name!r}")
 
 
 def _one_of(what: str, value: Any, allowed: Any) -> None:
