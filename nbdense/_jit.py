@@ -25,7 +25,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba.core import caching, config, types
+from numba.core import caching, codegen, compiler, config, types
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import overload as _numba_overload
 
@@ -43,9 +43,61 @@ _PRANGE_ONLY = {
 }
 
 
+class _KernelLibrary(codegen.JITCodeLibrary):
+    """A kernel's LLVM module, kept as it was lowered.
+
+    Numba optimises and assembles the library of every function, callees included, so a kernel five calls below
+    its entry would be compiled five times, and once more for Python, which never calls it. Here only entries are.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Nothing: a nopython kernel's environment is never read."""
+
+
+class _KernelCompiler(compiler.Compiler):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.state.flags.no_cpython_wrapper = True
+        self.state.flags.no_cfunc_wrapper = True
+        self.state.library = _KernelLibrary(self.state.targetctx.codegen(), "nbdense kernel")
+
+
+class _EntryCompiler(compiler.Compiler):
+    """Compiles an entry; what numba compiles on the way (overloads, the bodies of prange) are kernels too."""
+
+    def compile_extra(self, function: Any) -> Any:
+        code = self.state.targetctx.codegen()
+        self.state.library = code.create_library(function.__qualname__)
+        self.state.library.enable_object_caching()
+        before = code._library_class
+        code._library_class = _KernelLibrary  # under numba's compiler lock: no other thread compiles meanwhile
+        try:
+            return super().compile_extra(function)
+        finally:
+            code._library_class = before
+
+
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a loop that other compiled code calls. Not cached itself: it is linked into the entries that call it."""
-    return numba.njit(**_FLAGS)(function)
+    """Compile a loop that other compiled code calls; it is linked into the entries that call it, and cached with them.
+
+    Python cannot call it, except where the JIT is disabled.
+    """
+    return numba.njit(pipeline_class=_KernelCompiler, **_FLAGS)(function)
 
 
 def entry(function: Callable[..., Any]) -> Any:
@@ -67,7 +119,8 @@ def _entry(function: Callable[..., Any], parallel: bool) -> Any:
                 return function(*args)
 
         return plain
-    dispatcher = numba.njit(parallel=_PRANGE_ONLY if parallel else False, **_FLAGS)(function)
+    options = {"parallel": _PRANGE_ONLY if parallel else False, "pipeline_class": _EntryCompiler, "no_cfunc_wrapper": True}
+    dispatcher = numba.njit(**options, **_FLAGS)(function)
     try:
         dispatcher._cache = _Cache(function, "parallel" if parallel else "serial")
     except (OSError, RuntimeError):
