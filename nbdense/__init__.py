@@ -45,7 +45,7 @@ _HOMES = {
     "nbdense.utils": ["set_random_seed", "to_categorical"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 if not TYPE_CHECKING:
 

@@ -106,7 +106,7 @@ def entry(function: Callable[..., Any]) -> Any:
 
 
 def entry_pair(function: Callable[..., Any]) -> tuple[Any, Any]:
-    """Compile one body twice, for Python to call: as ``(serial, parallel)``. Only in the second is ``prange`` parallel."""
+    """Compile one body twice, as ``(serial, parallel)``: only in the second is ``prange`` parallel."""
     return _entry(function, parallel=False), _entry(function, parallel=True)
 
 
@@ -119,7 +119,11 @@ def _entry(function: Callable[..., Any], parallel: bool) -> Any:
                 return function(*args)
 
         return plain
-    options = {"parallel": _PRANGE_ONLY if parallel else False, "pipeline_class": _EntryCompiler, "no_cfunc_wrapper": True}
+    options = {
+        "parallel": _PRANGE_ONLY if parallel else False,
+        "pipeline_class": _EntryCompiler,
+        "no_cfunc_wrapper": True,
+    }
     dispatcher = numba.njit(**options, **_FLAGS)(function)
     try:
         dispatcher._cache = _Cache(function, "parallel" if parallel else "serial")
@@ -173,8 +177,8 @@ def switch(
 
     A table's rows thus reach compiled code by being in the table. ``functions`` maps codes to names in ``space``,
     the calling module's ``globals()``: functions that compiled code reaches through a closure would miss the
-    disk cache in every process. ``body`` is source in which ``{f}`` stands for the function's name; ``otherwise`` is the
-    statement for all other codes.
+    disk cache in every process. ``body`` is source in which ``{f}`` stands for the function's name; ``otherwise`` is
+    the statement for all other codes.
     """
     lines = [f"def {name}(code, {arguments}):"]
     word = "if"

@@ -26,7 +26,9 @@ def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
     """``value`` as a two-dimensional real array of ``n`` columns, without a copy where it is one."""
     array = value if isinstance(value, np.ndarray) else np.asarray(value)
     if array.dtype == object or array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}; convert it, for example with .astype('float32')")
+        raise TypeError(
+            f"{name}: expected numbers, got dtype {array.dtype}; convert it, for example with .astype('float32')"
+        )
     if array.ndim != 2 or array.shape[1] != n:
         hint = "; one row is x.reshape(1, -1)" if array.ndim == 1 else ""
         raise ValueError(f"{name}: {owner} expects shape (rows, {n}), got {array.shape}{hint}")
@@ -39,7 +41,9 @@ def source(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     Only what the compiled loops cannot read (foreign byte order, long double, misaligned) is copied.
     """
     if array.dtype not in DTYPES or not array.flags.aligned:
-        array = np.array(array, dtype=array.dtype.newbyteorder("=") if array.dtype.newbyteorder("=") in DTYPES else np.float64)
+        array = np.array(
+            array, dtype=array.dtype.newbyteorder("=") if array.dtype.newbyteorder("=") in DTYPES else np.float64
+        )
     form = np.zeros(1, FORM)
     if array.size == 0:
         form[0] = (DTYPES[array.dtype], 0, 0, 0, *array.shape)
@@ -74,6 +78,4 @@ def refuse_not_finite(name: str, data: tuple[npt.NDArray[np.uint8], npt.NDArray[
         return  # integers are finite
     row, column = find_not_finite(memory, form, np.empty(int(form[0]["columns"]), dtype))
     if row >= 0:
-        raise ValueError(
-            f"{name}: NaN or infinity (in {dtype}) in row {row}, column {column}; remove or fill it first"
-        )
+        raise ValueError(f"{name}: NaN or infinity (in {dtype}) in row {row}, column {column}; remove or fill it first")

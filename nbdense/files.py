@@ -142,7 +142,7 @@ class TensorFile:
         """
         self.check(name, shape)
         try:
-            return self._file.get_tensor(name)  # type: ignore[no-any-return]
+            return self._file.get_tensor(name)
         except Exception as error:  # the reader has no one error class for a type that NumPy lacks
             raise FileFormatError(f"{self.path}: tensor {name!r} cannot be read: {error}") from error
 
@@ -151,4 +151,6 @@ class TensorFile:
         if name not in self.shapes:
             raise FileFormatError(f"{self.path}: tensor {name!r} is missing")
         if shape is not None and self.shapes[name] != tuple(shape):
-            raise FileFormatError(f"{self.path}: tensor {name!r} has shape {self.shapes[name]}, expected {tuple(shape)}")
+            raise FileFormatError(
+                f"{self.path}: tensor {name!r} has shape {self.shapes[name]}, expected {tuple(shape)}"
+            )

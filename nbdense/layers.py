@@ -111,7 +111,7 @@ class Dense(Layer):
         self.input = None if input_shape is None else Input(input_shape)
         if self.activation.name == "softmax" and self.units == 1:
             raise ValueError(
-                "Dense: softmax over 1 unit is always 1; use units=1 with activation='sigmoid', or a unit for each class"
+                "Dense: softmax over 1 unit is always 1; use activation='sigmoid', or a unit for each class"
             )
 
     def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:

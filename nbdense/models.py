@@ -122,7 +122,7 @@ class Sequential:
         if self._network is None:
             if not self._all or not isinstance(self._all[0], Input):
                 raise ValueError(
-                    "the model is not built: its input's width is not known yet; begin with Input((n,)), or call build or fit"
+                    "the model is not built: its input's width is not known; begin with Input((n,)), or call build or fit"
                 )
             self.build(self._all[0].shape[0])
         assert self._network is not None
@@ -381,7 +381,9 @@ class Sequential:
     def _evaluate(self, data: Data | None, batch_size: int | None = None) -> dict[str, float]:
         objective, names = self._objective()
         assert data is not None
-        batch = min(data.rows, 256 if batch_size is None else _validate.positive_int("evaluate", "batch_size", batch_size))
+        batch = min(
+            data.rows, 256 if batch_size is None else _validate.positive_int("evaluate", "batch_size", batch_size)
+        )
         workspace = Workspace(self.network, objective, batch, self.state)
         count = -(-data.rows // batch)
         sums = np.zeros(1 + len(names))

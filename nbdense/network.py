@@ -128,6 +128,10 @@ class Network:
         The name of each row's layer.
     width : int
         Columns of the workspace: the leading dimensions of all buffers together.
+    n_in, n_out : int
+        Widths of the first row's input and of the last row's output.
+    multiply_adds : int
+        Of one row of data on its way forward.
     mask : ndarray or None
         0 or 1 for each element of ``params``: training leaves what is masked by 0 at zero (pruning).
     """
@@ -141,19 +145,15 @@ class Network:
     width: int
     mask: npt.NDArray[Any] | None = None
     slabs: npt.NDArray[Any] = field(init=False)
+    n_in: int = field(init=False)
+    n_out: int = field(init=False)
+    multiply_adds: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.slabs = _slabs(self)
-
-    @property
-    def n_in(self) -> int:
-        """Width of the network's input."""
-        return int(self.layers[0]["n_in"])
-
-    @property
-    def n_out(self) -> int:
-        """Width of the network's output: that of the last row."""
-        return int(self.layers[-1]["n_out"])
+        self.n_in = int(self.layers[0]["n_in"])
+        self.n_out = int(self.layers[-1]["n_out"])
+        self.multiply_adds = int((self.layers["n_in"] * self.layers["n_out"]).sum())
 
     @property
     def transposes_size(self) -> int:
@@ -232,7 +232,14 @@ class NetworkBuilder:
         return name
 
     def parameter(
-        self, name: str, value: npt.NDArray[Any], *, trainable: bool = True, l1: float = 0.0, l2: float = 0.0, decay: float = 1.0
+        self,
+        name: str,
+        value: npt.NDArray[Any],
+        *,
+        trainable: bool = True,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        decay: float = 1.0,
     ) -> int:
         """A new parameter tensor holding ``value`` (one- or two-dimensional); returns its offset."""
         rows = 1 if value.ndim == 1 else value.shape[0]
@@ -245,7 +252,15 @@ class NetworkBuilder:
         return offset
 
     def dense(
-        self, name: str, n_out: int, activation: Activation, alpha: float, kernel: int, bias: int, *, trainable: bool = True
+        self,
+        name: str,
+        n_out: int,
+        activation: Activation,
+        alpha: float,
+        kernel: int,
+        bias: int,
+        *,
+        trainable: bool = True,
     ) -> int:
         """A dense row from the current output to a new buffer, which becomes the current output."""
         source = self.output

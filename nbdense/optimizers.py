@@ -27,7 +27,7 @@ class Optimizer:
     slots: ClassVar[int]
     fields: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, learning_rate: float) -> None:
+    def __init__(self, learning_rate: float = 0.001) -> None:
         if not learning_rate >= 0.0 or not np.isfinite(learning_rate):
             raise ValueError(f"{self.name}: learning_rate must be a finite number of at least 0, got {learning_rate!r}")
         self.learning_rate = float(learning_rate)

@@ -22,7 +22,9 @@ def check_targets(y: Any, loss: Loss, rows: int, n_out: int, layer: str) -> npt.
     """
     array = y if isinstance(y, np.ndarray) else np.asarray(y)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"y: expected numbers, got dtype {array.dtype}; number the classes from 0, for example with np.unique")
+        raise TypeError(
+            f"y: expected numbers, got dtype {array.dtype}; number the classes from 0, for example with np.unique"
+        )
     if array.shape[:1] != (rows,):
         raise ValueError(f"y: expected a target for each of the {rows} rows of x, got shape {array.shape}")
     if array.ndim == 1 and (loss.sparse or n_out == 1):
@@ -33,7 +35,9 @@ def check_targets(y: Any, loss: Loss, rows: int, n_out: int, layer: str) -> npt.
         hint = ""
         if isinstance(loss, CategoricalCrossentropy):
             hint = "; for class numbers use loss='sparse_categorical_crossentropy', or to_categorical(y)"
-        raise ValueError(f"y: {loss.name} on layer {layer!r} takes targets of shape ({rows}, {n_out}), got {array.shape}{hint}")
+        raise ValueError(
+            f"y: {loss.name} on layer {layer!r} takes targets of shape ({rows}, {n_out}), got {array.shape}{hint}"
+        )
     if isinstance(loss, BinaryCrossentropy) and array.size and (array.min() < 0 or array.max() > 1):
         raise ValueError(f"y: {loss.name} takes targets in [0, 1], got {array.min()} to {array.max()}")
     return array
@@ -53,7 +57,8 @@ def _check_classes(array: npt.NDArray[Any], loss: Loss, n_out: int, layer: str) 
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"y: label {labels[row]} in row {row} is not a whole number in 0..{n_out - 1}; layer {layer!r} has {n_out} units"
+            f"y: label {labels[row]} in row {row} is not a whole number in 0..{n_out - 1}, "
+            f"one for each unit of layer {layer!r}"
         )
     return array
 
@@ -66,7 +71,9 @@ def row_weights(
     if sample_weight is not None:
         weights = np.asarray(sample_weight)
         if weights.shape not in ((len(y),), (len(y), 1)) or weights.dtype.kind not in "fiub":
-            raise ValueError(f"sample_weight: expected {len(y)} numbers, got shape {weights.shape}, dtype {weights.dtype}")
+            raise ValueError(
+                f"sample_weight: expected {len(y)} numbers, got shape {weights.shape}, dtype {weights.dtype}"
+            )
         weights = weights.reshape(-1, 1).astype(np.float64)
         if not np.isfinite(weights).all():
             raise ValueError("sample_weight: holds NaN or infinity")

@@ -30,11 +30,6 @@ def worthwhile_threads(flops: float) -> int:
     return _threads.available() if flops >= PARALLEL_FLOPS else 1
 
 
-def kernel_elements(network: Network) -> int:
-    """Multiply-adds of one row's forward pass."""
-    return int((network.layers["n_in"] * network.layers["n_out"]).sum())
-
-
 @dataclass(frozen=True)
 class Objective:
     """What a run computes from outputs and targets: a compiled loss and metrics."""
@@ -94,7 +89,7 @@ class Workspace:
         self._values = np.zeros(batch * (1 + len(objective.metrics)))
         self._metrics = np.array(objective.metrics, np.int64)
         self._order = np.zeros(batch, np.int64)
-        self._flops = 2.0 * batch * kernel_elements(network)
+        self._flops = 2.0 * batch * network.multiply_adds
         self._mask = np.zeros(0, network.dtype) if network.mask is None else network.mask
 
     def run(
@@ -156,8 +151,10 @@ class Workspace:
 def predict(network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Outputs of the rows of ``x``, a C-ordered, writable matrix in the network's dtype."""
     out = np.empty((x.shape[0], network.n_out), network.dtype)
-    threads = worthwhile_threads(2.0 * x.shape[0] * kernel_elements(network))
-    with _threads.region(threads) as granted:
+    if 2 * x.shape[0] * network.multiply_adds < PARALLEL_FLOPS:  # a few microseconds: no time for more questions
+        program.predict[0](network.layers, network.params, x, out, network.width, 1)
+        return out
+    with _threads.region(_threads.available()) as granted:
         program.predict[granted > 1](network.layers, network.params, x, out, network.width, granted)
     return out
 
@@ -254,12 +251,14 @@ def _run_epoch(
                 run(good)
             optimizer.iterations += good
             raise FloatingPointError(
-                f"the loss is {totals[done, 0]} in epoch {epoch + 1}, step {first + done + 1}; the weights are those of "
-                "the last finite step. A smaller learning_rate, clipped gradients or scaled inputs may help"
+                f"the loss is {totals[done, 0]} in epoch {epoch + 1}, step {first + done + 1}; the weights are those "
+                "of the last finite step. A smaller learning_rate, clipped gradients or scaled inputs may help"
             )
         optimizer.iterations += count
         first += count
         sums += totals.sum(axis=0)
-        bar.update(count, dict(zip(["loss", *names], (sums / min(first * workspace.batch, data.rows)).tolist(), strict=True)))
+        bar.update(
+            count, dict(zip(["loss", *names], (sums / min(first * workspace.batch, data.rows)).tolist(), strict=True))
+        )
         size = max(1, min(4 * size, int(count * SLICE_SECONDS / max(seconds, 1e-9))))
     return sums

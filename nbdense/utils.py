@@ -26,7 +26,7 @@ def set_random_seed(seed: int) -> None:
         raise ValueError(f"set_random_seed: seed must be a whole number of at least 0, got {seed!r}")
     _seeds = itertools.count(int(seed) * 1_000_003 % 2**62)
     random.seed(int(seed))
-    np.random.seed(int(seed) % 2**32)
+    np.random.seed(int(seed) % 2**32)  # noqa: NPY002 (Keras's function does the same)
 
 
 def next_seed() -> int:

@@ -100,5 +100,3 @@ def differentiate(code, alpha, values, outputs, deltas, ld, m, n):
                 d[j] = a[j] * (d[j] - product)
         else:
             _backward(code, a, a, d, blocks, alpha)
-
-

@@ -9,7 +9,6 @@ Method: Cody and Waite's argument reduction, x = n ln2 + r, with exp(r) - 1 as a
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from nbdense._jit import by_dtype, kernel

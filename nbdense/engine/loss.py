@@ -104,7 +104,7 @@ def _categorical_crossentropy(y, t, d, n, sparse, smoothing, scale):
 
 @kernel
 def loss_of_row(code, parameter, sparse, y, t, d, n, scale):
-    """The row's loss; its derivative goes to ``d``. `_softmax_crossentropy` turns logits in ``y`` into probabilities."""
+    """The row's loss; its derivative goes to ``d``. Softmax cross-entropy turns logits in ``y`` into probabilities."""
     if code == SOFTMAX_CROSSENTROPY:
         return float(_softmax_crossentropy(y, t, d, n, sparse, parameter, scale))
     if code == CATEGORICAL_CROSSENTROPY:

@@ -96,15 +96,15 @@ def backward(layers, work, run, capacity, first, count):
             ld_in, ld_out = row["ld_in"], row["ld_out"]
             output = row["output"] * capacity + first * ld_out
             if row["activation"] > 0 and not (run["fused"] and index == layers.shape[0] - 1):
-                differentiate(row["activation"], row["alpha"], work, output, deltas + output, ld_out, count, row["n_out"])
+                differentiate(
+                    row["activation"], row["alpha"], work, output, deltas + output, ld_out, count, row["n_out"]
+                )
             if row["flags"] & NO_DELTA == 0:
                 target = (work, deltas + row["input"] * capacity + first * ld_in, ld_in)
                 start = target if row["flags"] & ADD_DELTA else (work, run["zeros"], 0)
                 d = (work, deltas + output, ld_out, 1)
                 transpose = (work, run["transposes"] + row["transposed"], ld_in)
-                product(
-                    count, row["n_in"], row["n_out"], d, transpose, start, target, number(-np.inf), number(np.inf)
-                )
+                product(count, row["n_in"], row["n_out"], d, transpose, start, target, number(-np.inf), number(np.inf))
 
 
 @kernel
@@ -257,7 +257,6 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     run = runs[0]
     layers, slabs, segments = tables
     work, _, _, _, order = scratch
-    x_form = data[1]
     threads, capacity, rows = run["threads"], run["batch"], run["rows"]
     key = key_of(run["seed"], SHUFFLE_STREAM, run["epoch"])
     if run["mode"] != EVALUATE:
