@@ -122,7 +122,7 @@ class Sequential:
         if self._network is None:
             if not self._all or not isinstance(self._all[0], Input):
                 raise ValueError(
-                    "the model is not built: its input's width is not known; begin with Input((n,)), or call build or fit"
+                    "the model is not built: its input's width is not known; begin with Input((n,)), or call fit"
                 )
             self.build(self._all[0].shape[0])
         assert self._network is not None
