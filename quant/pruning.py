@@ -5,6 +5,7 @@ Method: Han et al., "Learning both Weights and Connections for Efficient Neural 
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
     ]:
         if value not in available:
             raise ValueError(f"prune: {option} must be {' or '.join(map(repr, available))}, got {value!r}")
-    if isinstance(sparsity, bool | str) or not 0 <= sparsity < 1:
+    if isinstance(sparsity, bool) or not isinstance(sparsity, Real) or not 0 <= sparsity < 1:
         raise ValueError(f"prune: sparsity must lie in [0, 1), got {sparsity!r}")
     source: Network = getattr(model, "network", model)
     if not isinstance(source, Network):

@@ -1,0 +1,113 @@
+"""Magnitude pruning: masks against the naive reference, and held in training."""
+
+import numpy as np
+import pytest
+
+import naive
+from nbdense import activations
+from nbdense.layers import Dense, Input
+from nbdense.models import Sequential
+from nbdense.network import NetworkBuilder
+from nbdense.quant import prune
+from nbdense.quant.pruning import sparsity_of
+
+
+def make_network(rng, widths, values=None):
+    builder = NetworkBuilder(widths[0])
+    for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        kernel = rng.normal(size=(n_in, n_out)) if values is None else rng.choice(values, (n_in, n_out))
+        at = builder.parameter(f"d{i}/kernel", kernel)
+        bias = builder.parameter(f"d{i}/bias", rng.normal(size=n_out))
+        builder.dense(f"d{i}", n_out, activations.get("relu"), 0.0, at, bias)
+    return builder.finish()
+
+
+def kernels_of(network):
+    return [row.kernel for row in network.rows()]
+
+
+def padding_of(network, vector):
+    covered = np.zeros(vector.size, bool)
+    for view in network.tensors(covered).values():
+        view[...] = True
+    return vector[~covered]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(21)
+
+
+@pytest.mark.parametrize("values", [None, [-0.5, 0.5, 0.25, -0.0]], ids=["distinct", "ties"])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("sparsity", [0, 0.1, 0.5, 0.8, 0.99, np.float32(0.3)])
+def test_masks_are_the_naive_references(rng, sparsity, scope, values):
+    for widths in ([1, 1], [15, 17, 16], [13, 5, 37, 2]):
+        network = make_network(rng, widths, values)
+        before = network.params.copy()
+        pruned = prune(network, sparsity, scope=scope)
+        expected = naive.magnitude_masks(kernels_of(network), sparsity, scope)
+        np.testing.assert_array_equal(network.params, before)
+        assert network.mask is None
+        masks = pruned.tensors(pruned.mask)
+        for i, (kernel, mask) in enumerate(zip(kernels_of(network), expected, strict=True)):
+            np.testing.assert_array_equal(masks[f"d{i}/kernel"], mask)
+            np.testing.assert_array_equal(kernels_of(pruned)[i], np.where(mask, kernel, 0))
+            assert not np.signbit(kernels_of(pruned)[i][~mask]).any()
+            assert masks[f"d{i}/bias"].all()
+            np.testing.assert_array_equal(pruned.tensors()[f"d{i}/bias"], network.tensors()[f"d{i}/bias"])
+        assert not padding_of(pruned, pruned.params).any()
+
+
+def test_sparsity_of(rng):
+    network = make_network(rng, [10, 20, 5])
+    assert sparsity_of(network) == 0
+    assert sparsity_of(prune(network, 0.8)) == pytest.approx(0.8)
+    assert sparsity_of(prune(prune(network, 0.5), 0.8)) == pytest.approx(0.8)
+
+
+def test_pruning_again_keeps_what_was_pruned(rng):
+    network = make_network(rng, [10, 20, 5])
+    once = prune(network, 0.5)
+    np.testing.assert_array_equal(prune(once, 0.8).params, prune(network, 0.8).params)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_training_holds_the_mask(rng, optimizer):
+    x = rng.normal(size=(200, 9)).astype(np.float32)
+    y = (x[:, 0] > x[:, 1]).astype(np.int64)
+    model = Sequential([Input((9,)), Dense(17, activation="relu"), Dense(2, activation="softmax")])
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=2, verbose=0)
+    pruned = prune(model, 0.7)
+    zeros = [kernel == 0 for kernel in kernels_of(pruned.network)]
+    before = pruned.network.params.copy()
+    pruned.fit(x, y, epochs=3, verbose=0)
+    assert (pruned.network.params != before).any()
+    for kernel, zero in zip(kernels_of(pruned.network), zeros, strict=True):
+        assert not kernel[zero].any()
+        assert kernel[~zero].all()
+    assert sparsity_of(pruned.network) == pytest.approx(0.7, abs=0.01)
+    assert not padding_of(pruned.network, pruned.network.params).any()
+    assert sparsity_of(model.network) == 0
+
+
+@pytest.mark.parametrize("sparsity", [1, 1.5, -0.1, np.nan, "0.5", True, None])
+def test_sparsity_out_of_range(rng, sparsity):
+    with pytest.raises(ValueError, match="prune: sparsity must lie in"):
+        prune(make_network(rng, [3, 2]), sparsity)
+
+
+@pytest.mark.parametrize(("option", "value"), [("structure", "neuron"), ("structure", "2:4"), ("scope", "row")])
+def test_unknown_options_are_refused_by_name(rng, option, value):
+    with pytest.raises(ValueError, match=f"prune: {option} must be .*got {value!r}"):
+        prune(make_network(rng, [3, 2]), 0.5, **{option: value})
+
+
+def test_unfit_models(rng):
+    with pytest.raises(ValueError, match="expected a built model"):
+        prune(np.zeros(3), 0.5)
+    network = make_network(rng, [3, 2])
+    kernels_of(network)[0][0, 0] = np.nan
+    with pytest.raises(ValueError, match="layer 'd0'.*finite"):
+        prune(network, 0.5)
