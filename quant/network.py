@@ -259,7 +259,10 @@ def _check_layer(layer: QuantizedDense, dtype: str) -> None:
     if not table and layer.activation == "softmax":
         raise ValueError(f"{where}softmax is the network's final_activation, not a layer's")
     _one_of(f"{where}granularity", layer.granularity, GRANULARITIES)
-    arrays = [("kernel", np.int8, layer.kernel.shape), ("kernel_scales", np.float32, (layer.n_out,))]
+    arrays: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("kernel", np.int8, layer.kernel.shape),
+        ("kernel_scales", np.float32, (layer.n_out,)),
+    ]
     arrays += [("bias", np.int32, (layer.n_out,))] + ([("table", np.dtype(dtype), (256,))] if table else [])
     for key, kind, shape in arrays:
         array = getattr(layer, key)

@@ -5,7 +5,6 @@ Method: Han et al., "Learning both Weights and Connections for Efficient Neural 
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,8 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
     ]:
         if value not in available:
             raise ValueError(f"prune: {option} must be {' or '.join(map(repr, available))}, got {value!r}")
-    if isinstance(sparsity, bool) or not isinstance(sparsity, Real) or not 0 <= sparsity < 1:
+    share = float(sparsity) if hasattr(sparsity, "__float__") else np.nan
+    if not 0 <= share < 1:
         raise ValueError(f"prune: sparsity must lie in [0, 1), got {sparsity!r}")
     source: Network = getattr(model, "network", model)
     if not isinstance(source, Network):
@@ -55,9 +55,9 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
             raise ValueError(f"prune: layer {row.name!r}: its weights are not all finite")
     sizes = [np.abs(row.kernel).ravel() for row in network.rows()]
     if scope == "global":
-        keeps = np.split(_kept(np.concatenate(sizes), sparsity), np.cumsum([s.size for s in sizes])[:-1])
+        keeps = np.split(_kept(np.concatenate(sizes), share), np.cumsum([s.size for s in sizes])[:-1])
     else:
-        keeps = [_kept(size, sparsity) for size in sizes]
+        keeps = [_kept(size, share) for size in sizes]
     mask = np.ones_like(network.params)
     for masked, row, keep in zip(_kernels(network, mask), network.rows(), keeps, strict=True):
         masked[...] = keep.reshape(masked.shape)

@@ -46,7 +46,7 @@ def test_masks_are_the_naive_references(rng, sparsity, scope, values):
         network = make_network(rng, widths, values)
         before = network.params.copy()
         pruned = prune(network, sparsity, scope=scope)
-        expected = naive.magnitude_masks(kernels_of(network), sparsity, scope)
+        expected = naive.magnitude_masks(kernels_of(network), float(sparsity), scope)
         np.testing.assert_array_equal(network.params, before)
         assert network.mask is None
         masks = pruned.tensors(pruned.mask)

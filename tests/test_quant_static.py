@@ -88,9 +88,7 @@ def test_integers_are_the_naive_references(rng, per_channel, dtype):
     layers = draw_layers(rng, [13, 17, 5, 3, 4], ["relu", "sigmoid", "tanh", "linear"])
     network = make_network(layers)
     x = rng.normal(size=(50, 13))
-    q = quantize(
-        network, x, granularity="per_channel" if per_channel else "per_tensor", activation_dtype=dtype
-    ).network
+    q = quantize(network, x, granularity="per_channel" if per_channel else "per_tensor", activation_dtype=dtype).network
     ranges = calibrate(network, x)
     given = naive_integer.activation_parameters(*ranges.input, dtype)
     for row, layer, pre in zip(network.rows(), q.layers, ranges.pre, strict=True):
