@@ -1,0 +1,89 @@
+"""The ``nbdense`` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nbdense import __version__
+
+DEMO_FOLDER = Path("nbdense-demo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; by default the process's own.
+
+    Returns
+    -------
+    int
+        The exit code: 0, 1 for an error that the user can put right (one line on stderr), 130 for Ctrl-C.
+
+    Examples
+    --------
+    >>> from nbdense.cli import main
+    >>> main([])  # doctest: +ELLIPSIS
+    usage: nbdense [-h] [--version] {demo} ...
+    ...
+    0
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("nbdense: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nbdense", description="Train small neural networks on a CPU, shrink them, ship them as ONNX."
+    )
+    parser.add_argument("--version", action="version", version=f"nbdense {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="{demo}")
+    demo = commands.add_parser(
+        "demo",
+        help="the whole product on scikit-learn's digits: train, quantize, prune, export, verify",
+        description="Train, quantize, prune, export and verify a 64-128-64-10 MLP on scikit-learn's digits.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_argument("--out", type=Path, default=DEMO_FOLDER, metavar="DIR", help="folder for the files")
+    demo.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="seed of split, weights and shuffling")
+    demo.add_argument("--epochs", type=_whole(1), default=40, metavar="N", help="epochs of the first training")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least ``least``."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    number.__name__ = "whole number"
+    return number
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from nbdense import demo
+
+    try:
+        results = demo.run(arguments.out, seed=arguments.seed, epochs=arguments.epochs)
+    except demo.DemoError as error:
+        print(f"nbdense demo: {error}", file=sys.stderr)
+        return 1
+    print(demo.report(results))
+    return 0
