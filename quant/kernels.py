@@ -43,7 +43,6 @@ LAYER = np.dtype(
 FORM = np.dtype(
     [
         ("width", np.int64),  # columns of the workspace
-        ("threads", np.int64),
         ("rounding", np.int64),
         ("softmax", np.int64),
         ("input_zero_point", np.int64),  # counted from the type's minimum
@@ -193,13 +192,13 @@ def _work_on_rows(layers, vectors, form, x, integers, values, begin, end):
                     integers[first + i, j] = work[source + j]
 
 
-def _predict(layers, vectors, forms, x, integers, values):
+def _predict(layers, vectors, forms, x, integers, values, threads):
     """Outputs of all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
 
     vectors : (weights, bias, multipliers, fixed, shifts, tables), bias to shifts one a column; forms : one `FORM`
     Either output may have no rows: then it is not wanted.
     """
-    rows, threads = x.shape[0], forms[0]["threads"]
+    rows = x.shape[0]
     share = (rows + threads - 1) // threads
     for thread in prange(threads):
         begin = thread * share

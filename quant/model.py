@@ -86,16 +86,19 @@ class QuantizedModel:
         return self._run(self._program.integers, np.dtype(self.network.activation_dtype), x, batch_size)
 
     def _run(self, run: Any, dtype: np.dtype[Any], x: Any, batch_size: int | None) -> npt.NDArray[Any]:
-        array = _validate.matrix("x", x, self.network.n_in, f"layer {self.network.layers[0].name!r}")
+        network = self.network
+        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 2 and x.shape[1] == network.n_in:
+            array = x
+        else:
+            array = _validate.matrix("x", x, network.n_in, f"layer {network.layers[0].name!r}")
         if batch_size is not None:
             batch_size = _validate.positive_int("predict", "batch_size", batch_size)
         rows, step = array.shape[0], batch_size or _SLICE
-        with np.errstate(over="ignore", invalid="ignore"):  # what is too large for float32 saturates
-            if 0 < rows <= step:
-                return run(np.ascontiguousarray(array, np.float32))
-            out = np.empty((rows, self.network.n_out), dtype)
-            for start in range(0, rows, step):
-                out[start : start + step] = run(np.ascontiguousarray(array[start : start + step], np.float32))
+        if 0 < rows <= step:
+            return run(_as_float32(array))
+        out = np.empty((rows, network.n_out), dtype)
+        for start in range(0, rows, step):
+            out[start : start + step] = run(_as_float32(array[start : start + step]))
         return out
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -132,3 +135,12 @@ class QuantizedModel:
             raise
         except ValueError as error:
             raise FileFormatError(f"{file.path}: {error}") from error
+
+
+def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """What the program takes: numba would compile anew for another layout, or for an array that is read-only."""
+    flags = array.flags
+    if array.dtype == np.float32 and flags.c_contiguous and flags.writeable and flags.aligned:
+        return array
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and saturates
+        return np.array(array, np.float32, order="C")

@@ -13,6 +13,7 @@ from nbdense.quant import kernels, rounding
 from nbdense.quant.network import LIMITS, QuantizedDense, QuantizedNetwork
 
 _SERIAL_WORK = 2_000_000  # multiply-adds: below this a parallel region costs more than it saves
+_NO_INTEGERS, _NO_VALUES = np.empty((0, 0), np.uint8), np.empty((0, 0), np.float32)
 
 
 class Program:
@@ -39,6 +40,7 @@ class Program:
             "output_scale": last.output_scale,
         }.items():
             self._form[0][key] = value
+        self._n_out = network.n_out
         self._lay_out(network)
         self._work_a_row = sum(layer.n_in * layer.n_out for layer in network.layers)
 
@@ -67,21 +69,28 @@ class Program:
             weights += layer.n_in * ld_out
             channels += ld_out
         self._form[0]["width"] = width
-        self._weights = aligned_zeros(weights, np.int8)
-        self._channels = tuple(aligned_zeros(channels, kind) for kind in (np.int32, np.float32, np.int32, np.int32))
+        packed = aligned_zeros(weights, np.int8)
+        columns = [aligned_zeros(channels, kind) for kind in (np.int32, np.float32, np.int32, np.int32)]
         tables: list[npt.NDArray[np.uint8]] = []
         for row, layer in zip(self._layers, network.layers, strict=True):
-            self._pack(row, layer, network.rounding)
+            start, at = int(row["kernel"]), int(row["channels"])
+            ld_out = int(row["ld_out"])
+            packed[start : start + layer.n_in * ld_out].reshape(layer.n_in, ld_out)[:, : layer.n_out] = layer.kernel
+            self._fill_columns(layer, network.rounding, *(column[at : at + layer.n_out] for column in columns))
             if layer.table is not None:
                 row["table"] = 256 * len(tables)
                 tables.append((layer.table.astype(np.int16) - self._minimum).astype(np.uint8))
-        self._tables = np.concatenate(tables) if tables else np.zeros(0, np.uint8)
+        self._vectors = (packed, *columns, np.concatenate(tables) if tables else np.zeros(0, np.uint8))
 
-    def _pack(self, row: Any, layer: QuantizedDense, mode: str) -> None:
-        n_in, n_out, ld_out = layer.n_in, layer.n_out, int(row["ld_out"])
-        start, at = int(row["kernel"]), int(row["channels"])
-        self._weights[start : start + n_in * ld_out].reshape(n_in, ld_out)[:, :n_out] = layer.kernel
-        bias, multipliers, fixed, shifts = (vector[at : at + n_out] for vector in self._channels)
+    def _fill_columns(
+        self,
+        layer: QuantizedDense,
+        mode: str,
+        bias: npt.NDArray[Any],
+        multipliers: npt.NDArray[Any],
+        fixed: npt.NDArray[Any],
+        shifts: npt.NDArray[Any],
+    ) -> None:
         zero_point = layer.input_zero_point - self._minimum
         # May wrap, as the sums that are added to it will.
         bias[:] = (layer.bias - zero_point * layer.kernel.sum(axis=0, dtype=np.int64)).astype(np.int32)
@@ -94,11 +103,11 @@ class Program:
 
         Parameters
         ----------
-        x : ndarray of float32, (rows, n_in), C-ordered
+        x : ndarray of float32, (rows, n_in), C-ordered, writable
             Rows; a NaN is taken as zero.
         """
-        out = np.empty((x.shape[0], int(self._layers[-1]["n_out"])), np.uint8)
-        self._run(x, out, np.empty((0, 0), np.float32))
+        out = np.empty((x.shape[0], self._n_out), np.uint8)
+        self._run(x, out, _NO_VALUES)
         if self._dtype == np.uint8:
             return out
         out ^= np.uint8(128)  # counted from -128, modulo 256
@@ -109,18 +118,18 @@ class Program:
 
         Parameters
         ----------
-        x : ndarray of float32, (rows, n_in), C-ordered
+        x : ndarray of float32, (rows, n_in), C-ordered, writable
             Rows; one that holds a NaN gives a row of NaN.
         """
-        out = np.empty((x.shape[0], int(self._layers[-1]["n_out"])), np.float32)
-        self._run(x, np.empty((0, 0), np.uint8), out)
+        out = np.empty((x.shape[0], self._n_out), np.float32)
+        self._run(x, _NO_INTEGERS, out)
         return out
 
     def _run(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-        small = self._work_a_row * x.shape[0] < _SERIAL_WORK
         serial, parallel = kernels.predict
-        with _threads.region(1 if small else _threads.available()) as threads:
-            form = self._form.copy()  # predict may run in several Python threads at once
-            form[0]["threads"] = threads
-            run = parallel if threads > 1 else serial
-            run(self._layers, (self._weights, *self._channels, self._tables), form, x, integers, values)
+        if self._work_a_row * x.shape[0] >= _SERIAL_WORK:
+            with _threads.region(_threads.available()) as threads:
+                if threads > 1:
+                    parallel(self._layers, self._vectors, self._form, x, integers, values, threads)
+                    return
+        serial(self._layers, self._vectors, self._form, x, integers, values, 1)

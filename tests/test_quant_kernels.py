@@ -230,7 +230,10 @@ def test_new_networks_compile_nothing():
         ([30, 40, 50, 2], ["relu", "tanh", "sigmoid"], "uint8", "tflite"),
     ]:
         network = draw_network(rng, widths, names, dtype, rounding)
-        for x in (draw_rows(rng, 5, network), draw_rows(rng, 5, network).astype(np.float64)[::-1]):
+        rows = draw_rows(rng, 5, network)
+        read_only = rows.copy()
+        read_only.flags.writeable = False
+        for x in (rows, read_only, rows.astype(np.float64)[::-1], rows.astype(">f4"), rows.astype(np.uint8)):
             QuantizedModel(network).predict(x)
             QuantizedModel(network).predict_integers(np.asfortranarray(x))
         signatures = [len(entry.signatures) for entry in (*kernels.predict, kernels.evaluate)]
