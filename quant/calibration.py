@@ -56,7 +56,7 @@ def batches(data: Any, network: Network) -> Iterator[npt.NDArray[Any]]:
     if array.shape[0] == 0:
         raise ValueError("calibration: the data is empty: it has no rows")
     with np.errstate(over="ignore"):
-        _validate.refuse_not_finite("calibration", _validate.source(array), network.dtype)
+        _validate.refuse_not_finite("calibration", _validate.source(array), np.dtype(np.float32))
     for first in range(0, array.shape[0], BATCH):
         yield np.ascontiguousarray(array[first : first + BATCH], network.dtype)
 
@@ -87,8 +87,10 @@ def calibrate(network: Network, data: Any) -> Ranges:
         work[:] = 0
         observe(network.layers, network.params, batch, work, bare, bounds)
         low, high = min(low, float(batch.min())), max(high, float(batch.max()))
-    for name, found in zip(network.names, bounds, strict=True):
-        if not np.isfinite(found).all():
+    with np.errstate(over="ignore"):
+        fits = np.isfinite(bounds.astype(np.float32))
+    for name, finite in zip(network.names, fits, strict=True):
+        if not finite.all():
             raise ValueError(f"layer {name!r}: its outputs for the calibration data are not finite")
     pairs = [[(float(b[0]), float(b[1])) for b in bounds[:, which]] for which in (0, 1)]
     return Ranges((low, high), *pairs)

@@ -36,6 +36,15 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
     ------
     ValueError
         For an option that there is not, a sparsity outside [0, 1), or weights that are not finite.
+
+    Examples
+    --------
+    >>> from nbdense.layers import Dense, Input
+    >>> from nbdense.models import Sequential
+    >>> model = Sequential([Input((4,)), Dense(10), Dense(2)])
+    >>> pruned = prune(model, 0.5)
+    >>> sparsity_of(pruned.network)
+    0.5
     """
     for option, value, available in [
         ("structure", structure, ("unstructured",)),

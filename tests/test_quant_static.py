@@ -214,10 +214,17 @@ def test_scales_so_small_that_a_bias_would_not_fit(rng, size, granularity, round
     assert largest_error(layers, x * size, granularity=granularity, rounding=rounding) < 0.05
 
 
-def test_scales_out_of_float32s_reach(rng):
+def test_scales_out_of_float32s_reach():
     layers = [(np.full((1, 1), 3e38), np.zeros(1), "relu"), (np.full((1, 1), 3e38), np.zeros(1), "linear")]
-    with pytest.raises(ValueError, match="layer 'd1'.*not finite"):
-        quantize(make_network(layers), np.array([[1.0]]))
+    for dtype in (np.float32, np.float64):
+        with pytest.raises(ValueError, match="layer 'd1'.*not finite"):
+            quantize(make_network(layers, dtype), np.array([[1.0]]))
+    layers = [(np.ones((1, 1)), np.full(1, 1e38), "linear")]
+    with pytest.raises(ValueError, match="layer 'd0': the scales .* too far apart"):
+        quantize(make_network(layers), np.array([[1e-34]]))
+    layers = [(np.full((1, 1), 1e200), np.zeros(1), "linear")]
+    with pytest.raises(ValueError, match="layer 'd0': the scales .* too far apart"):
+        quantize(make_network(layers, np.float64), np.array([[1e-190]]))
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "tanh"])
