@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     --------
     >>> from nbdense.cli import main
     >>> main([])  # doctest: +ELLIPSIS
-    usage: nbdense [-h] [--version] {demo} ...
-    ...
+    usage: nbdense ...
     0
     """
     parser = _parser()
@@ -59,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--out", type=Path, default=DEMO_FOLDER, metavar="DIR", help="folder for the files")
     demo.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="seed of split, weights and shuffling")
-    demo.add_argument("--epochs", type=_whole(1), default=40, metavar="N", help="epochs of the first training")
+    demo.add_argument(
+        "--epochs", type=_whole(1), default=60, metavar="N", help="epochs of training, and of fine-tuning"
+    )
     demo.set_defaults(run=_demo)
     return parser
 
@@ -82,7 +83,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     try:
         results = demo.run(arguments.out, seed=arguments.seed, epochs=arguments.epochs)
-    except demo.DemoError as error:
+    except (demo.DemoError, OSError) as error:
         print(f"nbdense demo: {error}", file=sys.stderr)
         return 1
     print(demo.report(results))

@@ -72,6 +72,7 @@ class Workspace:
             "deltas": network.width * batch,
             "targets": network.width * batch,
             "weights": ld_target * batch,
+            "room": batch,
             "transposes": batch,
             "zeros": network.transposes_size,
         }

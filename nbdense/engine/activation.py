@@ -1,12 +1,19 @@
-"""Activations over a tile of rows: the table's scalar functions in loops that the compiler vectorises."""
+"""Activations over matrices in the workspace: the table's scalar functions in loops that the compiler vectorises.
+
+Matrices are given by their offset in one flat array: a slice would cost its reference count, twice, for every row.
+Offsets are unsigned, which spares numba's test for negative indices in every access. A loop's count is never a
+constant: LLVM would unroll it before it could vectorise it.
+"""
 
 from __future__ import annotations
 
+import numpy as np
+
 from nbdense._jit import kernel, switch
 from nbdense.activations import ACTIVATIONS, SOFTMAX
-from nbdense.engine.elementary import exp, like
+from nbdense.engine.elementary import exp
 
-_BLOCK = 16  # columns at a time: a constant count vectorises without a remainder loop; rows are padded to it
+BLOCK = 16  # rows are padded to whole blocks of this many columns
 
 globals().update({f"_forward_{row.name}": row.forward for row in ACTIVATIONS.values()})
 globals().update({f"_derivative_{row.name}": row.derivative for row in ACTIVATIONS.values()})
@@ -14,12 +21,12 @@ globals().update({f"_derivative_{row.name}": row.derivative for row in ACTIVATIO
 _forward = switch(
     "_forward",
     {row.code: f"_forward_{row.name}" for row in ACTIVATIONS.values() if row.forward is not None},
-    "values, blocks, alpha",
+    "values, offset, count, alpha",
     """
-for block in range(blocks):
-    z = values[block * _BLOCK : block * _BLOCK + _BLOCK]
-    for j in range(_BLOCK):
-        z[j] = {f}(z[j], alpha)
+start = np.uint64(offset)
+for j in range(count):
+    k = start + np.uint64(j)
+    values[k] = {f}(values[k], alpha)
 """,
     globals(),
 )
@@ -27,76 +34,102 @@ for block in range(blocks):
 _backward = switch(
     "_backward",
     {row.code: f"_derivative_{row.name}" for row in ACTIVATIONS.values() if row.derivative is not None},
-    "inputs, outputs, deltas, blocks, alpha",
+    "values, outputs, deltas, count, alpha",
     """
-for block in range(blocks):
-    z = inputs[block * _BLOCK : block * _BLOCK + _BLOCK]
-    a = outputs[block * _BLOCK : block * _BLOCK + _BLOCK]
-    d = deltas[block * _BLOCK : block * _BLOCK + _BLOCK]
-    for j in range(_BLOCK):
-        d[j] = d[j] * {f}(z[j], a[j], alpha)
+a, d = np.uint64(outputs), np.uint64(deltas)
+for j in range(count):
+    k = np.uint64(j)
+    values[d + k] = values[d + k] * {f}(values[a + k], values[a + k], alpha)
 """,
     globals(),
 )
 
 
 @kernel
-def softmax_row(z, n):
-    """softmax of z[:n] in place; returns log(sum(exp(z))) as (largest, sum), of which it is largest + log(sum)."""
-    largest = z[0]
-    for j in range(1, n):
-        if z[j] > largest:
-            largest = z[j]
-    blocks = (n + _BLOCK - 1) // _BLOCK
-    for block in range(blocks):
-        part = z[block * _BLOCK : block * _BLOCK + _BLOCK]
-        for j in range(_BLOCK):
-            part[j] = exp(part[j] - largest)
-    total = like(largest, 0.0)
-    for j in range(n):
-        total += z[j]
-    scale = like(largest, 1.0) / total
-    for j in range(n):
-        z[j] = z[j] * scale
-    for j in range(n, blocks * _BLOCK):
-        z[j] = like(largest, 0.0)
-    return largest, total
+def padded(n):
+    """n rounded up to whole blocks."""
+    return (n + BLOCK - 1) // BLOCK * BLOCK
 
 
 @kernel
-def _clear_padding(values, offset, ld, m, n):
-    """Zero the columns from n to the next block's end in m rows."""
-    end = (n + _BLOCK - 1) // _BLOCK * _BLOCK
+def exponentials(values, offset, ld, m, n):
+    """exp of the (m, n) matrix at ``offset``, in place; its padding is left zero."""
+    width = padded(n)
+    rows, count = (1, m * width) if width == ld else (m, width)  # rows end to end are one loop
+    for i in range(rows):
+        start = np.uint64(offset + i * ld)
+        for j in range(count):
+            k = start + np.uint64(j)
+            values[k] = exp(values[k])
+    clear_padding(values, offset, ld, m, n)
+
+
+@kernel
+def shift_row(values, at, n):
+    """Subtract the largest of the n numbers at ``at`` from them, so that no exponential overflows; returns it."""
+    start = np.uint64(at)
+    largest = values[start]
+    for j in range(1, n):
+        value = values[start + np.uint64(j)]
+        largest = value if value > largest else largest
+    for j in range(n):
+        values[start + np.uint64(j)] -= largest
+    return largest
+
+
+@kernel
+def normalise_row(values, at, n):
+    """Divide the n numbers at ``at`` by their sum, which is returned."""
+    number = values.dtype.type
+    start = np.uint64(at)
+    total = number(0.0)
+    for j in range(n):
+        total += values[start + np.uint64(j)]
+    scale = number(1.0) / total
+    for j in range(n):
+        values[start + np.uint64(j)] *= scale
+    return total
+
+
+@kernel
+def clear_padding(values, offset, ld, m, n):
+    """Zero the columns from n to the last block's end in m rows."""
     for i in range(m):
-        for j in range(offset + i * ld + n, offset + i * ld + end):
-            values[j] = 0
+        for j in range(offset + i * ld + n, offset + i * ld + padded(n)):
+            values[np.uint64(j)] = 0
 
 
 @kernel
 def activate(code, alpha, values, offset, ld, m, n):
     """Apply an activation in place to the (m, n) matrix at ``offset``; its padding is left zero."""
-    blocks = (n + _BLOCK - 1) // _BLOCK
-    for i in range(m):
-        row = values[offset + i * ld : offset + i * ld + blocks * _BLOCK]
-        if code == SOFTMAX:
-            softmax_row(row, n)
-        else:
-            _forward(code, row, blocks, alpha)
-    _clear_padding(values, offset, ld, m, n)
+    width = padded(n)
+    if code == SOFTMAX:
+        for i in range(m):
+            shift_row(values, offset + i * ld, n)
+        exponentials(values, offset, ld, m, n)
+        for i in range(m):
+            normalise_row(values, offset + i * ld, n)
+        return
+    rows, count = (1, m * width) if width == ld else (m, width)
+    for i in range(rows):
+        _forward(code, values, offset + i * ld, count, alpha)
+    clear_padding(values, offset, ld, m, n)
 
 
 @kernel
 def differentiate(code, alpha, values, outputs, deltas, ld, m, n):
     """Turn the deltas of an activation's outputs into those of its inputs, in place. All are offsets in ``values``."""
-    blocks = (n + _BLOCK - 1) // _BLOCK
-    for i in range(m):
-        a = values[outputs + i * ld : outputs + i * ld + blocks * _BLOCK]
-        d = values[deltas + i * ld : deltas + i * ld + blocks * _BLOCK]
-        if code == SOFTMAX:
-            product = a[0] * d[0]
+    if code == SOFTMAX:
+        for i in range(m):
+            a, d = np.uint64(outputs + i * ld), np.uint64(deltas + i * ld)
+            product = values[a] * values[d]
             for j in range(1, n):
-                product += a[j] * d[j]
+                product += values[a + np.uint64(j)] * values[d + np.uint64(j)]
             for j in range(n):
-                d[j] = a[j] * (d[j] - product)
-        else:
-            _backward(code, a, a, d, blocks, alpha)
+                k = np.uint64(j)
+                values[d + k] = values[a + k] * (values[d + k] - product)
+        return
+    width = padded(n)
+    rows, count = (1, m * width) if width == ld else (m, width)
+    for i in range(rows):
+        _backward(code, values, outputs + i * ld, deltas + i * ld, count, alpha)

@@ -1,146 +1,189 @@
 """Losses and metrics of a batch's rows, and the deltas that the losses start.
 
-Each function takes one row: outputs ``y``, targets ``t``, delta ``d`` (in the engine's dtype, padded to whole
-blocks) and writes the derivative of the row's loss into ``d``, times ``scale`` (its weight over the batch size).
+``rows`` names the matrices of a batch in the workspace by their offsets: (outputs, targets, deltas, weights, room);
+weights are a number a row, and room is space for one. Each loss writes one number a row to ``losses``, ``stride``
+apart, and to the deltas the derivative of that number times the row's weight over the batch size.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from nbdense._jit import kernel, switch
-from nbdense.engine.activation import softmax_row
-from nbdense.engine.elementary import like, log
+from nbdense.engine.activation import exponentials, normalise_row, shift_row
+from nbdense.engine.elementary import log
 from nbdense.losses import CATEGORICAL_CROSSENTROPY, FORMS, SOFTMAX_CROSSENTROPY
 
 _ELEMENTWISE = [form for form in FORMS.values() if form.value is not None]
 globals().update({f"_value_{form.name}": form.value for form in _ELEMENTWISE})
 globals().update({f"_slope_{form.name}": form.derivative for form in _ELEMENTWISE})
 
-_value = switch(
-    "_value",
-    {form.code: f"_value_{form.name}" for form in _ELEMENTWISE},
-    "y, t, n, parameter",
+_elementwise = switch(
+    "_elementwise",
+    {form.code: form.name for form in _ELEMENTWISE},
+    "work, y, t, d, n, parameter, scale",
     """
 total = 0.0
 for j in range(n):
-    total += {f}(y[j], t[j], parameter)
+    k = np.uint64(j)
+    output, target = work[np.uint64(y) + k], work[np.uint64(t) + k]
+    total += _value_{f}(output, target, parameter)
+    work[np.uint64(d) + k] = _slope_{f}(output, target, parameter) * scale
 return total / n
 """,
     globals(),
     "return 0.0",
 )
 
-_slope = switch(
-    "_slope",
-    {form.code: f"_slope_{form.name}" for form in _ELEMENTWISE},
-    "y, t, d, n, parameter, scale",
-    """
-for j in range(n):
-    d[j] = {f}(y[j], t[j], parameter) * scale
-""",
-    globals(),
-)
-
 
 @kernel
-def _target(t, j, n, sparse, smoothing):
-    """Class j's target: from a one-hot or probability row, or from the class number in t[0]; smoothed."""
-    one = like(t[0], 1.0)
-    value = t[j]
+def _target(work, t, j, n, sparse, smoothing):
+    """Class j's target: from a row of class probabilities, or from the class number at ``t``; smoothed."""
+    number = work.dtype.type
+    value = work[np.uint64(t + j)]
     if sparse:
-        value = one if j == int(t[0]) else like(one, 0.0)
-    return value * (one - like(one, smoothing)) + like(one, smoothing) / like(one, n)
+        value = number(1.0) if j == int(work[np.uint64(t)]) else number(0.0)
+    return value * (number(1.0) - number(smoothing)) + number(smoothing) / number(n)
 
 
 @kernel
-def _softmax_crossentropy(y, t, d, n, sparse, smoothing, scale):
-    """From logits: log-sum-exp - sum t z. Leaves softmax(y) in y."""
-    loss = 0.0
-    weight = like(y[0], 0.0)
-    largest = y[0]
-    for j in range(1, n):
-        if y[j] > largest:
-            largest = y[j]
-    if sparse and smoothing == 0.0:
-        loss = -float(y[int(t[0])] - largest)
-        _, total = softmax_row(y, n)
+def _softmax_crossentropy(work, rows, shape, sparse, smoothing, losses, stride):
+    """From logits: (sum t) log-sum-exp - sum t z. Leaves softmax of the logits in their place.
+
+    In passes over all rows, so that exp and log run over long vectors.
+    """
+    number = work.dtype.type
+    y, t, d, weights, room = rows
+    count, n, ld, ld_target, batch = shape
+    for i in range(count):
+        shift_row(work, y + i * ld, n)
+        losses[i * stride] = -_chosen(work, y + i * ld, t + i * ld_target, n, sparse, smoothing)
+    exponentials(work, y, ld, count, n)
+    for i in range(count):
+        at, delta = np.uint64(y + i * ld), np.uint64(d + i * ld)
+        work[np.uint64(room + i)] = normalise_row(work, y + i * ld, n)
+        scale = work[np.uint64(weights + i)] / number(batch)
+        weight = _target_sum(work, t + i * ld_target, n, sparse, smoothing) * scale
         for j in range(n):
-            d[j] = y[j] * scale
-        d[int(t[0])] -= scale
-        return loss + log(total)
-    for j in range(n):
-        target = _target(t, j, n, sparse, smoothing)
-        weight += target
-        if target != like(target, 0.0):
-            loss -= target * (y[j] - largest)
-    _, total = softmax_row(y, n)
-    for j in range(n):
-        d[j] = (y[j] * weight - _target(t, j, n, sparse, smoothing)) * scale
-    return loss + weight * log(total)
+            work[delta + np.uint64(j)] = work[at + np.uint64(j)] * weight
+        _subtract_targets(work, delta, t + i * ld_target, n, sparse, smoothing, scale)
+    for i in range(count):
+        k = np.uint64(room + i)
+        work[k] = log(work[k])
+    for i in range(count):
+        weight = _target_sum(work, t + i * ld_target, n, sparse, smoothing)
+        losses[i * stride] += weight * work[np.uint64(room + i)]
 
 
 @kernel
-def _categorical_crossentropy(y, t, d, n, sparse, smoothing, scale):
+def _chosen(work, z, t, n, sparse, smoothing):
+    """sum t z of a row; 0 times an infinite logit is 0 here."""
+    number = work.dtype.type
+    if sparse and smoothing == 0.0:
+        return work[np.uint64(z + int(work[np.uint64(t)]))]
+    total = number(0.0)
+    for j in range(n):
+        target = _target(work, t, j, n, sparse, smoothing)
+        total += target * work[np.uint64(z + j)] if target != number(0.0) else number(0.0)
+    return total
+
+
+@kernel
+def _target_sum(work, t, n, sparse, smoothing):
+    number = work.dtype.type
+    if sparse:
+        return number(1.0)
+    total = number(0.0)
+    for j in range(n):
+        total += _target(work, t, j, n, sparse, smoothing)
+    return total
+
+
+@kernel
+def _subtract_targets(work, delta, t, n, sparse, smoothing, scale):
+    if sparse and smoothing == 0.0:
+        work[delta + np.uint64(int(work[np.uint64(t)]))] -= scale
+        return
+    for j in range(n):
+        work[delta + np.uint64(j)] -= _target(work, t, j, n, sparse, smoothing) * scale
+
+
+@kernel
+def _categorical_crossentropy(work, y, t, d, n, sparse, smoothing, scale):
     """From outputs that are taken for probabilities: normalised to sum to 1, clipped to [1e-7, 1 - 1e-7]."""
-    low, one = like(y[0], 1e-7), like(y[0], 1.0)
-    total = like(one, 0.0)
+    number = work.dtype.type
+    low, high = number(1e-7), number(1.0) - number(1e-7)
+    total = number(0.0)
     for j in range(n):
-        total += y[j]
-    loss, pull = 0.0, like(one, 0.0)
+        total += work[np.uint64(y + j)]
+    loss, pull = number(0.0), number(0.0)
     for j in range(n):
-        target = _target(t, j, n, sparse, smoothing)
-        p = y[j] / total
+        target = _target(work, t, j, n, sparse, smoothing)
+        p = work[np.uint64(y + j)] / total
         q = low if p < low else p
-        q = one - low if q > one - low else q
+        q = high if q > high else q
         loss -= target * log(q)
         if q == p:
-            d[j] = -target / y[j]
+            work[np.uint64(d + j)] = -target / work[np.uint64(y + j)]
             pull += target
         else:
-            d[j] = like(one, 0.0)
+            work[np.uint64(d + j)] = number(0.0)
     for j in range(n):
-        d[j] = (d[j] + pull / total) * scale
+        work[np.uint64(d + j)] = (work[np.uint64(d + j)] + pull / total) * scale
     return loss
 
 
 @kernel
-def loss_of_row(code, parameter, sparse, y, t, d, n, scale):
-    """The row's loss; its derivative goes to ``d``. Softmax cross-entropy turns logits in ``y`` into probabilities."""
+def losses_of_rows(code, parameter, sparse, work, rows, shape, losses, stride):
+    """Losses of ``shape`` = (rows, outputs, ld, ld_target, batch size), weighted; their derivatives to the deltas.
+
+    Softmax cross-entropy turns logits into probabilities where they stand.
+    """
+    number = work.dtype.type
+    y, t, d, weights, room = rows
+    count, n, ld, ld_target, batch = shape
     if code == SOFTMAX_CROSSENTROPY:
-        return float(_softmax_crossentropy(y, t, d, n, sparse, parameter, scale))
-    if code == CATEGORICAL_CROSSENTROPY:
-        return float(_categorical_crossentropy(y, t, d, n, sparse, parameter, scale))
-    value = _value(code, y, t, n, parameter)
-    _slope(code, y, t, d, n, parameter, scale)
-    return float(value)
+        _softmax_crossentropy(work, rows, shape, sparse, parameter, losses, stride)
+    else:
+        for i in range(count):
+            at, target, delta = y + i * ld, t + i * ld_target, d + i * ld
+            scale = work[np.uint64(weights + i)] / number(batch)
+            if code == CATEGORICAL_CROSSENTROPY:
+                loss = float(_categorical_crossentropy(work, at, target, delta, n, sparse, parameter, scale))
+            else:
+                loss = _elementwise(code, work, at, target, delta, n, parameter, scale / number(n))
+            losses[i * stride] = loss
+    for i in range(count):
+        losses[i * stride] *= float(work[np.uint64(weights + i)])
 
 
-# Metrics that are a mean over rows; their codes are in nbdense.metrics.
+# Metrics that are a mean over rows; nbdense.metrics has their names.
 BINARY_ACCURACY, CATEGORICAL_ACCURACY, SPARSE_CATEGORICAL_ACCURACY, SQUARED_ERROR, ABSOLUTE_ERROR = range(5)
 
 
 @kernel
-def _largest(y, n):
+def _largest(work, at, n):
     best = 0
     for j in range(1, n):
-        if y[j] > y[best]:
+        if work[np.uint64(at + j)] > work[np.uint64(at + best)]:
             best = j
     return best
 
 
 @kernel
-def metric_of_row(code, y, t, n):
+def metric_of_row(code, work, y, t, n):
     """One metric of one row's outputs and targets."""
     if code == CATEGORICAL_ACCURACY:
-        return 1.0 if _largest(y, n) == _largest(t, n) else 0.0
+        return 1.0 if _largest(work, y, n) == _largest(work, t, n) else 0.0
     if code == SPARSE_CATEGORICAL_ACCURACY:
-        return 1.0 if _largest(y, n) == int(t[0]) else 0.0
+        return 1.0 if _largest(work, y, n) == int(work[np.uint64(t)]) else 0.0
     total = 0.0
     for j in range(n):
-        error = float(y[j] - t[j])
+        output, target = float(work[np.uint64(y + j)]), float(work[np.uint64(t + j)])
         if code == BINARY_ACCURACY:
-            total += 1.0 if (y[j] > 0.5) == (t[j] > 0.5) else 0.0
+            total += 1.0 if (output > 0.5) == (target > 0.5) else 0.0
         elif code == SQUARED_ERROR:
-            total += error * error
+            total += (output - target) * (output - target)
         else:
-            total += abs(error)
+            total += abs(output - target)
     return total / n

@@ -20,7 +20,7 @@ from nbdense._jit import entry, entry_pair, kernel
 from nbdense.activations import SOFTMAX
 from nbdense.engine.activation import activate, differentiate
 from nbdense.engine.gather import first_not_finite, gather
-from nbdense.engine.loss import loss_of_row, metric_of_row
+from nbdense.engine.loss import losses_of_rows, metric_of_row
 from nbdense.engine.microkernel import product
 from nbdense.engine.optimizer import update
 from nbdense.engine.random import key_of, shuffled
@@ -51,7 +51,8 @@ RUN = np.dtype(
         ("deltas", np.int64),
         ("targets", np.int64),
         ("ld_target", np.int64),
-        ("weights", np.int64),
+        ("weights", np.int64),  # a number a row; room is space for another
+        ("room", np.int64),
         ("transposes", np.int64),
         ("zeros", np.int64),  # as many as the widest row
     ]
@@ -150,29 +151,25 @@ def slab_gradient(layers, state, work, run, capacity, count, slab):
 def _metrics_of_rows(layers, scratch, run, capacity, first, count):
     work, values, _, metrics, _ = scratch
     row = layers[layers.shape[0] - 1]
-    ld_out, ld_target, ld_values = row["ld_out"], run["ld_target"], 1 + metrics.size
-    outputs = row["output"] * capacity
+    columns = 1 + metrics.size
     for i in range(first, first + count):
-        y = work[outputs + i * ld_out : outputs + (i + 1) * ld_out]
-        t = work[run["targets"] + i * ld_target : run["targets"] + (i + 1) * ld_target]
+        y = row["output"] * capacity + i * row["ld_out"]
+        t = run["targets"] + i * run["ld_target"]
         for k in range(metrics.size):
-            values[i * ld_values + 1 + k] = metric_of_row(metrics[k], y, t, row["n_out"])
+            values[i * columns + 1 + k] = metric_of_row(metrics[k], work, y, t, row["n_out"])
 
 
 @kernel
-def _losses_of_rows(layers, scratch, run, capacity, first, count, batch, weighted):
+def _losses_of_rows(layers, scratch, run, capacity, first, count, batch):
     work, values, _, metrics, _ = scratch
     row = layers[layers.shape[0] - 1]
-    ld_out, ld_target, ld_values = row["ld_out"], run["ld_target"], 1 + metrics.size
-    outputs = row["output"] * capacity
-    for i in range(first, first + count):
-        y = work[outputs + i * ld_out : outputs + (i + 1) * ld_out]
-        t = work[run["targets"] + i * ld_target : run["targets"] + (i + 1) * ld_target]
-        d = work[run["deltas"] + outputs + i * ld_out : run["deltas"] + outputs + (i + 1) * ld_out]
-        weight = float(work[run["weights"] + i]) if weighted else 1.0
-        scale = work.dtype.type(weight / batch)
-        loss = loss_of_row(run["loss"], run["loss_parameter"], run["sparse"] != 0, y, t, d, row["n_out"], scale)
-        values[i * ld_values] = loss * weight
+    stride = 1 + metrics.size
+    y = row["output"] * capacity + first * row["ld_out"]
+    t = run["targets"] + first * run["ld_target"]
+    rows = (y, t, run["deltas"] + y, run["weights"] + first, run["room"] + first)
+    shape = (count, row["n_out"], row["ld_out"], run["ld_target"], batch)
+    losses = values[first * stride :]
+    losses_of_rows(run["loss"], run["loss_parameter"], run["sparse"] != 0, work, rows, shape, losses, stride)
 
 
 @kernel
@@ -184,17 +181,19 @@ def _work_on_rows(tables, vectors, scratch, data, run, capacity, first, count, b
     last = layers[layers.shape[0] - 1]
     ld_in, ld_target = layers[0]["ld_in"], run["ld_target"]
     places = order[first : first + count]
-    weighted = w_form[0]["rows"] > 0
     gather(x, x_form[0], places, count, work, first * ld_in, ld_in)
     gather(y, y_form[0], places, count, work, run["targets"] + first * ld_target, ld_target)
-    if weighted:
+    if w_form[0]["rows"] > 0:
         gather(w, w_form[0], places, count, work, run["weights"] + first, 1)
+    else:
+        for i in range(count):
+            work[run["weights"] + first + i] = 1.0
     fused = run["fused"] != 0
     forward(layers, vectors[0], (work, 0, ld_in), work, capacity, first, count, fused)
     # Metrics read what the model puts out; the loss from logits overwrites logits with probabilities.
     if not fused:
         _metrics_of_rows(layers, scratch, run, capacity, first, count)
-    _losses_of_rows(layers, scratch, run, capacity, first, count, batch, weighted)
+    _losses_of_rows(layers, scratch, run, capacity, first, count, batch)
     if fused:
         if last["activation"] != SOFTMAX and metrics.size > 0:
             output = last["output"] * capacity + first * last["ld_out"]
