@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _threads
 from nbdense.callbacks import Callback, Logs
 from nbdense.files import atomic_write
 from nbdense.layers import Dense, Input
@@ -79,7 +78,7 @@ class ModelResult:
     parameters, non_zero : int
         Weights and biases, and how many of them are not zero.
     microseconds : float
-        A row, where ``predict`` takes all test rows at once; the median of many calls.
+        A row, where ``predict`` takes all test rows at once on one thread; the median of many warm calls.
     difference : float
         Largest absolute difference of a probability from onnxruntime's, on the test rows.
     differing_classes : int
@@ -114,8 +113,6 @@ class DemoResults:
         Share of the pruned model's kernel weights that are zero.
     train_rows, test_rows : int
         Rows of the two parts.
-    threads : int
-        How many threads ``predict`` could use.
     seconds : float
         All of it together, compiling included.
     """
@@ -128,7 +125,6 @@ class DemoResults:
     sparsity: float
     train_rows: int
     test_rows: int
-    threads: int
     seconds: float
 
 
@@ -183,7 +179,6 @@ def run(folder: Path, seed: int = 0, epochs: int = EPOCHS, progress: bool = True
         sparsity=float(np.mean(np.concatenate([kernel.ravel() for kernel in kernels]) == 0)),
         train_rows=len(digits.x_train),
         test_rows=len(digits.x_test),
-        threads=_threads.available(),
         seconds=time.perf_counter() - started,
     )
 
@@ -232,10 +227,9 @@ def report(results: DemoResults) -> str:
             f"{model.name:<12}{model.accuracy:>10.2%}{model.onnx_bytes / 1000:>9.1f} kB{model.non_zero:>14,}"
             f"{model.microseconds:>10.3f}{model.difference:>22.1e}"
         )
-    threads = "1 thread" if results.threads == 1 else f"up to {results.threads} threads"
     lines += [
         "",
-        f"Time: nbdense's predict on {results.test_rows} rows at once, {threads}, median of warm calls.",
+        f"Time: nbdense's predict on {results.test_rows} rows at once, one thread, median of warm calls.",
         "The pruned file has the float one's size: ONNX stores its zeros too.",
         f"{results.seconds:.0f} s in all. Files in {results.folder}: "
         + ", ".join(sorted(path.name for path in _files(results)))
@@ -310,17 +304,22 @@ class _Bar(Callback):
     """One progress bar for a whole fit: an epoch here takes milliseconds."""
 
     def __init__(self, title: str, epochs: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=epochs, desc=f"{title:<17}", unit="epoch", file=sys.stderr, dynamic_ncols=True)
+        self._title, self._epochs = title, epochs
+        self._bar: Any = None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        values = {name: f"{value:.4f}" for name, value in (logs or {}).items()}
-        self._bar.set_postfix(values, refresh=False)
+        if self._bar is None:  # the first epoch may compile, and say so in a line of its own
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=self._epochs, desc=f"{self._title:<17}", unit="epoch", file=sys.stderr, dynamic_ncols=True
+            )
+        self._bar.set_postfix({name: f"{value:.4f}" for name, value in (logs or {}).items()}, refresh=False)
         self._bar.update()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _export(name: str, model: Any, folder: Path, digits: Digits) -> ModelResult:
@@ -359,14 +358,21 @@ def _tensors(model: Any) -> dict[str, npt.NDArray[Any]]:
 
 
 def _seconds_a_call(model: Any, x: npt.NDArray[np.float32]) -> float:
-    """Median time of a warm call of predict."""
-    times: list[float] = []
-    for _ in range(3):
-        model.predict(x)
-    while len(times) < TIMED_CALLS or sum(times) < TIMED_SECONDS:
-        begin = time.perf_counter()
-        model.predict(x)
-        times.append(time.perf_counter() - begin)
+    """Median time of a warm call of predict, on one thread: what others do on the machine then matters least."""
+    import numba
+
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        for _ in range(3):
+            model.predict(x)
+        times: list[float] = []
+        while len(times) < TIMED_CALLS or sum(times) < TIMED_SECONDS:
+            begin = time.perf_counter()
+            model.predict(x)
+            times.append(time.perf_counter() - begin)
+    finally:
+        numba.set_num_threads(threads)
     return statistics.median(times)
 
 
