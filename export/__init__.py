@@ -1,0 +1,34 @@
+"""Networks as ONNX files, and the proof that onnxruntime computes what nbdense computed.
+
+Importing this package imports neither onnx nor onnxruntime: names load their modules when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbdense.export.exporter import to_onnx as to_onnx
+    from nbdense.export.verification import Verification as Verification
+    from nbdense.export.verification import verify_onnx as verify_onnx
+
+_HOME = {
+    "Verification": "nbdense.export.verification",
+    "to_onnx": "nbdense.export.exporter",
+    "verify_onnx": "nbdense.export.verification",
+}
+__all__ = sorted(_HOME)
+
+# Hidden from type checkers, to which every name would be right.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

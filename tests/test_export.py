@@ -1,0 +1,292 @@
+"""Float networks as ONNX: the same values in onnxruntime, the same bytes in every process, and errors at the door."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import onnx
+import pytest
+
+from nbdense import _version, activations
+from nbdense.activations import ACTIVATIONS
+from nbdense.export import exporter, to_onnx, verify_onnx
+from nbdense.export.float_flavour import ACTIVATION_NODES
+from nbdense.export.graph import newest_opset, serialize
+from nbdense.layers import Dense, Input
+from nbdense.models import Sequential, load_model
+from nbdense.network import NetworkBuilder
+from nbdense.quant import quantize
+from nbdense.training import predict
+
+NEWEST_LOADABLE = 25  # what onnxruntime 1.31 was seen to load (../shared/FACTS.md); newer ones load more
+
+
+def network(sizes, names, seed=0, dtype=np.float32, gain=1.0, bias=True):
+    """A chain of dense rows d0, d1, .. with seeded weights."""
+    generator = np.random.default_rng(seed)
+    builder = NetworkBuilder(sizes[0], dtype)
+    for i, (n_in, n_out, name) in enumerate(zip(sizes, sizes[1:], names, strict=False)):
+        value = generator.standard_normal((n_in, n_out)) * gain / np.sqrt(n_in)
+        kernel = builder.parameter(f"d{i}/kernel", value.astype(dtype))
+        offset = builder.parameter(f"d{i}/bias", generator.standard_normal(n_out).astype(dtype) / 4) if bias else -1
+        builder.dense(f"d{i}", n_out, activations.get(name), 0.0, kernel, offset)
+    return builder.finish()
+
+
+def rows(n_in, count=200, seed=1):
+    return np.random.default_rng(seed).standard_normal((count, n_in), np.float32)
+
+
+def operators(model):
+    return [node.op_type for node in model.graph.node]
+
+
+# -- the graph --
+
+
+def test_table_of_nodes_covers_every_activation():
+    assert set(ACTIVATION_NODES) == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 2), (7, 13, 5), (16, 17, 33), (31, 64, 3)])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_onnxruntime_computes_the_same(activation, sizes):
+    net = network(sizes, [activation, activation])
+    result = verify_onnx(to_onnx(net), net, rows(sizes[0]))
+    assert result.agrees, result
+    assert result.batch_sizes == (1, 7, 64, 200)
+    assert min(result.max_absolute, result.max_relative) <= 1e-5
+    assert result.differing_classes == 0
+
+
+def test_without_bias_and_in_float64():
+    without_bias = network((5, 9, 3), ["relu", "linear"], bias=False)
+    in_float64 = network((5, 9, 3), ["tanh", "softmax"], dtype=np.float64)
+    for net in (without_bias, in_float64):
+        model = to_onnx(net)
+        assert verify_onnx(model, net).agrees
+        assert {tensor.data_type for tensor in model.graph.initializer} == {onnx.TensorProto.FLOAT}
+
+
+def test_rows_are_wired_by_their_buffers():
+    net = network((6, 6, 6, 4), ["relu", "tanh", "linear"])
+    net.layers[2]["input"] = net.layers[0]["output"]  # d1 is left aside
+    model = to_onnx(net)
+    assert model.graph.node[-1].input[0] == "d0/output"
+    assert verify_onnx(model, net).agrees
+    net.layers[2]["input"] = 0
+    assert verify_onnx(to_onnx(net), net).agrees
+
+
+def test_names_shapes_and_metadata():
+    model = to_onnx(network((4, 8, 3), ["relu", "softmax"]))
+    assert model.opset_import[0].version == 17
+    assert model.ir_version == 8
+    assert (model.producer_name, model.producer_version) == ("nbdense", _version.__version__)
+    assert {p.key: p.value for p in model.metadata_props} == {
+        "nbdense_version": _version.__version__,
+        "nbdense_flavour": "float",
+    }
+    ends = [
+        (end.name, end.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in end.type.tensor_type.shape.dim])
+        for end in (*model.graph.input, *model.graph.output)
+    ]
+    assert ends == [("input", 1, ["batch", 4]), ("output", 1, ["batch", 3])]
+    assert [(node.op_type, list(node.output)) for node in model.graph.node] == [
+        ("Gemm", ["d0/preactivation"]),
+        ("Relu", ["d0/output"]),
+        ("Gemm", ["d1/preactivation"]),
+        ("Softmax", ["output"]),
+    ]
+    assert {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer} == {
+        "d0/weight": (8, 4),
+        "d0/bias": (8,),
+        "d1/weight": (3, 8),
+        "d1/bias": (3,),
+    }
+    assert not any(node.doc_string for node in model.graph.node)
+
+
+def test_layers_of_one_name_stay_apart():
+    net = network((3, 4, 5, 2), ["relu", "relu", "linear"])
+    net.names = ["a", "a", ""]
+    model = to_onnx(net)
+    assert [node.name.split("/")[0] for node in model.graph.node] == ["a", "a", "a_2", "a_2", "output"]
+    assert verify_onnx(model, net).agrees
+
+
+@pytest.mark.parametrize("opset", range(13, newest_opset() + 1))
+def test_every_opset(opset):
+    net = network((3, 5, 4, 2), ["sigmoid", "relu", "softmax"])
+    model = to_onnx(net, opset=opset, verify=False)
+    assert model.opset_import[0].version == opset
+    lowest = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    assert model.ir_version == lowest
+    assert operators(model) == ["Gemm", "Sigmoid", "Gemm", "Relu", "Gemm", "Softmax"]
+    if opset <= NEWEST_LOADABLE:
+        assert verify_onnx(model, net).agrees
+
+
+def test_what_onnxruntime_cannot_load_is_said(tmp_path):
+    net = network((3, 2), ["linear"])
+    model = to_onnx(net)
+    model.ir_version = 8
+    model.opset_import[0].version = newest_opset()
+    model.graph.node[0].domain = "no.such.domain"
+    model.opset_import.append(onnx.helper.make_opsetid("no.such.domain", 1))
+    with pytest.raises(RuntimeError, match=r"onnxruntime .* cannot load the model \(opset .*verify=False"):
+        verify_onnx(model, net)
+
+
+# -- the file --
+
+HASHES = """
+import hashlib, sys
+from nbdense.export import to_onnx
+from nbdense.models import load_model
+for path in sys.argv[1:]:
+    to_onnx(load_model(path), path + ".onnx", verify=False)
+    print(hashlib.sha256(open(path + ".onnx", "rb").read()).hexdigest())
+"""
+
+
+def test_bytes_are_the_same_in_every_process(tmp_path):
+    model = Sequential([Input((6,)), Dense(11, "relu"), Dense(7, "tanh"), Dense(3, "softmax")])
+    quantized = quantize(model, rows(6))
+    paths = [str(tmp_path / "float.model"), str(tmp_path / "int8.model")]
+    model.save(paths[0])
+    quantized.save(paths[1])
+    expected = [hashlib.sha256(serialize(to_onnx(m, verify=False))).hexdigest() for m in (model, quantized)]
+    for seed in ("1", "2"):
+        run = subprocess.run(
+            [sys.executable, "-W", "error::UserWarning", "-c", HASHES, *paths],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.split() == expected
+
+
+def test_file_holds_the_model_that_is_returned(tmp_path):
+    model = Sequential([Input((4,)), Dense(6, "relu"), Dense(1)])
+    path = tmp_path / "m.onnx"
+    returned = to_onnx(model, path)
+    assert path.read_bytes() == serialize(returned)
+    assert list(tmp_path.iterdir()) == [path]
+    assert verify_onnx(path, model).agrees
+    assert verify_onnx(str(path), model, rows(4)).rows == 200
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(OSError, match="no_such_folder"):
+        to_onnx(network((3, 2), ["linear"]), tmp_path / "no_such_folder" / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unwritable_folder_is_named(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    # Simulated: nothing is unwritable to root, who runs tests in containers.
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(PermissionError, match=tmp_path.name):
+        to_onnx(network((3, 2), ["linear"]), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        to_onnx(network((3, 2), ["linear"]), path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_graph_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+    def write(graph, net):
+        other = net.copy()
+        other.params[0] += 0.01
+        exporter.write_float(graph, other)
+
+    monkeypatch.setitem(exporter.FLAVOURS, "float", exporter.Flavour(write, quantized=False))
+    net = network((3, 5, 2), ["relu", "softmax"])
+    with pytest.raises(RuntimeError, match="does not compute what the model predicts.*differs"):
+        to_onnx(net, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+    to_onnx(net, tmp_path / "m.onnx", verify=False)
+
+
+# -- the door --
+
+
+@pytest.mark.parametrize("opset", [12, newest_opset() + 1, "17", 17.0, True])
+def test_an_opset_out_of_range(opset):
+    with pytest.raises(ValueError, match=f"opset must be from 13 to {newest_opset()}"):
+        to_onnx(network((3, 2), ["linear"]), opset=opset)
+
+
+@pytest.mark.parametrize("flavour", ["qoperator", "dynamic", "weight_only", "onnx"])
+def test_a_flavour_that_there_is_not(flavour):
+    with pytest.raises(ValueError, match=f"no flavour '{flavour}'; there are: 'float' .*'qdq'"):
+        to_onnx(network((3, 2), ["linear"]), flavour=flavour)
+
+
+def test_a_flavour_of_the_other_kind_of_model():
+    net = network((3, 2), ["linear"])
+    with pytest.raises(ValueError, match="'qdq' is of a quantized model, this is a float model; quantize it first"):
+        to_onnx(net, flavour="qdq")
+    with pytest.raises(ValueError, match="'float' is of a float model, this is a quantized model"):
+        to_onnx(quantize(net, rows(3)), flavour="float")
+    assert operators(to_onnx(net, flavour="float")) == ["Gemm"]
+
+
+def test_what_is_no_model():
+    with pytest.raises(TypeError, match="got dict"):
+        to_onnx({})
+    with pytest.raises(ValueError, match="not built"):
+        to_onnx(Sequential([Dense(3)]))
+
+
+def test_weights_that_float32_cannot_hold():
+    net = network((3, 4, 2), ["relu", "linear"], dtype=np.float64)
+    net.tensors()["d1/kernel"][0, 0] = 1e300
+    with pytest.raises(ValueError, match="layer 'd1': its kernel holds"):
+        to_onnx(net)
+    net = network((3, 4, 2), ["relu", "linear"])
+    net.tensors()["d0/bias"][1] = np.nan
+    with pytest.raises(ValueError, match="layer 'd0': its bias holds"):
+        to_onnx(net)
+
+
+LEAN = """
+import sys
+import nbdense.export
+assert {"to_onnx", "verify_onnx"} <= set(dir(nbdense.export))
+print(sorted({"onnx", "onnxruntime", "google.protobuf"} & set(sys.modules)))
+try:
+    nbdense.export.no_such_name
+except AttributeError:
+    print("no such name")
+"""
+
+
+def test_import_is_lean():
+    run = subprocess.run([sys.executable, "-W", "error", "-c", LEAN], capture_output=True, text=True)
+    assert run.stdout.splitlines() == ["[]", "no such name"], run.stderr
+
+
+def test_saved_loaded_and_exported_again(tmp_path):
+    model = Sequential([Input((5,)), Dense(8, "sigmoid"), Dense(2, "softmax")])
+    model.save(tmp_path / "m")
+    again = load_model(tmp_path / "m")
+    assert serialize(to_onnx(again)) == serialize(to_onnx(model))
+    assert np.array_equal(again.predict(rows(5)), predict(model.network, rows(5)))
