@@ -37,6 +37,7 @@ LAYER = np.dtype(
         ("ld_out", np.int64),
         ("kernel", np.int64),  # offsets into the parameter vector; -1: none
         ("bias", np.int64),
+        ("start", np.int64),  # offset of what the product is added to: the bias, or zeros
         ("transposed", np.int64),  # offset of the kernel's transpose among the transposes
         ("activation", np.int64),
         ("flags", np.int64),
@@ -70,8 +71,12 @@ def leading_dimension(n: int) -> int:
 
     Rows a power of two apart fall into the same few cache sets, and a column of them would not stay cached.
     """
-    padded = -(-n // PAD) * PAD
+    padded = _padded(n)
     return padded + PAD if padded % 128 == 0 else padded
+
+
+def _padded(n: int) -> int:
+    return -(-n // PAD) * PAD
 
 
 def aligned_zeros(shape: int | tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -123,7 +128,7 @@ class Network:
     parameters : list of Parameter
         Names and shapes; kernels are (n_in, n_out), as in Keras.
     params : ndarray, one-dimensional, float32 or float64
-        All parameters, padding included, aligned to 64 bytes.
+        All parameters, padding included, aligned to 64 bytes; then zeros, for layers without a bias.
     names : list of str
         The name of each row's layer.
     width : int
@@ -159,7 +164,7 @@ class Network:
     def transposes_size(self) -> int:
         """Elements that the transposes of all kernels take."""
         last = self.layers[-1]
-        return int(last["transposed"] + last["n_out"] * last["ld_in"])
+        return int(last["transposed"] + _padded(int(last["n_out"])) * last["ld_in"])
 
     def tensor(self, parameter: Parameter, vector: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """View of one tensor, unpadded, in ``vector`` (default: the parameters; or gradients, a mask, a slot)."""
@@ -290,7 +295,7 @@ class NetworkBuilder:
             }
         )
         self._names.append(name)
-        self._transposes += n_out * leading_dimension(n_in)
+        self._transposes += _padded(n_out) * leading_dimension(n_in)
         return self.output
 
     def _learns_before(self) -> bool:
@@ -304,7 +309,9 @@ class NetworkBuilder:
         for i, row in enumerate(self._rows):
             for key, value in row.items():
                 layers[i][key] = value
-        params = aligned_zeros(self._size, self.dtype)
+        # Zeros at the end, outside every segment: what layers without a bias add their product to.
+        layers["start"] = np.where(layers["bias"] < 0, self._size, layers["bias"])
+        params = aligned_zeros(self._size + int(layers["ld_out"].max(initial=0)), self.dtype)
         network = Network(
             self.dtype,
             layers,

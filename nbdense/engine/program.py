@@ -24,6 +24,7 @@ from nbdense.engine.loss import losses_of_rows, metric_of_row
 from nbdense.engine.microkernel import product
 from nbdense.engine.optimizer import update
 from nbdense.engine.random import key_of, shuffled
+from nbdense.engine.transpose import transpose
 from nbdense.network import ADD_DELTA, DENSE, NO_DELTA
 
 # What run_steps is to do with each batch.
@@ -80,8 +81,8 @@ def forward(layers, params, x, work, capacity, first, count, skip_last_activatio
                 a = (work, row["input"] * capacity + first * ld_in, ld_in, 1)
             b = (params, row["kernel"], ld_out)
             c = (work, output, ld_out)
-            bias = (params, row["bias"], 0)
-            product(count, row["n_out"], row["n_in"], a, b, bias, c, lower, upper)
+            start = (params, row["start"], 0)
+            product(count, row["n_out"], row["n_in"], a, b, start, c, lower, upper)
             if not linear and row["activation"] > 1:
                 activate(row["activation"], row["alpha"], work, output, ld_out, count, row["n_out"])
 
@@ -106,19 +107,6 @@ def backward(layers, work, run, capacity, first, count):
                 d = (work, deltas + output, ld_out, 1)
                 transpose = (work, run["transposes"] + row["transposed"], ld_in)
                 product(count, row["n_in"], row["n_out"], d, transpose, start, target, number(-np.inf), number(np.inf))
-
-
-@kernel
-def transpose_rows(layers, params, work, run, slab):
-    """Refresh the transpose of one slab of a kernel."""
-    row = layers[slab["layer"]]
-    ld_in, ld_out = row["ld_in"], row["ld_out"]
-    base = run["transposes"] + row["transposed"]
-    for j in range(row["n_out"]):
-        target = work[base + j * ld_in + slab["first"] : base + j * ld_in + slab["last"]]
-        source = row["kernel"] + slab["first"] * ld_out + j
-        for i in range(target.size):
-            target[i] = params[source + i * ld_out]
 
 
 @kernel
@@ -224,8 +212,13 @@ def _work_on_slab(tables, vectors, scratch, run, settings, capacity, batch, step
 
 @kernel
 def _refresh(layers, params, work, run, slab):
-    if slab["first"] >= 0 and layers[slab["layer"]]["flags"] & NO_DELTA == 0:
-        transpose_rows(layers, params, work, run, slab)
+    """Bring the transpose of one slab of a kernel up to date, if backward reads it."""
+    row = layers[slab["layer"]]
+    if slab["first"] < 0 or row["flags"] & NO_DELTA:
+        return
+    source = (params, row["kernel"] + slab["first"] * row["ld_out"], row["ld_out"])
+    target = (work, run["transposes"] + row["transposed"] + slab["first"], row["ld_in"])
+    transpose(source, target, slab["last"] - slab["first"], row["n_out"])
 
 
 @kernel
