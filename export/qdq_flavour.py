@@ -7,7 +7,10 @@ the scale ``input_scale * weight_scale``. A DequantizeLinear always comes last: 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS
 from nbdense.export.float_flavour import activation_writer
@@ -85,16 +88,18 @@ def _dense(integers: _Integers, layer: QuantizedDense, prefix: str, source: str,
 
 def _weights(graph: Graph, layer: QuantizedDense, prefix: str) -> list[str]:
     """The dequantized weight [N, K] and bias [N]: per channel along axis 0, or with rank-0 scales."""
-    scales, bias_scales = layer.kernel_scales, layer.bias_scales()
-    axis = {"axis": 0}
-    if layer.granularity == "per_tensor":
-        scales, bias_scales, axis = scales[0], bias_scales[0], {}
+    parts: list[tuple[str, npt.NDArray[Any], npt.NDArray[np.float32]]] = [
+        ("weight", layer.kernel.T, layer.kernel_scales),
+        ("bias", layer.bias, layer.bias_scales()),
+    ]
+    per_tensor = layer.granularity == "per_tensor"
     names = []
-    for what, value, scale in [("weight", layer.kernel.T, scales), ("bias", layer.bias, bias_scales)]:
+    for what, value, scales in parts:
+        scale = scales[0] if per_tensor else scales
         inputs = [
             graph.constant(f"{prefix}/{what}_quantized", value, value.dtype),
             graph.constant(f"{prefix}/{what}_scale", scale, np.float32),
             graph.constant(f"{prefix}/{what}_zero_point", np.zeros(np.shape(scale)), value.dtype),
         ]
-        names.append(graph.node("DequantizeLinear", inputs, f"{prefix}/{what}", **axis))
+        names.append(graph.node("DequantizeLinear", inputs, f"{prefix}/{what}", **({} if per_tensor else {"axis": 0})))
     return names
