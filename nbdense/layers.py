@@ -62,7 +62,7 @@ class Input(Layer):
         self.shape = (positive_int("Input", "shape", shape[0]),)
 
     def get_config(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "name": self.name}
+        return {"shape": list(self.shape), "name": self.name or None}  # one that fit put there has none
 
 
 class Dense(Layer):

@@ -37,7 +37,10 @@ def documented_parameters(docstring: str) -> list[str] | None:
 
 def signature_parameters(thing: Callable) -> list[str]:
     # numba's dispatchers carry the Python function that they compile
-    names = inspect.signature(getattr(thing, "py_func", thing)).parameters
+    try:
+        names = inspect.signature(getattr(thing, "py_func", thing)).parameters
+    except ValueError:  # an exception class without an __init__ of its own
+        return []
     return [name for name in names if name not in {"self", "cls"}]
 
 
