@@ -16,6 +16,7 @@ from nbdense.engine.elementary import exp, like, log, sigmoid
 
 SOFTMAX_CROSSENTROPY = 100  # codes of losses that are no mean of scalar functions; see engine.loss
 CATEGORICAL_CROSSENTROPY = 101
+SOFTMAX_CROSSENTROPY_OF_OUTPUTS = 102  # an activation that is still to be differentiated made the logits: they stay
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ FORMS: dict[str, LossForm] = {
         LossForm("binary_crossentropy_from_logits", 2, _binary_logit, _binary_logit_derivative),
         LossForm("softmax_crossentropy", SOFTMAX_CROSSENTROPY),
         LossForm("categorical_crossentropy", CATEGORICAL_CROSSENTROPY),
+        LossForm("softmax_crossentropy_of_outputs", SOFTMAX_CROSSENTROPY_OF_OUTPUTS),
     ]
 }
 
@@ -168,9 +170,10 @@ class CategoricalCrossentropy(_Crossentropy):
     name: str = "categorical_crossentropy"
 
     def form(self, activation: str) -> tuple[LossForm, bool, float]:
-        fused = activation == "softmax" and not self.from_logits
-        form = FORMS["softmax_crossentropy" if self.from_logits or fused else "categorical_crossentropy"]
-        return form, fused, self.label_smoothing
+        if self.from_logits:
+            return FORMS["softmax_crossentropy_of_outputs"], False, self.label_smoothing
+        fused = activation == "softmax"
+        return FORMS["softmax_crossentropy" if fused else "categorical_crossentropy"], fused, self.label_smoothing
 
 
 @dataclass(frozen=True)

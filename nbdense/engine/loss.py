@@ -12,7 +12,7 @@ import numpy as np
 from nbdense._jit import kernel, switch
 from nbdense.engine.activation import exponentials, normalise_row, shift_row
 from nbdense.engine.elementary import log
-from nbdense.losses import CATEGORICAL_CROSSENTROPY, FORMS, SOFTMAX_CROSSENTROPY
+from nbdense.losses import CATEGORICAL_CROSSENTROPY, FORMS, SOFTMAX_CROSSENTROPY, SOFTMAX_CROSSENTROPY_OF_OUTPUTS
 
 _ELEMENTWISE = [form for form in FORMS.values() if form.value is not None]
 globals().update({f"_value_{form.name}": form.value for form in _ELEMENTWISE})
@@ -48,7 +48,7 @@ def _target(work, t, j, n, sparse, smoothing):
 
 @kernel
 def _softmax_crossentropy(work, rows, shape, sparse, smoothing, losses, stride):
-    """From logits: (sum t) log-sum-exp - sum t z. Leaves softmax of the logits in their place.
+    """From logits ``y``: (sum t) log-sum-exp - sum t z. Leaves softmax of the logits in their place.
 
     In passes over all rows, so that exp and log run over long vectors.
     """
@@ -142,8 +142,13 @@ def losses_of_rows(code, parameter, sparse, work, rows, shape, losses, stride):
     number = work.dtype.type
     y, t, d, weights, room = rows
     count, n, ld, ld_target, batch = shape
-    if code == SOFTMAX_CROSSENTROPY:
-        _softmax_crossentropy(work, rows, shape, sparse, parameter, losses, stride)
+    if code == SOFTMAX_CROSSENTROPY or code == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
+        z = y
+        if code == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
+            z = d
+            for k in range(count * ld):
+                work[np.uint64(d) + np.uint64(k)] = work[np.uint64(y) + np.uint64(k)]
+        _softmax_crossentropy(work, (z, t, d, weights, room), shape, sparse, parameter, losses, stride)
     else:
         for i in range(count):
             at, target, delta = y + i * ld, t + i * ld_target, d + i * ld
