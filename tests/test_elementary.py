@@ -61,7 +61,8 @@ def test_within_a_few_ulps(name, dtype):
     known = ~np.isnan(exact)
     errors = errors_in_ulps(got[known], exact[known])
     worst = errors.argmax()
-    assert errors[worst] <= ULPS, f"{name}({x[known][worst]!r}) is {got[known][worst]!r}, off by {errors[worst]:.1f} ulps"
+    at = f"{name}({x[known][worst]!r}) is {got[known][worst]!r}"
+    assert errors[worst] <= ULPS, f"{at}, off by {errors[worst]:.1f} ulps"
 
 
 @pytest.mark.kernels
