@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,23 @@ class Data:
     rows: int
 
 
+@dataclass(frozen=True)
+class Slice:
+    """Steps that were taken in one call, and what is needed to take them again."""
+
+    params: npt.NDArray[Any]
+    state: npt.NDArray[Any]
+    run: Callable[..., Any]
+    count: int
+
+    def retake(self, workspace: Workspace, count: int) -> int:
+        """Go back to the slice's start and take its first ``count`` steps: they are deterministic. Returns count."""
+        workspace.network.params[:], workspace.state[:] = self.params, self.state
+        if count:
+            self.run(count=count)
+        return count
+
+
 class Workspace:
     """Everything that batches of up to ``batch`` rows need, allocated once: its size does not depend on the data's.
 
@@ -59,11 +78,14 @@ class Workspace:
     ----------
     state : ndarray, (1 + slots, parameters)
         Row 0 takes gradients; the rest are the optimizer's slots.
+    slice : Slice or None
+        The steps taken last, in training.
     """
 
     def __init__(self, network: Network, objective: Objective, batch: int, state: npt.NDArray[Any]) -> None:
         self.network, self.objective, self.state = network, objective, state
         self.batch = batch
+        self.slice: Slice | None = None
         self._run = run = np.zeros(1, program.RUN)
         widest = int(max(network.layers["ld_in"].max(), network.layers["ld_out"].max()))
         # One-hot targets are read in the outputs' columns; the row is as wide even where only a class number is in it.
@@ -223,34 +245,27 @@ def _run_epoch(
     first, size = 0, 1
     while first < total:
         count = min(size, total - first)
-        before = network.params.copy(), workspace.state.copy()
-
-        def run(count: int, first: int = first) -> tuple[int, npt.NDArray[np.float64]]:
-            return workspace.run(
-                program.TRAIN,
-                data,
-                first_step=first,
-                count=count,
-                epoch=model.epochs_trained,
-                seed=model.seed,
-                shuffle=shuffle,
-                optimizer=optimizer.code,
-                iteration=optimizer.iterations,
-                hyper=optimizer.hyper(),
-                rates=np.full(count, optimizer.learning_rate),
-            )
-
+        arguments: dict[str, Any] = {
+            "first_step": first,
+            "epoch": model.epochs_trained,
+            "seed": model.seed,
+            "shuffle": shuffle,
+            "optimizer": optimizer.code,
+            "iteration": optimizer.iterations,
+            "hyper": optimizer.hyper(),
+            "rates": np.full(count, optimizer.learning_rate),
+        }
+        run = functools.partial(workspace.run, program.TRAIN, data, **arguments)
+        before, workspace.slice = workspace.slice, Slice(network.params.copy(), workspace.state.copy(), run, count)
         started = time.perf_counter()
-        done, totals = run(count)
+        done, totals = run(count=count)
         seconds = time.perf_counter() - started
         if done < count:
-            # The step before the one that failed made the weights bad. Steps are deterministic: take them again
-            # from the slice's start, up to there.
-            network.params[:], workspace.state[:] = before
-            good = max(done - 1, 0)
-            if good:
-                run(good)
-            optimizer.iterations += good
+            # The step before the one that failed made the weights bad; it may be the last of the slice before.
+            if done > 0:
+                optimizer.iterations += workspace.slice.retake(workspace, done - 1)
+            elif before is not None:
+                optimizer.iterations += before.retake(workspace, before.count - 1) - before.count
             raise FloatingPointError(
                 f"the loss is {totals[done, 0]} in epoch {epoch + 1}, step {first + done + 1}; the weights are those "
                 "of the last finite step. A smaller learning_rate, clipped gradients or scaled inputs may help"
