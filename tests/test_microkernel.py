@@ -165,7 +165,5 @@ def test_tile_equals_its_twin(shape, dtype):
             code = list(TILES).index("_tile_{}_{}".format(*shape))
             run_tile(code, depth, *operands, (c[0], 2, ld), dtype(lower), dtype(upper))
             with np.errstate(invalid="ignore"):
-                TILES[f"_tile_{rows}_{vectors}"].twin(
-                    depth, *operands, (c[1], 2, ld), dtype(lower), dtype(upper)
-                )
+                TILES[f"_tile_{rows}_{vectors}"].twin(depth, *operands, (c[1], 2, ld), dtype(lower), dtype(upper))
             np.testing.assert_array_equal(c[0], c[1])

@@ -1,0 +1,218 @@
+"""Training: the steps against naive NumPy, the order of rows, what stops it, and that it learns."""
+
+import numpy as np
+import pytest
+
+import naive
+import naive_optimizers
+from builders import OBJECTIVES, draw_targets, make_model, naive_layers, naive_objective, objective_name
+from compiled import compiled
+from nbdense import training
+from nbdense.engine import program
+from nbdense.engine.random import key_of, shuffled
+from nbdense.layers import Dense
+from nbdense.losses import MeanSquaredError
+from nbdense.models import Sequential
+from nbdense.optimizers import OPTIMIZERS, SGD, Adam
+
+# Every optimizer in the table at its defaults, and its variants; each with naive_optimizers' options.
+VARIANTS = [(kind(), {}) for kind in OPTIMIZERS.values()] + [
+    (SGD(0.1, momentum=0.9), {"learning_rate": 0.1, "momentum": 0.9}),
+    (SGD(0.1, momentum=0.9, nesterov=True), {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}),
+    (Adam(0.05, 0.8, 0.95, 1e-3), {"learning_rate": 0.05, "beta_1": 0.8, "beta_2": 0.95, "epsilon": 1e-3}),
+]
+
+
+@compiled
+def epoch_order(seed, epoch, out):
+    shuffled(key_of(seed, program.SHUFFLE_STREAM, epoch), out.size, 0, out.size, out)
+
+
+def naive_fit(model, x, y, batch, orders, options, weights=None):
+    """The same training by tests/naive.py, an epoch an order of rows: (layers, an epoch's losses)."""
+    layers, states, losses = naive_layers(model), {}, []
+    step = naive_optimizers.OPTIMIZERS[model.optimizer.name.lower()]
+    name, y, loss_options = naive_objective(model.loss, y, model.network.n_out)
+    for order in orders:
+        total = 0.0
+        for first in range(0, len(x), batch):
+            rows = order[first : first + batch]
+            w = None if weights is None else weights[rows]
+            loss, gradients, _ = naive.mlp_loss_and_gradients(
+                x[rows], y[rows], layers, name, sample_weight=w, **loss_options
+            )
+            total += loss * len(rows)
+            for i, (layer, pair) in enumerate(zip(layers, gradients, strict=True)):
+                stepped = [
+                    None if p is None else step(p, g, states.setdefault((i, j), {}), **options)
+                    for j, (p, g) in enumerate(zip(layer[:2], pair, strict=True))
+                ]
+                layers[i] = (*stepped, layer[2])
+        losses.append(total / len(x))
+    return layers, losses
+
+
+def assert_weights(model, layers, tolerance=1e-10):
+    expected = [part for kernel, bias, _ in layers for part in (kernel, bias) if part is not None]
+    for got, value in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(got, value, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("optimizer", "options"), VARIANTS, ids=lambda v: getattr(v, "name", ""))
+def test_ten_steps_equal_naive_ones(optimizer, options):
+    """Two epochs of five batches, of which the last is smaller; three layers, one without a bias."""
+    rng = np.random.default_rng(1)
+    optimizer = type(optimizer)(**optimizer.get_config())
+    model = make_model([5, 17, 3, 2], ["tanh", "sigmoid", "linear"], optimizer=optimizer, bias=False)
+    x, y = rng.normal(size=(33, 5)), rng.normal(size=(33, 2))
+    layers, losses = naive_fit(model, x, y, 8, [np.arange(33)] * 2, options)
+    history = model.fit(x, y, 8, epochs=2, shuffle=False, verbose=0)
+    assert model.optimizer.iterations == 10
+    assert_weights(model, layers)
+    np.testing.assert_allclose(history.history["loss"], losses, rtol=1e-10)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=objective_name)
+def test_weighted_steps_of_each_loss(objective):
+    loss, activation = objective
+    rng = np.random.default_rng(2)
+    model = make_model([4, 3, 3], ["tanh", activation], loss, "adam")
+    x, y = rng.normal(size=(20, 4)), draw_targets(rng, loss, 20, 3)
+    weights = rng.uniform(0, 2, 20)
+    layers, losses = naive_fit(model, x, y, 7, [np.arange(20)], {}, weights)
+    history = model.fit(x, y, 7, shuffle=False, sample_weight=weights, verbose=0)
+    assert_weights(model, layers, 1e-8)  # Adam's first step divides g by |g|
+    np.testing.assert_allclose(history.history["loss"], losses, rtol=1e-10)
+
+
+def test_shuffled_epochs_take_every_row_once():
+    """Two epochs in the orders that the seed and the epoch's number name."""
+    rng = np.random.default_rng(3)
+    model = make_model([3, 4, 1], ["tanh", "linear"], seed=11)
+    x, y = rng.normal(size=(23, 3)), rng.normal(size=(23, 1))
+    orders = np.zeros((2, 23), np.int64)
+    for epoch, out in enumerate(orders):
+        epoch_order(11, epoch, out)
+    assert (orders[0] != orders[1]).any()
+    layers, _ = naive_fit(model, x, y, 5, orders, {})
+    model.fit(x, y, 5, epochs=2, verbose=0)
+    assert_weights(model, layers)
+
+
+def test_class_weights_are_row_weights():
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(30, 4)), rng.integers(0, 3, 30)
+    weights, by_class = rng.uniform(0, 2, 30), {0: 0.5, 1: 2.0, 2: 1.0}
+    both = []
+    for options in (
+        {"sample_weight": weights, "class_weight": by_class},
+        {"sample_weight": weights * np.array([by_class[c] for c in y])},
+    ):
+        model = make_model([4, 3], ["softmax"], "sparse_categorical_crossentropy")
+        model.fit(x, y, 8, verbose=0, **options)
+        both.append(model.network.params.copy())
+    np.testing.assert_array_equal(*both)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_tiny_steps_in_float32(optimizer):
+    """Runs without the JIT too."""
+    rng = np.random.default_rng(5)
+    model = make_model([3, 2, 2], ["relu", "linear"], optimizer=optimizer, dtype="float32")
+    x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))
+    wide = make_model([3, 2, 2], ["relu", "linear"], optimizer=optimizer)
+    wide.set_weights(model.get_weights())
+    layers, _ = naive_fit(wide, x, y, 3, [np.arange(7)] * 2, {})
+    model.fit(x, y, 3, epochs=2, shuffle=False, verbose=0)
+    assert_weights(model, layers, 1e-4)
+    model.predict(x)
+    model.evaluate(x, y)
+
+
+# -- what stops it --------------------------------------------------------------------------------------------------
+
+
+def _steps(model, x, y, count, batch, epochs=1):
+    """The model after ``count`` steps and no more."""
+    per_epoch = -(-len(x) // batch)
+    whole, rest = divmod(count, per_epoch)
+    if whole:
+        model.fit(x, y, batch, epochs=whole, shuffle=False, verbose=0)
+    if rest:
+        model.fit(x[: rest * batch], y[: rest * batch], batch, shuffle=False, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("rate", [1e38, 1e20, 1e10, 1e6, 1e4, 300.0, 40.0, 9.0])
+@pytest.mark.parametrize("rows", [12, 200])
+def test_infinite_loss_keeps_the_last_good_weights(rate, rows):
+    """Whatever step it comes at: the first, the first of a slice of steps, or in a later epoch."""
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(size=(rows, 3)), rng.normal(size=(rows, 1))
+
+    def fresh():
+        return make_model([3, 4, 1], ["linear", "linear"], MeanSquaredError(), SGD(rate), dtype="float32")
+
+    model = fresh()
+    with pytest.raises(FloatingPointError, match=r"loss is (inf|nan) in epoch \d+, step \d+") as caught:
+        model.fit(x, y, 4, epochs=1000, shuffle=False, verbose=0)
+    words = str(caught.value).replace(",", "").replace(";", "").split()
+    epoch, step = int(words[words.index("epoch") + 1]), int(words[words.index("step") + 1])
+    failed = (epoch - 1) * (rows // 4) + step  # counted from 1; the update before it went wrong
+    assert failed >= 2
+    assert np.isfinite(model.network.params).all()
+    assert model.optimizer.iterations == failed - 2
+    np.testing.assert_array_equal(model.network.params, _steps(fresh(), x, y, failed - 2, 4).network.params)
+    assert np.isfinite(model.evaluate(x[:4], y[:4])) or failed == 2
+
+
+def test_keyboard_interrupt_leaves_a_model_of_whole_steps(monkeypatch):
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(400, 3)), rng.normal(size=(400, 1))
+    taken = []
+
+    def interrupted(self, batches, logs):
+        taken.append(batches)
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.ProgressBar, "update", interrupted)
+    model = make_model([3, 4, 1], ["tanh", "linear"], optimizer="adam")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, 4, shuffle=False, verbose=0)
+    assert 1 < sum(taken) < 100
+    assert model.optimizer.iterations == sum(taken)
+    monkeypatch.undo()
+    expected = make_model([3, 4, 1], ["tanh", "linear"], optimizer="adam")
+    _steps(expected, x, y, sum(taken), 4)
+    np.testing.assert_array_equal(model.network.params, expected.network.params)
+    before = model.evaluate(x, y)
+    model.fit(x, y, 4, epochs=3, verbose=0)
+    assert model.evaluate(x, y) < before
+
+
+# -- that it learns -------------------------------------------------------------------------------------------------
+
+
+def test_learns_xor():
+    model = Sequential([Dense(8, "tanh"), Dense(1, "sigmoid")])
+    model.seed = 1
+    model.compile(Adam(0.05), "binary_crossentropy", ["accuracy"])
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    y = np.array([0, 1, 1, 0])
+    history = model.fit(x, y, 4, epochs=300, verbose=0)
+    assert history.history["accuracy"][-1] == 1.0
+    assert history.history["loss"][-1] < 0.05 < 0.5 < history.history["loss"][0]
+    np.testing.assert_allclose(model.predict(x)[:, 0], y, atol=0.1)
+
+
+def test_learns_a_smooth_function():
+    rng = np.random.default_rng(8)
+    x = rng.uniform(-2, 2, (600, 2))
+    y = np.sin(x[:, 0]) * x[:, 1]
+    model = Sequential([Dense(32, "tanh"), Dense(1)])
+    model.seed = 2
+    model.compile(Adam(0.01), "mse")
+    model.fit(x[:500], y[:500], 32, epochs=80, verbose=0)
+    assert model.evaluate(x[500:], y[500:]) < 0.01 < 0.5 < y.var()
