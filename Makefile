@@ -42,7 +42,7 @@ $(INSTALLED_TEST): pyproject.toml | $(VENV)/pyvenv.cfg
 	@touch $@ $(INSTALLED_DEMO)
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache nbdense-demo
+	rm -rf build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache nbdense-demo
 	find nbdense quant export tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
