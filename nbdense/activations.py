@@ -70,13 +70,13 @@ def _tanh_derivative(z, a, alpha):
     return like(a, 1.0) - a * a
 
 
-SOFTMAX = 4
+RELU, SOFTMAX = 1, 4
 
 ACTIVATIONS: dict[str, Activation] = {
     row.name: row
     for row in [
         Activation("linear", 0, None, None, True, ""),
-        Activation("relu", 1, None, _relu_derivative, True, "Relu", lower=0.0),
+        Activation("relu", RELU, None, _relu_derivative, True, "Relu", lower=0.0),
         Activation("sigmoid", 2, _sigmoid, _sigmoid_derivative, True, "Sigmoid"),
         Activation("tanh", 3, _tanh, _tanh_derivative, True, "Tanh"),
         Activation("softmax", SOFTMAX, None, None, True, "Softmax"),

@@ -84,7 +84,16 @@ def write_tensors(
         "format_version": str(FORMAT_VERSION),
         "config": json.dumps(config, sort_keys=True),
     }
-    atomic_write(path, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata))
+    content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+    atomic_write(path, _with_sorted_header(content))
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with its header's keys in order: the library's metadata is in another each time."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 class TensorFile:

@@ -227,9 +227,9 @@ class Sequential:
         """
         if loss is None:
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
-        self.optimizer = optimizers.get(optimizer)
-        self.loss = losses.get(loss)
-        self._metric_names = list(metrics or [])
+        chosen_optimizer, chosen_loss, names = optimizers.get(optimizer), losses.get(loss), list(metrics or [])
+        _check_metrics(names, chosen_loss)
+        self.optimizer, self.loss, self._metric_names = chosen_optimizer, chosen_loss, names
         self._state = None
 
     def _objective(self) -> tuple[Objective, list[str]]:
@@ -466,6 +466,12 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     from nbdense.saving import load
 
     return load(path)
+
+
+def _check_metrics(names: list[str | metrics.Metric], loss: losses.Loss) -> None:
+    """Raise for a metric that does not exist or does not fit the loss; what it is for n_out columns comes later."""
+    for name in names:
+        metrics.get(name, loss, 1)
 
 
 def _rebuilt(kind: str, config: Mapping[str, Any]) -> Layer:

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import Activation, activation_by_code
+from nbdense.activations import RELU, Activation, activation_by_code
 
 DENSE = 0  # kinds of row
 
 ADD_DELTA = 1  # flags: the input's delta is added to, not set (an earlier-walked row has set it)
 NO_DELTA = 2  # nothing before this row learns: its input's delta is not wanted
+GATE_DELTA = 4  # the input comes from a relu: its delta passes only where the input is above zero
+DELTA_GATED = 8  # this row is such a relu: its output's delta has passed the gate when it arrives
 
 # A row names its buffers by their first column in the workspace: buffer b of m rows is the (m, ld) matrix that starts
 # at element b * capacity. The network's input is buffer 0.
@@ -60,10 +62,19 @@ SEGMENT = np.dtype(
 )
 
 # The unit of work of the update: rows first..last of one layer's kernel, or (first = -1) its bias.
-SLAB = np.dtype([("layer", np.int64), ("segment", np.int64), ("first", np.int64), ("last", np.int64)])
+SLAB = np.dtype(
+    [
+        ("layer", np.int64),
+        ("segment", np.int64),
+        ("first", np.int64),
+        ("last", np.int64),
+        ("before", np.int64),  # elements of all earlier slabs: threads take equal shares of elements
+    ]
+)
 
 PAD = 16  # elements: a whole vector of every dtype and CPU
-SLAB_ROWS = 48  # a multiple of every tile height
+SLAB_ROWS = 48  # at most: a multiple of every tile height and vector width
+SLABS = 64  # about how many, where kernels are small enough to share so evenly
 
 
 def leading_dimension(n: int) -> int:
@@ -275,6 +286,11 @@ class NetworkBuilder:
         if source in self._read:
             flags |= ADD_DELTA
         self._read.add(source)
+        if not flags & NO_DELTA:
+            for row in self._rows:
+                if row["output"] == source and row["activation"] == RELU:
+                    flags |= GATE_DELTA
+                    row["flags"] |= DELTA_GATED
         self._rows.append(
             {
                 "kind": DENSE,
@@ -329,10 +345,17 @@ class NetworkBuilder:
 def _slabs(network: Network) -> npt.NDArray[Any]:
     """Cut every kernel into blocks of rows: the pieces that threads share in the update."""
     segment_at = {int(s["offset"]): i for i, s in enumerate(network.segments)}
+    wanted = network.params.size // SLABS
     slabs = []
+    before = 0
     for i, row in enumerate(network.layers):
-        for first in range(0, int(row["n_in"]), SLAB_ROWS):
-            slabs.append((i, segment_at[int(row["kernel"])], first, min(first + SLAB_ROWS, int(row["n_in"]))))
+        n_in, ld_out = int(row["n_in"]), int(row["ld_out"])
+        step = min(SLAB_ROWS, max(PAD, _padded(wanted // ld_out)))
+        for first in range(0, n_in, step):
+            last = min(first + step, n_in)
+            slabs.append((i, segment_at[int(row["kernel"])], first, last, before))
+            before += (last - first) * ld_out
         if row["bias"] >= 0:
-            slabs.append((i, segment_at[int(row["bias"])], -1, 0))
+            slabs.append((i, segment_at[int(row["bias"])], -1, 0, before))
+            before += ld_out
     return np.array(slabs, SLAB)

@@ -60,7 +60,7 @@ def _load_sequential(file: TensorFile) -> Sequential:
                 raise ValueError(f"unknown kind of layer {entry['kind']!r}")
             model.add(LAYERS[entry["kind"]](**entry["config"]))
         _check_shapes(file, model)
-        model.seed, model.epochs_trained = int(config["seed"]), int(config["epochs_trained"])
+        model.seed, model.epochs_trained = _counter(config["seed"]), _counter(config["epochs_trained"])
         for name, view in model.network.tensors().items():
             view[...] = file.read(f"weights/{name}", view.shape)
         if config["masked"]:
@@ -75,6 +75,13 @@ def _load_sequential(file: TensorFile) -> Sequential:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileFormatError(f"{file.path}: its description does not make a model: {error}") from error
     return model
+
+
+def _counter(value: Any) -> int:
+    """A number that the compiled program can count on from."""
+    if not isinstance(value, int) or not 0 <= value < 2**62:
+        raise ValueError(f"{value!r} is not a whole number in 0..2^62")
+    return value
 
 
 def _check_shapes(file: TensorFile, model: Sequential) -> None:
@@ -100,7 +107,7 @@ def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]
     optimizer = optimizers.OPTIMIZERS[name](**compiled["optimizer"]["config"])
     loss = losses.LOSSES[compiled["loss"]["name"]](**compiled["loss"]["config"])
     model.compile(optimizer, loss, compiled["metrics"])
-    optimizer.iterations = int(compiled["iterations"])
+    optimizer.iterations = _counter(compiled["iterations"])
     for slot in range(1, 1 + optimizer.slots):
         for name, view in model.network.tensors(model.state[slot]).items():
             view[...] = file.read(f"slot{slot}/{name}", view.shape)

@@ -102,7 +102,9 @@ class Workspace:
         for name, before in parts.items():
             end += -(-before // 16) * 16
             run[name] = end
-        work = aligned_zeros(end + widest, network.dtype)
+        work = aligned_zeros(end + widest + 1, network.dtype)
+        run["one"] = end + widest
+        work[-1] = 1.0
         run["ld_target"] = ld_target
         run["batch"] = batch
         run["loss"] = objective.form.code

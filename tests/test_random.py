@@ -10,7 +10,7 @@ from nbdense.engine.random import key_of, mix, shuffled
 
 @compiled
 def places(key, n, first, count, out):
-    shuffled(np.uint64(key), n, first, count, out)
+    shuffled(np.uint64(key), n, first, count, out, 0)
 
 
 @compiled

@@ -2,11 +2,13 @@
 
 Forward (X W), weight gradient (X^T D) and input gradient (D W^T) are this one kernel with other strides of A.
 The tile starts from ``init`` (a bias row, zeros, or C itself to add to) and is clamped on its way out, which is
-linear, relu and relu6 at no cost. Every element is summed over the depth in order, in one accumulator, whatever
+linear, relu and relu6 at no cost; or gated, which is the derivative of relu: zero where another matrix, relu's output,
+is not above zero. Every element is summed over the depth in order, in one accumulator, whatever
 the tile's shape: results do not depend on how the work was tiled or split over threads.
 
 Operands are tuples ``(array, offset, row_stride)``, A's with ``depth_stride`` at the end; all arrays are
-one-dimensional, of one dtype, and counted in elements. A row stride of 0 repeats one row.
+one-dimensional, of one dtype, and counted in elements. A row stride of 0 repeats one row; a gate at a negative offset
+is none.
 
 Method: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), the inner kernel,
 without packing: at the sizes of small MLPs the operands are in cache as they are.
@@ -14,6 +16,7 @@ without packing: at the sizes of small MLPs the operands are in cache as they ar
 
 from __future__ import annotations
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
@@ -30,17 +33,20 @@ ROWS = {64: (12, 8, 4, 2, 1), 32: (6, 4, 2, 1), 16: (6, 4, 2, 1)}[VECTOR_BYTES]
 
 
 def _plain_tile(rows, vectors):
-    def tile(depth, a, b, init, c, lower, upper):
+    def tile(depth, a, b, init, c, gate, lower, upper):
         a, a_offset, a_row, a_depth = a
         b, b_offset, b_row = b
         init, init_offset, init_row = init
         c, c_offset, c_row = c
+        gate, gate_offset, gate_row = gate
         columns = vectors * (VECTOR_BYTES // c.itemsize)
         for i in range(rows):
             for j in range(columns):
                 total = init[init_offset + i * init_row + j]
                 for k in range(depth):
                     total += a[a_offset + i * a_row + k * a_depth] * b[b_offset + k * b_row + j]
+                if gate_offset >= 0 and not gate[gate_offset + i * gate_row + j] > 0:
+                    total = c.dtype.type(0)
                 total = lower if total < lower else total
                 c[c_offset + i * c_row + j] = upper if total > upper else total
 
@@ -51,9 +57,9 @@ def make_tile(rows, vectors):
     """The kernel for a tile of ``rows`` by ``vectors`` times the vector width, as an intrinsic with its plain twin."""
 
     @intrinsic(_plain_tile(rows, vectors))
-    def tile(typing_context, depth, a, b, init, c, lower, upper):
+    def tile(typing_context, depth, a, b, init, c, gate, lower, upper):
         scalar = c[0].dtype
-        signature = types.void(types.int64, a, b, init, c, scalar, scalar)
+        signature = types.void(types.int64, a, b, init, c, gate, scalar, scalar)
 
         def codegen(context, builder, signature, arguments):
             _emit_tile(context, builder, signature, arguments, rows, vectors)
@@ -90,8 +96,8 @@ def multiply_add(builder, x, y, total):
 
 
 def _emit_tile(context, builder, signature, arguments, rows, vectors):
-    depth, a, b, init, c, lower, upper = arguments
-    a_type, b_type, init_type, c_type = signature.args[1:5]
+    depth, a, b, init, c, gate, lower, upper = arguments
+    a_type, b_type, init_type, c_type, gate_type = signature.args[1:6]
     element = context.get_value_type(c_type[0].dtype)
     bytes_each = c_type[0].dtype.bitwidth // 8
     lanes = VECTOR_BYTES // bytes_each
@@ -102,6 +108,8 @@ def _emit_tile(context, builder, signature, arguments, rows, vectors):
     b, (b_row,) = operand(context, builder, b_type, b)
     init, (init_row,) = operand(context, builder, init_type, init)
     c, (c_row,) = operand(context, builder, c_type, c)
+    gated = builder.icmp_signed(">=", builder.extract_value(gate, 1), ir.Constant(I64, 0))
+    gate, (gate_row,) = operand(context, builder, gate_type, gate)
 
     def number(n):
         return ir.Constant(I64, n)
@@ -157,15 +165,22 @@ def _emit_tile(context, builder, signature, arguments, rows, vectors):
         for j in range(vectors):
             totals[i][j].add_incoming(start[i][j], entry)
             totals[i][j].add_incoming(added[i][j], loop)
+    zero = ir.Constant(vector, [0.0] * lanes)
     low, high = splat(builder, lower, vector), splat(builder, upper, vector)
-    for i in range(rows):
-        row = row_of(c, c_row, i)
-        for j in range(vectors):
-            # Ordered comparisons leave a NaN as it is.
-            total = totals[i][j]
-            total = builder.select(builder.fcmp_ordered("<", total, low), low, total)
-            total = builder.select(builder.fcmp_ordered(">", total, high), high, total)
-            builder.store(total, vector_at(row, j), align=bytes_each)
+    with builder.if_else(gated) as (with_gate, without):
+        for branch, shut in ((with_gate, True), (without, False)):
+            with branch:
+                for i in range(rows):
+                    row = row_of(c, c_row, i)
+                    for j in range(vectors):
+                        total = totals[i][j]
+                        if shut:
+                            opening = builder.load(vector_at(row_of(gate, gate_row, i), j), align=bytes_each)
+                            total = builder.select(builder.fcmp_ordered(">", opening, zero), total, zero)
+                        else:  # ordered comparisons leave a NaN as it is
+                            total = builder.select(builder.fcmp_ordered("<", total, low), low, total)
+                            total = builder.select(builder.fcmp_ordered(">", total, high), high, total)
+                        builder.store(total, vector_at(row, j), align=bytes_each)
 
 
 # Every tile shape in use, by (rows, vectors). One row wants more columns: its additions wait for one another.
@@ -175,8 +190,8 @@ globals().update(TILES)
 
 
 def _tiles_of(vectors, heights):
-    """Compiled choice among the tiles of one width: ``run(rows, depth, a, b, init, c, lower, upper)``."""
-    arguments = "depth, a, b, init, c, lower, upper"
+    """Compiled choice among the tiles of one width: ``run(rows, depth, a, b, init, c, gate, lower, upper)``."""
+    arguments = "depth, a, b, init, c, gate, lower, upper"
     names = {rows: f"_tile_{rows}_{vectors}" for rows in heights}
     return switch(f"run_{vectors}", names, arguments, f"{{f}}({arguments})", globals())
 
@@ -200,10 +215,23 @@ def product(m, n, depth, a, b, init, c, lower, upper):
 
     Columns are worked in whole vectors: B's rows, init and C must reach to ``n`` rounded up to the vector width.
     """
+    _tiled(m, n, depth, a, b, init, c, (c[0], -1, 0), lower, upper)
+
+
+@kernel
+def gated_product(m, n, depth, a, b, init, c, gate):
+    """C[:m, :n] = init + A B, and 0 where a gate is and is not above 0; otherwise as `product`."""
+    number = c[0].dtype.type
+    _tiled(m, n, depth, a, b, init, c, gate, number(-np.inf), number(np.inf))
+
+
+@kernel
+def _tiled(m, n, depth, a, b, init, c, gate, lower, upper):
+    a_array, a_offset, a_row, a_depth = a
     b_array, b_offset, b_row = b
     init_array, init_offset, init_row = init
     c_array, c_offset, c_row = c
-    a_array, a_offset, a_row, a_depth = a
+    gate_array, gate_offset, gate_row = gate
     lanes = VECTOR_BYTES // c_array.itemsize
     vectors = (n + lanes - 1) // lanes
     v = 0
@@ -220,13 +248,14 @@ def product(m, n, depth, a, b, init, c, lower, upper):
             tile_b = (b_array, b_offset + column, b_row)
             tile_init = (init_array, init_offset + i * init_row + column, init_row)
             tile_c = (c_array, c_offset + i * c_row + column, c_row)
+            tile_gate = (gate_array, gate_offset + i * gate_row + column if gate_offset >= 0 else gate_offset, gate_row)
             if width == 2:
-                _run_2(rows, depth, tile_a, tile_b, tile_init, tile_c, lower, upper)
+                _run_2(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
             elif width == 1:
-                _run_1(rows, depth, tile_a, tile_b, tile_init, tile_c, lower, upper)
+                _run_1(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
             elif width == 8:
-                _run_8(rows, depth, tile_a, tile_b, tile_init, tile_c, lower, upper)
+                _run_8(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
             else:
-                _run_4(rows, depth, tile_a, tile_b, tile_init, tile_c, lower, upper)
+                _run_4(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
             i += rows
         v += width

@@ -70,7 +70,9 @@ def adam_range(typing_context, params, state, low, high, alpha, rest_1, rest_2, 
         step = ir.Constant(I64, lanes)
         with cgutils.for_range_slice(builder, low, high, step, I64, inc=True) as (i, _):
             places = [builder.gep(base, [i])]
-            places += [builder.gep(slots.data, [builder.add(i, builder.mul(row, ir.Constant(I64, k)))]) for k in range(3)]
+            places += [
+                builder.gep(slots.data, [builder.add(i, builder.mul(row, ir.Constant(I64, k)))]) for k in range(3)
+            ]
             places = [builder.bitcast(place, vector.as_pointer()) for place in places]
             w, g, m, v = (builder.load(place, align=number.bitwidth // 8) for place in places)
             for place, value in zip(places, _emit_adam(builder, w, g, m, v, *constants), strict=True):

@@ -21,11 +21,11 @@ from nbdense.activations import SOFTMAX
 from nbdense.engine.activation import activate, differentiate
 from nbdense.engine.gather import first_not_finite, gather
 from nbdense.engine.loss import losses_of_rows, metric_of_row
-from nbdense.engine.microkernel import product
+from nbdense.engine.microkernel import gated_product, product
 from nbdense.engine.optimizer import update
 from nbdense.engine.random import key_of, shuffled
 from nbdense.engine.transpose import transpose
-from nbdense.network import ADD_DELTA, DENSE, NO_DELTA
+from nbdense.network import ADD_DELTA, DELTA_GATED, DENSE, GATE_DELTA, NO_DELTA
 
 # What run_steps is to do with each batch.
 EVALUATE, GRADIENT, TRAIN = range(3)
@@ -56,6 +56,7 @@ RUN = np.dtype(
         ("room", np.int64),
         ("transposes", np.int64),
         ("zeros", np.int64),  # as many as the widest row
+        ("one", np.int64),  # a single 1
     ]
 )
 
@@ -90,23 +91,25 @@ def forward(layers, params, x, work, capacity, first, count, skip_last_activatio
 @kernel
 def backward(layers, work, run, capacity, first, count):
     """The deltas of rows first..first+count, from the last layer's outputs to the first layer that learns."""
-    number = work.dtype.type
     deltas = run["deltas"]
     for index in range(layers.shape[0] - 1, -1, -1):
         row = layers[index]
         if row["kind"] == DENSE:
             ld_in, ld_out = row["ld_in"], row["ld_out"]
             output = row["output"] * capacity + first * ld_out
-            if row["activation"] > 0 and not (run["fused"] and index == layers.shape[0] - 1):
+            fused = run["fused"] and index == layers.shape[0] - 1
+            if row["activation"] > 0 and not fused and row["flags"] & DELTA_GATED == 0:
                 differentiate(
                     row["activation"], row["alpha"], work, output, deltas + output, ld_out, count, row["n_out"]
                 )
             if row["flags"] & NO_DELTA == 0:
-                target = (work, deltas + row["input"] * capacity + first * ld_in, ld_in)
+                source = row["input"] * capacity + first * ld_in
+                target = (work, deltas + source, ld_in)
                 start = target if row["flags"] & ADD_DELTA else (work, run["zeros"], 0)
+                gate = (work, source, ld_in) if row["flags"] & GATE_DELTA else (work, -1, 0)
                 d = (work, deltas + output, ld_out, 1)
-                transpose = (work, run["transposes"] + row["transposed"], ld_in)
-                product(count, row["n_in"], row["n_out"], d, transpose, start, target, number(-np.inf), number(np.inf))
+                kernel_t = (work, run["transposes"] + row["transposed"], ld_in)
+                gated_product(count, row["n_in"], row["n_out"], d, kernel_t, start, target, gate)
 
 
 @kernel
@@ -119,12 +122,11 @@ def slab_gradient(layers, state, work, run, capacity, count, slab):
     gradients = state[0]
     if slab["first"] < 0:
         low, high = row["bias"], row["bias"] + ld_out
-        total = gradients[low:high]
-        total[:] = number(0.0)
-        for i in range(count):
-            d = work[deltas + i * ld_out : deltas + (i + 1) * ld_out]
-            for j in range(ld_out):
-                total[j] += d[j]
+        # The sum of the deltas' rows, as a product with a row of ones.
+        one = (work, run["one"], 0, 0)
+        d, zeros = (work, deltas, ld_out), (work, run["zeros"], 0)
+        g = (gradients, low, ld_out)
+        product(1, row["n_out"], count, one, d, zeros, g, number(-np.inf), number(np.inf))
         return low, high
     low, high = row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
     x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
@@ -158,6 +160,17 @@ def _losses_of_rows(layers, scratch, run, capacity, first, count, batch):
     shape = (count, row["n_out"], row["ld_out"], run["ld_target"], batch)
     losses = values[first * stride :]
     losses_of_rows(run["loss"], run["loss_parameter"], run["sparse"] != 0, work, rows, shape, losses, stride)
+
+
+@kernel
+def _choose_rows(scratch, run, key, start, first, count):
+    """Which rows of the data set are the batch's rows first..first+count."""
+    order = scratch[4]
+    if run["shuffle"]:
+        shuffled(key, run["rows"], start + first, count, order, first)
+    else:
+        for i in range(first, first + count):
+            order[i] = start + i
 
 
 @kernel
@@ -211,6 +224,18 @@ def _work_on_slab(tables, vectors, scratch, run, settings, capacity, batch, step
 
 
 @kernel
+def _work_on_slabs(tables, vectors, scratch, run, settings, capacity, batch, step, thread):
+    """One thread's share of the slabs: an equal part of all elements, to the nearest slab."""
+    slabs = tables[1]
+    last = slabs[slabs.size - 1]
+    total = last["before"] + 1
+    low, high = total * thread // run["threads"], total * (thread + 1) // run["threads"]
+    for index in range(slabs.size):
+        if low <= slabs[index]["before"] < high:
+            _work_on_slab(tables, vectors, scratch, run, settings, capacity, batch, step, index)
+
+
+@kernel
 def _refresh(layers, params, work, run, slab):
     """Bring the transpose of one slab of a kernel up to date, if backward reads it."""
     row = layers[slab["layer"]]
@@ -248,7 +273,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     """
     run = runs[0]
     layers, slabs, segments = tables
-    work, _, _, _, order = scratch
+    work = scratch[0]
     threads, capacity, rows = run["threads"], run["batch"], run["rows"]
     key = key_of(run["seed"], SHUFFLE_STREAM, run["epoch"])
     if run["mode"] != EVALUATE:
@@ -257,23 +282,18 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     for step in range(run["steps"]):
         start = (run["first_step"] + step) * capacity
         batch = min(capacity, rows - start)
-        if run["shuffle"]:
-            shuffled(key, rows, start, batch, order)
-        else:
-            for i in range(batch):
-                order[i] = start + i
         share = (batch + threads - 1) // threads
         for thread in prange(threads):
             first = thread * share
             count = min(share, batch - first)
             if count > 0:
+                _choose_rows(scratch, runs[0], key, start, first, count)
                 _work_on_rows((layers, slabs), vectors, scratch, data, runs[0], capacity, first, count, batch)
         if not math.isfinite(_add_up(scratch, batch, step)):
             return step
         if run["mode"] != EVALUATE:
             for thread in prange(threads):
-                for index in range(thread, slabs.size, threads):
-                    _work_on_slab(tables, vectors, scratch, runs[0], settings, capacity, batch, step, index)
+                _work_on_slabs(tables, vectors, scratch, runs[0], settings, capacity, batch, step, thread)
     return run["steps"]
 
 

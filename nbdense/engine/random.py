@@ -43,8 +43,8 @@ def _below(key, round_number, value, bound):
 
 
 @kernel
-def shuffled(key, n, first, count, out):
-    """Places first..first+count of the permutation of 0..n-1 that ``key`` names, into out[:count]."""
+def shuffled(key, n, first, count, out, offset):
+    """Places first..first+count of the permutation of 0..n-1 that ``key`` names, into out[offset:]."""
     left_size = np.uint64(math.ceil(math.sqrt(n)))
     right_size = (np.uint64(n) + left_size - np.uint64(1)) // left_size
     for i in range(count):
@@ -60,4 +60,4 @@ def shuffled(key, n, first, count, out):
             place = left * right_size + right
             if place < np.uint64(n):
                 break
-        out[i] = place
+        out[offset + i] = place
