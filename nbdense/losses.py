@@ -124,7 +124,15 @@ class Loss:
 
 @dataclass(frozen=True)
 class MeanSquaredError(Loss):
-    """Mean over the columns of (y - target)^2."""
+    """Mean over the columns of (y - target)^2.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    sparse : bool
+        False: targets are numbers, one an output.
+    """
 
     name: str = "mean_squared_error"
 
@@ -148,6 +156,17 @@ class BinaryCrossentropy(_Crossentropy):
 
     After a sigmoid layer, or with ``from_logits``, it is computed from the logits: the true value, where Keras
     clips probabilities to [1e-7, 1 - 1e-7].
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    sparse : bool
+        Whether targets are class numbers.
+    from_logits : bool
+        Whether the model puts out logits instead of probabilities.
+    label_smoothing : float
+        In [0, 1]: this share of each target is spread evenly over the classes.
     """
 
     name: str = "binary_crossentropy"
@@ -165,6 +184,17 @@ class CategoricalCrossentropy(_Crossentropy):
 
     After a softmax layer, or with ``from_logits``, it is computed from the logits by log-sum-exp: the true value,
     where Keras clips at about 16.1. After any other activation outputs are normalised and clipped as Keras does.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    sparse : bool
+        Whether targets are class numbers.
+    from_logits : bool
+        Whether the model puts out logits instead of probabilities.
+    label_smoothing : float
+        In [0, 1]: this share of each target is spread evenly over the classes.
     """
 
     name: str = "categorical_crossentropy"
@@ -178,7 +208,19 @@ class CategoricalCrossentropy(_Crossentropy):
 
 @dataclass(frozen=True)
 class SparseCategoricalCrossentropy(CategoricalCrossentropy):
-    """`CategoricalCrossentropy` with class numbers 0..n-1 for targets."""
+    """`CategoricalCrossentropy` with class numbers 0..n-1 for targets.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    sparse : bool
+        Whether targets are class numbers.
+    from_logits : bool
+        Whether the model puts out logits instead of probabilities.
+    label_smoothing : float
+        In [0, 1]: this share of each target is spread evenly over the classes.
+    """
 
     name: str = "sparse_categorical_crossentropy"
     sparse: bool = True

@@ -21,7 +21,7 @@ from nbdense.activations import RELU, Activation, activation_by_code
 
 DENSE = 0  # kinds of row
 
-ADD_DELTA = 1  # flags: the input's delta is added to, not set (an earlier-walked row has set it)
+ADD_DELTA = 1  # flags: the input's delta is added to, not set: a later row has set it
 NO_DELTA = 2  # nothing before this row learns: its input's delta is not wanted
 GATE_DELTA = 4  # the input comes from a relu: its delta passes only where the input is above zero
 DELTA_GATED = 8  # this row is such a relu: its output's delta has passed the gate when it arrives
@@ -238,7 +238,6 @@ class NetworkBuilder:
         self._width = 0
         self.widths: dict[int, int] = {}  # columns of each buffer
         self.output = self.buffer(n_in)
-        self._read: set[int] = set()
 
     def buffer(self, n: int) -> int:
         """A new buffer of ``n`` columns; returns its name, its first column in the workspace."""
@@ -283,9 +282,10 @@ class NetworkBuilder:
         n_in = self.widths[source]
         self.output = self.buffer(n_out)
         flags = 0 if self._learns_before() else NO_DELTA
-        if source in self._read:
-            flags |= ADD_DELTA
-        self._read.add(source)
+        # Backward walks the rows from the last: the last reader of a buffer sets its delta, the others add theirs.
+        for row in self._rows:
+            if row["input"] == source:
+                row["flags"] |= ADD_DELTA
         if not flags & NO_DELTA:
             for row in self._rows:
                 if row["output"] == source and row["activation"] == RELU:
