@@ -319,20 +319,26 @@ class Sequential:
         batch = _validate.positive_int("fit", "batch_size", 32 if batch_size is None else batch_size)
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"fit: verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
-        if not self.built and not (self._all and isinstance(self._all[0], Input)):
+        if self.loss is None:
+            raise RuntimeError("fit: the model is not compiled: call compile(optimizer, loss) first")
+        first_fit = not self.built and not (self._all and isinstance(self._all[0], Input))
+        if first_fit:
             shape = np.shape(x)
             if len(shape) != 2:
                 raise ValueError(f"x: expected shape (rows, columns), got {shape}")
             self.build(shape[1])
-        if self.loss is None:
-            raise RuntimeError("fit: the model is not compiled: call compile(optimizer, loss) first")
         held: Data | None = None
-        if validation_data is not None:
-            held = self._data(*validation_data[:2], *(validation_data[2:3]))
-        elif validation_split:
-            x, y, sample_weight, rest = _split(x, y, sample_weight, validation_split)
-            held = self._data(*rest)
-        data = self._data(x, y, sample_weight, class_weight)
+        try:
+            if validation_data is not None:
+                held = self._data(*validation_data[:2], *(validation_data[2:3]))
+            elif validation_split:
+                x, y, sample_weight, rest = _split(x, y, sample_weight, validation_split)
+                held = self._data(*rest)
+            data = self._data(x, y, sample_weight, class_weight)
+        except Exception:
+            if first_fit:  # the next may come with another width
+                self._network, self._all = None, self._all[1:]
+            raise
         return fit_epochs(
             self,
             data,

@@ -1,0 +1,235 @@
+"""What is refused, how the error names it, and that a model is as it was afterwards."""
+
+import numpy as np
+import pytest
+
+import nbdense as nb
+from builders import make_model
+from nbdense.layers import Dense, Input
+from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy
+from nbdense.models import Sequential
+from nbdense.optimizers import SGD, Adam
+
+X = np.random.default_rng(1).normal(size=(12, 4))
+LABELS = np.random.default_rng(2).integers(0, 3, 12)
+
+
+def model_for(loss="sparse_categorical_crossentropy", n_out=3, activation="softmax", dtype="float32"):
+    """Trained once, so that there is an optimizer's state to spoil."""
+    model = make_model([4, 6, n_out], ["tanh", activation], loss, "adam", dtype=dtype)
+    y = LABELS if loss.startswith("sparse") else np.eye(3)[LABELS][:, :n_out]
+    model.fit(X, y, verbose=0)
+    return model
+
+
+def changed(array, row, column, value):
+    array = np.array(array, np.float64)
+    array[(row,) if array.ndim == 1 else (row, column)] = value
+    return array
+
+
+BAD_INPUTS = [
+    (np.zeros((12, 5)), ValueError, r"layer 'dense' expects shape \(rows, 4\), got \(12, 5\)"),
+    (np.zeros(4), ValueError, r"expects shape \(rows, 4\), got \(4,\); one row is x.reshape\(1, -1\)"),
+    (np.zeros((12, 4, 1)), ValueError, r"got \(12, 4, 1\)"),
+    (np.zeros((12, 4), object), TypeError, "expected numbers, got dtype object"),
+    (np.zeros((12, 4), complex), TypeError, "complex128"),
+    ([["a"] * 4] * 12, TypeError, "expected numbers, got dtype <U1"),
+    (np.zeros((12, 4), "datetime64[s]"), TypeError, "datetime64"),
+    (None, TypeError, "dtype object"),
+]
+NOT_FINITE = [
+    (changed(X, 7, 2, np.nan), ValueError, "x: NaN or infinity .* in row 7, column 2"),
+    (changed(X, 11, 3, np.inf), ValueError, "x: NaN or infinity .* in row 11, column 3"),
+    (changed(X, 0, 0, -np.inf), ValueError, "row 0, column 0"),
+    (changed(X, 5, 1, 1e39), ValueError, r"\(in float32\) in row 5, column 1"),
+    (changed(X, 5, 1, np.nan).astype(np.float16), ValueError, "row 5, column 1"),
+    (np.asfortranarray(changed(X, 5, 1, np.nan))[::-1], ValueError, "row 6, column 1"),
+    (np.zeros((0, 4)), ValueError, "x: the data set is empty"),
+]
+
+
+def assert_unchanged(model, action, error, words):
+    """``action(model)`` raises ``error``, and leaves weights, optimizer and settings."""
+
+    def everything():
+        state = None if model._state is None else model._state.tobytes()
+        settings = model.optimizer, model.loss, list(model._metric_names), model.seed, model.epochs_trained
+        counts = model.optimizer.iterations, model.history
+        return model.network.params.tobytes(), state, settings, counts
+
+    before = everything()
+    with pytest.raises(error, match=words):
+        action(model)
+    assert everything() == before
+
+
+@pytest.mark.parametrize(("x", "error", "words"), BAD_INPUTS)
+def test_wrong_inputs(x, error, words):
+    model = model_for()
+    assert_unchanged(model, lambda m: m.fit(x, LABELS, verbose=0), error, words)
+    assert_unchanged(model, lambda m: m.evaluate(x, LABELS), error, words)
+    assert_unchanged(model, lambda m: m.predict(x), error, words)
+    assert_unchanged(model, lambda m: m.fit(X, LABELS, validation_data=(x, LABELS), verbose=0), error, words)
+
+
+@pytest.mark.parametrize(("x", "error", "words"), NOT_FINITE)
+def test_training_data_must_be_finite(x, error, words):
+    model = model_for()
+    y = LABELS[: len(x)]
+    assert_unchanged(model, lambda m: m.fit(x, y, verbose=0), error, words)
+    assert_unchanged(model, lambda m: m.evaluate(x, y), error, words)
+    assert_unchanged(model, lambda m: m.fit(X, LABELS, validation_data=(x, y), verbose=0), error, words)
+
+
+def test_first_fit_refused_and_then_done():
+    """A model that was not built yet can still be fitted to good data."""
+    model = Sequential([Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="row 7, column 2"):
+        model.fit(changed(X, 7, 2, np.nan), LABELS, verbose=0)
+    with pytest.raises(ValueError, match="shape"):
+        model.fit(X[0], LABELS, verbose=0)
+    model.fit(X[:, :2], LABELS, verbose=0)
+    assert model.network.n_in == 2
+
+
+SPARSE, DENSE, BINARY, SQUARED = (
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+    "binary_crossentropy",
+    "mean_squared_error",
+)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "error", "words"),
+    [
+        (SPARSE, changed(LABELS, 5, 0, 3), ValueError, r"label 3.* in row 5 is not .* 0\.\.2, .* layer 'dense_1'"),
+        (SPARSE, changed(LABELS, 2, 0, -1), ValueError, "label -1.* in row 2"),
+        (SPARSE, changed(LABELS, 9, 0, 1.5), ValueError, "label 1.5 in row 9"),
+        (SPARSE, changed(LABELS, 9, 0, np.nan), ValueError, "label nan in row 9"),
+        (SPARSE, changed(LABELS, 9, 0, np.inf), ValueError, "label inf in row 9"),
+        (SPARSE, changed(LABELS, 5, 0, 200).astype(np.uint8), ValueError, "label 200 in row 5"),
+        (SPARSE, np.eye(3)[LABELS], ValueError, "for one-hot rows use loss='categorical_crossentropy'"),
+        (SPARSE, LABELS.astype(str), TypeError, "number the classes from 0"),
+        (SPARSE, LABELS[:-1], ValueError, r"each of the 12 rows of x, got shape \(11,\)"),
+        (SPARSE, 1, ValueError, r"got shape \(\)"),
+        (DENSE, LABELS, ValueError, "use loss='sparse_categorical_crossentropy', or to_categorical"),
+        (DENSE, np.eye(4)[LABELS], ValueError, r"takes targets of shape \(12, 3\), got \(12, 4\)"),
+        (DENSE, changed(np.eye(3)[LABELS], 4, 1, np.nan), ValueError, "y: NaN or infinity .* in row 4, column 1"),
+        (BINARY, changed(np.eye(3)[LABELS], 4, 1, 2), ValueError, r"targets in \[0, 1\], got 0.0 to 2.0"),
+        (BINARY, changed(np.eye(3)[LABELS], 4, 1, -1), ValueError, "got -1.0"),
+        (BINARY, changed(np.eye(3)[LABELS], 4, 1, np.nan), ValueError, "y: NaN or infinity .* in row 4, column 1"),
+        (SQUARED, changed(np.eye(3)[LABELS], 4, 1, np.inf), ValueError, "y: NaN or infinity .* in row 4, column 1"),
+        (SQUARED, LABELS, ValueError, r"takes targets of shape \(12, 3\), got \(12,\)"),
+        (SQUARED, np.zeros((12, 3), object), TypeError, "dtype object"),
+    ],
+)
+def test_wrong_targets(loss, y, error, words):
+    model = model_for(loss)
+    assert_unchanged(model, lambda m: m.fit(X, y, verbose=0), error, words)
+    assert_unchanged(model, lambda m: m.evaluate(X, y), error, words)
+    assert_unchanged(
+        model,
+        lambda m: m.fit(X, np.eye(3)[LABELS] if loss != SPARSE else LABELS, validation_data=(X, y), verbose=0),
+        error,
+        words,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"sample_weight": np.ones(11)}, ValueError, "sample_weight: expected 12 numbers"),
+        ({"sample_weight": changed(np.ones(12), 3, 0, np.nan)}, ValueError, "sample_weight: .*NaN"),
+        ({"class_weight": {0: 1.0, 1: 1.0}}, ValueError, "no weight for class 2"),
+        ({"batch_size": 0}, ValueError, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 2.5}, ValueError, "batch_size"),
+        ({"batch_size": True}, ValueError, "batch_size"),
+        ({"verbose": 7}, ValueError, "verbose"),
+        ({"validation_split": 1.0}, ValueError, "validation_split"),
+        ({"validation_split": -0.5}, ValueError, "validation_split"),
+        ({"validation_split": 0.99}, ValueError, "leaves none for training"),
+    ],
+)
+def test_wrong_options_of_fit(options, error, words):
+    assert_unchanged(model_for(), lambda m: m.fit(X, LABELS, **{"verbose": 0, **options}), error, words)
+
+
+def test_not_compiled():
+    model = Sequential([Input((4,)), Dense(3)])
+    for action in (lambda: model.fit(X, LABELS), lambda: model.evaluate(X, LABELS)):
+        with pytest.raises(RuntimeError, match="not compiled: call compile"):
+            action()
+    assert model.predict(X).shape == (12, 3)
+
+
+def test_not_built():
+    with pytest.raises(ValueError, match="its input's width is not known"):
+        Sequential([Dense(3)]).predict(X)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("adamant", "mse"), "unknown optimizer 'adamant'; there are: .*adam"),
+        (("adam", "msle"), "unknown loss 'msle'; there are: .*mse"),
+        (("adam", "mse", ["accurate"]), "unknown metric 'accurate'; there are: accuracy"),
+        (("adam", SPARSE, ["mse"]), "takes class numbers"),
+        (("adam",), "name a loss"),
+        ((None, "mse"), "unknown optimizer None"),
+    ],
+)
+def test_unknown_names(arguments, words):
+    assert_unchanged(model_for(), lambda m: m.compile(*arguments), ValueError, words)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Dense(3, "rulu"), "unknown activation 'rulu'; there are: .*relu"),
+        (lambda: Dense(3, kernel_initializer="glorious"), "unknown initializer 'glorious'"),
+        (lambda: Dense(0), "units must be a whole number of at least 1, got 0"),
+        (lambda: Dense(2.5), "units"),
+        (lambda: Dense(1, "softmax"), "softmax over 1 unit is always 1"),
+        (lambda: Dense(3, name="a/b"), "name"),
+        (lambda: Input((2, 3)), r"Input: shape must be one number, as in \(20,\), got \(2, 3\)"),
+        (lambda: SGD(-1), "learning_rate"),
+        (lambda: SGD(np.nan), "learning_rate"),
+        (lambda: SGD(momentum=1.5), "momentum"),
+        (lambda: Adam(beta_2=1.0), "beta_2"),
+        (lambda: Adam(epsilon=-1e-7), "epsilon"),
+        (lambda: BinaryCrossentropy(label_smoothing=2), "label_smoothing"),
+        (lambda: CategoricalCrossentropy(label_smoothing=-1), "label_smoothing"),
+        (lambda: Sequential(dtype="float16"), "'float32' or 'float64'"),
+        (lambda: Sequential([Dense(2, name="a"), Dense(2, name="a")]), "a layer named 'a' already"),
+        (lambda: Sequential([Dense(2), Input((2,))]), "Input must be the first"),
+        (lambda: Sequential([Input((2,))]).build(2), "no layers"),
+        (lambda: Sequential([Input((2,)), Dense(2)]).build(3), "2 columns, not 3"),
+        (lambda: Sequential([Dense(2)]).get_layer("other"), "no layer named 'other'; there are: dense"),
+        (lambda: nb.set_random_seed(-1), "seed"),
+        (lambda: nb.set_num_threads(0), "at least 1, got 0"),
+        (lambda: nb.to_categorical([0, 3], 3), r"class 3 is outside 0\.\.2"),
+        (lambda: nb.to_categorical([-1]), "class -1"),
+    ],
+)
+def test_wrong_arguments(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_wrong_weights():
+    weights = model_for().get_weights()
+    assert_unchanged(model_for(), lambda m: m.set_weights(weights[:-1]), ValueError, "expected 4 arrays, got 3")
+    weights[2] = weights[2].T
+    assert_unchanged(
+        model_for(), lambda m: m.set_weights(weights), ValueError, r"dense_1/kernel has shape \(6, 3\), got \(3, 6\)"
+    )
+
+
+def test_layers_are_layers():
+    with pytest.raises(TypeError, match="expected a layer, got int"):
+        Sequential([3])
+    model = model_for()
+    assert_unchanged(model, lambda m: m.add(Dense(2)), ValueError, "built already")
