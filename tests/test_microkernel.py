@@ -6,7 +6,7 @@ import pytest
 import naive
 from compiled import compiled
 from nbdense._jit import JIT, switch
-from nbdense.engine.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES, product
+from nbdense.engine.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES, gated_product, product
 
 DTYPES = [np.float32, np.float64]
 INF = np.inf
@@ -18,7 +18,7 @@ CASES = [
     *[(1, vectors * LANES + d, 2) for vectors in (1, 2, 4, 8, 11) for d in (-1, 0, 1)],
 ]
 globals().update(TILES)
-ARGUMENTS = "depth, a, b, init, c, lower, upper"
+ARGUMENTS = "depth, a, b, init, c, gate, lower, upper"
 _run_tile = switch("_run_tile", dict(enumerate(TILES)), ARGUMENTS, f"{{f}}({ARGUMENTS})", globals())
 
 
@@ -28,8 +28,13 @@ def multiply(m, n, depth, a, b, init, c, lower, upper):
 
 
 @compiled
-def run_tile(code, depth, a, b, init, c, lower, upper):
-    _run_tile(code, depth, a, b, init, c, lower, upper)
+def multiply_gated(m, n, depth, a, b, init, c, gate):
+    gated_product(m, n, depth, a, b, init, c, gate)
+
+
+@compiled
+def run_tile(code, depth, a, b, init, c, gate, lower, upper):
+    _run_tile(code, depth, a, b, init, c, gate, lower, upper)
 
 
 def padded(n):
@@ -49,8 +54,8 @@ def whole_numbers(rng, shape, dtype):
     return rng.integers(-4, 5, shape).astype(dtype)
 
 
-def run(a, b, init, lower=-INF, upper=INF, *, transposed=False, odd=3):
-    """clamp(init + A B) by the driver, with A's rows in columns if ``transposed``; init is a row, a matrix or None.
+def run(a, b, init, lower=-INF, upper=INF, *, gate=None, transposed=False, odd=3):
+    """clamp(init + A B) by the driver, or gated; A's rows are columns if ``transposed``; init is a row, matrix or None.
 
     Strides leave gaps, and offsets are odd; C is a matrix amid nines, which must be there still.
     """
@@ -68,7 +73,11 @@ def run(a, b, init, lower=-INF, upper=INF, *, transposed=False, odd=3):
     else:
         init_operand = (laid_out(start, ld, odd), odd, 0)
     sentinel = c.copy()
-    multiply(m, n, depth, a_operand, b_operand, init_operand, (c, odd, ld), dtype(lower), dtype(upper))
+    operands = m, n, depth, a_operand, b_operand, init_operand, (c, odd, ld)
+    if gate is None:
+        multiply(*operands, dtype(lower), dtype(upper))
+    else:
+        multiply_gated(*operands, (c, -1, 0) if gate is False else (laid_out(gate, ld - 16, odd), odd, ld - 16))
     matrix = c[odd : odd + m * ld].reshape(m, ld)
     expected = sentinel[odd : odd + m * ld].reshape(m, ld)
     np.testing.assert_array_equal(matrix[:, padded(n) :], expected[:, padded(n) :])
@@ -100,6 +109,20 @@ def test_clamps(dtype):
     np.testing.assert_array_equal(run(a, b, None, 0.0), np.maximum(exact, 0))
     np.testing.assert_array_equal(run(a, b, None, 0.0, 6.0), np.clip(exact, 0, 6))
     np.testing.assert_array_equal(run(a, b, None, -2.5, 1.5), np.clip(exact, -2.5, 1.5))
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gates(dtype):
+    """Zero, even for NaN, where the gate is not above 0 (a NaN is not); untouched without a gate."""
+    rng = np.random.default_rng(6)
+    for m, n, depth in CASES:
+        a, b = whole_numbers(rng, (m, depth), dtype), whole_numbers(rng, (depth, n), dtype)
+        a[0, 0] = np.nan
+        c, gate = whole_numbers(rng, (m, n), dtype), rng.choice([-1, 0, -0.0, 1e-30, 2, np.nan], (m, n)).astype(dtype)
+        np.testing.assert_array_equal(run(a, b, None, gate=gate), np.where(gate > 0, a @ b, 0))
+        np.testing.assert_array_equal(run(a, b, c, gate=gate), np.where(gate > 0, c + a @ b, 0))
+        np.testing.assert_array_equal(run(a, b, c, gate=False), c + a @ b)
 
 
 @pytest.mark.kernels
@@ -159,11 +182,13 @@ def test_tile_equals_its_twin(shape, dtype):
         a = whole_numbers(rng, 3 + rows * 11, dtype)
         b, init = whole_numbers(rng, 5 + 8 * ld, dtype), whole_numbers(rng, 1 + rows * ld, dtype)
         a[3], b[5 + columns - 1], init[1] = np.nan, INF, -INF
+        gate = rng.choice([-1, 0, 1, np.nan], 4 + rows * ld).astype(dtype)
         c = np.full((2, rows * ld + 2), 9, dtype)
-        for lower, upper in ((-INF, INF), (0, 6)):
+        for lower, upper, gate_offset in ((-INF, INF, -1), (0, 6, -1), (-INF, INF, 4)):
             operands = (a, 3, 11, 1), (b, 5, ld), (init, 1, ld)
+            end = (gate, gate_offset, ld), dtype(lower), dtype(upper)
             code = list(TILES).index("_tile_{}_{}".format(*shape))
-            run_tile(code, depth, *operands, (c[0], 2, ld), dtype(lower), dtype(upper))
+            run_tile(code, depth, *operands, (c[0], 2, ld), *end)
             with np.errstate(invalid="ignore"):
-                TILES[f"_tile_{rows}_{vectors}"].twin(depth, *operands, (c[1], 2, ld), dtype(lower), dtype(upper))
+                TILES[f"_tile_{rows}_{vectors}"].twin(depth, *operands, (c[1], 2, ld), *end)
             np.testing.assert_array_equal(c[0], c[1])

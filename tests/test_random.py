@@ -9,8 +9,8 @@ from nbdense.engine.random import key_of, mix, shuffled
 
 
 @compiled
-def places(key, n, first, count, out):
-    shuffled(np.uint64(key), n, first, count, out, 0)
+def places(key, n, first, count, out, offset):
+    shuffled(np.uint64(key), n, first, count, out, offset)
 
 
 @compiled
@@ -26,9 +26,10 @@ def mixed(values, out):
 
 
 def permutation(key, n, first=0, count=None):
-    out = np.full(n - first if count is None else count, -1, np.int64)
-    places(np.uint64(key), n, first, out.size, out)
-    return out
+    out = np.full((n - first if count is None else count) + 5, -1, np.int64)
+    places(np.uint64(key), n, first, out.size - 5, out, 3)
+    assert (out[:3] == -1).all() and (out[-2:] == -1).all()
+    return out[3:-2]
 
 
 SIZES = [*range(1, 27), *(k * k + d for k in ((7, 10, 31) if JIT else (7,)) for d in (-1, 0, 1))]

@@ -25,7 +25,7 @@ VARIANTS = [(kind(), {}) for kind in OPTIMIZERS.values()] + [
 
 @compiled
 def epoch_order(seed, epoch, out):
-    shuffled(key_of(seed, program.SHUFFLE_STREAM, epoch), out.size, 0, out.size, out)
+    shuffled(key_of(seed, program.SHUFFLE_STREAM, epoch), out.size, 0, out.size, out, 0)
 
 
 def naive_fit(model, x, y, batch, orders, options, weights=None):
