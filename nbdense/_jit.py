@@ -92,12 +92,13 @@ class _EntryCompiler(compiler.Compiler):
             code._library_class = before
 
 
-def kernel(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Any], *, inline: bool = False) -> Any:
     """Compile a loop that other compiled code calls; it is linked into the entries that call it, and cached with them.
 
-    Python cannot call it, except where the JIT is disabled.
+    Python cannot call it, except where the JIT is disabled. With ``inline`` it is always inlined: a call passes
+    every array as seven numbers.
     """
-    return numba.njit(pipeline_class=_KernelCompiler, **_FLAGS)(function)
+    return numba.njit(pipeline_class=_KernelCompiler, forceinline=inline, **_FLAGS)(function)
 
 
 def entry(function: Callable[..., Any]) -> Any:
@@ -171,7 +172,13 @@ def by_dtype(float32: Callable[..., Any], float64: Callable[..., Any]) -> Any:
 
 
 def switch(
-    name: str, functions: dict[int, str], arguments: str, body: str, space: dict[str, Any], otherwise: str = ""
+    name: str,
+    functions: dict[int, str],
+    arguments: str,
+    body: str,
+    space: dict[str, Any],
+    otherwise: str = "",
+    inline: bool = False,
 ) -> Any:
     """Compile ``def name(code, arguments)``: an if-chain that runs ``body`` for the function of that code.
 
@@ -190,7 +197,7 @@ def switch(
         lines.append(f"    {otherwise}")
     local: dict[str, Any] = {}
     exec(compile("\n".join(lines), f"<nbdense {name}>", "exec"), space, local)
-    return kernel(local[name])
+    return kernel(local[name], inline=inline)
 
 
 # ---------------------------------------------------------------------------------------------------------------

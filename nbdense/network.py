@@ -74,7 +74,8 @@ SLAB = np.dtype(
 
 PAD = 16  # elements: a whole vector of every dtype and CPU
 SLAB_ROWS = 48  # at most: a multiple of every tile height and vector width
-SLABS = 64  # about how many, where kernels are small enough to share so evenly
+SHARED_SIZE = 32768  # elements from which an update may be worth sharing: then there are slabs to share evenly
+SLABS = 64  # about how many
 
 
 def leading_dimension(n: int) -> int:
@@ -345,7 +346,7 @@ class NetworkBuilder:
 def _slabs(network: Network) -> npt.NDArray[Any]:
     """Cut every kernel into blocks of rows: the pieces that threads share in the update."""
     segment_at = {int(s["offset"]): i for i, s in enumerate(network.segments)}
-    wanted = network.params.size // SLABS
+    wanted = network.params.size // SLABS if network.params.size >= SHARED_SIZE else network.params.size
     slabs = []
     before = 0
     for i, row in enumerate(network.layers):

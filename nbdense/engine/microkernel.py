@@ -3,8 +3,8 @@
 Forward (X W), weight gradient (X^T D) and input gradient (D W^T) are this one kernel with other strides of A.
 The tile starts from ``init`` (a bias row, zeros, or C itself to add to) and is clamped on its way out, which is
 linear, relu and relu6 at no cost; or gated, which is the derivative of relu: zero where another matrix, relu's output,
-is not above zero. Every element is summed over the depth in order, in one accumulator, whatever
-the tile's shape: results do not depend on how the work was tiled or split over threads.
+is not above zero. The depth is at least 1. Every element is summed over the depth in order, in one accumulator,
+whatever the tile's shape: results do not depend on how the work was tiled or split over threads.
 
 Operands are tuples ``(array, offset, row_stride)``, A's with ``depth_stride`` at the end; all arrays are
 one-dimensional, of one dtype, and counted in elements. A row stride of 0 repeats one row; a gate at a negative offset
@@ -95,92 +95,124 @@ def multiply_add(builder, x, y, total):
     return builder.call(fma, [x, y, total])
 
 
+def _number(n):
+    return ir.Constant(I64, n)
+
+
+class _Emitter:
+    """Emits one tile: ``rows`` rows of ``vectors`` vectors, of the element type of C."""
+
+    def __init__(self, context, builder, c_type, rows, vectors):
+        self.builder, self.rows, self.vectors = builder, rows, vectors
+        self.bytes_each = c_type[0].dtype.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.bytes_each
+        self.vector = ir.VectorType(context.get_value_type(c_type[0].dtype), self.lanes)
+
+    def row(self, base, stride, i):
+        """Pointer to row i of a matrix."""
+        return self.builder.gep(base, [self.builder.mul(stride, _number(i))])
+
+    def place(self, row, j):
+        """Pointer to the j-th vector from a pointer to an element."""
+        return self.builder.bitcast(self.builder.gep(row, [_number(j * self.lanes)]), self.vector.as_pointer())
+
+    def load(self, row, j):
+        """The j-th vector from a pointer to an element."""
+        return self.builder.load(self.place(row, j), align=self.bytes_each)
+
+    def tile(self, base, stride):
+        """All vectors of a tile in memory, by row."""
+        rows = [self.row(base, stride, i) for i in range(self.rows)]
+        return [[self.load(row, j) for j in range(self.vectors)] for row in rows]
+
+    def loop(self, depth, a, b, start):
+        """start + A B in registers, over at least one step of the depth."""
+        builder = self.builder
+        (a, a_row, a_depth), (b, b_row) = a, b
+        # One pointer for four rows, with the strides' multiples in registers: a pointer a row would spill.
+        groups = [self.row(a, a_row, i) for i in range(0, self.rows, 4)]
+        multiples = [_number(0), a_row, builder.mul(a_row, _number(2)), builder.mul(a_row, _number(3))]
+        entry, loop = builder.block, builder.append_basic_block("depth.loop")
+        done = builder.append_basic_block("depth.done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k, b_now = builder.phi(I64), builder.phi(b.type)
+        sums = [[builder.phi(self.vector) for _ in row] for row in start]
+        a_now = [builder.phi(a.type) for _ in groups]
+        b_vectors = [self.load(b_now, j) for j in range(self.vectors)]
+        added = []
+        for i, row in enumerate(sums):
+            value = builder.load(builder.gep(a_now[i // 4], [multiples[i % 4]]), align=self.bytes_each)
+            broadcast = splat(builder, value, self.vector)
+            added.append([multiply_add(builder, broadcast, b_vectors[j], total) for j, total in enumerate(row)])
+        k_next = builder.add(k, _number(1))
+        turns = [(k, _number(0), k_next), (b_now, b, builder.gep(b_now, [b_row]))]
+        turns += [(now, group, builder.gep(now, [a_depth])) for now, group in zip(a_now, groups, strict=True)]
+        for i in range(self.rows):
+            turns += zip(sums[i], start[i], added[i], strict=True)
+        for phi, first, following in turns:
+            phi.add_incoming(first, entry)
+            phi.add_incoming(following, loop)
+        self._keep_rolled(builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done))
+        builder.position_at_end(done)
+        return added
+
+    def _keep_rolled(self, branch):
+        """Forbid unrolling of the loop that ``branch`` closes: a second step's broadcasts would spill the sums."""
+        module = self.builder.module
+        disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+        loop = ir.MDValue(module, [disable], name=str(len(module.metadata)))
+        loop.operands = (loop, disable)  # a loop's identity is a node that names itself first
+        branch.set_metadata("llvm.loop", loop)
+
+    def store(self, totals, c, gate, gated, lower, upper):
+        """Store the tile: gated, clamped, or as it is; the two that most tiles do without cost them a branch."""
+        builder = self.builder
+        with builder.if_else(gated) as (with_gate, without):
+            with with_gate:
+                zero = ir.Constant(self.vector, [0.0] * self.lanes)
+                openings = self.tile(*gate)
+                self._store(
+                    c,
+                    totals,
+                    lambda i, j: builder.select(builder.fcmp_ordered(">", openings[i][j], zero), totals[i][j], zero),
+                )
+            with without:
+                infinity = ir.Constant(self.vector.element, float("inf"))
+                bounded = builder.or_(
+                    builder.fcmp_unordered("!=", lower, builder.fneg(infinity)),
+                    builder.fcmp_unordered("!=", upper, infinity),
+                )
+                with builder.if_else(bounded) as (with_bounds, plain):
+                    with with_bounds:
+                        low, high = splat(builder, lower, self.vector), splat(builder, upper, self.vector)
+                        self._store(c, totals, lambda i, j: self._clamped(totals[i][j], low, high))
+                    with plain:
+                        self._store(c, totals, lambda i, j: totals[i][j])
+
+    def _clamped(self, total, low, high):
+        """Ordered comparisons leave a NaN as it is."""
+        total = self.builder.select(self.builder.fcmp_ordered("<", total, low), low, total)
+        return self.builder.select(self.builder.fcmp_ordered(">", total, high), high, total)
+
+    def _store(self, c, totals, value):
+        for i, row in enumerate(totals):
+            target = self.row(*c, i)
+            for j in range(len(row)):
+                self.builder.store(value(i, j), self.place(target, j), align=self.bytes_each)
+
+
 def _emit_tile(context, builder, signature, arguments, rows, vectors):
-    depth, a, b, init, c, gate, lower, upper = arguments
-    a_type, b_type, init_type, c_type, gate_type = signature.args[1:6]
-    element = context.get_value_type(c_type[0].dtype)
-    bytes_each = c_type[0].dtype.bitwidth // 8
-    lanes = VECTOR_BYTES // bytes_each
-    vector = ir.VectorType(element, lanes)
-    pointer = element.as_pointer()
-
-    a, (a_row, a_depth) = operand(context, builder, a_type, a)
-    b, (b_row,) = operand(context, builder, b_type, b)
-    init, (init_row,) = operand(context, builder, init_type, init)
-    c, (c_row,) = operand(context, builder, c_type, c)
-    gated = builder.icmp_signed(">=", builder.extract_value(gate, 1), ir.Constant(I64, 0))
-    gate, (gate_row,) = operand(context, builder, gate_type, gate)
-
-    def number(n):
-        return ir.Constant(I64, n)
-
-    def vector_at(base, j):
-        return builder.bitcast(builder.gep(base, [number(j * lanes)]), vector.as_pointer())
-
-    def row_of(base, stride, i):
-        return builder.gep(base, [builder.mul(stride, number(i))])
-
-    start = []
-    for i in range(rows):
-        row = row_of(init, init_row, i)
-        start.append([builder.load(vector_at(row, j), align=bytes_each) for j in range(vectors)])
-
-    # One pointer for four rows, with the strides' multiples in registers: a pointer a row would spill.
-    groups = [row_of(a, a_row, i) for i in range(0, rows, 4)]
-    multiples = [number(0), a_row, builder.mul(a_row, number(2)), builder.mul(a_row, number(3))]
-
-    entry = builder.block
-    loop, done = builder.append_basic_block("depth.loop"), builder.append_basic_block("depth.done")
-    builder.cbranch(builder.icmp_signed(">", depth, number(0)), loop, done)
-    builder.position_at_end(loop)
-    k = builder.phi(I64)
-    k.add_incoming(number(0), entry)
-    sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
-    a_now = [builder.phi(pointer) for _ in groups]
-    b_now = builder.phi(pointer)
-
-    b_vectors = [builder.load(vector_at(b_now, j), align=bytes_each) for j in range(vectors)]
-    added = []
-    for i in range(rows):
-        value = builder.load(builder.gep(a_now[i // 4], [multiples[i % 4]]), align=bytes_each)
-        broadcast = splat(builder, value, vector)
-        added.append([multiply_add(builder, broadcast, b_vectors[j], sums[i][j]) for j in range(vectors)])
-    k_next = builder.add(k, number(1))
-    k.add_incoming(k_next, loop)
-    for now, group in zip(a_now, groups, strict=True):
-        now.add_incoming(group, entry)
-        now.add_incoming(builder.gep(now, [a_depth]), loop)
-    b_now.add_incoming(b, entry)
-    b_now.add_incoming(builder.gep(b_now, [b_row]), loop)
-    for i in range(rows):
-        for j in range(vectors):
-            sums[i][j].add_incoming(start[i][j], entry)
-            sums[i][j].add_incoming(added[i][j], loop)
-    builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
-
-    builder.position_at_end(done)
-    totals = []
-    for i in range(rows):
-        totals.append([builder.phi(vector) for _ in range(vectors)])
-        for j in range(vectors):
-            totals[i][j].add_incoming(start[i][j], entry)
-            totals[i][j].add_incoming(added[i][j], loop)
-    zero = ir.Constant(vector, [0.0] * lanes)
-    low, high = splat(builder, lower, vector), splat(builder, upper, vector)
-    with builder.if_else(gated) as (with_gate, without):
-        for branch, shut in ((with_gate, True), (without, False)):
-            with branch:
-                for i in range(rows):
-                    row = row_of(c, c_row, i)
-                    for j in range(vectors):
-                        total = totals[i][j]
-                        if shut:
-                            opening = builder.load(vector_at(row_of(gate, gate_row, i), j), align=bytes_each)
-                            total = builder.select(builder.fcmp_ordered(">", opening, zero), total, zero)
-                        else:  # ordered comparisons leave a NaN as it is
-                            total = builder.select(builder.fcmp_ordered("<", total, low), low, total)
-                            total = builder.select(builder.fcmp_ordered(">", total, high), high, total)
-                        builder.store(total, vector_at(row, j), align=bytes_each)
+    depth, *operands, lower, upper = arguments
+    emitter = _Emitter(context, builder, signature.args[4], rows, vectors)
+    gated = builder.icmp_signed(">=", builder.extract_value(operands[-1], 1), _number(0))
+    placed = []
+    for operand_type, value in zip(signature.args[1:6], operands, strict=True):
+        pointer, strides = operand(context, builder, operand_type, value)
+        placed.append((pointer, *strides))
+    a, b, init, c, gate = placed
+    totals = emitter.loop(depth, a, b, emitter.tile(*init))
+    emitter.store(totals, c, gate, gated, lower, upper)
 
 
 # Every tile shape in use, by (rows, vectors). One row wants more columns: its additions wait for one another.
@@ -193,7 +225,7 @@ def _tiles_of(vectors, heights):
     """Compiled choice among the tiles of one width: ``run(rows, depth, a, b, init, c, gate, lower, upper)``."""
     arguments = "depth, a, b, init, c, gate, lower, upper"
     names = {rows: f"_tile_{rows}_{vectors}" for rows in heights}
-    return switch(f"run_{vectors}", names, arguments, f"{{f}}({arguments})", globals())
+    return switch(f"run_{vectors}", names, arguments, f"{{f}}({arguments})", globals(), inline=True)
 
 
 _run_1, _run_2 = _tiles_of(1, ROWS), _tiles_of(2, ROWS)

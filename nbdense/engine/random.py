@@ -16,7 +16,7 @@ from nbdense._jit import kernel
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
-_ROUNDS = 6
+_ROUNDS = 4  # from four on, a Feistel network of random functions is a random permutation (Luby and Rackoff 1988)
 
 
 @kernel
