@@ -17,15 +17,23 @@ import functools
 import hashlib
 import inspect
 import os
+import pickle
+import re
 import sys
-from collections.abc import Callable
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import numba
 import numpy as np
-from numba.core import caching, codegen, compiler, config, types
+from numba.core import caching, codegen, compiler, config, serialize, sigutils, types
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import overload as _numba_overload
 
@@ -86,8 +94,10 @@ class _EntryCompiler(compiler.Compiler):
         self.state.library.enable_object_caching()
         before = code._library_class
         code._library_class = _KernelLibrary  # under numba's compiler lock: no other thread compiles meanwhile
+        variant = "parallel" if self.state.flags.auto_parallel.enabled else "serial"
         try:
-            return super().compile_extra(function)
+            with _timed(function.__name__.lstrip("_"), variant):
+                return super().compile_extra(function)
         finally:
             code._library_class = before
 
@@ -126,10 +136,7 @@ def _entry(function: Callable[..., Any], parallel: bool) -> Any:
         "no_cfunc_wrapper": True,
     }
     dispatcher = numba.njit(**options, **_FLAGS)(function)
-    try:
-        dispatcher._cache = _Cache(function, "parallel" if parallel else "serial")
-    except (OSError, RuntimeError):
-        pass  # no folder can be written: everything works, compiled anew in each process
+    dispatcher._cache = _Cache(function, "parallel" if parallel else "serial")
     return dispatcher
 
 
@@ -201,26 +208,102 @@ def switch(
 
 
 # ---------------------------------------------------------------------------------------------------------------
+# What was compiled, and the line that says so
+
+ANNOUNCE_SECONDS = 1.0  # of compiling, all in all, before the line is printed
+_announced = False
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """An entry that this process compiled: its name, "serial" or "parallel", and the seconds that it took."""
+
+    entry: str
+    variant: str
+    seconds: float
+
+
+compilations: list[Compilation] = []
+
+
+@contextmanager
+def _timed(name: str, variant: str) -> Iterator[None]:
+    """Record a compilation; say that it goes on once this process has compiled for ANNOUNCE_SECONDS.
+
+    A clock says it, because no estimate of a compile's time holds for all machines.
+    """
+    left = ANNOUNCE_SECONDS - sum(done.seconds for done in compilations)
+    timer = threading.Timer(max(0.0, left), _announce)
+    timer.daemon = True
+    if not _announced:
+        try:
+            timer.start()
+        except RuntimeError:  # no thread can be had
+            _announce()
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    compilations.append(Compilation(name, variant, time.perf_counter() - started))
+
+
+def _announce() -> None:
+    global _announced
+    if _announced:
+        return
+    _announced = True
+    folder = cache_folder()
+    if folder is not None and writable(folder):
+        text = "once: later processes load them (`nbdense warmup` compiles ahead of time)"
+    else:
+        text = "and again in every process: set NBDENSE_CACHE_DIR to a folder that can be written"
+    if sys.stderr is not None:  # as under pythonw
+        print(f"nbdense: compiling kernels for this CPU, {text}", file=sys.stderr)
+
+
+def announce_nothing() -> None:
+    """Leave the line out: what this process does is known to compile."""
+    global _announced
+    _announced = True
+
+
+# ---------------------------------------------------------------------------------------------------------------
 # The cache folder
+
+FOLDERS_KEPT = 8  # of other versions, when a new version makes its own; a folder takes a few megabytes
+_SUFFIX, _UNFINISHED = ".nbk", ".tmp"
+save_error: OSError | None = None  # why the last kernel that could not be kept was not
 
 
 @functools.cache
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: the user's cache folder (or NBDENSE_CACHE_DIR), one subfolder a version.
+def cache_root() -> Path | None:
+    """The user's cache folder for nbdense, or NBDENSE_CACHE_DIR; None where there is no home folder."""
+    chosen = os.environ.get("NBDENSE_CACHE_DIR")
+    try:
+        if chosen:
+            return Path(chosen).expanduser().absolute()
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "nbdense" / "cache"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "nbdense"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nbdense"
+    except RuntimeError:
+        return None
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept: a subfolder of `cache_root` for each version.
 
     The subfolder's name hashes the package's sources and the versions of numba and llvmlite: numba itself
     does not notice a change in an imported function, and users would run stale kernels after an upgrade.
     """
-    base = os.environ.get("NBDENSE_CACHE_DIR")
-    if base:
-        root = Path(base)
-    elif sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "nbdense" / "cache"
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches" / "nbdense"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nbdense"
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {config.BOUNDSCHECK}".encode())
+    root = cache_root()
+    if root is None:
+        return None
+    settings = (config.BOUNDSCHECK, config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE)
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {settings}".encode())
     for source in compiled_sources():
         digest.update(source.read_bytes())
     return root / digest.hexdigest()[:16]
@@ -239,61 +322,126 @@ def compiled_sources() -> list[Path]:
     return sorted(file for file in files if file.exists())
 
 
-class _Locator(caching._CacheLocator):
-    """Puts every entry's files into `cache_folder`, whatever folder its source is in."""
-
-    def get_cache_path(self) -> str:
-        return str(cache_folder())
-
-    def get_source_stamp(self) -> str:
-        return "in the folder's name"
-
-    def get_disambiguator(self) -> str:
-        return ""
-
-    @classmethod
-    def from_function(cls, py_func: Any, py_file: str) -> _Locator:
-        locator = cls()
-        locator.ensure_cache_path()
-        return locator
+def writable(folder: Path) -> bool:
+    """Whether files can be made in the folder, or the folder itself, if it is not there. Leaves nothing behind."""
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
 
 
-class _Cache(caching.FunctionCache):
-    """Numba's function cache in our folder, in which a broken file counts as a missing one."""
+def kernel_files(folder: Path) -> list[Path]:
+    """The files of compiled kernels in a cache folder, those included whose writing was cut short."""
+    try:
+        return sorted(file for file in folder.iterdir() if file.suffix in (_SUFFIX, _UNFINISHED))
+    except OSError:
+        return []
 
-    def __init__(self, function: Any, variant: str) -> None:
-        class Implementation(caching.CompileResultCacheImpl):
-            _locator_classes = [_Locator]
 
-            def get_filename_base(self, fullname: str, abiflags: str) -> str:
-                # Serial and parallel share a source line, and numba's key does not tell them apart.
-                return f"{super().get_filename_base(fullname, abiflags)}-{variant}"
+def other_folders() -> list[Path]:
+    """Other versions' cache folders, the one used last first; nothing that may be anyone else's is among them."""
+    folder = cache_folder()
+    if folder is None:
+        return []
+    found = []
+    try:
+        for other in folder.parent.iterdir():
+            ours = re.fullmatch("[0-9a-f]{16}", other.name) and other.is_dir() and not other.is_symlink()
+            if ours and other != folder and len(kernel_files(other)) == len(list(other.iterdir())):
+                found.append((other.stat().st_mtime, other))
+    except OSError:
+        pass  # not there, or another process is clearing up too
+    return [other for _, other in sorted(found, reverse=True)]
 
-        self._impl_class = Implementation
-        super().__init__(function)
+
+def remove_folder(folder: Path) -> None:
+    """Remove a cache folder. A process that uses it goes on, and compiles again when it is next started."""
+    try:
+        for file in kernel_files(folder):
+            file.unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError:
+        pass  # in use (Windows), or no longer there
+
+
+class _Cache(caching._Cache):
+    """Keeps an entry's machine code in `cache_folder`: a file for each signature and CPU.
+
+    Numba's own cache has an index beside its files, which two processes that compile at once can leave pointing at
+    each other's code, and it trusts what it reads. Here a file is named after all that it depends on, appears whole
+    or not at all, and begins with a digest: one that is damaged counts as missing, and is replaced. Nothing that
+    goes wrong here is an error; it costs a compilation. A folder that can only be read is read.
+    """
+
+    def __init__(self, function: Callable[..., Any], variant: str) -> None:
+        self._function, self._variant = function, variant
+        # Now, and not when it is first needed: sources that are edited meanwhile are not what was imported.
+        self._folder = cache_folder()
+
+    @property
+    def cache_path(self) -> str | None:
+        return None if self._folder is None else str(self._folder)
+
+    def _file(self, folder: Path, signature: Any, code: Any) -> Path:
+        function = self._function
+        arguments, _ = sigutils.normalize_signature(signature)
+        key = (
+            [str(argument) for argument in arguments],
+            code.magic_tuple(),  # the CPU and its features
+            sys.implementation.cache_tag,
+            function.__module__,
+            function.__qualname__,
+            function.__code__.co_code,
+            self._variant,
+        )
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()
+        return folder / f"{function.__name__.lstrip('_')}-{self._variant}-{digest[:24]}{_SUFFIX}"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        if self._folder is None:
+            return None
+        target_context.refresh()
         try:
-            found = super().load_overload(sig, target_context)
-        except Exception:  # truncated or garbled: unpickling may raise anything
-            found = None
-            try:
-                self.flush()
-            except OSError:
-                pass
-        if found is None:
-            _announce_compilation()
-        return found
+            content = self._file(self._folder, sig, target_context.codegen()).read_bytes()
+        except OSError:
+            return None
+        digest, data = content[:32], content[32:]
+        if hashlib.sha256(data).digest() != digest:
+            return None
+        try:
+            return compiler.CompileResult._rebuild(target_context, *pickle.loads(data))
+        except Exception:  # whatever it is that this numba does not take: compiling helps
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        global save_error
+        if self._folder is None or data.library.has_dynamic_globals:
+            return
+        content = serialize.dumps(data._reduce())
+        content = hashlib.sha256(content).digest() + content
+        file = self._file(self._folder, sig, data.codegen)
+        unfinished = file.with_name(f"{uuid.uuid4().hex}{_UNFINISHED}")
         try:
-            super().save_overload(sig, data)
-        except OSError:
-            pass  # disk full or made read-only meanwhile: the next process compiles again
-        except Exception:
-            self.flush()
+            if not self._folder.exists():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                for other in other_folders()[FOLDERS_KEPT:]:
+                    remove_folder(other)
+            try:
+                unfinished.write_bytes(content)
+                unfinished.replace(file)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        except OSError as error:  # disk full, not writable, or (Windows) another process reads the file that is there
+            save_error = error
 
+    def enable(self) -> None:
+        """Nothing: it always is."""
 
-@functools.cache
-def _announce_compilation() -> None:
-    print("nbdense: compiling kernels for this CPU (once; later processes load them from the cache)", file=sys.stderr)
+    def disable(self) -> None:
+        """Nothing, as above."""
+
+    def flush(self) -> None:
+        """Nothing: files whose names no longer fit are never read."""
