@@ -14,7 +14,7 @@ FUNCTIONS = {
     "tanh": np.tanh,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
 }
-ULPS = 4
+ULPS = 3
 globals().update({name: getattr(elementary, name) for name in FUNCTIONS})
 _call = switch("_call", dict(enumerate(FUNCTIONS)), "x, out, i", "out[i] = {f}(x[i])", globals())
 

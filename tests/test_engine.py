@@ -22,6 +22,7 @@ from nbdense._jit import JIT
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine import program
 from nbdense.losses import FORMS, LOSSES
+from nbdense.network import NetworkBuilder
 from nbdense.optimizers import OPTIMIZERS
 
 
@@ -173,6 +174,33 @@ def test_padding_of_outputs_and_deltas_is_zero(objective, dtype):
             block = workspace._work[start : start + rows * int(layer["ld_out"])].reshape(rows, -1)
             assert block[:, : layer["n_out"]].any()
             assert not block[:, layer["n_out"] :].any(), f"{'deltas' if base else 'outputs'} of row {layer}"
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_buffer_with_two_readers_gets_both_deltas(activation):
+    """Rows name their buffers: here the first layer's output is read by a second row that nobody reads, then again."""
+    rng = np.random.default_rng(13)
+    model = make_model([3, 4, 2], [activation, "linear"])
+    builder, outputs = NetworkBuilder(3, np.float64), {}
+    for name, n_in, n_out, kind in (("a", 3, 4, activation), ("dead", 4, 5, "tanh"), ("b", 4, 2, "linear")):
+        if name == "b":
+            builder.output = outputs["a"]
+        kernel = builder.parameter(f"{name}/kernel", rng.normal(size=(n_in, n_out)))
+        bias = builder.parameter(f"{name}/bias", rng.normal(size=n_out))
+        outputs[name] = builder.dense(name, n_out, ACTIVATIONS[kind], 0.0, kernel, bias)
+    model._network = builder.finish()
+    x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))
+    _, gradients = loss_and_gradients(model, x, y)
+    tensors = model.network.tensors()
+    layers = [
+        (tensors[f"{name}/kernel"], tensors[f"{name}/bias"], kind)
+        for name, kind in (("a", activation), ("b", "linear"))
+    ]
+    _, expected, _ = naive.mlp_loss_and_gradients(x, y, layers, "mean_squared_error")
+    for name, pair in zip("ab", expected, strict=True):
+        np.testing.assert_allclose(gradients[f"{name}/kernel"], pair[0], atol=1e-12)
+        np.testing.assert_allclose(gradients[f"{name}/bias"], pair[1], atol=1e-12)
+    assert not gradients["dead/kernel"].any()
 
 
 def test_frozen_and_masked_parameters_stay():
