@@ -1,18 +1,46 @@
-"""How many threads a piece of work gets. Threads are borrowed: the caller's setting is put back after each call."""
+"""How many threads a piece of work gets. Threads are borrowed: the caller's setting is put back after each call.
+
+Nothing here starts a thread before a piece of work is large enough for two: numba starts all of its own at the
+first question after them.
+
+What is guarded: parallel entries of this library never run at the same time (the second runs serial), and
+never in a forked child. What is not: code of the user's own, compiled by numba with ``parallel=True``, that runs in
+another Python thread meanwhile. On the omp and tbb layers it may; workqueue ends the process. There, either leave
+such code to one thread, or call ``set_num_threads(1)``.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numba
+from numba.np.ufunc import parallel as numba_parallel
+
+# Below this many floating-point operations a call does not gain by its one or two parallel regions, which cost about
+# 2 microseconds each on the omp and tbb layers, and about 120 on workqueue (`nbdense doctor` measures it).
+PARALLEL_FLOPS = {"omp": 4e6, "tbb": 4e6, "workqueue": 1e8}
+LEAST_PARALLEL_FLOPS = min(PARALLEL_FLOPS.values())
 
 _chosen: int | None = None
-_home_pid = os.getpid()
 # The workqueue layer ends the process when two Python threads enter parallel regions at once.
 _region = threading.Lock()
+
+
+def _pool_was_lost() -> bool:
+    """Whether numba's threads were started before this module was imported, by a process that then forked this one."""
+    if not numba_parallel._is_initialized:
+        return False
+    try:
+        return len(os.listdir("/proc/self/task")) < numba.config.NUMBA_NUM_THREADS
+    except OSError:  # not Linux: GNU's OpenMP, the layer that does not survive a fork, is Linux's
+        return False
+
+
+_home_pid = -1 if _pool_was_lost() else os.getpid()
 
 
 def set_num_threads(n: int) -> None:
@@ -21,7 +49,8 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1. More than numba started with (``NUMBA_NUM_THREADS``, or the CPU count) is clamped to that.
+        At least 1. More than numba started with (``NUMBA_NUM_THREADS``, or the CPU count) or than OMP_NUM_THREADS
+        is clamped to that.
 
     Raises
     ------
@@ -34,15 +63,48 @@ def set_num_threads(n: int) -> None:
     _chosen = int(n)
 
 
+def forked() -> bool:
+    """Whether this process was forked from one that had imported this module: numba's threads stayed behind."""
+    return os.getpid() != _home_pid
+
+
+@functools.cache
+def layer() -> str | None:
+    """Numba's threading layer, "omp", "tbb" or "workqueue"; None where none can be loaded. Starts its threads.
+
+    Which one it is depends on NUMBA_THREADING_LAYER and on the libraries that are found, and numba says it only
+    after its threads have been started.
+    """
+    try:
+        numba.get_num_threads()
+        return str(numba.threading_layer())
+    except ValueError:  # NUMBA_THREADING_LAYER asks for one that is not there
+        return None
+
+
+def limit() -> int:
+    """The most threads that settings allow: NUMBA_NUM_THREADS or the CPUs, OMP_NUM_THREADS, `set_num_threads`."""
+    most = int(numba.config.NUMBA_NUM_THREADS)
+    omp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if omp.isdecimal() and int(omp) > 0:
+        most = min(most, int(omp))
+    return most if _chosen is None else min(most, _chosen)
+
+
 def available() -> int:
     """Threads that work may be split over now: 1 in a forked child, where numba's pool did not survive the fork."""
-    if os.getpid() != _home_pid:
+    most = limit()
+    if most < 2 or forked() or layer() is None:
         return 1
-    limit = numba.config.NUMBA_NUM_THREADS
-    omp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if omp.isdigit() and int(omp) > 0:
-        limit = min(limit, int(omp))
-    return min(limit, numba.get_num_threads() if _chosen is None else _chosen)
+    return most if _chosen is not None else min(most, numba.get_num_threads())
+
+
+def worthwhile(flops: float) -> int:
+    """Threads for a piece of work: 1 where parallel regions would cost more than they save."""
+    if flops < LEAST_PARALLEL_FLOPS:
+        return 1
+    threads = available()
+    return threads if threads > 1 and flops >= PARALLEL_FLOPS[layer() or "workqueue"] else 1
 
 
 @contextmanager
@@ -54,10 +116,12 @@ def region(threads: int) -> Iterator[int]:
     if threads < 2 or not _region.acquire(blocking=False):
         yield 1
         return
-    before = numba.get_num_threads()
-    numba.set_num_threads(threads)
     try:
-        yield threads
+        before = numba.get_num_threads()
+        try:
+            numba.set_num_threads(threads)
+            yield threads
+        finally:
+            numba.set_num_threads(before)
     finally:
-        numba.set_num_threads(before)
         _region.release()

@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 
 Source = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 
-# Below this many floating-point operations a call is not worth a parallel region (2 microseconds on the omp layer).
-PARALLEL_FLOPS = 4_000_000
-
-
-def worthwhile_threads(flops: float) -> int:
-    """Threads for a piece of work: 1 where a parallel region would cost more than it saves."""
-    return _threads.available() if flops >= PARALLEL_FLOPS else 1
-
-
 @dataclass(frozen=True)
 class Objective:
     """What a run computes from outputs and targets: a compiled loss and metrics."""
@@ -142,7 +133,7 @@ class Workspace:
             Sums of loss and metrics over each batch's rows.
         """
         run = self._run
-        threads = worthwhile_threads(self._flops * (1 if mode == program.EVALUATE else 3))
+        threads = _threads.worthwhile(self._flops * (1 if mode == program.EVALUATE else 3))
         totals = np.zeros((count, 1 + len(self._metrics)))
         for name, value in {
             "mode": mode,
@@ -176,10 +167,11 @@ class Workspace:
 def predict(network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Outputs of the rows of ``x``, a C-ordered, writable matrix in the network's dtype."""
     out = np.empty((x.shape[0], network.n_out), network.dtype)
-    if 2 * x.shape[0] * network.multiply_adds < PARALLEL_FLOPS:  # a few microseconds: no time for more questions
+    flops = 2.0 * x.shape[0] * network.multiply_adds
+    if flops < _threads.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
         program.predict[0](network.layers, network.params, x, out, network.width, 1)
         return out
-    with _threads.region(_threads.available()) as granted:
+    with _threads.region(_threads.worthwhile(flops)) as granted:
         program.predict[granted > 1](network.layers, network.params, x, out, network.width, granted)
     return out
 
