@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Source = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 
+
 @dataclass(frozen=True)
 class Objective:
     """What a run computes from outputs and targets: a compiled loss and metrics."""
