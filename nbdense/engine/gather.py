@@ -99,10 +99,49 @@ def _emit_half(builder, bits):
     return builder.bitcast(builder.or_(size, sign), f32)
 
 
+def _prefetch_plain(data, start, size):
+    pass
+
+
+@intrinsic(_prefetch_plain)
+def prefetch(typing_context, data, start, size):
+    """Ask for ``size`` bytes from ``start`` to be brought into the cache; any address will do."""
+    signature = types.void(data, types.int64, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        data, start, size = arguments
+        base = builder.gep(context.make_array(signature.args[0])(context, builder, data).data, [start])
+        lines = builder.sdiv(builder.add(size, ir.Constant(size.type, 63)), ir.Constant(size.type, 64))
+        with cgutils.for_range(builder, lines) as loop:
+            emit_prefetch(builder, builder.gep(base, [builder.mul(loop.index, ir.Constant(size.type, 64))]))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def emit_prefetch(builder, pointer):
+    """llvm.prefetch of the cache line at a pointer, to be read and kept close."""
+    i8, i32 = ir.IntType(8), ir.IntType(32)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [i8.as_pointer(), i32, i32, i32]), "llvm.prefetch.p0"
+    )
+    to_read, close, data = (ir.Constant(i32, n) for n in (0, 3, 1))
+    builder.call(function, [builder.bitcast(pointer, i8.as_pointer()), to_read, close, data])
+
+
+_AHEAD = 4096  # bytes: shuffled rows are where no prefetcher of the CPU looks for them
+
+
 @kernel
 def gather(data, form, rows, count, out, offset, ld):
     """Rows ``rows[:count]`` of a source into the matrix at out[offset], ``ld`` apart."""
+    size = form["columns"] * abs(form["column_stride"])  # an upper bound of no harm where columns run backwards
+    ahead = max(1, _AHEAD // max(1, size))
+    for i in range(min(ahead, count)):
+        prefetch(data, form["offset"] + rows[i] * form["row_stride"], min(size, _AHEAD))
     for i in range(count):
+        if i + ahead < count:
+            prefetch(data, form["offset"] + rows[i + ahead] * form["row_stride"], min(size, _AHEAD))
         start = form["offset"] + rows[i] * form["row_stride"]
         convert(form["code"], data, start, form["column_stride"], form["columns"], out, offset + i * ld)
 
