@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nbdense", description="Train small neural networks on a CPU, shrink them, ship them as ONNX."
     )
     parser.add_argument("--version", action="version", version=f"nbdense {__version__}")
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="{demo}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="{demo,doctor,warmup}")
     demo = commands.add_parser(
         "demo",
         help="the whole product on scikit-learn's digits: train, quantize, prune, export, verify",
@@ -62,6 +62,23 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs", type=_whole(1), default=60, metavar="N", help="epochs of training, and of fine-tuning"
     )
     demo.set_defaults(run=_demo)
+    doctor = commands.add_parser(
+        "doctor",
+        help="what nbdense finds on this machine, and what would be better",
+        description="Report versions, CPU, threads and the cache of compiled kernels, with advice.",
+    )
+    doctor.add_argument("--clean", action="store_true", help="remove other versions' compiled kernels first")
+    doctor.set_defaults(run=_doctor)
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile everything ahead of time",
+        description="Compile into the cache whatever is not there yet, so that no later process has to.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    dtypes = ("float32", "float64")
+    warmup.add_argument("--dtype", nargs="+", choices=dtypes, default=dtypes[:1], help="of the models to come")
+    warmup.add_argument("--quant", action="store_true", help="nbdense.quant's entries too")
+    warmup.set_defaults(run=_warmup)
     return parser
 
 
@@ -87,4 +104,27 @@ def _demo(arguments: argparse.Namespace) -> int:
         print(f"nbdense demo: {error}", file=sys.stderr)
         return 1
     print(demo.report(results))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from nbdense import doctor
+
+    if arguments.clean:
+        folders, size = doctor.clean()
+        print(f"removed {folders} folders of other versions, {size / 1e6:.1f} MB")
+    print(doctor.examine())
+    return 0
+
+
+def _warmup(arguments: argparse.Namespace) -> int:
+    from nbdense import _jit, warmup
+
+    try:
+        done = warmup.warm_up(arguments.dtype, arguments.quant, tell=lambda line: print(line, flush=True))
+    except warmup.WarmupError as error:
+        print(f"nbdense warmup: {error}", file=sys.stderr)
+        return 1
+    folder = _jit.cache_folder()
+    print(f"{len(done)} compiled, in {folder}" if done else f"all was compiled already, in {folder}")
     return 0

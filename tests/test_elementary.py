@@ -78,6 +78,7 @@ def test_ends_are_exact(dtype):
         "log": {1.0: 0.0, 0.0: -np.inf, np.inf: np.inf, -1.0: np.nan, -np.inf: np.nan},
         "tanh": {0.0: 0.0, -np.inf: -1.0, np.inf: 1.0, 50.0: 1.0, -50.0: -1.0},
         "sigmoid": {0.0: 0.5, -np.inf: 0.0, np.inf: 1.0},
+        "erf": {0.0: 0.0, -np.inf: -1.0, np.inf: 1.0, 50.0: 1.0, -50.0: -1.0},
     }
     for code, name in enumerate(FUNCTIONS):
         x = np.array(list(expected[name]), dtype)
