@@ -233,9 +233,11 @@ def _timed(name: str, variant: str) -> Iterator[None]:
     A clock says it, because no estimate of a compile's time holds for all machines.
     """
     left = ANNOUNCE_SECONDS - sum(done.seconds for done in compilations)
-    timer = threading.Timer(max(0.0, left), _announce)
+    timer = threading.Timer(left, _announce)
     timer.daemon = True
-    if not _announced:
+    if left <= 0:
+        _announce()
+    elif not _announced:
         try:
             timer.start()
         except RuntimeError:  # no thread can be had
