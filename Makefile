@@ -2,17 +2,20 @@
 #   make demo            the whole product on real data, in a minute
 #   make test            ruff, mypy and pytest;  make test ARGS="-k wheel -x"  passes options on to pytest
 #   make lint types      the quick halves of it
+#   make bench           beside its peers, in an environment of its own; writes the README's tables. DATA=folder of MNIST
 #   make clean           what builds and tests leave behind;  make distclean  .venv too
 
 PYTHON ?= python3
 VENV ?= .venv
+BENCH_VENV ?= .venv-bench
 BIN := $(VENV)/bin
 ARGS ?=
 
 INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
+INSTALLED_BENCH := $(BENCH_VENV)/.installed
 
-.PHONY: demo test lint types clean distclean
+.PHONY: bench demo test lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -28,9 +31,14 @@ lint: $(INSTALLED_TEST)
 types: $(INSTALLED_TEST)
 	$(BIN)/pytest -q tests/test_wheel.py -k types
 
-$(VENV)/pyvenv.cfg:
+# A quarter of an hour on a quiet machine; `make bench ARGS=--help` says what can be chosen.
+bench: $(INSTALLED_BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") \
+		$(if $(ARGS),$(ARGS),--json benchmarks/results/published.json --readme)
+
+$(VENV)/pyvenv.cfg $(BENCH_VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nbdense needs Python 3.11 or later; $(PYTHON) is " + sys.version.split()[0] + ". Say: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)
 
 $(INSTALLED_DEMO): pyproject.toml | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[sklearn,onnxruntime]'
@@ -41,9 +49,15 @@ $(INSTALLED_TEST): pyproject.toml | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ $(INSTALLED_DEMO)
 
+# torch first and by itself, so that its CPU build is found as the machine's pip is set up to find it.
+$(INSTALLED_BENCH): pyproject.toml | $(BENCH_VENV)/pyvenv.cfg
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
 clean:
 	rm -rf build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache nbdense-demo
 	find nbdense quant export tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BENCH_VENV)

@@ -1,0 +1,1 @@
+"""Benchmarks of nbdense beside its peers: ``python -m benchmarks``, or ``make bench`` from nothing."""

@@ -1,0 +1,84 @@
+"""The command line: ``python -m benchmarks --help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.cases import CASES, SMALLEST
+from benchmarks.measure import Settings, run
+from benchmarks.peers import PEERS
+
+README = Path(__file__).parents[1] / "README.md"
+PUBLISHED = Path(__file__).parent / "results" / "published.json"  # what the README's tables are made from
+
+
+def _names(known: dict[str, Any]) -> Any:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are: {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks", description="nbdense beside its peers, checked and timed.")
+    parser.add_argument("--cases", type=_names(CASES), help=f"of {','.join(CASES)}; default: all")
+    parser.add_argument("--libraries", type=_names(PEERS), help=f"of {','.join(PEERS)}; default: all installed")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="default: 2 1")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each library a case; default: 7")
+    parser.add_argument("--quick", action="store_true", help="the smallest case, two short rounds: does it work?")
+    parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files; adds time to accuracy")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
+    parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
+    parser.add_argument("--readme", action="store_true", help="write the tables into README.md")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    libraries = tuple(name for name in options.libraries or PEERS if PEERS[name].installed)
+    if left_out := [name for name in options.libraries or PEERS if name not in libraries]:
+        print(f"not installed, left out: {', '.join(left_out)}", file=sys.stderr)
+    if options.quick:
+        names = tuple(options.cases or [SMALLEST])
+        return Settings(names, libraries, (max(options.threads),), 2, 0.02, 0.02, start=False, data=options.data)
+    names = tuple(options.cases or CASES)
+    return Settings(names, libraries, tuple(options.threads), options.rounds, data=options.data)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; returns 1 if a library failed its check, and could not be timed."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.quick and options.readme:
+        parser.error("--quick is too noisy for the README")
+    if options.source:
+        results = json.loads(options.source.read_text(encoding="utf-8"))
+    else:
+        # An empty cache: what nbdense compiles is measured, as the others' compilation is.
+        with tempfile.TemporaryDirectory(prefix="nbdense-bench-") as cache:
+            if not options.quick:
+                os.environ["NBDENSE_CACHE_DIR"] = cache
+            results = run(_settings(options))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.readme:
+        text = report.readme_with(README.read_text(encoding="utf-8"), results)
+        README.write_text(text, encoding="utf-8")
+    for name in report.BLOCKS:
+        print(report.BLOCKS[name](results), end="\n\n")
+    print(report.verdicts(results))
+    return 1 if results["failures"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

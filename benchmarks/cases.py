@@ -1,0 +1,126 @@
+"""The one table of cases: what is checked, and then timed; and the targets that the figures are held against.
+
+Everything here is data, drawn from fixed seeds: each worker process makes the same arrays for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Weights = list[tuple[Floats, Floats]]  # kernel (n_in, n_out) and bias (n_out,) of each layer
+
+LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
+TOLERANCE = 1e-4  # between a library's losses and predictions and the reference's
+
+
+@dataclass(frozen=True)
+class Case:
+    """A relu network with a softmax, trained with Adam on batches of shuffled rows.
+
+    ``steps`` is the length of an epoch; ``predict`` the batch sizes at which inference is timed too.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    batch: int
+    steps: int
+    predict: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return self.batch * self.steps
+
+    @property
+    def shape(self) -> str:
+        return "-".join(map(str, self.widths))
+
+    @property
+    def step_operations(self) -> int:
+        """Floating-point operations of a step's products: the first layer's input needs no gradient."""
+        first, *others = (n_in * n_out for n_in, n_out in zip(self.widths, self.widths[1:], strict=False))
+        return 2 * self.batch * (2 * first + 3 * sum(others))
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("tab_s", (20, 64, 64, 2), 32, 400, (1, 32, 1024)),
+        Case("tab_m", (54, 256, 128, 7), 256, 80),
+        Case("mnist", (784, 128, 64, 10), 128, 100, (1, 32, 1024)),
+        Case("wide", (784, 512, 512, 10), 256, 40, (1, 32, 1024)),
+    )
+}
+SMALLEST = "tab_s"
+
+# Time to accuracy: this case's shape, batch and optimizer, on the real data set.
+ACCURACY_CASE, ACCURACY, ACCURACY_EPOCHS = "mnist", 0.975, 30
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a figure of `benchmarks.report.figures` has to be: at least ``bound``, or at most."""
+
+    figure: str
+    bound: float
+    at_most: bool = False
+
+    def met(self, value: float) -> bool:
+        return value <= self.bound if self.at_most else value >= self.bound
+
+    def __str__(self) -> str:
+        return f"{'<=' if self.at_most else '>='} {self.bound:g}"
+
+
+# Times faster than each library, at 2 threads.
+_TRAINING: dict[str, dict[str, float]] = {
+    "tab_s": {"torch": 35, "jax": 3.5, "sklearn": 18},
+    "tab_m": {"torch": 4, "jax": 3, "sklearn": 6},
+    "mnist": {"torch": 4, "jax": 2.3, "sklearn": 6},
+    "wide": {"torch": 1.5, "jax": 1.35, "sklearn": 3.5},
+}
+_INFERENCE: dict[int, dict[str, float]] = {
+    1: {"tab_s": 3, "mnist": 1.5, "wide": 1},
+    32: {"tab_s": 3, "mnist": 1.1, "wide": 1.1},
+    1024: {"tab_s": 2, "mnist": 1.1, "wide": 1.02},
+}
+TARGETS = (
+    *(
+        Target(f"training/{case}/2 threads/times faster than {library}", bound)
+        for case, bounds in _TRAINING.items()
+        for library, bound in bounds.items()
+    ),
+    Target("training/wide/2 threads/share of the FMA limit", 0.75),
+    *(
+        Target(f"inference/{case}, batch {batch}/2 threads/times faster than onnxruntime", bound)
+        for batch, bounds in _INFERENCE.items()
+        for case, bound in bounds.items()
+    ),
+    Target("accuracy/nbdense", ACCURACY),
+    Target("start/import nbdense, times import numba", 1.3, at_most=True),
+    Target("start/import, fit and predict with a warm cache, s", 1.5, at_most=True),
+    Target("start/compile with a cold cache, s", 20, at_most=True),
+)
+
+
+def make_rows(widths: tuple[int, ...], rows: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Inputs (rows, n_in) and classes (rows,) that can be learned, though not perfectly."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, widths[0]), np.float32)
+    scores = x @ rng.standard_normal((widths[0], widths[-1]), np.float32)
+    noise = rng.standard_normal(scores.shape, np.float32) * np.float32(np.sqrt(widths[0]) / 2)
+    return x, (scores + noise).argmax(axis=1)
+
+
+def make_weights(widths: tuple[int, ...], seed: int = 0) -> Weights:
+    """Glorot-uniform kernels, and biases that are not zero, so that the checks see them."""
+    rng = np.random.default_rng(seed + 1)
+    weights = []
+    for n_in, n_out in zip(widths, widths[1:], strict=False):
+        limit = np.sqrt(6.0 / (n_in + n_out))
+        kernel = rng.uniform(-limit, limit, (n_in, n_out)).astype(np.float32)
+        weights.append((kernel, rng.uniform(-0.05, 0.05, n_out).astype(np.float32)))
+    return weights

@@ -1,0 +1,45 @@
+"""What the figures were taken on, and with."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("nbdense", "numba", "llvmlite", "numpy", "scipy", "torch", "jax", "keras", "scikit-learn", "onnxruntime")
+
+
+def cpu_model() -> str:
+    """The CPU's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith(("model name", "Model name")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, Any]:
+    """CPU, cores, system, versions and date."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    from nbdense import _cpu
+
+    target = _cpu.target()
+    return {
+        "cpu": cpu_model(),
+        "llvm_cpu": target.name,
+        "vector_bytes": target.vector_bytes,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+    }

@@ -1,0 +1,76 @@
+"""The libraries that are timed, one row each. To add a peer is to write its class and add its row.
+
+A class is imported in its own worker process only, so that no library is loaded beside another.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.cases import Weights
+
+Array = npt.NDArray[Any]
+
+
+class Peer(Protocol):
+    """What a worker asks of a library. ``epochs`` and ``predict`` are timed; they return when the work is done."""
+
+    def __init__(self, threads: int) -> None: ...
+
+    def build(self, x: Array, y: Array, batch: int, weights: Weights) -> None:
+        """Make the model, and put the data where the library wants it: that is not timed."""
+
+    def reset(self, weights: Weights) -> None:
+        """Go back to these weights, so that every turn times the same steps, and build nothing anew."""
+
+    def step(self) -> float:
+        """One step of training on the first batch in its order; returns its loss before the step."""
+
+    def epochs(self, count: int) -> None:
+        """Train ``count`` epochs, each in a new order."""
+
+    def predict(self, x: npt.NDArray[np.float32]) -> Array:
+        """Probabilities (rows, classes), a NumPy array."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A library: what it is called in tables, its class, what it needs installed, and what it is timed at.
+
+    ``same_steps`` is False where a model of two classes has other parameters than two outputs'.
+    """
+
+    title: str
+    where: str
+    package: str
+    training: bool = True
+    inference: bool = True
+    same_steps: bool = True
+
+    @property
+    def installed(self) -> bool:
+        return importlib.util.find_spec(self.package) is not None
+
+    def load(self, threads: int) -> Peer:
+        """The peer; only in its own worker."""
+        module, _, name = self.where.partition(":")
+        peer: Peer = getattr(importlib.import_module(f"benchmarks.peers.{module}"), name)(threads)
+        return peer
+
+
+PEERS = {
+    "nbdense": Row("nbdense", "ours:Nbdense", "nbdense"),
+    "torch": Row("torch eager", "pytorch:Torch", "torch"),
+    "torch_fused": Row("torch, fused Adam", "pytorch:TorchFused", "torch", inference=False),
+    "jax": Row("JAX, jitted epoch", "jax_scan:Jax", "jax"),
+    "keras": Row("Keras on JAX", "keras_fit:Keras", "keras", inference=False),
+    "sklearn": Row("scikit-learn", "scikit_learn:Sklearn", "sklearn", same_steps=False),
+    "onnxruntime": Row("onnxruntime", "onnx_runtime:OnnxRuntime", "onnxruntime", training=False),
+    "numpy": Row("NumPy", "plain_numpy:PlainNumpy", "numpy", training=False),
+}

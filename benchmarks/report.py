@@ -1,0 +1,209 @@
+"""Results as text: the figures that targets are about, the verdicts, and the README's tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.cases import ACCURACY, ACCURACY_CASE, CASES, TARGETS
+from benchmarks.peers import PEERS
+
+OURS = "nbdense"
+HEADING = "## Speed"
+# Where a README without our blocks gets them.
+BEFORE = "## Installing"
+
+Results = dict[str, Any]
+Row = dict[str, Any]
+
+
+def _groups(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
+    """Rows by (case, batch, threads), then by library; in the order in which they were measured."""
+    groups: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault((row["case"], row.get("batch"), row["threads"]), {})[row["library"]] = row
+    return groups
+
+
+def _label(kind: str, case: str, batch: int | None, threads: int) -> str:
+    where = case if batch is None else f"{case}, batch {batch}"
+    return f"{kind}/{where}/{threads} thread{'s' if threads > 1 else ''}"
+
+
+def share_of_limit(row: Row) -> float:
+    """Of the FMA limit measured between this row's turns; the operations are the products', the time is all of it."""
+    operations: float = CASES[row["case"]].step_operations
+    share: float = operations / row["each_s"] / 1e9 / row["limit_gflops"]
+    return share
+
+
+def figures(results: Results) -> dict[str, float]:
+    """Every figure that a target can be about, by name."""
+    found: dict[str, float] = {}
+    for kind in ("training", "inference"):
+        for key, libraries in _groups(results[kind]).items():
+            if OURS not in libraries:
+                continue
+            label, ours = _label(kind, *key), libraries[OURS]
+            for library, row in libraries.items():
+                if library != OURS:
+                    found[f"{label}/times faster than {library}"] = row["each_s"] / ours["each_s"]
+            if kind == "training":
+                found[f"{label}/share of the FMA limit"] = share_of_limit(ours)
+    for row in results["accuracy"]:
+        found[f"accuracy/{row['library']}"] = row["accuracy"]
+    if start := results["start"]:
+        found["start/import nbdense, times import numba"] = start["import_nbdense_s"] / start["import_numba_s"]
+        found["start/import, fit and predict with a warm cache, s"] = start["warm_s"]
+        found["start/compile with a cold cache, s"] = start["compile_s"]
+    return found
+
+
+def verdicts(results: Results) -> str:
+    """Each target, its figure, and whether it is met."""
+    found = figures(results)
+    lines = []
+    for target in TARGETS:
+        value = found.get(target.figure)
+        verdict = "not measured" if value is None else "met" if target.met(value) else "NOT MET"
+        shown = "-" if value is None else f"{value:.3g}"
+        lines.append(f"{target.figure:<66}{str(target):>7}{shown:>9}  {verdict}")
+    lines += [f"FAILED CHECK {failure}" for failure in results["failures"]]
+    return "\n".join(lines)
+
+
+def _table(header: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _microseconds(seconds: float) -> str:
+    value = seconds * 1e6
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _beside(libraries: dict[str, Row], columns: list[str]) -> list[str]:
+    """Microseconds of each library; of the others also how many times ours that is."""
+    cells = []
+    for library in columns:
+        row = libraries.get(library)
+        if row is None:
+            cells.append("-")
+        elif library == OURS or OURS not in libraries:
+            cells.append(_microseconds(row["each_s"]))
+        else:
+            cells.append(f"{_microseconds(row['each_s'])} ({row['each_s'] / libraries[OURS]['each_s']:.1f}x)")
+    return cells
+
+
+def _columns(rows: Iterable[Row]) -> list[str]:
+    there = {row["library"] for row in rows}
+    return [library for library in PEERS if library in there]
+
+
+def _titles(columns: list[str]) -> list[str]:
+    return [PEERS[library].title for library in columns]
+
+
+def render_machine(results: Results) -> str:
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"Measured {machine['date']} by `make bench` on {machine['cores']} cores of {machine['cpu']} "
+        f"({machine['vector_bytes'] * 8}-bit vectors), {machine['system']}, Python {machine['python']}; {versions}."
+    )
+
+
+def render_training(results: Results) -> str:
+    rows = results["training"]
+    columns = _columns(rows)
+    lines = []
+    for (name, _, threads), libraries in _groups(rows).items():
+        case = CASES[name]
+        share = f"{share_of_limit(libraries[OURS]):.0%}" if OURS in libraries else "-"
+        lines.append([case.shape, str(case.batch), str(threads), *_beside(libraries, columns), share])
+    table = _table(["network", "batch", "threads", *_titles(columns), "of the FMA limit"], lines)
+    compiled = []
+    for library in columns:
+        seconds = [row["compile_s"] for row in rows if row["library"] == library]
+        compiled.append(f"{PEERS[library].title} {max(seconds):.1f}")
+    return (
+        "Training, microseconds a step (relu, softmax, cross-entropy, Adam, float32, shuffled each epoch; in brackets: "
+        f"how many times nbdense's):\n\n{table}\n\n"
+        "The FMA limit is what multiply-adds on registers alone reach in the same run; the share counts the products' "
+        f"operations over the whole step's time. The slowest first epoch's excess, in seconds: {', '.join(compiled)}; "
+        "nbdense compiles once for all models, and keeps what it compiled."
+    )
+
+
+def render_inference(results: Results) -> str:
+    rows = results["inference"]
+    columns = _columns(rows)
+    lines = [
+        [CASES[name].shape, str(batch), str(threads), *_beside(libraries, columns)]
+        for (name, batch, threads), libraries in _groups(rows).items()
+    ]
+    table = _table(["network", "batch", "threads", *_titles(columns)], lines)
+    return f"Inference, microseconds a call, NumPy in and NumPy out:\n\n{table}"
+
+
+def render_accuracy(results: Results) -> str:
+    rows = results["accuracy"]
+    if not rows:
+        return "Time to accuracy was not measured."
+    case = CASES[ACCURACY_CASE]
+    lines = [
+        [PEERS[row["library"]].title, f"{row['seconds']:.2f}", f"{row['epochs']:g}", f"{row['accuracy']:.2%}"]
+        for row in rows
+    ]
+    table = _table(["library", "seconds", "epochs", "lowest accuracy"], lines)
+    return (
+        f"Seconds of training until {case.shape} has a test accuracy of {ACCURACY:.1%} on MNIST (60,000 rows, batch "
+        f"{case.batch}, Adam, {rows[0]['threads']} threads; medians over {len(rows[0]['runs'])} initialisations):\n\n"
+        f"{table}"
+    )
+
+
+def render_start(results: Results) -> str:
+    start = results["start"]
+    if not start:
+        return "Cold start was not measured."
+    return "Seconds of a whole process:\n\n" + _table(
+        ["process", "seconds"],
+        [
+            ["`import numba`", f"{start['import_numba_s']:.2f}"],
+            ["`import nbdense`", f"{start['import_nbdense_s']:.2f}"],
+            ["import, fit two epochs of digits, predict", f"{start['warm_s']:.2f}"],
+            ["the same the first time ever, compiling", f"{start['cold_s']:.1f}"],
+        ],
+    )
+
+
+BLOCKS = {
+    "machine": render_machine,
+    "training": render_training,
+    "inference": render_inference,
+    "accuracy": render_accuracy,
+    "start": render_start,
+}
+
+
+def _block(name: str, results: Results) -> str:
+    return f"<!-- benchmark: {name} -->\n{BLOCKS[name](results)}\n<!-- /benchmark -->"
+
+
+def readme_with(text: str, results: Results) -> str:
+    """A README's text with every block rendered anew; blocks that it lacks are put in, under a heading of their own."""
+    missing = []
+    for name in BLOCKS:
+        pattern = re.compile(rf"<!-- benchmark: {name} -->\n.*?<!-- /benchmark -->", re.DOTALL)
+        text, count = pattern.subn(lambda match, name=name: _block(name, results), text)  # type: ignore[misc]
+        if not count:
+            missing.append(_block(name, results))
+    if missing:
+        heading = [] if HEADING in text else [HEADING]
+        section = "\n\n".join([*heading, *missing]) + "\n\n"
+        where = text.find(BEFORE)
+        text = text + "\n" + section if where < 0 else text[:where] + section + text[where:]
+    return text
