@@ -117,8 +117,8 @@ class Report:
             )
         if threads.region_microseconds is not None and threads.region_microseconds > BUSY_MICROSECONDS:
             lines.append(
-                f"A parallel region takes {threads.region_microseconds:.0f} us now: its threads wait for CPUs that other "
-                "processes keep busy. As long as they do, OMP_NUM_THREADS=1 is faster."
+                f"A parallel region takes {threads.region_microseconds:.0f} us now: its threads wait for CPUs that "
+                "other processes keep busy. As long as they do, OMP_NUM_THREADS=1 is faster."
             )
         if cache.folder is None:
             lines.append("There is no home folder to keep compiled kernels in: set NBDENSE_CACHE_DIR to a folder.")
@@ -138,9 +138,7 @@ class Report:
 
     def __str__(self) -> str:
         threads, cache = self.threads, self.cache
-        cost = (
-            "" if threads.region_microseconds is None else f", {threads.region_microseconds:.1f} us a parallel region"
-        )
+        cost = threads.region_microseconds
         layer = f"{threads.layer or 'no'} threading layer" if threads.limit > 1 else "no threading layer needed"
         layer += "" if cost is None else f", {cost:.1f} us a parallel region"
         access = "writable" if cache.writable else "not writable"
