@@ -1,0 +1,202 @@
+"""How many threads a piece of work gets, and that they are given back."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numba
+import pytest
+
+from nbdense import _threads
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Nothing chosen, four threads to be had, on the omp layer."""
+    monkeypatch.setattr(_threads, "_chosen", None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 4)
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(_threads, "layer", lambda: "omp")
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("1", 1), ("3", 3), ("99", 4), (" 2 ", 2), ("2,8", 2), ("", 4), ("0", 4), ("-1", 4), ("many", 4), ("²", 4)],
+)
+def test_omp_num_threads(free, value, expected):
+    free.setenv("OMP_NUM_THREADS", value)
+    assert _threads.available() == expected
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(1, 1), (3, 3), (99, 4)])
+def test_set_num_threads(free, chosen, expected):
+    _threads.set_num_threads(chosen)
+    assert _threads.available() == expected
+    free.setenv("OMP_NUM_THREADS", "2")
+    assert _threads.available() == min(expected, 2)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])
+def test_set_num_threads_refuses(free, wrong):
+    with pytest.raises(ValueError, match="set_num_threads: n must be a whole number of at least 1"):
+        _threads.set_num_threads(wrong)
+    assert _threads.available() == 4
+
+
+def test_numbas_own_setting_holds_until_another_is_chosen(free):
+    free.setattr(numba, "get_num_threads", lambda: 2)
+    assert _threads.available() == 2
+    _threads.set_num_threads(3)
+    assert _threads.available() == 3
+
+
+def test_one_in_a_forked_child(free):
+    free.setattr(_threads, "_home_pid", os.getpid() + 1)
+    assert _threads.available() == 1
+    assert _threads.worthwhile(1e15) == 1
+
+
+def test_one_without_a_layer(free):
+    free.setattr(_threads, "layer", lambda: None)
+    assert _threads.available() == 1
+    assert _threads.worthwhile(1e15) == 1
+
+
+@pytest.mark.parametrize("layer", _threads.PARALLEL_FLOPS)
+def test_thresholds_follow_the_layer(free, layer):
+    free.setattr(_threads, "layer", lambda: layer)
+    least = _threads.PARALLEL_FLOPS[layer]
+    assert _threads.worthwhile(least - 1) == 1
+    assert _threads.worthwhile(least) == 4
+
+
+def test_workqueue_is_dear():
+    assert set(_threads.PARALLEL_FLOPS) == {"omp", "tbb", "workqueue"} == set(numba.config.THREADING_LAYER_PRIORITY)
+    assert _threads.PARALLEL_FLOPS["workqueue"] > 10 * _threads.PARALLEL_FLOPS["omp"]
+
+
+def test_small_work_asks_for_no_thread(free):
+    """Not even which layer there is: the question starts numba's threads."""
+
+    def refuse():
+        raise AssertionError("asked")
+
+    free.setattr(_threads, "layer", refuse)
+    free.setattr(_threads, "available", refuse)
+    assert _threads.worthwhile(_threads.LEAST_PARALLEL_FLOPS - 1) == 1
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """numba's number of threads, in place of a pool: a list of all that it was set to."""
+    history = [4]
+    monkeypatch.setattr(numba, "get_num_threads", lambda: history[-1])
+    monkeypatch.setattr(numba, "set_num_threads", history.append)
+    return history
+
+
+def test_a_region_gives_threads_back(settings):
+    with _threads.region(3) as granted:
+        assert granted == 3 == settings[-1]
+    assert settings == [4, 3, 4]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+def test_a_region_gives_threads_back_when_it_is_left_by(error, settings):
+    with pytest.raises(error), _threads.region(3):
+        raise error
+    assert settings == [4, 3, 4]
+    with _threads.region(2) as granted:
+        assert granted == 2, "the lock was kept"
+
+
+def test_a_region_that_numba_refuses_keeps_no_lock(settings, monkeypatch):
+    def refuse(n):
+        if n == 9:
+            raise ValueError("The number of threads must be between 1 and 4")
+
+    monkeypatch.setattr(numba, "set_num_threads", refuse)
+    with pytest.raises(ValueError, match="between 1 and 4"), _threads.region(9):
+        pass
+    with _threads.region(2) as granted:
+        assert granted == 2
+
+
+def test_one_region_at_a_time(settings):
+    """Whoever comes second, from another thread or from within, works alone instead of waiting."""
+    found = []
+
+    def other():
+        with _threads.region(3) as granted:
+            found.append(granted)
+
+    with _threads.region(3):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(timeout=120)
+        other()
+    other()
+    assert found == [1, 1, 3]
+    assert settings == [4, 3, 4, 3, 4]
+
+
+def test_serial_work_touches_no_setting(settings):
+    with _threads.region(1) as granted:
+        assert granted == 1
+        with _threads.region(2) as inner:
+            assert inner == 2
+    assert settings == [4, 2, 4]
+
+
+LAYER = """
+import json
+import numpy as np
+import nbdense as nb
+from nbdense import _threads
+from numba.np.ufunc import parallel
+
+model = nb.Sequential([nb.Input((256,)), nb.Dense(512, "relu"), nb.Dense(256)])
+model.compile("sgd", "mse")
+x = np.random.default_rng(0).normal(size=(2000, 256)).astype("float32")
+model.predict(x[:4])
+model.fit(x[:2], x[:2], verbose=0)
+before = parallel._is_initialized
+expected = np.concatenate([model.predict(x[i : i + 4]) for i in range(0, 2000, 4)])
+assert (model.predict(x) == expected).all()
+print(json.dumps([before, _threads.layer(), _threads.available(), _threads.limit()]))
+"""
+
+
+def layer_of(**environment):
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", **environment}
+    run = subprocess.run([sys.executable, "-c", LAYER], capture_output=True, text=True, env=environment, timeout=600)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_the_layer_that_numba_found():
+    """Known without a parallel region; and threads are started by large work only."""
+    before, layer, available, limit = layer_of()
+    assert not before
+    assert layer in _threads.PARALLEL_FLOPS
+    assert available == limit == 2
+
+
+def test_the_layer_that_was_asked_for():
+    assert layer_of(NUMBA_THREADING_LAYER="workqueue") == [False, "workqueue", 2, 2]
+
+
+def test_a_layer_that_is_not_there_is_no_error():
+    assert layer_of(NUMBA_THREADING_LAYER="nonsense") == [False, None, 1, 2]
+
+
+def test_one_thread_starts_no_pool():
+    run = LAYER.replace("_threads.layer()", "parallel._is_initialized")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [False, False, 1, 1]
