@@ -11,7 +11,10 @@ such code to one thread, or call ``set_num_threads(1)``.
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import importlib
+import importlib.metadata
 import os
 import threading
 from collections.abc import Iterator
@@ -75,11 +78,36 @@ def layer() -> str | None:
     Which one it is depends on NUMBA_THREADING_LAYER and on the libraries that are found, and numba says it only
     after its threads have been started.
     """
+    _load_tbb()
     try:
         numba.get_num_threads()
         return str(numba.threading_layer())
     except ValueError:  # NUMBA_THREADING_LAYER asks for one that is not there
         return None
+
+
+def _load_tbb() -> None:
+    """Load the tbb library that pip installed, where numba would do without it for workqueue or nothing.
+
+    Numba asks the system's loader for it by name, and that does not look into a virtual environment. A library that
+    is loaded already is found.
+    """
+    asked = str(numba.config.THREADING_LAYER).lower()
+    if asked in ("omp", "workqueue", "forksafe"):
+        return
+    if asked in ("default", "threadsafe"):
+        try:
+            importlib.import_module("numba.np.ufunc.omppool")
+            return
+        except ImportError:
+            pass
+    try:
+        package = importlib.metadata.distribution("tbb")
+        for file in package.files or []:
+            if file.name in ("libtbb.so.12", "libtbb.12.dylib", "tbb12.dll"):
+                ctypes.CDLL(os.path.abspath(str(package.locate_file(file))), mode=ctypes.RTLD_GLOBAL)
+    except (importlib.metadata.PackageNotFoundError, OSError):
+        pass  # numba goes on without
 
 
 def limit() -> int:

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     dtypes = ("float32", "float64")
-    warmup.add_argument("--dtype", nargs="+", choices=dtypes, default=dtypes[:1], help="of the models to come")
+    warmup.add_argument("--dtype", nargs="+", choices=dtypes, default=["float32"], help="of the models to come")
     warmup.add_argument("--quant", action="store_true", help="nbdense.quant's entries too")
     warmup.set_defaults(run=_warmup)
     return parser

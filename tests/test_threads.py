@@ -1,10 +1,12 @@
 """How many threads a piece of work gets, and that they are given back."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numba
 import pytest
@@ -88,6 +90,45 @@ def test_small_work_asks_for_no_thread(free):
     free.setattr(_threads, "layer", refuse)
     free.setattr(_threads, "available", refuse)
     assert _threads.worthwhile(_threads.LEAST_PARALLEL_FLOPS - 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "omp", "loaded"),
+    [
+        ("default", True, False),
+        ("default", False, True),
+        ("threadsafe", False, True),
+        ("tbb", True, True),
+        ("safe", True, True),
+        ("omp", False, False),
+        ("workqueue", False, False),
+    ],
+)
+def test_tbb_from_pip_is_loaded_where_numba_needs_it(asked, omp, loaded, monkeypatch, tmp_path):
+    """The system's loader does not look into a virtual environment, numba asks no one else."""
+
+    class Package:
+        files = [Path("tbb/LICENSE"), Path("../lib/libtbb.so.12"), Path("../lib/libtbbmalloc.so.2")]
+
+        def locate_file(self, file):
+            return tmp_path / "site" / file
+
+    found = []
+    monkeypatch.setattr(numba.config, "THREADING_LAYER", asked)
+    monkeypatch.setitem(sys.modules, "numba.np.ufunc.omppool", sys if omp else None)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Package())
+    monkeypatch.setattr(_threads.ctypes, "CDLL", lambda path, mode: found.append(path))
+    _threads._load_tbb()
+    assert found == [str(tmp_path / "lib" / "libtbb.so.12")] * loaded
+
+
+def test_a_tbb_that_does_not_load_is_no_error(monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError("libtbb.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(numba.config, "THREADING_LAYER", "tbb")
+    monkeypatch.setattr(importlib.metadata, "distribution", refuse)
+    _threads._load_tbb()
 
 
 @pytest.fixture
