@@ -54,7 +54,8 @@ def figures(results: Results) -> dict[str, float]:
     for row in results["accuracy"]:
         found[f"accuracy/{row['library']}"] = row["accuracy"]
     if start := results["start"]:
-        found["start/import nbdense, times import numba"] = start["import_nbdense_s"] / start["import_numba_s"]
+        for what, name in (("nbdense", "nbdense"), ("nbdense.models", "models")):
+            found[f"start/import {what}, times import numba"] = start[f"import_{name}_s"] / start["import_numba_s"]
         found["start/import, fit and predict with a warm cache, s"] = start["warm_s"]
         found["start/compile with a cold cache, s"] = start["compile_s"]
     return found
@@ -68,7 +69,10 @@ def verdicts(results: Results) -> str:
         value = found.get(target.figure)
         verdict = "not measured" if value is None else "met" if target.met(value) else "NOT MET"
         shown = "-" if value is None else f"{value:.3g}"
-        lines.append(f"{target.figure:<66}{str(target):>7}{shown:>9}  {verdict}")
+        lines.append(f"{target.figure:<68}{str(target):>7}{shown:>9}  {verdict}")
+    unsteady = sum(max(row["turns_s"]) > 1.25 * row["each_s"] for row in results["training"] + results["inference"])
+    if unsteady:
+        lines.append(f"{unsteady} medians have a turn that was a quarter slower: was the machine quiet?")
     lines += [f"FAILED CHECK {failure}" for failure in results["failures"]]
     return "\n".join(lines)
 
@@ -174,6 +178,7 @@ def render_start(results: Results) -> str:
         [
             ["`import numba`", f"{start['import_numba_s']:.2f}"],
             ["`import nbdense`", f"{start['import_nbdense_s']:.2f}"],
+            ["`import nbdense.models`", f"{start['import_models_s']:.2f}"],
             ["import, fit two epochs of digits, predict", f"{start['warm_s']:.2f}"],
             ["the same the first time ever, compiling", f"{start['cold_s']:.1f}"],
         ],

@@ -61,6 +61,7 @@ def measure(rounds: int) -> dict[str, Any]:
             "python_s": ("pass",),
             "import_numba_s": ("import numba",),
             "import_nbdense_s": ("import nbdense",),
+            "import_models_s": ("import nbdense.models",),
             "warm_s": (_FIRST_USE, data),
         }
         taken: dict[str, list[float]] = {name: [] for name in codes}

@@ -68,7 +68,7 @@ PEERS = {
     "nbdense": Row("nbdense", "ours:Nbdense", "nbdense"),
     "torch": Row("torch eager", "pytorch:Torch", "torch"),
     "torch_fused": Row("torch, fused Adam", "pytorch:TorchFused", "torch", inference=False),
-    "jax": Row("JAX, jitted epoch", "jax_scan:Jax", "jax"),
+    "jax": Row("JAX, jitted", "jax_scan:Jax", "jax"),
     "keras": Row("Keras on JAX", "keras_fit:Keras", "keras", inference=False),
     "sklearn": Row("scikit-learn", "scikit_learn:Sklearn", "sklearn", same_steps=False),
     "onnxruntime": Row("onnxruntime", "onnx_runtime:OnnxRuntime", "onnxruntime", training=False),
