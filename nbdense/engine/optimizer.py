@@ -52,8 +52,9 @@ def _plain_adam(params, state, low, high, alpha, rest_1, rest_2, epsilon):
 def adam_range(typing_context, params, state, low, high, alpha, rest_1, rest_2, epsilon):
     """Adam's step on parameters low..high, whole vectors: high - low is a multiple of the vector's lanes.
 
-    A loop's square root and division are what bounds it: with AVX-512 both are estimates and a Newton step (within
-    2 ulp), where the mean square is in the range in which that holds, and exact elsewhere.
+    The square root and the division share a unit, which is what bounds a plain loop: with AVX-512 the root is an
+    estimate and a Newton step (within 2 ulp) where the mean square is in the range in which that holds, and exact
+    elsewhere. Epsilon is outside the root.
     """
     number = params.dtype
     signature = types.void(params, state, types.int64, types.int64, number, number, number, number)
@@ -113,10 +114,7 @@ def _emit_adam(builder, w, g, m, v, alpha, rest_1, rest_2, epsilon):
             rest = multiply_add(builder, builder.fneg(root), root, v)
             root = multiply_add(builder, rest, builder.fmul(constant(0.5), y), root)
             below = builder.fadd(root, epsilon)
-            r = _estimate(builder, "rcp14", below)
-            quick = builder.fmul(scaled, r)
-            rest = multiply_add(builder, builder.fneg(quick), below, scaled)
-            quick = multiply_add(builder, rest, r, quick)
+            quick = builder.fdiv(scaled, below)
             fast_block = builder.block
         with slow:
             careful = exact()
@@ -128,7 +126,7 @@ def _emit_adam(builder, w, g, m, v, alpha, rest_1, rest_2, epsilon):
 
 
 def _estimate(builder, name, value):
-    """AVX-512's 14-bit estimate, ``rsqrt14`` or ``rcp14``."""
+    """AVX-512's 14-bit estimate ``rsqrt14``."""
     vector, i16 = value.type, ir.IntType(16)
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(vector, [vector, vector, i16]), f"llvm.x86.avx512.{name}.ps.512"
@@ -137,18 +135,22 @@ def _estimate(builder, name, value):
 
 
 @kernel
-def _adam(params, state, low, high, rate, step, hyper):
-    """Kingma and Ba, "Adam" (2015), the efficient order at the end of section 2, epsilon outside the root."""
-    number = params.dtype.type
-    alpha = number(rate * math.sqrt(1.0 - hyper[BETA_2] ** step) / (1.0 - hyper[BETA_1] ** step))
-    rest_1, rest_2 = number(1.0 - hyper[BETA_1]), number(1.0 - hyper[BETA_2])
-    adam_range(params, state, low, high, alpha, rest_1, rest_2, number(hyper[EPSILON]))
+def rate_of_step(code, rate, step, hyper):
+    """The learning rate with what an optimizer makes of it in its ``step``-th step, numbered from 1: once a step.
+
+    Adam's bias correction is in it: Kingma and Ba, "Adam" (2015), the efficient order at the end of section 2.
+    """
+    if code == ADAM:
+        return rate * math.sqrt(1.0 - hyper[BETA_2] ** step) / (1.0 - hyper[BETA_1] ** step)
+    return rate
 
 
 @kernel
-def update(code, params, state, low, high, rate, step, hyper):
-    """One step (numbered from 1) of the optimizer ``code`` on parameters low..high."""
+def update(code, params, state, low, high, rate, hyper):
+    """One step of the optimizer ``code`` on parameters low..high; ``rate`` is `rate_of_step`'s."""
     if code == SGD:
         _sgd(params, state, low, high, rate, hyper)
     elif code == ADAM:
-        _adam(params, state, low, high, rate, step, hyper)
+        number = params.dtype.type
+        rest_1, rest_2 = number(1.0 - hyper[BETA_1]), number(1.0 - hyper[BETA_2])
+        adam_range(params, state, low, high, number(rate), rest_1, rest_2, number(hyper[EPSILON]))

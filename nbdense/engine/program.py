@@ -22,7 +22,7 @@ from nbdense.engine.activation import activate, differentiate
 from nbdense.engine.gather import first_not_finite, gather
 from nbdense.engine.loss import losses_of_rows, metric_of_row
 from nbdense.engine.microkernel import gated_product, product
-from nbdense.engine.optimizer import update
+from nbdense.engine.optimizer import rate_of_step, update
 from nbdense.engine.random import key_of, shuffled
 from nbdense.engine.transpose import transpose
 from nbdense.network import ADD_DELTA, DELTA_GATED, DENSE, GATE_DELTA, NO_DELTA
@@ -205,12 +205,11 @@ def _work_on_rows(tables, vectors, scratch, data, run, capacity, first, count, b
 
 
 @kernel
-def _work_on_slab(tables, vectors, scratch, run, settings, capacity, batch, step, index):
+def _work_on_slab(tables, vectors, scratch, run, hyper, rate, capacity, batch, index):
     """One slab: its gradient, the optimizer's step, and its transpose."""
     layers, slabs, segments = tables
     params, state, mask = vectors
     work = scratch[0]
-    hyper, rates = settings
     slab = slabs[index]
     if segments[slab["segment"]]["trainable"] == 0:
         return
@@ -219,12 +218,12 @@ def _work_on_slab(tables, vectors, scratch, run, settings, capacity, batch, step
         for i in range(low, high):
             state[0, i] *= mask[i]
     if run["mode"] == TRAIN:
-        update(run["optimizer"], params, state, low, high, rates[step], run["iteration"] + step + 1, hyper)
+        update(run["optimizer"], params, state, low, high, rate, hyper)
         _refresh(layers, params, work, run, slab)
 
 
 @kernel
-def _work_on_slabs(tables, vectors, scratch, run, settings, capacity, batch, step, thread):
+def _work_on_slabs(tables, vectors, scratch, run, hyper, rate, capacity, batch, thread):
     """One thread's share of the slabs: an equal part of all elements, to the nearest slab."""
     slabs = tables[1]
     last = slabs[slabs.size - 1]
@@ -232,7 +231,7 @@ def _work_on_slabs(tables, vectors, scratch, run, settings, capacity, batch, ste
     low, high = total * thread // run["threads"], total * (thread + 1) // run["threads"]
     for index in range(slabs.size):
         if low <= slabs[index]["before"] < high:
-            _work_on_slab(tables, vectors, scratch, run, settings, capacity, batch, step, index)
+            _work_on_slab(tables, vectors, scratch, run, hyper, rate, capacity, batch, index)
 
 
 @kernel
@@ -274,6 +273,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     run = runs[0]
     layers, slabs, segments = tables
     work = scratch[0]
+    hyper, rates = settings
     threads, capacity, rows = run["threads"], run["batch"], run["rows"]
     key = key_of(run["seed"], SHUFFLE_STREAM, run["epoch"])
     if run["mode"] != EVALUATE:
@@ -292,8 +292,9 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
         if not math.isfinite(_add_up(scratch, batch, step)):
             return step
         if run["mode"] != EVALUATE:
+            rate = rate_of_step(run["optimizer"], rates[step], run["iteration"] + step + 1, hyper)
             for thread in prange(threads):
-                _work_on_slabs(tables, vectors, scratch, runs[0], settings, capacity, batch, step, thread)
+                _work_on_slabs(tables, vectors, scratch, runs[0], hyper, rate, capacity, batch, thread)
     return run["steps"]
 
 
