@@ -12,7 +12,6 @@ from nbdense.network import aligned_zeros, leading_dimension
 from nbdense.quant import kernels, rounding
 from nbdense.quant.network import LIMITS, QuantizedDense, QuantizedNetwork
 
-_SERIAL_WORK = 2_000_000  # multiply-adds: below this a parallel region costs more than it saves
 _NO_INTEGERS, _NO_VALUES = np.empty((0, 0), np.uint8), np.empty((0, 0), np.float32)
 
 
@@ -126,10 +125,5 @@ class Program:
         return out
 
     def _run(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-        serial, parallel = kernels.predict
-        if self._work_a_row * x.shape[0] >= _SERIAL_WORK:
-            with _threads.region(_threads.available()) as threads:
-                if threads > 1:
-                    parallel(self._layers, self._vectors, self._form, x, integers, values, threads)
-                    return
-        serial(self._layers, self._vectors, self._form, x, integers, values, 1)
+        with _threads.region(_threads.worthwhile(2.0 * self._work_a_row * x.shape[0])) as threads:
+            kernels.predict[threads > 1](self._layers, self._vectors, self._form, x, integers, values, threads)
