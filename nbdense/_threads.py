@@ -17,8 +17,6 @@ import importlib
 import importlib.metadata
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numba
 from numba.np.ufunc import parallel as numba_parallel
@@ -135,21 +133,41 @@ def worthwhile(flops: float) -> int:
     return threads if threads > 1 and flops >= PARALLEL_FLOPS[layer() or "workqueue"] else 1
 
 
-@contextmanager
-def region(threads: int) -> Iterator[int]:
-    """Let a parallel entry run in the block, on as many threads as are yielded.
+class region:  # noqa: N801 (used as a function)
+    """Let a parallel entry run in the block, on as many threads as it is entered with.
 
     That is ``threads``, or 1 (call the serial entry) while another Python thread is in a parallel entry.
+
+    Parameters
+    ----------
+    threads : int
+        How many are wanted.
     """
-    if threads < 2 or not _region.acquire(blocking=False):
-        yield 1
-        return
-    try:
-        before = numba.get_num_threads()
+
+    __slots__ = ("_before", "_threads")
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._before = 0
+
+    def __enter__(self) -> int:
+        if self._threads < 2 or not _region.acquire(blocking=False):
+            self._threads = 1
+            return 1
         try:
-            numba.set_num_threads(threads)
-            yield threads
+            self._before = numba.get_num_threads()
+            if self._before != self._threads:
+                numba.set_num_threads(self._threads)
+        except BaseException:
+            _region.release()
+            raise
+        return self._threads
+
+    def __exit__(self, *_: object) -> None:
+        if self._threads < 2:
+            return
+        try:
+            if self._before != self._threads:
+                numba.set_num_threads(self._before)
         finally:
-            numba.set_num_threads(before)
-    finally:
-        _region.release()
+            _region.release()

@@ -17,8 +17,8 @@ import numpy as np
 from numba import prange
 
 from nbdense._jit import entry, entry_pair, kernel
-from nbdense.activations import SOFTMAX
-from nbdense.engine.activation import activate, differentiate
+from nbdense.activations import RELU, SOFTMAX
+from nbdense.engine.activation import BLOCK, activate, differentiate, padded
 from nbdense.engine.gather import first_not_finite, gather
 from nbdense.engine.loss import losses_of_rows, metric_of_row
 from nbdense.engine.microkernel import gated_product, product
@@ -60,32 +60,45 @@ RUN = np.dtype(
     ]
 )
 
+SHARED_KERNEL = 65_536  # elements of a kernel that are worth a parallel region of their own
 CHUNK = 96  # rows that predict takes through all layers at a time: the activations stay in the L2 cache
+
+
+@kernel
+def _dense(row, params, x, work, capacity, first, count, linear, column, columns):
+    """Columns ``column`` .. ``column + columns`` of a dense row's outputs, up to the clamp of its epilogue."""
+    x_array, x_offset, x_row = x
+    number = params.dtype.type
+    ld_in, ld_out = row["ld_in"], row["ld_out"]
+    lower = number(-np.inf) if linear else number(row["lower"])
+    upper = number(np.inf) if linear else number(row["upper"])
+    if row["input"] == 0:
+        a = (x_array, x_offset + first * x_row, x_row, 1)
+    else:
+        a = (work, row["input"] * capacity + first * ld_in, ld_in, 1)
+    b = (params, row["kernel"] + column, ld_out)
+    c = (work, row["output"] * capacity + first * ld_out + column, ld_out)
+    start = (params, row["start"] + column, 0)
+    product(count, columns, row["n_in"], a, b, start, c, lower, upper)
+
+
+@kernel
+def _activate(row, work, capacity, first, count):
+    if row["activation"] > RELU:  # linear and relu were done in the product
+        output = row["output"] * capacity + first * row["ld_out"]
+        activate(row["activation"], row["alpha"], work, output, row["ld_out"], count, row["n_out"])
 
 
 @kernel
 def forward(layers, params, x, work, capacity, first, count, skip_last_activation):
     """Rows first..first+count through all layers; ``x`` is the operand of the network's input."""
-    x_array, x_offset, x_row = x
-    number = params.dtype.type
     for index in range(layers.shape[0]):
         row = layers[index]
         if row["kind"] == DENSE:
-            ld_in, ld_out = row["ld_in"], row["ld_out"]
-            output = row["output"] * capacity + first * ld_out
             linear = skip_last_activation and index == layers.shape[0] - 1
-            lower = number(-np.inf) if linear else number(row["lower"])
-            upper = number(np.inf) if linear else number(row["upper"])
-            if row["input"] == 0:
-                a = (x_array, x_offset + first * x_row, x_row, 1)
-            else:
-                a = (work, row["input"] * capacity + first * ld_in, ld_in, 1)
-            b = (params, row["kernel"], ld_out)
-            c = (work, output, ld_out)
-            start = (params, row["start"], 0)
-            product(count, row["n_out"], row["n_in"], a, b, start, c, lower, upper)
-            if not linear and row["activation"] > 1:
-                activate(row["activation"], row["alpha"], work, output, ld_out, count, row["n_out"])
+            _dense(row, params, x, work, capacity, first, count, linear, 0, row["n_out"])
+            if not linear:
+                _activate(row, work, capacity, first, count)
 
 
 @kernel
@@ -298,35 +311,58 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     return run["steps"]
 
 
-def _predict(layers, params, x, out, width, threads):
+def _predict(layers, params, x, out, width, threads, by_columns):
     """Outputs of all rows of ``x`` into ``out``, both C-ordered matrices in the engine's dtype.
 
-    ``width`` is the workspace's columns; each thread has its own workspace, for CHUNK rows at most.
+    ``width`` is the workspace's columns. Threads take rows, each with a workspace of its own for CHUNK rows at most;
+    or, ``by_columns``, units: for so few rows that reading the kernels is what takes the time.
     """
     rows, n_in = x.shape
-    flat = x.reshape(x.size)
+    flat, flat_out = x.reshape(x.size), out.reshape(out.size)
+    if by_columns:
+        work = np.empty(width * rows, params.dtype)
+        for index in range(layers.shape[0]):
+            if layers[index]["n_in"] * layers[index]["n_out"] < SHARED_KERNEL:
+                _some_columns(layers, params, (flat, 0, n_in), work, rows, index, 0, 1)
+            else:
+                for thread in prange(threads):
+                    _some_columns(layers, params, (flat, 0, n_in), work, rows, index, thread, threads)
+            _activate(layers[index], work, rows, 0, rows)
+        _copy_out(layers, work, rows, rows, flat_out, 0)
+        return
     share = (rows + threads - 1) // threads
     for thread in prange(threads):
         begin = thread * share
         end = min(rows, begin + share)
         if begin < end:
             capacity = min(CHUNK, end - begin)
-            work = np.zeros(width * capacity + 16, params.dtype)
+            work = np.empty(width * capacity, params.dtype)
             for first in range(begin, end, capacity):
                 count = min(capacity, end - first)
                 forward(layers, params, (flat, first * n_in, n_in), work, capacity, 0, count, False)
-                _copy_out(layers, work, capacity, count, out, first)
+                _copy_out(layers, work, capacity, count, flat_out, first)
+
+
+@kernel
+def _some_columns(layers, params, x, work, rows, index, thread, threads):
+    """One thread's share of a layer's units, in whole blocks."""
+    row = layers[index]
+    blocks = padded(row["n_out"]) // BLOCK
+    share = (blocks + threads - 1) // threads * BLOCK
+    first = thread * share
+    count = min(share, row["n_out"] - first)
+    if count > 0:
+        _dense(row, params, x, work, rows, 0, rows, False, first, count)
 
 
 @kernel
 def _copy_out(layers, work, capacity, count, out, first):
     row = layers[layers.shape[0] - 1]
-    start, ld_out = row["output"] * capacity, row["ld_out"]
+    n = row["n_out"]
     for i in range(count):
-        y = work[start + i * ld_out : start + i * ld_out + row["n_out"]]
-        target = out[first + i]
-        for j in range(y.size):
-            target[j] = y[j]
+        source, target = np.uint64(row["output"] * capacity + i * row["ld_out"]), np.uint64((first + i) * n)
+        for j in range(n):
+            out[target + np.uint64(j)] = work[source + np.uint64(j)]
 
 
 def _gather_rows(data, form, first, out):
