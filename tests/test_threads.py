@@ -197,10 +197,10 @@ LAYER = """
 import json
 import numpy as np
 import nbdense as nb
-from nbdense import _threads
+from nbdense import _threads, training
 from numba.np.ufunc import parallel
 
-model = nb.Sequential([nb.Input((256,)), nb.Dense(512, "relu"), nb.Dense(256)])
+model = nb.Sequential([nb.Input((256,)), nb.Dense(384, "relu"), nb.Dense(256)])
 model.compile("sgd", "mse")
 x = np.random.default_rng(0).normal(size=(2000, 256)).astype("float32")
 model.predict(x[:4])
@@ -208,6 +208,9 @@ model.fit(x[:2], x[:2], verbose=0)
 before = parallel._is_initialized
 expected = np.concatenate([model.predict(x[i : i + 4]) for i in range(0, 2000, 4)])
 assert (model.predict(x) == expected).all()
+wide = nb.Sequential([nb.Input((256,)), nb.Dense(1040, "tanh"), nb.Dense(7, "softmax")])
+assert wide.network.multiply_adds >= training.MUCH_TO_READ  # so few rows are shared by columns
+assert (wide.predict(x[:3]) == wide.predict(x)[:3]).all()
 print(json.dumps([before, _threads.layer(), _threads.available(), _threads.limit()]))
 """
 
