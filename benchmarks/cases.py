@@ -100,7 +100,8 @@ TARGETS = (
         for case, bound in bounds.items()
     ),
     Target("accuracy/nbdense", ACCURACY),
-    # Stricter than `import nbdense`, which is lazy, and does not even import numba.
+    Target("start/import nbdense, times import numba", 1.3, at_most=True),
+    # Stricter: `import nbdense` is lazy, and does not even import numba.
     Target("start/import nbdense.models, times import numba", 1.3, at_most=True),
     Target("start/import, fit and predict with a warm cache, s", 1.5, at_most=True),
     Target("start/compile with a cold cache, s", 20, at_most=True),

@@ -76,6 +76,6 @@ def refuse_not_finite(name: str, data: tuple[npt.NDArray[np.uint8], npt.NDArray[
     memory, form = data
     if form[0]["code"] > DTYPES[np.dtype(np.float16)]:
         return  # integers are finite
-    row, column = find_not_finite(memory, form, np.empty(int(form[0]["columns"]), dtype))
+    row, column = find_not_finite(memory, form, np.empty(max(int(form[0]["columns"]), 8192), dtype))
     if row >= 0:
         raise ValueError(f"{name}: NaN or infinity (in {dtype}) in row {row}, column {column}; remove or fill it first")
