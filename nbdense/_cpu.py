@@ -24,14 +24,17 @@ define void @probe(ptr %p, ptr %q) {
 declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 """
 
+_HASWELL = "avx2 fma f16c bmi bmi2 lzcnt movbe popcnt"  # features that code for it may use
+
 
 @dataclass(frozen=True)
 class Target:
-    """The CPU compiled for: its LLVM name, the bytes of its widest vector, and whether it has a fused multiply-add."""
+    """The CPU compiled for: LLVM's name, bytes of its widest vector, if it fuses multiply-adds, vector registers."""
 
     name: str
     vector_bytes: int
     fma: bool
+    registers: int = 16
 
 
 def name_and_features() -> tuple[str, str]:
@@ -56,4 +59,18 @@ def target() -> Target:
     """The CPU that numba compiles for (a few milliseconds, once)."""
     text = assembly(_FMA_PROBE)
     width = 64 if "%zmm" in text else 32 if "%ymm" in text else 16
-    return Target(name_and_features()[0], width, "fmaf" not in text)
+    return Target(name_and_features()[0], width, "fmaf" not in text, 32 if width == 64 or _is_arm64() else 16)
+
+
+def lesser_cpus() -> tuple[str, ...]:
+    """CPUs to name in NUMBA_CPU_NAME, with NUMBA_CPU_FEATURES empty, so as to try instruction paths but the host's own.
+
+    "generic" is SSE2 or NEON; "haswell", listed where this machine can execute it, is AVX2 with FMA.
+    """
+    host = llvm.get_host_cpu_features()
+    haswell = not _is_arm64() and all(host.get(name) for name in _HASWELL.split())
+    return ("generic", "haswell") if haswell else ("generic",)
+
+
+def _is_arm64() -> bool:
+    return llvm.get_process_triple().startswith(("aarch64", "arm64"))

@@ -29,7 +29,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 # Rows a tile: as many accumulators as the registers hold (32 with AVX-512 and on arm64, 16 elsewhere), less two
 # vectors of B and a broadcast. Fewer rows take over where the matrix ends.
-ROWS = {64: (12, 8, 4, 2, 1), 32: (6, 4, 2, 1), 16: (6, 4, 2, 1)}[VECTOR_BYTES]
+ROWS = {32: (12, 8, 4, 2, 1), 16: (6, 4, 2, 1)}[_cpu.target().registers]
 
 
 def _plain_tile(rows, vectors):
