@@ -59,7 +59,7 @@ def target() -> Target:
     """The CPU that numba compiles for (a few milliseconds, once)."""
     text = assembly(_FMA_PROBE)
     width = 64 if "%zmm" in text else 32 if "%ymm" in text else 16
-    return Target(name_and_features()[0], width, "fmaf" not in text, 32 if width == 64 or _is_arm64() else 16)
+    return Target(name_and_features()[0], width, "fmaf" not in text, 32 if width == 64 or is_arm64() else 16)
 
 
 def lesser_cpus() -> tuple[str, ...]:
@@ -68,9 +68,10 @@ def lesser_cpus() -> tuple[str, ...]:
     "generic" is SSE2 or NEON; "haswell", listed where this machine can execute it, is AVX2 with FMA.
     """
     host = llvm.get_host_cpu_features()
-    haswell = not _is_arm64() and all(host.get(name) for name in _HASWELL.split())
+    haswell = not is_arm64() and all(host.get(name) for name in _HASWELL.split())
     return ("generic", "haswell") if haswell else ("generic",)
 
 
-def _is_arm64() -> bool:
+def is_arm64() -> bool:
+    """Whether this process runs on arm64, under any of its names."""
     return llvm.get_process_triple().startswith(("aarch64", "arm64"))
