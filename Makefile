@@ -2,6 +2,7 @@
 #   make demo            the whole product on real data, in a minute
 #   make test            ruff, mypy and pytest;  make test ARGS="-k wheel -x"  passes options on to pytest
 #   make lint types      the quick halves of it
+#   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
 #   make bench           beside its peers, in an environment of its own; writes the README's tables. DATA=folder of MNIST
 #   make clean           what builds and tests leave behind;  make distclean  .venv too
 
@@ -15,7 +16,7 @@ INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_BENCH := $(BENCH_VENV)/.installed
 
-.PHONY: bench demo test lint types clean distclean
+.PHONY: bench demo test test-aarch64 lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -30,6 +31,10 @@ lint: $(INSTALLED_TEST)
 
 types: $(INSTALLED_TEST)
 	$(BIN)/pytest -q tests/test_wheel.py -k types
+
+# Installs no emulator: that takes root.
+test-aarch64: $(INSTALLED_TEST)
+	$(BIN)/python tests/aarch64/run.py $(ARGS)
 
 # A quarter of an hour on a quiet machine; `make bench ARGS=--help` says what can be chosen.
 bench: $(INSTALLED_BENCH)

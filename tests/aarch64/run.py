@@ -1,0 +1,44 @@
+"""Kernel tests on aarch64 code, NEON included, under qemu: ``make test-aarch64``, or this file with pytest's options.
+
+Every entry of nbdense, and every one that the tests compile, runs as an aarch64 program; the tests themselves run here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+PACKAGES = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"  # in Debian and Ubuntu
+# The tests marked "kernels", those of quant, what holds intrinsics against their plain twins, and other shapes.
+TESTS = "(kernels or equals_its_twin or tiling_changes_no_bit or drawn_shapes or padding or neon) and not jit"
+OTHERS = ["--ignore=tests/test_no_jit.py", "--ignore=tests/test_instruction_sets.py"]  # they start processes themselves
+
+
+def main(options: list[str]) -> int:
+    missing = [tool for tool in ("qemu-aarch64", "aarch64-linux-gnu-gcc") if shutil.which(tool) is None]
+    if missing:
+        print(f"not found: {', '.join(missing)}; Debian has them in: {PACKAGES}", file=sys.stderr)
+        return 2
+    # Before numba is imported: what it knows of this machine is not to reach the code. No threads in the programs.
+    os.environ.update(NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", OMP_NUM_THREADS="1")
+    here = Path(__file__).resolve().parent
+    root = here.parents[1]
+    sys.path[:0] = [str(root), str(here)]
+    os.chdir(root)
+
+    import emulated
+    import pytest
+
+    from nbdense import _cpu, _jit
+
+    # Before the kernels are imported: they choose their vectors and tiles for this target.
+    _cpu.target = lambda: _cpu.Target("generic", 16, True, 32)
+    _jit._entry = lambda function, parallel: emulated.Entry(function)
+    files = "python_files=test_*.py neon.py"
+    return pytest.main(["-q", "-p", "no:cacheprovider", "-o", files, "-k", TESTS, *OTHERS, *options])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
