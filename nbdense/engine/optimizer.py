@@ -76,16 +76,16 @@ def adam_range(typing_context, params, state, low, high, alpha, rest_1, rest_2, 
             ]
             places = [builder.bitcast(place, vector.as_pointer()) for place in places]
             w, g, m, v = (builder.load(place, align=number.bitwidth // 8) for place in places)
-            for place, value in zip(places, _emit_adam(builder, w, g, m, v, *constants), strict=True):
-                if value is not None:
-                    builder.store(value, place, align=number.bitwidth // 8)
+            written = [places[0], places[2], places[3]]  # all but the gradient
+            for place, value in zip(written, _emit_adam(builder, w, g, m, v, *constants), strict=True):
+                builder.store(value, place, align=number.bitwidth // 8)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 def _emit_adam(builder, w, g, m, v, alpha, rest_1, rest_2, epsilon):
-    """New (w, None, m, v)."""
+    """New (w, m, v)."""
     vector = w.type
     m = multiply_add(builder, builder.fsub(g, m), rest_1, m)
     v = multiply_add(builder, multiply_add(builder, g, g, builder.fneg(v)), rest_2, v)
@@ -97,7 +97,7 @@ def _emit_adam(builder, w, g, m, v, alpha, rest_1, rest_2, epsilon):
         return builder.fdiv(scaled, builder.fadd(builder.call(root, [v]), epsilon))
 
     if VECTOR_BYTES != 64 or not isinstance(vector.element, ir.FloatType):
-        return builder.fsub(w, exact()), None, m, v
+        return builder.fsub(w, exact()), m, v
 
     def constant(number):
         return ir.Constant(vector, [number] * vector.count)
@@ -109,7 +109,7 @@ def _emit_adam(builder, w, g, m, v, alpha, rest_1, rest_2, epsilon):
     all_good = builder.icmp_signed("==", builder.bitcast(good, ir.IntType(16)), ir.Constant(ir.IntType(16), -1))
     with builder.if_else(all_good, likely=True) as (fast, slow):
         with fast:
-            y = _estimate(builder, "rsqrt14", builder.select(middle, v, small))
+            y = _estimated_inverse_root(builder, builder.select(middle, v, small))
             root = builder.fmul(v, y)
             rest = multiply_add(builder, builder.fneg(root), root, v)
             root = multiply_add(builder, rest, builder.fmul(constant(0.5), y), root)
@@ -122,14 +122,14 @@ def _emit_adam(builder, w, g, m, v, alpha, rest_1, rest_2, epsilon):
     change = builder.phi(vector)
     change.add_incoming(quick, fast_block)
     change.add_incoming(careful, slow_block)
-    return builder.fsub(w, change), None, m, v
+    return builder.fsub(w, change), m, v
 
 
-def _estimate(builder, name, value):
-    """AVX-512's 14-bit estimate ``rsqrt14``."""
+def _estimated_inverse_root(builder, value):
+    """AVX-512's estimate of 1 / sqrt(value), to 14 bits."""
     vector, i16 = value.type, ir.IntType(16)
     function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(vector, [vector, vector, i16]), f"llvm.x86.avx512.{name}.ps.512"
+        builder.module, ir.FunctionType(vector, [vector, vector, i16]), "llvm.x86.avx512.rsqrt14.ps.512"
     )
     return builder.call(function, [value, value, ir.Constant(i16, -1)])
 

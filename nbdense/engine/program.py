@@ -132,21 +132,15 @@ def slab_gradient(layers, state, work, run, capacity, count, slab):
     row = layers[slab["layer"]]
     ld_in, ld_out = row["ld_in"], row["ld_out"]
     deltas = run["deltas"] + row["output"] * capacity
-    gradients = state[0]
-    if slab["first"] < 0:
-        low, high = row["bias"], row["bias"] + ld_out
-        # The sum of the deltas' rows, as a product with a row of ones.
-        one = (work, run["one"], 0, 0)
-        d, zeros = (work, deltas, ld_out), (work, run["zeros"], 0)
-        g = (gradients, low, ld_out)
-        product(1, row["n_out"], count, one, d, zeros, g, number(-np.inf), number(np.inf))
-        return low, high
-    low, high = row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
-    x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
-    d = (work, deltas, ld_out)
-    zeros = (work, run["zeros"], 0)
-    g = (gradients, low, ld_out)
-    product(slab["last"] - slab["first"], row["n_out"], count, x, d, zeros, g, number(-np.inf), number(np.inf))
+    if slab["first"] < 0:  # a bias: the sum of the deltas' rows, as a product with a row of ones
+        rows, low, high = 1, row["bias"], row["bias"] + ld_out
+        x = (work, run["one"], 0, 0)
+    else:
+        rows = slab["last"] - slab["first"]
+        low, high = row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
+        x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
+    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], 0), (state[0], low, ld_out)
+    product(rows, row["n_out"], count, x, d, zeros, g, number(-np.inf), number(np.inf))
     return low, high
 
 
@@ -210,8 +204,7 @@ def _work_on_rows(tables, vectors, scratch, data, run, capacity, first, count, b
     _losses_of_rows(layers, scratch, run, capacity, first, count, batch)
     if fused:
         if last["activation"] != SOFTMAX and metrics.size > 0:
-            output = last["output"] * capacity + first * last["ld_out"]
-            activate(last["activation"], last["alpha"], work, output, last["ld_out"], count, last["n_out"])
+            _activate(last, work, capacity, first, count)
         _metrics_of_rows(layers, scratch, run, capacity, first, count)
     if run["mode"] != EVALUATE:
         backward(layers, work, run, capacity, first, count)
