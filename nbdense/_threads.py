@@ -110,11 +110,16 @@ def _load_tbb() -> None:
 
 def limit() -> int:
     """The most threads that settings allow: NUMBA_NUM_THREADS or the CPUs, OMP_NUM_THREADS, `set_num_threads`."""
+    most = _limit_of_process()
+    return most if _chosen is None else min(most, _chosen)
+
+
+@functools.cache
+def _limit_of_process() -> int:
+    """Read once, as OpenMP's own libraries read it: asking the environment takes a microsecond."""
     most = int(numba.config.NUMBA_NUM_THREADS)
     omp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if omp.isdecimal() and int(omp) > 0:
-        most = min(most, int(omp))
-    return most if _chosen is None else min(most, _chosen)
+    return min(most, int(omp)) if omp.isdecimal() and int(omp) > 0 else most
 
 
 def available() -> int:

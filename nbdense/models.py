@@ -418,14 +418,12 @@ class Sequential:
         ndarray, (rows, n_out), of the model's dtype
         """
         network = self.network
-        if (
+        if (  # carray: C-ordered, aligned and writable
             type(x) is np.ndarray
             and x.dtype == self.dtype
             and x.ndim == 2
             and x.shape[1] == network.n_in
-            and x.flags.c_contiguous
-            and x.flags.writeable
-            and x.flags.aligned
+            and x.flags.carray
         ):
             return predict(network, x)
         x = _validate.matrix("x", x, network.n_in, f"layer {self.layers[0].name!r}")

@@ -171,12 +171,12 @@ MUCH_TO_READ = 262_144
 
 def predict(network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Outputs of the rows of ``x``, a C-ordered, writable matrix in the network's dtype."""
-    rows = x.shape[0]
+    rows, multiply_adds = x.shape[0], network.multiply_adds
     out = np.empty((rows, network.n_out), network.dtype)
-    flops = 2.0 * rows * network.multiply_adds
-    by_columns = rows <= FEW_ROWS and network.multiply_adds >= MUCH_TO_READ
+    flops = 2.0 * rows * multiply_adds
+    by_columns = rows <= FEW_ROWS and multiply_adds >= MUCH_TO_READ
     if by_columns:
-        flops = 16.0 * network.multiply_adds  # in time: a kernel is read no faster than eight rows are multiplied
+        flops = 16.0 * multiply_adds  # in time: a kernel is read no faster than eight rows are multiplied
     if flops < _threads.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
         program.predict[0](network.layers, network.params, x, out, network.width, 1, False)
         return out

@@ -22,7 +22,9 @@ def free(monkeypatch):
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 4)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 4)
     monkeypatch.setattr(_threads, "layer", lambda: "omp")
-    return monkeypatch
+    _threads._limit_of_process.cache_clear()
+    yield monkeypatch
+    _threads._limit_of_process.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,7 @@ def test_set_num_threads(free, chosen, expected):
     _threads.set_num_threads(chosen)
     assert _threads.available() == expected
     free.setenv("OMP_NUM_THREADS", "2")
+    _threads._limit_of_process.cache_clear()
     assert _threads.available() == min(expected, 2)
 
 
