@@ -70,7 +70,7 @@ def write_float(graph: Graph, network: Network) -> None:
         If a row or its activation has no ONNX form, or a weight is not a finite float32 number; the layer is named.
     """
     tensors = {0: INPUT}  # by buffer
-    rows = list(network.rows())
+    rows = list(network.dense_rows("to_onnx"))
     for row in rows:
         if row.kind != DENSE:
             raise ValueError(f"layer {row.name!r}: rows of kind {row.kind} have no ONNX form")

@@ -207,6 +207,60 @@ def switch(
     return kernel(local[name], inline=inline)
 
 
+# Bodies of loops over a user's scalar functions; they are called as nbdense.engine.custom says.
+_LOOP_BODIES = {
+    "forward": "a[i] = f(a[i])",
+    "backward": "c[i] = c[i] * f(a[i])",
+    "loss": "total += f(a[i], b[i]); c[i] = g(a[i], b[i]) * scale",
+}
+LOOPS: dict[int, Callable[..., Any]] = {}  # by address: what was made, which must live as long as tables name it
+
+
+def loop(body: str, dtype: Any, f: Callable[..., Any], g: Callable[..., Any] | None = None) -> int:
+    """Compile a loop over a user's scalar functions on their own; returns its address. It lives with the process.
+
+    Parameters
+    ----------
+    body : {"forward", "backward", "loss"}
+        What is done with them.
+    dtype : dtype
+        Of the elements.
+    f, g : callable
+        Scalar functions; numba must be able to compile them.
+
+    Raises
+    ------
+    numba.core.errors.NumbaError
+        If it is not.
+    """
+    key = (body, np.dtype(dtype), f, g)
+    if key in _loop_at:
+        return _loop_at[key]
+    compiled = JIT
+    source = (
+        f"def run(a, b, c, {'count, ' if compiled else ''}scale):\n"
+        + ("    a, b, c = carray(a, count), carray(b, count), carray(c, count)\n" if compiled else "")
+        + f"    total = 0.0\n    for i in range({'count' if compiled else 'a.size'}):\n"
+        + f"        {_LOOP_BODIES[body]}\n    return total\n"
+    )
+    scalars = [numba.njit(s, error_model="numpy") if compiled and not hasattr(s, "py_func") else s for s in (f, g) if s]
+    space: dict[str, Any] = {"carray": numba.carray, **dict(zip("fg", scalars, strict=False))}
+    exec(source, space)
+    if compiled:
+        pointer = types.CPointer(numba.from_dtype(np.dtype(dtype)))  # type: ignore[attr-defined]
+        signature = types.float64(pointer, pointer, pointer, types.int64, types.float64)
+        made = numba.cfunc(signature, error_model="numpy")(space["run"])
+        address = int(made.address)
+    else:
+        made, address = space["run"], 1 + len(LOOPS)
+    LOOPS[address] = made
+    _loop_at[key] = address
+    return address
+
+
+_loop_at: dict[Any, int] = {}
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # What was compiled, and the line that says so
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -24,15 +25,21 @@ def positive_int(owner: str, name: str, value: Any) -> int:
 
 def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
     """``value`` as a two-dimensional real array of ``n`` columns, without a copy where it is one."""
+    return rows(name, value, (n,), owner)
+
+
+def rows(name: str, value: Any, shape: tuple[int, ...], owner: str) -> npt.NDArray[Any]:
+    """``value`` as a real array of rows, each of ``shape`` laid end to end, without a copy where it is one."""
     array = value if isinstance(value, np.ndarray) else np.asarray(value)
     if array.dtype == object or array.dtype.kind not in "fiub":
         raise TypeError(
             f"{name}: expected numbers, got dtype {array.dtype}; convert it, for example with .astype('float32')"
         )
-    if array.ndim != 2 or array.shape[1] != n:
-        hint = "; one row is x.reshape(1, -1)" if array.ndim == 1 else ""
-        raise ValueError(f"{name}: {owner} expects shape (rows, {n}), got {array.shape}{hint}")
-    return array
+    if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
+        expected = ", ".join(map(str, shape))
+        hint = f"; one row is x.reshape(1, {'-1' if len(shape) == 1 else expected})" if array.ndim == len(shape) else ""
+        raise ValueError(f"{name}: {owner} expects shape (rows, {expected}), got {array.shape}{hint}")
+    return array if array.ndim == 2 else array.reshape(array.shape[0], math.prod(shape))
 
 
 def source(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:

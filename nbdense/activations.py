@@ -6,12 +6,13 @@ the parameter, and uses what it needs. To add an activation, add a row.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nbdense._jit import kernel
+from nbdense._jit import kernel, loop
 from nbdense.engine.elementary import like, sigmoid, tanh
 
 
@@ -44,6 +45,27 @@ class Activation:
     upper: float = math.inf
     alpha: float = 0.0
 
+    def with_alpha(self, alpha: float) -> Activation:
+        """The same with another parameter.
+
+        Parameters
+        ----------
+        alpha : float
+            The parameter.
+        """
+        return dataclasses.replace(self, alpha=float(alpha))
+
+    def calls(self, dtype: Any) -> tuple[int, int]:
+        """Addresses of a custom activation's compiled loops, forward and backward.
+
+        Parameters
+        ----------
+        dtype : dtype
+            Of the elements.
+        """
+        assert self.forward is not None and self.derivative is not None
+        return loop("forward", dtype, self.forward), loop("backward", dtype, self.derivative)
+
 
 @kernel
 def _relu_derivative(z, a, alpha):
@@ -71,6 +93,7 @@ def _tanh_derivative(z, a, alpha):
 
 
 RELU, SOFTMAX = 1, 4
+CUSTOM = 1000  # codes from here on are users' own, numbered in each network
 
 ACTIVATIONS: dict[str, Activation] = {
     row.name: row
@@ -88,6 +111,17 @@ _BY_CODE = {row.code: row for row in ACTIVATIONS.values()}
 def activation_by_code(code: int) -> Activation:
     """The table row of a layer table's activation code."""
     return _BY_CODE[code]
+
+
+def serialize(activation: Activation) -> Any:
+    """What `get` makes the activation of again.
+
+    Parameters
+    ----------
+    activation : Activation
+        The activation.
+    """
+    return activation.name
 
 
 def get(name: str | Activation | None) -> Activation:

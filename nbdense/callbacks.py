@@ -19,6 +19,15 @@ class Callback:
 
     model: Sequential
     params: dict[str, Any]
+    takes_not_finite = False  # whether a loss that is not finite is to end the fit without an error
+
+    def wants_batches(self) -> bool:
+        """Whether a method that is called around batches is overridden: they cost compiled code its long runs."""
+        mine, base = type(self), Callback
+        return (
+            mine.on_train_batch_begin is not base.on_train_batch_begin
+            or mine.on_train_batch_end is not base.on_train_batch_end
+        )
 
     def set_model(self, model: Sequential) -> None:
         """Called once, before training begins."""
@@ -39,6 +48,18 @@ class Callback:
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """After each epoch, with its loss, metrics and their ``val_`` twins."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Before each batch of an epoch, numbered from 0."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """After each batch, with the epoch's loss and metrics so far."""
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Before each evaluation on validation data."""
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """After it, with its results."""
 
 
 class History(Callback):

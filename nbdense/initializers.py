@@ -39,6 +39,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "glorot_uniform": _glorot_uniform,
     "he_normal": _he_normal,
     "zeros": _zeros,
+    "ones": lambda s, r: np.ones(s),
 }
 
 
@@ -52,4 +53,17 @@ def get(name: str) -> Initializer:
     """
     if not isinstance(name, str) or name not in INITIALIZERS:
         raise ValueError(f"unknown initializer {name!r}; there are: {', '.join(sorted(INITIALIZERS))}")
-    return INITIALIZERS[name]
+
+    f = INITIALIZERS[name]
+
+    class G:
+        args = (f,)
+
+        def __call__(self, shape, random, fan_in=None):
+            return f(shape, random)
+
+    return G()
+
+
+def serialize(x):
+    return next(k for k, v in INITIALIZERS.items() if v is x.args[0])

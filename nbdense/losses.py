@@ -17,6 +17,7 @@ from nbdense.engine.elementary import exp, like, log, sigmoid
 SOFTMAX_CROSSENTROPY = 100  # codes of losses that are no mean of scalar functions; see engine.loss
 CATEGORICAL_CROSSENTROPY = 101
 SOFTMAX_CROSSENTROPY_OF_OUTPUTS = 102  # an activation that is still to be differentiated made the logits: they stay
+CUSTOM_LOSS = 1000  # a user's own, by the address of its loop
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,10 @@ class Loss:
     def form(self, activation: str) -> tuple[LossForm, bool, float]:
         """The compiled loss to use after ``activation``, whether it fuses with it, and its parameter."""
         return FORMS[self.name], False, 0.0
+
+    def call(self, dtype: Any) -> int:
+        """Address of a custom loss's compiled loop; 0 for the others."""
+        return 0
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that rebuild it."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy.typing as npt
 
 from nbdense.engine import loss as rows
 from nbdense.losses import Loss
@@ -14,6 +17,15 @@ class Metric:
 
     name: str
     code: int
+    collects: ClassVar[bool] = False  # whether it needs all outputs at once; then `compute` is asked
+
+    def finish(self, mean: float) -> float:
+        """The metric from the mean of its compiled form over rows."""
+        return mean
+
+    def compute(self, targets: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> float:
+        """The metric from all targets, (rows, n_out) or class numbers (rows, 1), and outputs, (rows, n_out)."""
+        raise NotImplementedError
 
 
 METRICS: dict[str, int] = {

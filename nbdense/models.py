@@ -10,16 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate, losses, metrics, optimizers, targets, utils
+from nbdense.builder import NetworkBuilder
 from nbdense.callbacks import Callback, History
 from nbdense.engine import program
-from nbdense.layers import LAYERS, Input, Layer
-from nbdense.network import Network, NetworkBuilder, aligned_zeros
-from nbdense.training import Data, Objective, Workspace, fit_epochs, predict
+from nbdense.fitting import evaluate, fit_epochs
+from nbdense.layers import Input, Layer, assign, inner_layers, layer_from_config, name_layers
+from nbdense.network import Network, aligned_zeros
+from nbdense.stepping import Stepping
+from nbdense.training import Data, Objective, predict
 
 _BLOCK = 8192  # rows that predict converts at a time where they are not ready to read
 
 
-class Sequential:
+class Sequential(Stepping):
     """A feed-forward network: layers, one after the other.
 
     Parameters
@@ -42,12 +45,16 @@ class Sequential:
     (3, 1)
     """
 
+    EVALUATE_ROWS = 256  # at a time, if nothing else is asked for
+
     def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, dtype: str = "float32") -> None:
         self.name = "sequential" if name is None else name
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.dtype("float32"), np.dtype("float64")):
             raise ValueError(f"Sequential: dtype must be 'float32' or 'float64', got {dtype!r}")
+        super().__init__()
         self._all: list[Layer] = []
+        self._built_trainable: list[bool] = []
         self._network: Network | None = None
         self.seed = -1
         self.epochs_trained = 0
@@ -55,6 +62,7 @@ class Sequential:
         self.loss: losses.Loss | None = None
         self._metric_names: list[str | metrics.Metric] = []
         self._state: npt.NDArray[Any] | None = None
+        self._custom_objects: dict[str, Any] = {}
         self.stop_training = False
         self.history: History | None = None
         for layer in layers or []:
@@ -79,14 +87,7 @@ class Sequential:
         inner = getattr(layer, "input", None)
         if not self._all and inner is not None:
             self._all.append(inner)
-        taken = {other.name for other in self._all}
-        if not layer.name:
-            number = sum(type(other) is type(layer) for other in self._all)
-            while not layer.name or layer.name in taken:
-                layer.name = layer.kind if number == 0 else f"{layer.kind}_{number}"
-                number += 1
-        elif layer.name in taken:
-            raise ValueError(f"add: there is a layer named {layer.name!r} already")
+        name_layers([*self._all, layer])
         self._all.append(layer)
 
     @property
@@ -124,7 +125,7 @@ class Sequential:
                 raise ValueError(
                     "the model is not built: its input's width is not known; begin with Input((n,)), or call fit"
                 )
-            self.build(self._all[0].shape[0])
+            self.build((None, *self._all[0].shape))
         assert self._network is not None
         return self._network
 
@@ -134,23 +135,60 @@ class Sequential:
         Parameters
         ----------
         input_shape : int or tuple
-            The input's width, or (None, width).
+            The input's width, or (None, ..., width).
         """
-        n_in = input_shape[-1] if isinstance(input_shape, tuple) else input_shape
-        n_in = _validate.positive_int("build", "input_shape", n_in)
+        if isinstance(input_shape, tuple):
+            input_shape = input_shape[1:] if len(input_shape) > 1 else input_shape
+            shape = tuple(_validate.positive_int("build", "input_shape", n) for n in input_shape)
+        else:
+            shape = (_validate.positive_int("build", "input_shape", input_shape),)
         if not self.layers:
             raise ValueError("build: the model has no layers")
         if isinstance(self._all[0], Input):
-            if self._all[0].shape[0] != n_in:
-                raise ValueError(f"build: the Input has {self._all[0].shape[0]} columns, not {n_in}")
+            if self._all[0].shape != shape:
+                raise ValueError(f"build: the Input has shape {self._all[0].shape}, not {shape}")
         else:
-            self._all.insert(0, Input((n_in,)))
+            self._all.insert(0, Input(shape))
         if self.seed < 0:
             self.seed = utils.next_seed()
-        builder = NetworkBuilder(n_in, self.dtype)
+        builder = NetworkBuilder(shape, self.dtype)
         for number, layer in enumerate(self.layers):
             layer.build(builder, self.seed, number)
-        self._network = builder.finish()
+        self._take_network(builder.finish())
+
+    def _take_network(self, network: Network) -> None:
+        self._network, self._state = network, None
+        self._built_trainable = [layer.trainable for layer in inner_layers(self.layers)]
+        for layer in self.layers:
+            layer.set_network(network)
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """(None, ...): the shape of what goes in."""
+        return (None, *self.network.input_shape)
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """(None, ...): the shape of what comes out."""
+        return (None, *self.network.output_shape)
+
+    def upto(self, name: str) -> Sequential:
+        """A model of its own that ends with the layer of that name, with copies of the weights.
+
+        Parameters
+        ----------
+        name : str
+            The name of a layer of this model: of an autoencoder's bottleneck, for instance.
+        """
+        last = self.layers.index(self.get_layer(name))
+        model = Sequential(name=f"{self.name}_upto_{name}", dtype=str(self.dtype))
+        kept = [layer for layer in self._all if isinstance(layer, Input)] + self.layers[: last + 1]
+        model._all = [layer_from_config(layer.kind, layer.get_config()) for layer in kept]
+        model.seed = self.seed
+        mine = self.network.tensors()
+        for tensor, view in model.network.tensors().items():
+            view[...] = mine[tensor]
+        return model
 
     def with_network(self, network: Network) -> Sequential:
         """A model like this one around other parameters; it starts with a fresh optimizer.
@@ -161,8 +199,9 @@ class Sequential:
             Of the same layers.
         """
         model = Sequential(name=self.name, dtype=str(network.dtype))
-        model._all = [_rebuilt(layer.kind, layer.get_config()) for layer in self._all]
-        model._network, model.seed, model.epochs_trained = network, self.seed, self.epochs_trained
+        model._all = [layer_from_config(layer.kind, layer.get_config()) for layer in self._all]
+        model._take_network(network)
+        model.seed, model.epochs_trained = self.seed, self.epochs_trained
         if self.optimizer is not None and self.loss is not None:
             fresh = type(self.optimizer)(**self.optimizer.get_config())
             model.compile(fresh, self.loss, list(self._metric_names))
@@ -173,16 +212,10 @@ class Sequential:
         return sum(int(np.prod(p.shape)) for p in self.network.parameters)
 
     def summary(self) -> None:
-        """Print the layers with their output widths and parameters."""
-        width = self.network.n_in
-        lines = [f'Model "{self.name}"', f"{'layer':<28}{'output':>12}{'parameters':>14}", "-" * 54]
-        for layer in self.layers:
-            count = layer.count_params(width)
-            width = layer.output_width(width)
-            lines.append(f"{f'{layer.name} ({type(layer).__name__})':<28}{f'(None, {width})':>12}{count:>14,}")
-        total = self.count_params()
-        lines += ["-" * 54, f"parameters: {total:,} ({total * self.dtype.itemsize / 1024:.1f} KiB)"]
-        print("\n".join(lines))
+        """Print the layers with the shapes of their outputs, parameters, memory and multiply-adds."""
+        from nbdense.inspection import summary
+
+        print(summary(self))
 
     def get_weights(self) -> list[npt.NDArray[Any]]:
         """Copies of all parameters, kernel and bias in turn, as in Keras."""
@@ -196,15 +229,7 @@ class Sequential:
         weights : sequence of array-like
             In the order and shapes of `get_weights`.
         """
-        network = self.network
-        if len(weights) != len(network.parameters):
-            raise ValueError(f"set_weights: expected {len(network.parameters)} arrays, got {len(weights)}")
-        arrays = [np.asarray(value) for value in weights]
-        for parameter, value in zip(network.parameters, arrays, strict=True):
-            if value.shape != parameter.shape:
-                raise ValueError(f"set_weights: {parameter.name} has shape {parameter.shape}, got {value.shape}")
-        for parameter, value in zip(network.parameters, arrays, strict=True):
-            network.tensor(parameter)[...] = value
+        assign("set_weights", list(self.network.tensors().values()), weights)
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -231,33 +256,52 @@ class Sequential:
         _check_metrics(names, chosen_loss)
         self.optimizer, self.loss, self._metric_names = chosen_optimizer, chosen_loss, names
         self._state = None
+        self._forget_steps()
+        if self._network is not None:
+            self._set_trainable()
 
-    def _objective(self) -> tuple[Objective, list[str]]:
+    def _set_trainable(self) -> None:
+        """Bring the network up to date with the layers' ``trainable``."""
+        if self._built_trainable == [layer.trainable for layer in inner_layers(self.layers)]:
+            return
+        weights, old = self.get_weights(), self.network
+        builder = NetworkBuilder(old.input_shape, self.dtype)
+        for number, layer in enumerate(self.layers):
+            layer.build(builder, self.seed, number)
+        network = builder.finish()
+        network.mask = old.mask
+        self._take_network(network)
+        self.set_weights(weights)
+
+    def _objective(self) -> tuple[Objective, list[metrics.Metric]]:
         if self.loss is None or self.optimizer is None:
             raise RuntimeError("the model is not compiled: call compile(optimizer, loss) first")
-        last = list(self.network.rows())[-1]
-        form, fused, parameter = self.loss.form(last.activation.name)
-        chosen = [metrics.get(name, self.loss, last.n_out) for name in self._metric_names]
+        network = self.network
+        last = network.layers[-1]
+        form, fused, parameter = self.loss.form(network.activation_of(last).name)
+        n_out = int(last["n_out"])
+        chosen = [metrics.get(name, self.loss, n_out) for name in self._metric_names]
         codes = tuple(metric.code for metric in chosen)
-        width = 1 if self.loss.sparse else last.n_out
-        return Objective(form, parameter, fused, self.loss.sparse, codes, width), [metric.name for metric in chosen]
+        width = 1 if self.loss.sparse else n_out
+        call = self.loss.call(self.dtype)
+        return Objective(form, parameter, fused, self.loss.sparse, codes, width, call), chosen
 
-    def _data(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[int, float] | None = None) -> Data:
+    def _data(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Data:
         network = self.network
         assert self.loss is not None
-        x = _validate.matrix("x", x, network.n_in, f"layer {self.layers[0].name!r}")
+        x = _validate.rows("x", x, network.input_shape, f"layer {self.layers[0].name!r}")
         if x.shape[0] == 0:
             raise ValueError("x: the data set is empty")
-        y = targets.check_targets(y, self.loss, x.shape[0], network.n_out, self.layers[-1].name)
-        weights = targets.row_weights(sample_weight, class_weight, y, self.loss)
+        y = targets.check_targets(y, self.loss, x.shape[0], network.output_shape, self.layers[-1].name)
+        weights = targets.row_weights(sample_weight, class_weight, y, self.loss, network.positions_out)
         return targets.as_sources(x, y, weights, self.dtype)
 
     @property
     def state(self) -> npt.NDArray[Any]:
         """Gradients (row 0) and the optimizer's slots, flat as the parameters."""
-        assert self.optimizer is not None
         if self._state is None:
-            self._state = aligned_zeros((1 + self.optimizer.slots, self.network.params.size), self.dtype)
+            rows = 1 if self.optimizer is None else self.optimizer.state_rows
+            self._state = aligned_zeros((rows, self.network.params.size), self.dtype)
         return self._state
 
     def fit(
@@ -271,7 +315,7 @@ class Sequential:
         validation_split: float = 0.0,
         validation_data: Sequence[Any] | None = None,
         shuffle: bool = True,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
     ) -> History:
@@ -297,8 +341,8 @@ class Sequential:
             Evaluated after each epoch; goes before ``validation_split``.
         shuffle : bool
             A new order of rows each epoch.
-        class_weight : mapping of int to float, optional
-            A weight for each class.
+        class_weight : mapping of int to float, or "balanced", optional
+            A weight for each class; balanced is rows / (classes * rows of the class), as in scikit-learn.
         sample_weight : array-like, (rows,), optional
             A weight for each row.
         initial_epoch : int
@@ -324,9 +368,9 @@ class Sequential:
         first_fit = not self.built and not (self._all and isinstance(self._all[0], Input))
         if first_fit:
             shape = np.shape(x)
-            if len(shape) != 2:
+            if len(shape) < 2:
                 raise ValueError(f"x: expected shape (rows, columns), got {shape}")
-            self.build(shape[1])
+            self.build((None, *shape[1:]))
         held: Data | None = None
         try:
             if validation_data is not None:
@@ -379,34 +423,20 @@ class Sequential:
         float, list of float, or dict of str to float
             The loss alone if there are no metrics, else the loss and the metrics.
         """
-        logs = self._evaluate(self._data(x, y, sample_weight) if self.loss else None, batch_size)
+        self._objective()
+        data = self._data(x, y, sample_weight)
+        batch = self.EVALUATE_ROWS if batch_size is None else batch_size
+        logs = evaluate(self, data, min(data.rows, _validate.positive_int("evaluate", "batch_size", batch)))
         if return_dict:
             return logs
         return list(logs.values()) if len(logs) > 1 else logs["loss"]
-
-    def _evaluate(self, data: Data | None, batch_size: int | None = None) -> dict[str, float]:
-        objective, names = self._objective()
-        assert data is not None
-        batch = min(
-            data.rows, 256 if batch_size is None else _validate.positive_int("evaluate", "batch_size", batch_size)
-        )
-        workspace = Workspace(self.network, objective, batch, self.state)
-        count = -(-data.rows // batch)
-        sums = np.zeros(1 + len(names))
-        first = 0
-        while first < count:  # a NaN ends a run, and belongs in the result
-            done, totals = workspace.run(program.EVALUATE, data, first_step=first, count=min(count - first, 4096))
-            done = min(done + 1, len(totals)) if done < len(totals) else done
-            sums += totals[:done].sum(axis=0)
-            first += done
-        return {name: float(value) for name, value in zip(["loss", *names], sums / data.rows, strict=True)}
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[Any]:
         """What the last layer puts out.
 
         Parameters
         ----------
-        x : array-like, (rows, n_in)
+        x : array-like, (rows, ..., n_in)
             Any real dtype and memory layout. A NaN reaches its own row's outputs only.
         batch_size : int, optional
             Accepted for Keras's sake; any number of rows is worked through in blocks that fit the cache.
@@ -415,7 +445,7 @@ class Sequential:
 
         Returns
         -------
-        ndarray, (rows, n_out), of the model's dtype
+        ndarray, (rows, ..., n_out), of the model's dtype
         """
         network = self.network
         if (  # carray: C-ordered, aligned and writable
@@ -423,17 +453,19 @@ class Sequential:
             and x.dtype == self.dtype
             and x.ndim == 2
             and x.shape[1] == network.n_in
+            and len(network.input_shape) == 1
             and x.flags.carray
         ):
-            return predict(network, x)
-        x = _validate.matrix("x", x, network.n_in, f"layer {self.layers[0].name!r}")
-        memory, form = _validate.source(x)
-        out = np.empty((x.shape[0], network.n_out), self.dtype)
-        for first in range(0, x.shape[0], _BLOCK):
-            block = np.empty((min(_BLOCK, x.shape[0] - first), network.n_in), self.dtype)
-            program.gather_rows(memory, form, first, block)
-            out[first : first + len(block)] = predict(network, block)
-        return out
+            out = predict(network, x)
+        else:
+            x = _validate.rows("x", x, network.input_shape, f"layer {self.layers[0].name!r}")
+            memory, form = _validate.source(x)
+            out = np.empty((x.shape[0], network.n_out), self.dtype)
+            for first in range(0, x.shape[0], _BLOCK):
+                block = np.empty((min(_BLOCK, x.shape[0] - first), network.n_in), self.dtype)
+                program.gather_rows(memory, form, first, block)
+                out[first : first + len(block)] = predict(network, block)
+        return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
 
     # -- files --------------------------------------------------------------------------------------------------
 
@@ -476,11 +508,6 @@ def _check_metrics(names: list[str | metrics.Metric], loss: losses.Loss) -> None
     """Raise for a metric that does not exist or does not fit the loss; what it is for n_out columns comes later."""
     for name in names:
         metrics.get(name, loss, 1)
-
-
-def _rebuilt(kind: str, config: Mapping[str, Any]) -> Layer:
-    """A layer from its kind and config."""
-    return LAYERS[kind](**config)
 
 
 def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:

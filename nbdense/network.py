@@ -10,6 +10,8 @@ views; files and users never see the padding.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,35 +19,49 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import RELU, Activation, activation_by_code
+from nbdense.activations import CUSTOM, RELU, Activation, activation_by_code
 
-DENSE = 0  # kinds of row
+# Kinds of row. FROZEN_NORM is a batch normalisation by its running statistics.
+DENSE, ACTIVATION, DROPOUT, BATCH_NORM, FROZEN_NORM, LAYER_NORM, ADD, RESHAPE = range(8)
 
 ADD_DELTA = 1  # flags: the input's delta is added to, not set: a later row has set it
 NO_DELTA = 2  # nothing before this row learns: its input's delta is not wanted
 GATE_DELTA = 4  # the input comes from a relu: its delta passes only where the input is above zero
 DELTA_GATED = 8  # this row is such a relu: its output's delta has passed the gate when it arrives
+ADD_DELTA_2 = 16  # as ADD_DELTA and NO_DELTA, of the second input
+NO_DELTA_2 = 32
+IDLE = 64  # nothing up to here learns: backward leaves the row out
 
-# A row names its buffers by their first column in the workspace: buffer b of m rows is the (m, ld) matrix that starts
-# at element b * capacity. The network's input is buffer 0.
+# A row names its buffers by their first column in the workspace: buffer b of m rows starts at element b * m. The
+# network's input is buffer 0. A row of data has ``positions`` rows of columns in a buffer, one after the other.
 LAYER = np.dtype(
     [
         ("kind", np.int64),
+        ("number", np.int64),  # of the row in training: what names it, and its dropout's random numbers
         ("n_in", np.int64),
         ("n_out", np.int64),
+        ("positions", np.int64),  # of the input, and, but for RESHAPE, of the output
+        ("positions_out", np.int64),
         ("input", np.int64),
         ("ld_in", np.int64),
+        ("second", np.int64),  # ADD's other input
         ("output", np.int64),
         ("ld_out", np.int64),
-        ("kernel", np.int64),  # offsets into the parameter vector; -1: none
+        ("pre", np.int64),  # what backward wants beside the output: see NetworkBuilder; the output where it wants none
+        ("kernel", np.int64),  # offsets into the parameter vector; -1: none. Of a norm, its gamma and beta
         ("bias", np.int64),
+        ("mean", np.int64),
+        ("variance", np.int64),
         ("start", np.int64),  # offset of what the product is added to: the bias, or zeros
-        ("transposed", np.int64),  # offset of the kernel's transpose among the transposes
+        ("transposed", np.int64),  # offset aside: of the kernel's transpose, or of a batch's statistics
         ("activation", np.int64),
         ("flags", np.int64),
-        ("alpha", np.float64),  # the activation's parameter
+        ("alpha", np.float64),  # the activation's parameter; a norm's epsilon
         ("lower", np.float64),  # clamp in the product's epilogue
         ("upper", np.float64),
+        ("rate", np.float64),  # dropout's share of zeros; a batch norm's momentum
+        ("call_forward", np.int64),  # addresses of a custom activation's loops
+        ("call_backward", np.int64),
     ]
 )
 
@@ -61,7 +77,9 @@ SEGMENT = np.dtype(
     ]
 )
 
-# The unit of work of the update: rows first..last of one layer's kernel, or (first = -1) its bias.
+# The unit of work of the update: rows first..last of one layer's kernel, or (first = BIAS or GAMMA) a vector, or
+# (MOVING) a batch norm's running statistics, which are trained by no optimizer.
+BIAS, GAMMA, MOVING = -1, -2, -3
 SLAB = np.dtype(
     [
         ("layer", np.int64),
@@ -83,11 +101,12 @@ def leading_dimension(n: int) -> int:
 
     Rows a power of two apart fall into the same few cache sets, and a column of them would not stay cached.
     """
-    padded = _padded(n)
-    return padded + PAD if padded % 128 == 0 else padded
+    width = padded(n)
+    return width + PAD if width % 128 == 0 else width
 
 
-def _padded(n: int) -> int:
+def padded(n: int) -> int:
+    """``n`` rounded up to whole vectors."""
     return -(-n // PAD) * PAD
 
 
@@ -119,10 +138,14 @@ class Row:
     kind: int
     n_in: int
     n_out: int
+    positions: int
     input: int
+    second: int
     output: int
-    kernel: npt.NDArray[Any]
+    kernel: npt.NDArray[Any]  # of a norm: its gamma; of no elements where there is none
     bias: npt.NDArray[Any] | None
+    mean: npt.NDArray[Any] | None
+    variance: npt.NDArray[Any] | None
     activation: Activation
     alpha: float
 
@@ -134,7 +157,7 @@ class Network:
     Attributes
     ----------
     layers : structured array of `LAYER`
-        The rows, in the order in which they run.
+        The rows, in the order in which they run in training.
     segments : structured array of `SEGMENT`
         One a parameter tensor, in the order of ``parameters``.
     parameters : list of Parameter
@@ -144,13 +167,21 @@ class Network:
     names : list of str
         The name of each row's layer.
     width : int
-        Columns of the workspace: the leading dimensions of all buffers together.
-    n_in, n_out : int
-        Widths of the first row's input and of the last row's output.
-    multiply_adds : int
-        Of one row of data on its way forward.
+        Columns of the workspace: those of all buffers together, padded.
+    aside : int
+        Elements beside the activations: transposed kernels, statistics of batches.
+    input_shape, output_shape : tuple of int
+        Of one row of data.
     mask : ndarray or None
         0 or 1 for each element of ``params``: training leaves what is masked by 0 at zero (pruning).
+    slabs : structured array of `SLAB`
+    inference : structured array of `LAYER`
+        The rows in the order in which they run when nothing is trained: without dropout, and with batch normalisation
+        by its running statistics.
+    n_in, n_out : int
+        Elements of one row of data, before and behind.
+    multiply_adds : int
+        Of one row of data on its way forward.
     """
 
     dtype: np.dtype[Any]
@@ -160,23 +191,40 @@ class Network:
     params: npt.NDArray[Any]
     names: list[str]
     width: int
+    aside: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
     mask: npt.NDArray[Any] | None = None
+    custom: tuple[Activation, ...] = ()  # whose compiled code the table points at
     slabs: npt.NDArray[Any] = field(init=False)
+    inference: npt.NDArray[Any] = field(init=False)
     n_in: int = field(init=False)
     n_out: int = field(init=False)
     multiply_adds: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.n_in, self.n_out = math.prod(self.input_shape), math.prod(self.output_shape)
+        dense = self.layers[self.layers["kind"] == DENSE]
+        self.multiply_adds = int((dense["positions"] * dense["n_in"] * dense["n_out"]).sum())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring everything up to date with what is trainable now."""
+        set_delta_flags(self.layers, self.segments)
         self.slabs = _slabs(self)
-        self.n_in = int(self.layers[0]["n_in"])
-        self.n_out = int(self.layers[-1]["n_out"])
-        self.multiply_adds = int((self.layers["n_in"] * self.layers["n_out"]).sum())
+        self.inference = _inference(self.layers)
+
+    def kept_inference(self) -> npt.NDArray[Any]:
+        """Like ``inference``, with as many rows as ``layers``, which keep what backward wants."""
+        layers = self.layers.copy()
+        layers["kind"][layers["kind"] == DROPOUT] = ACTIVATION  # linear: a copy
+        layers["kind"][layers["kind"] == BATCH_NORM] = FROZEN_NORM
+        return layers
 
     @property
-    def transposes_size(self) -> int:
-        """Elements that the transposes of all kernels take."""
-        last = self.layers[-1]
-        return int(last["transposed"] + _padded(int(last["n_out"])) * last["ld_in"])
+    def positions_out(self) -> int:
+        """Rows of columns that a row of data has in the output."""
+        return int(self.layers[-1]["positions_out"])
 
     def tensor(self, parameter: Parameter, vector: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """View of one tensor, unpadded, in ``vector`` (default: the parameters; or gradients, a mask, a slot)."""
@@ -191,172 +239,146 @@ class Network:
         return {p.name: self.tensor(p, vector) for p in self.parameters}
 
     def rows(self) -> Iterator[Row]:
-        """The layer rows, read."""
-        at = {p.offset: p for p in self.parameters}
-        for i, row in enumerate(self.layers):
+        """The rows of inference, read."""
+        at = {p.offset: self.tensor(p) for p in self.parameters}
+        for i, row in enumerate(self.inference):
             yield Row(
                 index=i,
-                name=self.names[i],
+                name=self.names[int(row["number"])],
                 kind=int(row["kind"]),
                 n_in=int(row["n_in"]),
                 n_out=int(row["n_out"]),
+                positions=int(row["positions"]),
                 input=int(row["input"]),
+                second=int(row["second"]),
                 output=int(row["output"]),
-                kernel=self.tensor(at[int(row["kernel"])]),
-                bias=self.tensor(at[int(row["bias"])]) if row["bias"] >= 0 else None,
-                activation=activation_by_code(int(row["activation"])),
+                kernel=at.get(int(row["kernel"]), np.zeros(0, self.dtype)),
+                bias=at.get(int(row["bias"])),
+                mean=at.get(int(row["mean"])),
+                variance=at.get(int(row["variance"])),
+                activation=self.activation_of(row),
                 alpha=float(row["alpha"]),
             )
+
+    def dense_rows(self, what: str) -> list[Row]:
+        """The rows, where all are dense, one behind the other, on one position each.
+
+        Parameters
+        ----------
+        what : str
+            What cannot be done otherwise, for the error.
+
+        Raises
+        ------
+        ValueError
+            For a row of another kind, naming it.
+        """
+        rows = list(self.rows())
+        for row in rows:
+            if row.kind != DENSE or row.positions != 1 or row.activation.code >= CUSTOM:
+                raise ValueError(f"{what}: layer {row.name!r} is not supported yet; only plain Dense layers are")
+        return rows
+
+    def activation_of(self, row: Any) -> Activation:
+        """The activation of a table row."""
+        code = int(row["activation"])
+        return activation_by_code(code) if code < CUSTOM else self.custom[code - CUSTOM]
 
     def copy(self) -> Network:
         """A network of the same tables with parameters of its own."""
         params = aligned_zeros(self.params.size, self.dtype)
         params[:] = self.params
-        return Network(
-            self.dtype,
-            self.layers.copy(),
-            self.segments.copy(),
-            list(self.parameters),
-            params,
-            list(self.names),
-            self.width,
-            None if self.mask is None else self.mask.copy(),
+        return dataclasses.replace(
+            self,
+            layers=self.layers.copy(),
+            segments=self.segments.copy(),
+            parameters=list(self.parameters),
+            params=params,
+            names=list(self.names),
+            mask=None if self.mask is None else self.mask.copy(),
         )
 
 
-class NetworkBuilder:
-    """Collects rows, buffers and parameters; `finish` lays out the vectors. Layers write themselves into one."""
+def set_delta_flags(layers: npt.NDArray[Any], segments: npt.NDArray[Any], input_learns: bool = False) -> None:
+    """Tell each row what backward is to do with its deltas.
 
-    def __init__(self, n_in: int, dtype: npt.DTypeLike = np.float32) -> None:
-        self.dtype = np.dtype(dtype)
-        self._rows: list[dict[str, Any]] = []
-        self._names: list[str] = []
-        self._parameters: list[Parameter] = []
-        self._segments: list[tuple[Any, ...]] = []
-        self._initial: list[npt.NDArray[Any]] = []
-        self._size = 0
-        self._transposes = 0
-        self._width = 0
-        self.widths: dict[int, int] = {}  # columns of each buffer
-        self.output = self.buffer(n_in)
+    Parameters
+    ----------
+    layers : structured array of `LAYER`
+        Its flags are set.
+    segments : structured array of `SEGMENT`
+        What is trainable.
+    input_learns : bool
+        Whether the deltas of the network's input are wanted too.
+    """
+    trainable = set(segments["offset"][segments["trainable"] != 0].tolist())
+    learns = {0: input_learns}
+    readers: dict[int, list[tuple[int, int]]] = {}  # of each buffer, in the order in which backward comes to them
+    layers["flags"] = 0
+    for i, row in enumerate(layers):
+        sources = [int(row["input"])] + ([int(row["second"])] if row["kind"] == ADD else [])
+        learnt = any(learns[source] for source in sources)
+        learns[int(row["output"])] = learnt or any(int(row[name]) in trainable for name in ("kernel", "bias"))
+        for which, source in reversed(list(enumerate(sources))):
+            readers.setdefault(source, []).insert(0, (i, which))
+            if not learns[source]:
+                row["flags"] |= (NO_DELTA, NO_DELTA_2)[which]
+        if not learns[int(row["output"])]:
+            row["flags"] |= IDLE
+    for row in layers:
+        source = int(row["output"])
+        known = readers.get(source, [])
+        for i, which in known[1:]:
+            layers[i]["flags"] |= (ADD_DELTA, ADD_DELTA_2)[which]
+        # All contributions pass the gate if the last of them passes it.
+        if known and row["activation"] == RELU and learns[source]:
+            last, which = known[-1]
+            if layers[last]["kind"] == DENSE:
+                layers[last]["flags"] |= GATE_DELTA
+                row["flags"] |= DELTA_GATED
+    for i, which in readers[0][1:]:
+        layers[i]["flags"] |= (ADD_DELTA, ADD_DELTA_2)[which]
 
-    def buffer(self, n: int) -> int:
-        """A new buffer of ``n`` columns; returns its name, its first column in the workspace."""
-        name = self._width
-        self.widths[name] = n
-        self._width += leading_dimension(n)
-        return name
 
-    def parameter(
-        self,
-        name: str,
-        value: npt.NDArray[Any],
-        *,
-        trainable: bool = True,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        decay: float = 1.0,
-    ) -> int:
-        """A new parameter tensor holding ``value`` (one- or two-dimensional); returns its offset."""
-        rows = 1 if value.ndim == 1 else value.shape[0]
-        length = rows * leading_dimension(value.shape[-1])
-        offset = self._size
-        self._parameters.append(Parameter(name, value.shape, offset, length))
-        self._segments.append((offset, length, int(trainable), l1, l2, decay))
-        self._initial.append(value)
-        self._size += length
-        return offset
-
-    def dense(
-        self,
-        name: str,
-        n_out: int,
-        activation: Activation,
-        alpha: float,
-        kernel: int,
-        bias: int,
-        *,
-        trainable: bool = True,
-    ) -> int:
-        """A dense row from the current output to a new buffer, which becomes the current output."""
-        source = self.output
-        n_in = self.widths[source]
-        self.output = self.buffer(n_out)
-        flags = 0 if self._learns_before() else NO_DELTA
-        # Backward walks the rows from the last: the last reader of a buffer sets its delta, the others add theirs.
-        for row in self._rows:
-            if row["input"] == source:
-                row["flags"] |= ADD_DELTA
-        if not flags & NO_DELTA:
-            for row in self._rows:
-                if row["output"] == source and row["activation"] == RELU:
-                    flags |= GATE_DELTA
-                    row["flags"] |= DELTA_GATED
-        self._rows.append(
-            {
-                "kind": DENSE,
-                "n_in": n_in,
-                "n_out": n_out,
-                "input": source,
-                "ld_in": leading_dimension(n_in),
-                "output": self.output,
-                "ld_out": leading_dimension(n_out),
-                "kernel": kernel,
-                "bias": bias,
-                "transposed": self._transposes,
-                "activation": activation.code,
-                "flags": flags,
-                "alpha": alpha,
-                "lower": activation.lower,
-                "upper": activation.upper,
-            }
-        )
-        self._names.append(name)
-        self._transposes += _padded(n_out) * leading_dimension(n_in)
-        return self.output
-
-    def _learns_before(self) -> bool:
-        """Whether a trainable parameter feeds the current output."""
-        offsets = {row["kernel"] for row in self._rows} | {row["bias"] for row in self._rows}
-        return any(segment[2] for segment in self._segments if segment[0] in offsets)
-
-    def finish(self) -> Network:
-        """The network, its parameters at their initial values."""
-        layers = np.zeros(len(self._rows), LAYER)
-        for i, row in enumerate(self._rows):
-            for key, value in row.items():
-                layers[i][key] = value
-        # Zeros at the end, outside every segment: what layers without a bias add their product to.
-        layers["start"] = np.where(layers["bias"] < 0, self._size, layers["bias"])
-        params = aligned_zeros(self._size + int(layers["ld_out"].max(initial=0)), self.dtype)
-        network = Network(
-            self.dtype,
-            layers,
-            np.array(self._segments, SEGMENT),
-            self._parameters,
-            params,
-            self._names,
-            self._width,
-        )
-        for parameter, value in zip(self._parameters, self._initial, strict=True):
-            network.tensor(parameter)[...] = value
-        return network
+def _inference(layers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The rows that predict runs: see `Network.inference`."""
+    kept, stands_for = [], dict[int, int]()
+    for i, row in enumerate(layers.copy()):
+        for name in ("input", "second"):
+            row[name] = stands_for.get(int(row[name]), row[name])
+        if row["kind"] == DROPOUT:
+            if i < len(layers) - 1:
+                stands_for[int(row["output"])] = int(row["input"])
+                continue
+            row["kind"] = ACTIVATION  # the output must be a row's: a copy
+        if row["kind"] == BATCH_NORM:
+            row["kind"] = FROZEN_NORM
+        row["pre"] = row["output"]
+        kept.append(row)
+    return np.array(kept, LAYER)
 
 
 def _slabs(network: Network) -> npt.NDArray[Any]:
     """Cut every kernel into blocks of rows: the pieces that threads share in the update."""
     segment_at = {int(s["offset"]): i for i, s in enumerate(network.segments)}
     wanted = network.params.size // SLABS if network.params.size >= SHARED_SIZE else network.params.size
-    slabs = []
+    slabs: list[tuple[int, int, int, int, int]] = []
     before = 0
     for i, row in enumerate(network.layers):
         n_in, ld_out = int(row["n_in"]), int(row["ld_out"])
-        step = min(SLAB_ROWS, max(PAD, _padded(wanted // ld_out)))
-        for first in range(0, n_in, step):
-            last = min(first + step, n_in)
-            slabs.append((i, segment_at[int(row["kernel"])], first, last, before))
-            before += (last - first) * ld_out
+        if row["kind"] == DENSE:
+            step = min(SLAB_ROWS, max(PAD, padded(wanted // ld_out)))
+            for first in range(0, n_in, step):
+                last = min(first + step, n_in)
+                slabs.append((i, segment_at[int(row["kernel"])], first, last, before))
+                before += (last - first) * ld_out
+        elif row["kernel"] >= 0:
+            slabs.append((i, segment_at[int(row["kernel"])], GAMMA, 0, before))
+            before += ld_out
         if row["bias"] >= 0:
-            slabs.append((i, segment_at[int(row["bias"])], -1, 0, before))
+            slabs.append((i, segment_at[int(row["bias"])], BIAS, 0, before))
+            before += ld_out
+        if row["kind"] == BATCH_NORM:
+            slabs.append((i, segment_at[int(row["mean"])], MOVING, 0, before))
             before += ld_out
     return np.array(slabs, SLAB)

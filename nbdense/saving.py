@@ -9,7 +9,7 @@ import numpy as np
 
 from nbdense import losses, optimizers
 from nbdense.files import FileFormatError, TensorFile, write_tensors
-from nbdense.layers import LAYERS, Input
+from nbdense.layers import Input, layer_from_config
 from nbdense.models import Sequential
 
 
@@ -34,7 +34,7 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
             "loss": {"name": model.loss.name, "config": model.loss.get_config()},
             "metrics": [name if isinstance(name, str) else name.name for name in model._metric_names],
         }
-        for slot in range(1, 1 + model.optimizer.slots):
+        for slot in range(1, model.optimizer.state_rows):
             tensors |= {f"slot{slot}/{name}": view for name, view in network.tensors(model.state[slot]).items()}
     write_tensors(path, "model", config, tensors)
 
@@ -56,9 +56,7 @@ def _load_sequential(file: TensorFile) -> Sequential:
     try:
         model = Sequential(name=config["name"], dtype=config["dtype"])
         for entry in config["layers"]:
-            if entry["kind"] not in LAYERS:
-                raise ValueError(f"unknown kind of layer {entry['kind']!r}")
-            model.add(LAYERS[entry["kind"]](**entry["config"]))
+            model.add(layer_from_config(entry["kind"], entry["config"]))
         _check_shapes(file, model)
         model.seed, model.epochs_trained = _counter(config["seed"]), _counter(config["epochs_trained"])
         for name, view in model.network.tensors().items():
@@ -88,11 +86,11 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
     """Hold the described widths against the tensors that the file really has, before anything is allocated."""
     if not model._all or not isinstance(model._all[0], Input):
         raise ValueError("the model has no Input")
-    width = model._all[0].shape[0]
+    shape = model._all[0].shape
     claimed = 0
     for layer in model.layers:
-        claimed += layer.count_params(width)
-        width = layer.output_width(width)
+        claimed += layer.count_params(shape)
+        shape = layer.output_shape(shape)
     held = sum(int(np.prod(shape)) for name, shape in file.shapes.items() if name.startswith("weights/"))
     if claimed != held:
         raise FileFormatError(f"{file.path}: its layers have {claimed} parameters, its tensors {held}")
@@ -108,6 +106,6 @@ def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]
     loss = losses.LOSSES[compiled["loss"]["name"]](**compiled["loss"]["config"])
     model.compile(optimizer, loss, compiled["metrics"])
     optimizer.iterations = _counter(compiled["iterations"])
-    for slot in range(1, 1 + optimizer.slots):
+    for slot in range(1, optimizer.state_rows):
         for name, view in model.network.tensors(model.state[slot]).items():
             view[...] = file.read(f"slot{slot}/{name}", view.shape)

@@ -12,8 +12,20 @@ from nbdense import _validate
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss
 
 
-def check_targets(y: Any, loss: Loss, rows: int, n_out: int, layer: str) -> npt.NDArray[Any]:
-    """Targets as a two-dimensional array: (rows, n_out), or (rows, 1) of class numbers where the loss is sparse.
+def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: str) -> npt.NDArray[Any]:
+    """Targets as a two-dimensional array, a row for each row of data: the outputs' elements, or class numbers.
+
+    Parameters
+    ----------
+    y : array-like
+        (rows, *shape), or (rows, *shape[:-1]) of class numbers where the loss is sparse.
+    loss : Loss
+    rows : int
+        How many there should be.
+    shape : tuple of int
+        Of a row of outputs.
+    layer : str
+        The last layer's name.
 
     Raises
     ------
@@ -27,44 +39,52 @@ def check_targets(y: Any, loss: Loss, rows: int, n_out: int, layer: str) -> npt.
         )
     if array.shape[:1] != (rows,):
         raise ValueError(f"y: expected a target for each of the {rows} rows of x, got shape {array.shape}")
-    if array.ndim == 1 and (loss.sparse or n_out == 1):
-        array = array.reshape(-1, 1)
     if loss.sparse:
-        return _check_classes(array, loss, n_out, layer)
-    if array.ndim != 2 or array.shape[1] != n_out:
+        return _check_classes(array, loss, shape, layer)
+    if array.shape == (rows, *shape[:-1]) and shape[-1] == 1:
+        array = array[..., np.newaxis]
+    if array.shape != (rows, *shape):
         hint = ""
         if isinstance(loss, CategoricalCrossentropy):
             hint = "; for class numbers use loss='sparse_categorical_crossentropy', or to_categorical(y)"
+        expected = ", ".join(map(str, (rows, *shape)))
         raise ValueError(
-            f"y: {loss.name} on layer {layer!r} takes targets of shape ({rows}, {n_out}), got {array.shape}{hint}"
+            f"y: {loss.name} on layer {layer!r} takes targets of shape ({expected}), got {array.shape}{hint}"
         )
     if isinstance(loss, BinaryCrossentropy) and array.size and (array.min() < 0 or array.max() > 1):
         raise ValueError(f"y: {loss.name} takes targets in [0, 1], got {array.min()} to {array.max()}")
-    return array
+    return array.reshape(rows, -1)
 
 
-def _check_classes(array: npt.NDArray[Any], loss: Loss, n_out: int, layer: str) -> npt.NDArray[Any]:
-    if array.ndim != 2 or array.shape[1] != 1:
+def _check_classes(array: npt.NDArray[Any], loss: Loss, shape: tuple[int, ...], layer: str) -> npt.NDArray[Any]:
+    rows, n_out = array.shape[0], shape[-1]
+    if array.shape[1:] not in (shape[:-1], (*shape[:-1], 1)):
+        expected = f"({rows},)" if len(shape) == 1 else str((rows, *shape[:-1]))
         raise ValueError(
-            f"y: {loss.name} takes class numbers of shape (rows,), got {array.shape}; "
+            f"y: {loss.name} takes class numbers of shape {expected}, got {array.shape}; "
             "for one-hot rows use loss='categorical_crossentropy'"
         )
-    labels = array[:, 0]
+    labels = array.reshape(rows, -1)
     with np.errstate(invalid="ignore"):
         wrong = (labels < 0) | (labels >= n_out)
         if array.dtype.kind == "f":
             wrong |= labels != np.floor(labels)  # NaN too
     if wrong.any():
-        row = int(np.argmax(wrong))
+        row = int(np.argmax(wrong.any(axis=1)))
+        label = labels[row][wrong[row]][0]
         raise ValueError(
-            f"y: label {labels[row]} in row {row} is not a whole number in 0..{n_out - 1}, "
+            f"y: label {label} in row {row} is not a whole number in 0..{n_out - 1}, "
             f"one for each unit of layer {layer!r}"
         )
-    return array
+    return labels
 
 
 def row_weights(
-    sample_weight: Any, class_weight: Mapping[int, float] | None, y: npt.NDArray[Any], loss: Loss
+    sample_weight: Any,
+    class_weight: Mapping[int, float] | str | None,
+    y: npt.NDArray[Any],
+    loss: Loss,
+    positions: int = 1,
 ) -> npt.NDArray[Any] | None:
     """One weight a row, as a column: sample weights times the weight of the row's class. None: all alike."""
     weights = None
@@ -78,18 +98,26 @@ def row_weights(
         if not np.isfinite(weights).all():
             raise ValueError("sample_weight: holds NaN or infinity")
     if class_weight is not None:
-        if y.shape[1] > 1:
-            classes = y.argmax(axis=1)
-        else:
-            classes = y[:, 0].astype(np.int64)
-        present = np.unique(classes)
-        missing = [int(c) for c in present if int(c) not in class_weight]
-        if missing:
-            raise ValueError(f"class_weight: no weight for class {missing[0]}, which is in y")
-        table = {int(c): float(class_weight[int(c)]) for c in present}
-        by_class = np.array([table[int(c)] for c in classes]).reshape(-1, 1)
+        if positions > 1:
+            raise ValueError("class_weight: a row of data has several targets here; use sample_weight")
+        classes = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
+        by_class = _weights_of_classes(class_weight, classes).reshape(-1, 1)
         weights = by_class if weights is None else weights * by_class
     return weights
+
+
+def _weights_of_classes(
+    class_weight: Mapping[int, float] | str, classes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    present, place, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f"class_weight: expected a mapping or 'balanced', got {class_weight!r}")
+        return (len(classes) / (len(present) * counts))[place]
+    missing = [int(c) for c in present if int(c) not in class_weight]
+    if missing:
+        raise ValueError(f"class_weight: no weight for class {missing[0]}, which is in y")
+    return np.array([float(class_weight[int(c)]) for c in present])[place]
 
 
 def as_sources(x: npt.NDArray[Any], y: npt.NDArray[Any], weights: npt.NDArray[Any] | None, dtype: np.dtype[Any]) -> Any:

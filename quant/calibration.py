@@ -76,7 +76,7 @@ def calibrate(network: Network, data: Any) -> Ranges:
     TypeError, ValueError
         For unfit data (see `batches`), or if a layer's outputs are not finite.
     """
-    bare = np.array([is_bare(row.activation) for row in network.rows()], np.int64)
+    bare = np.array([is_bare(row.activation) for row in network.dense_rows("quantize")], np.int64)
     bounds = np.zeros((len(bare), 2, 2), network.dtype)
     bounds[..., 0], bounds[..., 1] = np.inf, -np.inf
     low, high = np.inf, -np.inf
@@ -85,7 +85,7 @@ def calibrate(network: Network, data: Any) -> Ranges:
         size = network.width * batch.shape[0] + 16
         work = work[:size] if work.size >= size else aligned_zeros(size, network.dtype)
         work[:] = 0
-        observe(network.layers, network.params, batch, work, bare, bounds)
+        observe(network.inference, network.params, batch, work, bare, bounds)
         low, high = min(low, float(batch.min())), max(high, float(batch.max()))
     with np.errstate(over="ignore"):
         fits = np.isfinite(bounds.astype(np.float32))
@@ -120,7 +120,7 @@ def check_chain(network: Network) -> None:
     ValueError
         Naming the layer.
     """
-    rows = list(network.rows())
+    rows = list(network.dense_rows("quantize"))
     source = 0
     for row in rows:
         if row.kind != DENSE or row.input != source:

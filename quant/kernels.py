@@ -233,7 +233,8 @@ def _observe(layers, params, x, work, bare, bounds):
     for index in range(layers.shape[0]):
         row = layers[index]
         offset, ld, n = row["output"] * count, row["ld_out"], row["n_out"]
-        forward(layers[index : index + 1], params, operand, work, count, 0, count, bare[index] != 0)
+        one = layers[index : index + 1]
+        forward(one, params, operand, work, count, (0, count), 0, 1, bare[index] != 0, 0, np.uint64(0))
         _widen(work, offset, ld, count, n, bounds[index, 0])
         if bare[index]:
             activate(row["activation"], row["alpha"], work, offset, ld, count, n)

@@ -114,7 +114,7 @@ def quantize(
     ranges = calibrate(network, calibration)
     given = activation_parameters(ranges.input, activation_dtype)
     layers = []
-    for row, pre, output in zip(network.rows(), ranges.pre, ranges.output, strict=True):
+    for row, pre, output in zip(network.dense_rows("quantize"), ranges.pre, ranges.output, strict=True):
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # QuantizedNetwork refuses what comes of it
             layer = _quantize_dense(row, given, pre, output, activation_dtype, granularity)
         layers.append(layer)

@@ -9,9 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # {"nbdense": ROOT / "nbdense", "nbdense.quant": ROOT / "quant", ...}
-PACKAGE_FOLDERS = {
-    package: ROOT / folder for package, folder in PYPROJECT["tool"]["setuptools"]["package-dir"].items()
-}
+PACKAGE_FOLDERS = {package: ROOT / folder for package, folder in PYPROJECT["tool"]["setuptools"]["package-dir"].items()}
 
 _NOT_OURS = {"__pycache__", "build", "dist", "nbdense-demo"}
 
@@ -22,8 +20,7 @@ def repository_files() -> Iterator[Path]:
         subfolders[:] = sorted(
             name
             for name in subfolders
-            if name == ".ci"
-            or not (name.startswith(".") or name.endswith(".egg-info") or name in _NOT_OURS)
+            if name == ".ci" or not (name.startswith(".") or name.endswith(".egg-info") or name in _NOT_OURS)
         )
         yield from (Path(folder, name) for name in sorted(names))
 

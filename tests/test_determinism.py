@@ -110,11 +110,11 @@ def test_two_fits_are_one():
 
 def test_slices_change_no_bit(monkeypatch):
     """How long compiled code runs at a time depends on the clock; the weights do not."""
-    from nbdense import training
+    from nbdense import fitting
 
     expected = trained(3).network.params
     for seconds in (0.0, 1e9):
-        monkeypatch.setattr(training, "SLICE_SECONDS", seconds)
+        monkeypatch.setattr(fitting, "SLICE_SECONDS", seconds)
         np.testing.assert_array_equal(trained(3).network.params, expected)
 
 

@@ -11,9 +11,7 @@ import pytest
 import nbdense
 from source_tree import library_modules
 
-PUBLIC_MODULES = [
-    name for name in library_modules() if not any(part.startswith("_") for part in name.split(".")[1:])
-]
+PUBLIC_MODULES = [name for name in library_modules() if not any(part.startswith("_") for part in name.split(".")[1:])]
 _UNDERLINE = re.compile(r"-{3,}\s*$")
 _ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(?:, ?\*{0,2}\w+)*)\s*(?::.*)?$")
 

@@ -18,11 +18,11 @@ from builders import (
     padding,
     workspace_and_data,
 )
+from nbdense import phases
 from nbdense._jit import JIT
 from nbdense.activations import ACTIVATIONS
-from nbdense.engine import program
+from nbdense.builder import NetworkBuilder
 from nbdense.losses import FORMS, LOSSES
-from nbdense.network import NetworkBuilder
 from nbdense.optimizers import OPTIMIZERS
 
 
@@ -30,7 +30,7 @@ def loss_and_gradients(model, x, y, weights=None):
     """Loss of the batch, and its gradient for each tensor, by the engine's GRADIENT mode."""
     workspace, data = workspace_and_data(model, x, y, weights)
     before = model.network.params.copy()
-    done, totals = workspace.run(program.GRADIENT, data, first_step=0, count=1)
+    done, totals = workspace.run(phases.training(model.network.layers, updates=False), data)
     assert done == 1
     np.testing.assert_array_equal(model.network.params, before)  # it only looks
     return totals[0, 0] / len(x), {k: v.copy() for k, v in model.network.tensors(model.state[0]).items()}
@@ -38,7 +38,8 @@ def loss_and_gradients(model, x, y, weights=None):
 
 def loss_of(model, x, y, weights=None):
     workspace, data = workspace_and_data(model, x, y, weights)
-    return workspace.run(program.EVALUATE, data, first_step=0, count=1)[1][0, 0] / len(x)
+    layers = model.network.inference
+    return workspace.run(phases.evaluation(layers), data, layers=layers)[1][0, 0] / len(x)
 
 
 def assert_like_naive(model, x, y, weights, tolerance):
@@ -167,7 +168,7 @@ def test_padding_of_outputs_and_deltas_is_zero(objective, dtype):
     widths = [5, *([7, 33, 17] * 2)[: len(names)], 3]
     model = make_model(widths, [*names, activation], loss, dtype=dtype)
     workspace, data = workspace_and_data(model, rng.normal(size=(rows, 5)), draw_targets(rng, loss, rows, 3))
-    workspace.run(program.GRADIENT, data, first_step=0, count=1)
+    workspace.run(phases.training(model.network.layers, updates=False), data)
     for layer in model.network.layers:
         for base in (0, int(workspace._run["deltas"][0])):
             start = base + int(layer["output"]) * rows
@@ -184,11 +185,12 @@ def test_a_buffer_with_two_readers_gets_both_deltas(activation):
     builder, outputs = NetworkBuilder(3, np.float64), {}
     for name, n_in, n_out, kind in (("a", 3, 4, activation), ("dead", 4, 5, "tanh"), ("b", 4, 2, "linear")):
         if name == "b":
-            builder.output = outputs["a"]
+            builder.output, builder.shape = outputs["a"], (4,)
         kernel = builder.parameter(f"{name}/kernel", rng.normal(size=(n_in, n_out)))
         bias = builder.parameter(f"{name}/bias", rng.normal(size=n_out))
-        outputs[name] = builder.dense(name, n_out, ACTIVATIONS[kind], 0.0, kernel, bias)
-    model._network = builder.finish()
+        builder.dense(name, n_out, ACTIVATIONS[kind], 0.0, kernel, bias)
+        outputs[name] = builder.output
+    model._take_network(builder.finish())
     x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))
     _, gradients = loss_and_gradients(model, x, y)
     tensors = model.network.tensors()

@@ -12,12 +12,12 @@ import pytest
 
 from nbdense import _version, activations
 from nbdense.activations import ACTIVATIONS
+from nbdense.builder import NetworkBuilder
 from nbdense.export import exporter, to_onnx, verify_onnx
 from nbdense.export.float_flavour import ACTIVATION_NODES
 from nbdense.export.graph import newest_opset, serialize
 from nbdense.layers import Dense, Input
 from nbdense.models import Sequential, load_model
-from nbdense.network import NetworkBuilder
 from nbdense.quant import quantize
 from nbdense.training import predict
 
@@ -74,10 +74,12 @@ def test_without_bias_and_in_float64():
 def test_rows_are_wired_by_their_buffers():
     net = network((6, 6, 6, 4), ["relu", "tanh", "linear"])
     net.layers[2]["input"] = net.layers[0]["output"]  # d1 is left aside
+    net.refresh()
     model = to_onnx(net)
     assert model.graph.node[-1].input[0] == "d0/output"
     assert verify_onnx(model, net).agrees
     net.layers[2]["input"] = 0
+    net.refresh()
     assert verify_onnx(to_onnx(net), net).agrees
 
 

@@ -204,7 +204,7 @@ def _drop(*path):
         _set("layers", 1, "config", "activation", to="sinc"),
         _set("layers", 1, "config", "activation", to=["relu"]),
         _set("layers", 1, "config", "exec", to=1),
-        _set("layers", 0, "config", "shape", to=[3, 3]),
+        _set("layers", 0, "config", "shape", to=[3, -1]),
         _set("layers", 0, "config", "shape", to=[]),
         _set("seed", to="one"),
         _set("seed", to=2**80),

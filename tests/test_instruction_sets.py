@@ -33,11 +33,11 @@ from nbdense.engine.transpose import transpose
 @_jit.entry
 def whole(m, n, depth, a, b, c, code, params, state, hyper):
     product(m, n, depth, (a, 0, depth, 1), (b, 0, n), (c, 0, n), (c, 0, n), a[0], a[0])
-    update(code, params, state, 0, n, 0.1, hyper)
+    update(code, params, state, 0, n, 0.1, 1, hyper)
     transpose((a, 0, depth), (b, 0, m), m, depth)
 
 flat, state = np.zeros(4096, np.float32), np.zeros((3, 16), np.float32)
-whole(4, 16, 3, flat, flat.copy(), flat.copy(), 0, flat[:16].copy(), state, np.zeros(8))
+whole(4, 16, 3, flat, flat.copy(), flat.copy(), 0, flat[:16].copy(), state, np.zeros(12))
 print(json.dumps([dataclasses.asdict(_cpu.target()), "\\n".join(whole.inspect_asm().values())]))
 """
 

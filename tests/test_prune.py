@@ -5,9 +5,9 @@ import pytest
 
 import naive
 from nbdense import activations
+from nbdense.builder import NetworkBuilder
 from nbdense.layers import Dense, Input
 from nbdense.models import Sequential
-from nbdense.network import NetworkBuilder
 from nbdense.quant import prune
 from nbdense.quant.pruning import sparsity_of
 

@@ -8,10 +8,10 @@ import pytest
 import naive
 import naive_integer
 from nbdense import activations
+from nbdense.builder import NetworkBuilder
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.layers import Dense, Input
 from nbdense.models import Sequential
-from nbdense.network import NetworkBuilder
 from nbdense.quant import QuantizedModel, QuantizedNetwork, quantize
 from nbdense.quant.calibration import BATCH, calibrate
 from nbdense.quant.network import LIMITS

@@ -7,7 +7,7 @@ import naive
 import naive_optimizers
 from builders import OBJECTIVES, draw_targets, make_model, naive_layers, naive_objective, objective_name
 from compiled import compiled
-from nbdense import training
+from nbdense import fitting
 from nbdense.engine import program
 from nbdense.engine.random import key_of, shuffled
 from nbdense.layers import Dense
@@ -177,7 +177,7 @@ def test_keyboard_interrupt_leaves_a_model_of_whole_steps(monkeypatch):
         if len(taken) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.ProgressBar, "update", interrupted)
+    monkeypatch.setattr(fitting.ProgressBar, "update", interrupted)
     model = make_model([3, 4, 1], ["tanh", "linear"], optimizer="adam")
     with pytest.raises(KeyboardInterrupt):
         model.fit(x, y, 4, shuffle=False, verbose=0)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._jit import kernel, switch
-from nbdense.activations import ACTIVATIONS, SOFTMAX
+from nbdense.activations import ACTIVATIONS, CUSTOM, SOFTMAX
+from nbdense.engine.custom import call_loop
 from nbdense.engine.elementary import exp
 
 BLOCK = 16  # rows are padded to whole blocks of this many columns
@@ -34,12 +35,12 @@ for j in range(count):
 _backward = switch(
     "_backward",
     {row.code: f"_derivative_{row.name}" for row in ACTIVATIONS.values() if row.derivative is not None},
-    "values, outputs, deltas, count, alpha",
+    "values, inputs, outputs, deltas, count, alpha",
     """
-a, d = np.uint64(outputs), np.uint64(deltas)
+z, a, d = np.uint64(inputs), np.uint64(outputs), np.uint64(deltas)
 for j in range(count):
     k = np.uint64(j)
-    values[d + k] = values[d + k] * {f}(values[a + k], values[a + k], alpha)
+    values[d + k] = values[d + k] * {f}(values[z + k], values[a + k], alpha)
 """,
     globals(),
 )
@@ -100,8 +101,27 @@ def clear_padding(values, offset, ld, m, n):
 
 
 @kernel
+def copy_block(values, source, target, size):
+    """``size`` elements from one place to another that does not overlap it."""
+    s, t = np.uint64(source), np.uint64(target)
+    for j in range(size):
+        values[t + np.uint64(j)] = values[s + np.uint64(j)]
+
+
+@kernel
+def _clamp(values, offset, count, lower, upper):
+    """Ordered comparisons leave a NaN as it is."""
+    number = values.dtype.type
+    start, low, high = np.uint64(offset), number(lower), number(upper)
+    for j in range(count):
+        k = start + np.uint64(j)
+        value = low if values[k] < low else values[k]
+        values[k] = high if value > high else value
+
+
+@kernel
 def activate(code, alpha, values, offset, ld, m, n):
-    """Apply an activation in place to the (m, n) matrix at ``offset``; its padding is left zero."""
+    """Apply an activation of the table in place to the (m, n) matrix at ``offset``; its padding is left zero."""
     width = padded(n)
     if code == SOFTMAX:
         for i in range(m):
@@ -117,8 +137,25 @@ def activate(code, alpha, values, offset, ld, m, n):
 
 
 @kernel
-def differentiate(code, alpha, values, outputs, deltas, ld, m, n):
+def activate_row(row, values, offset, m):
+    """Apply a table row's activation, whatever it is, in place to m rows of its outputs at ``offset``."""
+    n, ld = row["n_out"], row["ld_out"]
+    if row["activation"] >= CUSTOM:
+        for i in range(m):
+            at = offset + i * ld
+            call_loop(row["call_forward"], values, at, at, at, n, 1.0)
+    elif row["lower"] != -np.inf or row["upper"] != np.inf:
+        _clamp(values, offset, m * ld, row["lower"], row["upper"])
+        clear_padding(values, offset, ld, m, n)
+    elif row["activation"] > 0:
+        activate(row["activation"], row["alpha"], values, offset, ld, m, n)
+
+
+@kernel
+def differentiate(row, values, inputs, outputs, deltas, m):
     """Turn the deltas of an activation's outputs into those of its inputs, in place. All are offsets in ``values``."""
+    n, ld = row["n_out"], row["ld_out"]
+    code, alpha = row["activation"], row["alpha"]
     if code == SOFTMAX:
         for i in range(m):
             a, d = np.uint64(outputs + i * ld), np.uint64(deltas + i * ld)
@@ -129,7 +166,12 @@ def differentiate(code, alpha, values, outputs, deltas, ld, m, n):
                 k = np.uint64(j)
                 values[d + k] = values[a + k] * (values[d + k] - product)
         return
+    if code >= CUSTOM:
+        for i in range(m):
+            at = i * ld
+            call_loop(row["call_backward"], values, inputs + at, outputs + at, deltas + at, n, 1.0)
+        return
     width = padded(n)
     rows, count = (1, m * width) if width == ld else (m, width)
     for i in range(rows):
-        _backward(code, values, outputs + i * ld, deltas + i * ld, count, alpha)
+        _backward(code, values, inputs + i * ld, outputs + i * ld, deltas + i * ld, count, alpha)

@@ -133,17 +133,21 @@ _AHEAD = 4096  # bytes: shuffled rows are where no prefetcher of the CPU looks f
 
 
 @kernel
-def gather(data, form, rows, count, out, offset, ld):
-    """Rows ``rows[:count]`` of a source into the matrix at out[offset], ``ld`` apart."""
+def gather(data, form, rows, count, out, offset, ld, pieces):
+    """Rows ``rows[:count]`` of a source into the matrix at out[offset], each as ``pieces`` rows, ``ld`` apart."""
     size = form["columns"] * abs(form["column_stride"])  # an upper bound of no harm where columns run backwards
     ahead = max(1, _AHEAD // max(1, size))
+    columns = form["columns"] // pieces
     for i in range(min(ahead, count)):
         prefetch(data, form["offset"] + rows[i] * form["row_stride"], min(size, _AHEAD))
     for i in range(count):
         if i + ahead < count:
             prefetch(data, form["offset"] + rows[i + ahead] * form["row_stride"], min(size, _AHEAD))
         start = form["offset"] + rows[i] * form["row_stride"]
-        convert(form["code"], data, start, form["column_stride"], form["columns"], out, offset + i * ld)
+        for piece in range(pieces):
+            at = offset + (i * pieces + piece) * ld
+            convert(form["code"], data, start, form["column_stride"], columns, out, at)
+            start += columns * form["column_stride"]
 
 
 @kernel

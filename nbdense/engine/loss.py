@@ -10,9 +10,16 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._jit import kernel, switch
-from nbdense.engine.activation import exponentials, normalise_row, shift_row
+from nbdense.engine.activation import copy_block, exponentials, normalise_row, shift_row
+from nbdense.engine.custom import call_loop
 from nbdense.engine.elementary import log
-from nbdense.losses import CATEGORICAL_CROSSENTROPY, FORMS, SOFTMAX_CROSSENTROPY, SOFTMAX_CROSSENTROPY_OF_OUTPUTS
+from nbdense.losses import (
+    CATEGORICAL_CROSSENTROPY,
+    CUSTOM_LOSS,
+    FORMS,
+    SOFTMAX_CROSSENTROPY,
+    SOFTMAX_CROSSENTROPY_OF_OUTPUTS,
+)
 
 _ELEMENTWISE = [form for form in FORMS.values() if form.value is not None]
 globals().update({f"_value_{form.name}": form.value for form in _ELEMENTWISE})
@@ -134,20 +141,21 @@ def _categorical_crossentropy(work, y, t, d, n, sparse, smoothing, scale):
 
 
 @kernel
-def losses_of_rows(code, parameter, sparse, work, rows, shape, losses, stride):
+def losses_of_rows(form, work, rows, shape, losses, stride):
     """Losses of ``shape`` = (rows, outputs, ld, ld_target, batch size), weighted; their derivatives to the deltas.
 
-    Softmax cross-entropy turns logits into probabilities where they stand.
+    ``form`` is (code, parameter, sparse, address of a custom loss's loop). Softmax cross-entropy turns logits into
+    probabilities where they stand.
     """
     number = work.dtype.type
+    code, parameter, sparse, call = form
     y, t, d, weights, room = rows
     count, n, ld, ld_target, batch = shape
     if code == SOFTMAX_CROSSENTROPY or code == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
         z = y
         if code == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
             z = d
-            for k in range(count * ld):
-                work[np.uint64(d) + np.uint64(k)] = work[np.uint64(y) + np.uint64(k)]
+            copy_block(work, y, d, count * ld)
         _softmax_crossentropy(work, (z, t, d, weights, room), shape, sparse, parameter, losses, stride)
     else:
         for i in range(count):
@@ -155,6 +163,8 @@ def losses_of_rows(code, parameter, sparse, work, rows, shape, losses, stride):
             scale = work[np.uint64(weights + i)] / number(batch)
             if code == CATEGORICAL_CROSSENTROPY:
                 loss = float(_categorical_crossentropy(work, at, target, delta, n, sparse, parameter, scale))
+            elif code == CUSTOM_LOSS:
+                loss = call_loop(call, work, at, target, delta, n, float(scale / number(n))) / n
             else:
                 loss = _elementwise(code, work, at, target, delta, n, parameter, scale / number(n))
             losses[i * stride] = loss

@@ -18,7 +18,7 @@ from nbdense.engine.microkernel import I64, VECTOR_BYTES, multiply_add, splat
 NONE, SGD, ADAM = range(3)
 MOMENTUM, NESTEROV = 0, 1  # places in hyper
 BETA_1, BETA_2, EPSILON = 0, 1, 2
-HYPER = 8
+HYPER = 12
 
 
 @kernel
@@ -146,8 +146,8 @@ def rate_of_step(code, rate, step, hyper):
 
 
 @kernel
-def update(code, params, state, low, high, rate, hyper):
-    """One step of the optimizer ``code`` on parameters low..high; ``rate`` is `rate_of_step`'s."""
+def update(code, params, state, low, high, rate, step, hyper):
+    """The ``step``-th step (from 1) of the optimizer ``code`` on parameters low..high; ``rate`` is `rate_of_step`'s."""
     if code == SGD:
         _sgd(params, state, low, high, rate, hyper)
     elif code == ADAM:

@@ -4,9 +4,11 @@
 compiled twice, serial and with its loops over rows and slabs in parallel; both call the same kernels, and no sum is
 ever split over threads, so that results do not depend on their number.
 
-A training step has two parallel regions. In the first, each thread takes some rows of the batch from gathering
-through the loss back to the deltas of every layer. In the second, each takes some slabs of the kernels: gradient,
-optimizer step, and the transpose that the next step's backward pass reads.
+What a step is made of is data too: a table of phases (see `nbdense.phases`), each of which is one parallel region. A
+plain network's training step has two. In the first, each thread takes some rows of the batch from gathering through
+the loss back to the deltas of every layer. In the second, each takes some slabs of the kernels: gradient, optimizer
+step, and the transpose that the next step's backward pass reads. Batch normalisation cuts the first in pieces,
+because its statistics need all rows; clipping by a norm cuts the second, because the norm needs all gradients.
 """
 
 from __future__ import annotations
@@ -17,23 +19,23 @@ import numpy as np
 from numba import prange
 
 from nbdense._jit import entry, entry_pair, kernel
-from nbdense.activations import RELU, SOFTMAX
-from nbdense.engine.activation import BLOCK, activate, differentiate, padded
+from nbdense.activations import SOFTMAX
+from nbdense.engine import norm
+from nbdense.engine.activation import BLOCK, activate_row, clear_padding, padded
 from nbdense.engine.gather import first_not_finite, gather
 from nbdense.engine.loss import losses_of_rows, metric_of_row
-from nbdense.engine.microkernel import gated_product, product
+from nbdense.engine.microkernel import product
+from nbdense.engine.norms import norms
 from nbdense.engine.optimizer import rate_of_step, update
 from nbdense.engine.random import key_of, shuffled
+from nbdense.engine.rows import backward_row, dense, finish_dense, forward_row
 from nbdense.engine.transpose import transpose
-from nbdense.network import ADD_DELTA, DELTA_GATED, DENSE, GATE_DELTA, NO_DELTA
+from nbdense.network import ADD, BATCH_NORM, BIAS, DENSE, GAMMA, MOVING, NO_DELTA
 
-# What run_steps is to do with each batch.
-EVALUATE, GRADIENT, TRAIN = range(3)
-SHUFFLE_STREAM = 1
+SHUFFLE_STREAM, DROPOUT_STREAM = 1, 2
 
 RUN = np.dtype(
     [
-        ("mode", np.int64),
         ("threads", np.int64),
         ("batch", np.int64),
         ("rows", np.int64),
@@ -45,111 +47,98 @@ RUN = np.dtype(
         ("epoch", np.int64),
         ("loss", np.int64),
         ("loss_parameter", np.float64),
+        ("loss_call", np.int64),  # address of a custom loss's loop
         ("sparse", np.int64),
         ("fused", np.int64),  # the loss takes the last layer's pre-activations
         ("optimizer", np.int64),
+        ("clip", np.int64),
+        ("clip_at", np.float64),
+        ("decay", np.float64),  # decoupled weight decay; a segment's factor is on it
+        ("average", np.float64),  # momentum of the weights' moving average, in the last slot; below 0: none
+        ("penalties", np.int64),  # whether any segment has an l1 or l2
         # Offsets in the workspace; activations are at 0.
         ("deltas", np.int64),
         ("targets", np.int64),
         ("ld_target", np.int64),
         ("weights", np.int64),  # a number a row; room is space for another
         ("room", np.int64),
-        ("transposes", np.int64),
+        ("aside", np.int64),  # transposed kernels, and statistics of batches
         ("zeros", np.int64),  # as many as the widest row
         ("one", np.int64),  # a single 1
     ]
 )
+NO_CLIP, CLIP_VALUE, CLIP_NORM, CLIP_GLOBAL_NORM = range(4)
+
+# A phase is one parallel region. ROWS takes threads' shares of the batch forward through rows forward..forward_end of
+# the table, and back from backward_end - 1 to backward.
+PHASE = np.dtype(
+    [
+        ("kind", np.int64),
+        ("flags", np.int64),
+        ("forward", np.int64),
+        ("forward_end", np.int64),
+        ("backward", np.int64),
+        ("backward_end", np.int64),
+    ]
+)
+ROWS, STATISTICS, SUMS, SLABS, TRANSPOSES = range(5)  # STATISTICS and SUMS are of the batch norm at row ``forward``
+GATHER, LOSS = 1, 2  # flags of ROWS: before going forward, and behind that
+GRADIENT, UPDATE = 1, 2  # flags of SLABS
 
 SHARED_KERNEL = 65_536  # elements of a kernel that are worth a parallel region of their own
 CHUNK = 96  # rows that predict takes through all layers at a time: the activations stay in the L2 cache
 
 
 @kernel
-def _dense(row, params, x, work, capacity, first, count, linear, column, columns):
-    """Columns ``column`` .. ``column + columns`` of a dense row's outputs, up to the clamp of its epilogue."""
-    x_array, x_offset, x_row = x
-    number = params.dtype.type
-    ld_in, ld_out = row["ld_in"], row["ld_out"]
-    lower = number(-np.inf) if linear else number(row["lower"])
-    upper = number(np.inf) if linear else number(row["upper"])
-    if row["input"] == 0:
-        a = (x_array, x_offset + first * x_row, x_row, 1)
-    else:
-        a = (work, row["input"] * capacity + first * ld_in, ld_in, 1)
-    b = (params, row["kernel"] + column, ld_out)
-    c = (work, row["output"] * capacity + first * ld_out + column, ld_out)
-    start = (params, row["start"] + column, 0)
-    product(count, columns, row["n_in"], a, b, start, c, lower, upper)
+def forward(layers, params, x, work, capacity, span, begin, end, skip_last_activation, aside, noise):
+    """A share of the rows of data through rows begin..end of the table; ``x`` is the operand of the network's input."""
+    for index in range(begin, end):
+        linear = skip_last_activation and index == layers.shape[0] - 1
+        forward_row(layers[index], params, x, work, capacity, span, linear, aside, noise)
 
 
 @kernel
-def _activate(row, work, capacity, first, count):
-    if row["activation"] > RELU:  # linear and relu were done in the product
-        output = row["output"] * capacity + first * row["ld_out"]
-        activate(row["activation"], row["alpha"], work, output, row["ld_out"], count, row["n_out"])
+def _slab_range(layers, slab):
+    """Where a slab lies in the parameter vector, and what its rows are in matrix form: (low, high)."""
+    row = layers[slab["layer"]]
+    ld_out = row["ld_out"]
+    if slab["first"] == BIAS:
+        return row["bias"], row["bias"] + ld_out
+    if slab["first"] == GAMMA:
+        return row["kernel"], row["kernel"] + ld_out
+    return row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
 
 
 @kernel
-def forward(layers, params, x, work, capacity, first, count, skip_last_activation):
-    """Rows first..first+count through all layers; ``x`` is the operand of the network's input."""
-    for index in range(layers.shape[0]):
-        row = layers[index]
-        if row["kind"] == DENSE:
-            linear = skip_last_activation and index == layers.shape[0] - 1
-            _dense(row, params, x, work, capacity, first, count, linear, 0, row["n_out"])
-            if not linear:
-                _activate(row, work, capacity, first, count)
-
-
-@kernel
-def backward(layers, work, run, capacity, first, count):
-    """The deltas of rows first..first+count, from the last layer's outputs to the first layer that learns."""
-    deltas = run["deltas"]
-    for index in range(layers.shape[0] - 1, -1, -1):
-        row = layers[index]
-        if row["kind"] == DENSE:
-            ld_in, ld_out = row["ld_in"], row["ld_out"]
-            output = row["output"] * capacity + first * ld_out
-            fused = run["fused"] and index == layers.shape[0] - 1
-            if row["activation"] > 0 and not fused and row["flags"] & DELTA_GATED == 0:
-                differentiate(
-                    row["activation"], row["alpha"], work, output, deltas + output, ld_out, count, row["n_out"]
-                )
-            if row["flags"] & NO_DELTA == 0:
-                source = row["input"] * capacity + first * ld_in
-                target = (work, deltas + source, ld_in)
-                start = target if row["flags"] & ADD_DELTA else (work, run["zeros"], 0)
-                gate = (work, source, ld_in) if row["flags"] & GATE_DELTA else (work, -1, 0)
-                d = (work, deltas + output, ld_out, 1)
-                kernel_t = (work, run["transposes"] + row["transposed"], ld_in)
-                gated_product(count, row["n_in"], row["n_out"], d, kernel_t, start, target, gate)
-
-
-@kernel
-def slab_gradient(layers, state, work, run, capacity, count, slab):
-    """One slab's gradient into state[0]; returns its range of the parameter vector."""
+def _slab_gradient(layers, state, work, run, capacity, count, slab, low):
+    """One slab's gradient into state[0], of ``count`` rows of data."""
     number = work.dtype.type
     row = layers[slab["layer"]]
-    ld_in, ld_out = row["ld_in"], row["ld_out"]
+    n_out, ld_in, ld_out = row["n_out"], row["ld_in"], row["ld_out"]
+    if row["kind"] == BATCH_NORM:  # its sums were taken by columns
+        at = run["aside"] + row["transposed"] + (2 if slab["first"] == BIAS else 3) * ld_out
+        for j in range(n_out):
+            state[0, low + j] = work[at + j]
+        return
     deltas = run["deltas"] + row["output"] * capacity
-    if slab["first"] < 0:  # a bias: the sum of the deltas' rows, as a product with a row of ones
-        rows, low, high = 1, row["bias"], row["bias"] + ld_out
+    if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
+        rows = 1
         x = (work, run["one"], 0, 0)
+        if slab["first"] == GAMMA:
+            deltas = row["pre"] * capacity
     else:
         rows = slab["last"] - slab["first"]
-        low, high = row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
         x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
     d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], 0), (state[0], low, ld_out)
-    product(rows, row["n_out"], count, x, d, zeros, g, number(-np.inf), number(np.inf))
-    return low, high
+    product(rows, n_out, count * row["positions"], x, d, zeros, g, number(-np.inf), number(np.inf))
 
 
 @kernel
-def _metrics_of_rows(layers, scratch, run, capacity, first, count):
-    work, values, _, metrics, _ = scratch
+def _metrics_of_rows(layers, scratch, run, capacity, span):
+    work, values, _, metrics, _, _ = scratch
     row = layers[layers.shape[0] - 1]
-    columns = 1 + metrics.size
-    for i in range(first, first + count):
+    positions, columns = row["positions_out"], 1 + metrics.size
+    for i in range(span[0] * positions, (span[0] + span[1]) * positions):
         y = row["output"] * capacity + i * row["ld_out"]
         t = run["targets"] + i * run["ld_target"]
         for k in range(metrics.size):
@@ -157,23 +146,26 @@ def _metrics_of_rows(layers, scratch, run, capacity, first, count):
 
 
 @kernel
-def _losses_of_rows(layers, scratch, run, capacity, first, count, batch):
-    work, values, _, metrics, _ = scratch
+def _losses_of_rows(layers, scratch, run, capacity, span, batch):
+    work, values, _, metrics, _, _ = scratch
     row = layers[layers.shape[0] - 1]
-    stride = 1 + metrics.size
+    positions = row["positions_out"]
+    first, stride = span[0] * positions, 1 + metrics.size
     y = row["output"] * capacity + first * row["ld_out"]
     t = run["targets"] + first * run["ld_target"]
     rows = (y, t, run["deltas"] + y, run["weights"] + first, run["room"] + first)
-    shape = (count, row["n_out"], row["ld_out"], run["ld_target"], batch)
-    losses = values[first * stride :]
-    losses_of_rows(run["loss"], run["loss_parameter"], run["sparse"] != 0, work, rows, shape, losses, stride)
+    shape = (span[1] * positions, row["n_out"], row["ld_out"], run["ld_target"], batch * positions)
+    form = (run["loss"], run["loss_parameter"], run["sparse"] != 0, run["loss_call"])
+    losses_of_rows(form, work, rows, shape, values[first * stride :], stride)
 
 
 @kernel
-def _choose_rows(scratch, run, key, start, first, count):
-    """Which rows of the data set are the batch's rows first..first+count."""
+def _choose_rows(scratch, run, start, span):
+    """Which rows of the data set are the batch's rows of the span."""
+    first, count = span
     order = scratch[4]
     if run["shuffle"]:
+        key = key_of(run["seed"], SHUFFLE_STREAM, run["epoch"])
         shuffled(key, run["rows"], start + first, count, order, first)
     else:
         for i in range(first, first + count):
@@ -181,63 +173,170 @@ def _choose_rows(scratch, run, key, start, first, count):
 
 
 @kernel
-def _work_on_rows(tables, vectors, scratch, data, run, capacity, first, count, batch):
-    """One thread's rows of a batch: gather, forward, loss, backward."""
-    layers, _ = tables
-    work, _, _, metrics, order = scratch
+def _gather_rows_of(layers, scratch, data, run, span):
+    """Inputs, targets and weights of a share of the batch."""
+    work, order = scratch[0], scratch[4]
     x, x_form, y, y_form, w, w_form = data
-    last = layers[layers.shape[0] - 1]
-    ld_in, ld_target = layers[0]["ld_in"], run["ld_target"]
+    first, count = span
+    row, positions = layers[0], layers[layers.shape[0] - 1]["positions_out"]
+    ld_target = run["ld_target"]
     places = order[first : first + count]
-    gather(x, x_form[0], places, count, work, first * ld_in, ld_in)
-    gather(y, y_form[0], places, count, work, run["targets"] + first * ld_target, ld_target)
-    if w_form[0]["rows"] > 0:
-        gather(w, w_form[0], places, count, work, run["weights"] + first, 1)
-    else:
-        for i in range(count):
-            work[run["weights"] + first + i] = 1.0
-    fused = run["fused"] != 0
-    forward(layers, vectors[0], (work, 0, ld_in), work, capacity, first, count, fused)
-    # Metrics read what the model puts out; the loss from logits overwrites logits with probabilities.
-    if not fused:
-        _metrics_of_rows(layers, scratch, run, capacity, first, count)
-    _losses_of_rows(layers, scratch, run, capacity, first, count, batch)
-    if fused:
-        if last["activation"] != SOFTMAX and metrics.size > 0:
-            _activate(last, work, capacity, first, count)
-        _metrics_of_rows(layers, scratch, run, capacity, first, count)
-    if run["mode"] != EVALUATE:
-        backward(layers, work, run, capacity, first, count)
+    ld_in = row["ld_in"]
+    gather(x, x_form[0], places, count, work, first * row["positions"] * ld_in, ld_in, row["positions"])
+    gather(y, y_form[0], places, count, work, run["targets"] + first * positions * ld_target, ld_target, positions)
+    for i in range(first, first + count):
+        at = run["weights"] + i * positions
+        weight = work.dtype.type(1.0)
+        if w_form[0]["rows"] > 0:
+            gather(w, w_form[0], order[i : i + 1], 1, work, at, 1, 1)
+            weight = work[np.uint64(at)]
+        for p in range(positions):
+            work[np.uint64(at + p)] = weight
 
 
 @kernel
-def _work_on_slab(tables, vectors, scratch, run, hyper, rate, capacity, batch, index):
-    """One slab: its gradient, the optimizer's step, and its transpose."""
-    layers, slabs, segments = tables
-    params, state, mask = vectors
-    work = scratch[0]
-    slab = slabs[index]
-    if segments[slab["segment"]]["trainable"] == 0:
+def _loss_of_rows(layers, scratch, run, capacity, span, batch):
+    """Losses and metrics of a share of the batch, and the deltas that they start."""
+    work, metrics = scratch[0], scratch[3]
+    last = layers[layers.shape[0] - 1]
+    # Metrics read what the model puts out; the loss from logits overwrites logits with probabilities.
+    if not run["fused"]:
+        _metrics_of_rows(layers, scratch, run, capacity, span)
+    _losses_of_rows(layers, scratch, run, capacity, span, batch)
+    if run["fused"]:
+        if last["activation"] != SOFTMAX and metrics.size > 0:
+            at = last["output"] * capacity + span[0] * last["positions_out"] * last["ld_out"]
+            activate_row(last, work, at, span[1] * last["positions_out"])
+        _metrics_of_rows(layers, scratch, run, capacity, span)
+
+
+@kernel
+def _work_on_rows(layers, params, scratch, data, run, phase, iteration, start, span, batch):
+    """One thread's share of a batch through one phase."""
+    work, capacity = scratch[0], run["batch"]
+    fused = run["fused"] != 0
+    if phase["flags"] & GATHER:
+        _choose_rows(scratch, run, start, span)
+        _gather_rows_of(layers, scratch, data, run, span)
+    noise = key_of(run["seed"], DROPOUT_STREAM, iteration)
+    x, aside = (work, 0, layers[0]["ld_in"]), run["aside"]
+    forward(layers, params, x, work, capacity, span, phase["forward"], phase["forward_end"], fused, aside, noise)
+    if phase["flags"] & LOSS:
+        _loss_of_rows(layers, scratch, run, capacity, span, batch)
+    for index in range(phase["backward_end"] - 1, phase["backward"] - 1, -1):
+        linear = fused and index == layers.shape[0] - 1
+        backward_row(layers[index], params, work, capacity, span, linear, run["deltas"], aside, run["zeros"], batch)
+
+
+@kernel
+def _work_on_columns(layers, scratch, run, phase, batch, thread):
+    """One thread's share of the columns of a batch norm: the batch's statistics, or the sums of its deltas."""
+    work, capacity, threads = scratch[0], run["batch"], run["threads"]
+    row = layers[phase["forward"]]
+    share = (padded(row["n_in"]) // BLOCK + threads - 1) // threads * BLOCK
+    first, last = thread * share, min((thread + 1) * share, row["n_in"])
+    if first >= last:
         return
-    low, high = slab_gradient(layers, state, work, run, capacity, batch, slab)
+    m, aside = batch * row["positions"], run["aside"] + row["transposed"]
+    if phase["kind"] == STATISTICS:
+        norm.column_statistics(row, work, aside, row["input"] * capacity, m, first, last)
+    else:
+        d = run["deltas"] + row["output"] * capacity
+        norm.column_sums(row, work, aside, row["pre"] * capacity, d, m, first, last)
+
+
+@kernel
+def _prepare_gradient(segment, vectors, scratch, run, index, low, high):
+    """Mask and penalties on a slab's gradient, and clipping by value; the sums that clipping by a norm needs."""
+    params, state, mask = vectors
+    number = params.dtype.type
+    gradient, sums = state[0], scratch[5]
+    if run["penalties"]:
+        l1, l2 = segment["l1"], segment["l2"]
+        sums[index, 0] = 0.0
+        if l1 != 0.0 or l2 != 0.0:
+            sizes, squares = norms(params, low, high)
+            sums[index, 0] = (l1 * sizes if l1 != 0.0 else 0.0) + (l2 * squares if l2 != 0.0 else 0.0)
+            slope, twice, zero = number(l1), number(2.0 * l2), number(0.0)
+            for i in range(low, high):
+                w = params[i]
+                sign = slope if w > zero else (-slope if w < zero else zero)
+                gradient[i] += sign + twice * w
     if mask.size > 0:
         for i in range(low, high):
-            state[0, i] *= mask[i]
-    if run["mode"] == TRAIN:
-        update(run["optimizer"], params, state, low, high, rate, hyper)
+            gradient[i] *= mask[i]
+    if run["clip"] == CLIP_VALUE:
+        high_value = number(run["clip_at"])
+        for i in range(low, high):
+            value = high_value if gradient[i] > high_value else gradient[i]
+            gradient[i] = -high_value if value < -high_value else value
+    elif run["clip"] != NO_CLIP:
+        sums[index, 1] = norms(gradient, low, high)[1]
+
+
+@kernel
+def _take_step(segment, vectors, run, settings, rates_of_step, low, high, factor):
+    """Scale the gradient, decay the weights, the optimizer's step, and the moving average of the weights."""
+    params, state, _ = vectors
+    number = params.dtype.type
+    rate, adjusted, iteration = rates_of_step
+    if factor != 1.0:
+        scale = number(factor)
+        for i in range(low, high):
+            state[0, i] *= scale
+    if run["decay"] != 0.0 and segment["decay"] != 0.0:
+        keep = number(1.0 - rate * run["decay"] * segment["decay"])
+        for i in range(low, high):
+            params[i] *= keep
+    update(run["optimizer"], params, state, low, high, adjusted, iteration, settings[0])
+    if run["average"] >= 0.0:
+        last = state.shape[0] - 1
+        keep = number(run["average"]) if iteration > 1 else number(0.0)
+        take = number(1.0) - keep
+        for i in range(low, high):
+            state[last, i] = keep * state[last, i] + take * params[i]
+
+
+@kernel
+def _work_on_slab(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, index):
+    """One slab: its gradient, the optimizer's step, and its transpose."""
+    layers, slabs, segments, _ = tables
+    params, state, _ = vectors
+    work, factors = scratch[0], scratch[5]
+    slab = slabs[index]
+    if slab["first"] == MOVING:
+        row = layers[slab["layer"]]
+        if phase["flags"] & UPDATE and row["kind"] == BATCH_NORM:
+            norm.move_averages(row, params, work, run["aside"] + row["transposed"])
+        return
+    segment = segments[slab["segment"]]
+    if segment["trainable"] == 0:
+        return
+    low, high = _slab_range(layers, slab)
+    if phase["flags"] & GRADIENT:
+        _slab_gradient(layers, state, work, run, run["batch"], batch, slab, low)
+        _prepare_gradient(segment, vectors, scratch, run, index, low, high)
+    if phase["flags"] & UPDATE:
+        factor = factors[index, 1] if run["clip"] >= CLIP_NORM else 1.0
+        _take_step(segment, vectors, run, settings, rates_of_step, low, high, factor)
         _refresh(layers, params, work, run, slab)
 
 
 @kernel
-def _work_on_slabs(tables, vectors, scratch, run, hyper, rate, capacity, batch, thread):
+def _work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
     """One thread's share of the slabs: an equal part of all elements, to the nearest slab."""
     slabs = tables[1]
+    if slabs.size == 0:
+        return
     last = slabs[slabs.size - 1]
     total = last["before"] + 1
     low, high = total * thread // run["threads"], total * (thread + 1) // run["threads"]
     for index in range(slabs.size):
         if low <= slabs[index]["before"] < high:
-            _work_on_slab(tables, vectors, scratch, run, hyper, rate, capacity, batch, index)
+            if phase["kind"] == TRANSPOSES:
+                _refresh(tables[0], vectors[0], scratch[0], run, slabs[index])
+            else:
+                _work_on_slab(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, index)
 
 
 @kernel
@@ -247,14 +346,44 @@ def _refresh(layers, params, work, run, slab):
     if slab["first"] < 0 or row["flags"] & NO_DELTA:
         return
     source = (params, row["kernel"] + slab["first"] * row["ld_out"], row["ld_out"])
-    target = (work, run["transposes"] + row["transposed"] + slab["first"], row["ld_in"])
+    target = (work, run["aside"] + row["transposed"] + slab["first"], row["ld_in"])
     transpose(source, target, slab["last"] - slab["first"], row["n_out"])
+
+
+@kernel
+def _set_factors(slabs, segments, scratch, run):
+    """From the slabs' sums of squares, what each slab's gradient is to be multiplied by."""
+    sums = scratch[5]
+    if run["clip"] == CLIP_GLOBAL_NORM:
+        total = 0.0
+        for index in range(slabs.size):
+            if segments[slabs[index]["segment"]]["trainable"]:
+                total += sums[index, 1]
+        factor = _factor(total, run["clip_at"])
+        for index in range(slabs.size):
+            sums[index, 1] = factor
+        return
+    first = 0
+    while first < slabs.size:  # a segment's slabs are side by side
+        end, total = first, 0.0
+        while end < slabs.size and slabs[end]["segment"] == slabs[first]["segment"]:
+            total += sums[end, 1]
+            end += 1
+        for index in range(first, end):
+            sums[index, 1] = _factor(total, run["clip_at"])
+        first = end
+
+
+@kernel
+def _factor(squares, most):
+    size = math.sqrt(squares)
+    return most / size if size > most else 1.0
 
 
 @kernel
 def _add_up(scratch, count, step):
     """The batch's losses and metrics, summed over its rows in order, into totals[step]; returns the loss."""
-    _, values, totals, metrics, _ = scratch
+    _, values, totals, metrics, _, _ = scratch
     columns = 1 + metrics.size
     for k in range(columns):
         total = 0.0
@@ -264,43 +393,81 @@ def _add_up(scratch, count, step):
     return totals[step, 0]
 
 
+@kernel
+def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, start, batch, thread):
+    """One thread's part of one phase."""
+    kind = phase["kind"]
+    if kind == ROWS:
+        share = (batch + run["threads"] - 1) // run["threads"]
+        first = thread * share
+        span = (first, min(share, batch - first))
+        if span[1] > 0:
+            _work_on_rows(tables[0], vectors[0], scratch, data, run, phase, rates_of_step[2], start, span, batch)
+    elif kind == STATISTICS or kind == SUMS:
+        _work_on_columns(tables[0], scratch, run, phase, batch, thread)
+    else:
+        _work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread)
+
+
+@kernel
+def _finish_phase(tables, scratch, run, phase, step, batch):
+    """What is done once behind a phase; returns whether the step's loss is finite."""
+    layers, slabs, segments, _ = tables
+    if phase["kind"] == ROWS and phase["flags"] & LOSS:
+        positions = layers[layers.shape[0] - 1]["positions_out"]
+        return math.isfinite(_add_up(scratch, batch * positions, step))
+    if phase["kind"] == SLABS and phase["flags"] & GRADIENT:
+        if run["penalties"]:
+            penalty = 0.0
+            for index in range(slabs.size):
+                penalty += scratch[5][index, 0]
+            scratch[2][step, 0] += penalty * batch * layers[layers.shape[0] - 1]["positions_out"]
+        if run["clip"] >= CLIP_NORM and phase["flags"] & UPDATE == 0:
+            _set_factors(slabs, segments, scratch, run)
+    return True
+
+
 def _run_steps(tables, vectors, scratch, data, runs, settings):
     """Work through batches ``first_step`` .. ``first_step + steps`` of an epoch; returns how many were finished.
 
-    tables : (layers, slabs, segments); vectors : (params, state, mask), state[0] the gradients, then
-        the optimizer's slots; a mask of no elements is none
-    scratch : (work, values, totals, metrics, order), the caller's memory; totals takes a row a step: sums over the
-        batch's rows of loss and metrics
+    tables : (layers, slabs, segments, phases)
+    vectors : (params, state, mask), state[0] the gradients, then the optimizer's slots; a mask of no elements is none
+    scratch : (work, values, totals, metrics, order, sums), the caller's memory; totals takes a row a step: sums over
+        the batch's rows of loss and metrics; sums has two numbers a slab
     data : (x, x_form, y, y_form, w, w_form), sources as in engine.gather; a w of no rows weighs all alike
     runs : one `RUN`; settings : (hyper, rates), a learning rate a step
 
     A step whose loss is not finite ends the run before it changes a parameter.
     """
     run = runs[0]
-    layers, slabs, segments = tables
-    work = scratch[0]
+    phases = tables[3]
     hyper, rates = settings
     threads, capacity, rows = run["threads"], run["batch"], run["rows"]
-    key = key_of(run["seed"], SHUFFLE_STREAM, run["epoch"])
-    if run["mode"] != EVALUATE:
-        for index in prange(slabs.size):
-            _refresh(layers, vectors[0], work, runs[0], slabs[index])
     for step in range(run["steps"]):
         start = (run["first_step"] + step) * capacity
         batch = min(capacity, rows - start)
-        share = (batch + threads - 1) // threads
-        for thread in prange(threads):
-            first = thread * share
-            count = min(share, batch - first)
-            if count > 0:
-                _choose_rows(scratch, runs[0], key, start, first, count)
-                _work_on_rows((layers, slabs), vectors, scratch, data, runs[0], capacity, first, count, batch)
-        if not math.isfinite(_add_up(scratch, batch, step)):
-            return step
-        if run["mode"] != EVALUATE:
-            rate = rate_of_step(run["optimizer"], rates[step], run["iteration"] + step + 1, hyper)
+        iteration = run["iteration"] + step + 1
+        adjusted = rate_of_step(run["optimizer"], rates[step], iteration, hyper)
+        for index in range(phases.size):
+            if phases[index]["kind"] == TRANSPOSES and step > 0:
+                continue  # the update keeps them up to date
             for thread in prange(threads):
-                _work_on_slabs(tables, vectors, scratch, runs[0], hyper, rate, capacity, batch, thread)
+                rates_of_step = (rates[step], adjusted, iteration)
+                _work(
+                    tables,
+                    vectors,
+                    scratch,
+                    data,
+                    runs[0],
+                    settings,
+                    phases[index],
+                    rates_of_step,
+                    start,
+                    batch,
+                    thread,
+                )
+            if not _finish_phase(tables, scratch, runs[0], phases[index], step, batch):
+                return step
     return run["steps"]
 
 
@@ -315,12 +482,13 @@ def _predict(layers, params, x, out, width, threads, by_columns):
     if by_columns:
         work = np.empty(width * rows, params.dtype)
         for index in range(layers.shape[0]):
-            if layers[index]["n_in"] * layers[index]["n_out"] < SHARED_KERNEL:
-                _some_columns(layers, params, (flat, 0, n_in), work, rows, index, 0, 1)
-            else:
+            row = layers[index]
+            if row["kind"] == DENSE and row["n_in"] * row["n_out"] >= SHARED_KERNEL:
                 for thread in prange(threads):
-                    _some_columns(layers, params, (flat, 0, n_in), work, rows, index, thread, threads)
-            _activate(layers[index], work, rows, 0, rows)
+                    _some_columns(layers, params, (flat, 0, layers[0]["n_in"]), work, rows, index, thread, threads)
+                finish_dense(row, work, rows, (0, rows))
+            else:
+                _rows_forward(layers, params, flat, n_in, work, rows, 0, rows, index, index + 1)
         _copy_out(layers, work, rows, rows, flat_out, 0)
         return
     share = (rows + threads - 1) // threads
@@ -332,8 +500,31 @@ def _predict(layers, params, x, out, width, threads, by_columns):
             work = np.empty(width * capacity, params.dtype)
             for first in range(begin, end, capacity):
                 count = min(capacity, end - first)
-                forward(layers, params, (flat, first * n_in, n_in), work, capacity, 0, count, False)
+                _rows_forward(layers, params, flat, n_in, work, capacity, first, count, 0, layers.shape[0])
                 _copy_out(layers, work, capacity, count, flat_out, first)
+
+
+@kernel
+def _rows_forward(layers, params, x, n_in, work, capacity, first, count, begin, end):
+    """Rows first..first+count of the flat matrix ``x`` through rows begin..end of the table, from row 0 of ``work``."""
+    if begin == 0 and _reads_workspace(layers):
+        positions, n, ld = layers[0]["positions"], layers[0]["n_in"], layers[0]["ld_in"]
+        for i in range(count * positions):
+            for j in range(n):
+                work[i * ld + j] = x[first * n_in + i * n + j]
+        clear_padding(work, 0, ld, count * positions, n)
+    operand = (x, first * n_in, layers[0]["n_in"])
+    forward(layers, params, operand, work, capacity, (0, count), begin, end, False, 0, np.uint64(0))
+
+
+@kernel
+def _reads_workspace(layers):
+    """Whether a row that is not dense reads the network's input, which dense rows read where it lies."""
+    for index in range(layers.shape[0]):
+        row = layers[index]
+        if row["kind"] != DENSE and (row["input"] == 0 or (row["kind"] == ADD and row["second"] == 0)):
+            return True
+    return False
 
 
 @kernel
@@ -345,15 +536,15 @@ def _some_columns(layers, params, x, work, rows, index, thread, threads):
     first = thread * share
     count = min(share, row["n_out"] - first)
     if count > 0:
-        _dense(row, params, x, work, rows, 0, rows, False, first, count)
+        dense(row, params, x, work, rows, (0, rows), False, first, count)
 
 
 @kernel
 def _copy_out(layers, work, capacity, count, out, first):
     row = layers[layers.shape[0] - 1]
-    n = row["n_out"]
-    for i in range(count):
-        source, target = np.uint64(row["output"] * capacity + i * row["ld_out"]), np.uint64((first + i) * n)
+    n, positions = row["n_out"], row["positions_out"]
+    for i in range(count * positions):
+        source, target = np.uint64(row["output"] * capacity + i * row["ld_out"]), np.uint64((first * positions + i) * n)
         for j in range(n):
             out[target + np.uint64(j)] = work[source + np.uint64(j)]
 
@@ -361,7 +552,7 @@ def _copy_out(layers, work, capacity, count, out, first):
 def _gather_rows(data, form, first, out):
     """Rows first.. of a source into the matrix ``out``, as many as it has."""
     order = np.arange(first, first + out.shape[0])
-    gather(data, form[0], order, out.shape[0], out.reshape(out.size), 0, out.shape[1])
+    gather(data, form[0], order, out.shape[0], out.reshape(out.size), 0, out.shape[1], 1)
 
 
 def _find_not_finite(data, form, buffer):

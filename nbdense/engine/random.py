@@ -61,3 +61,32 @@ def shuffled(key, n, first, count, out, offset):
             if place < np.uint64(n):
                 break
         out[offset + i] = place
+
+
+_A1, _A2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
+_15, _16 = np.uint32(15), np.uint32(16)
+
+
+@kernel
+def dropout_mask(noise, layer, rate, first, m, n, out, offset, ld):
+    """What dropout multiplies rows first..first+m of n columns by: 0 for a share ``rate``, else 1 / (1 - rate).
+
+    A number for each logical element from the step's key ``noise`` and the layer's number, by two rounds of
+    multiplying and shifting with the key in between; the constants are from Wellons's search for such hashes ("Hash
+    function prospector", 2018), of the least bias that he found.
+    """
+    number = out.dtype.type
+    key = mix(np.uint64(noise) ^ mix(np.uint64(layer)))
+    low, high = np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> _32)
+    threshold = np.uint32(min(rate * 4294967296.0, 4294967295.0))
+    scale, zero = number(1.0 / (1.0 - rate)), number(0.0)
+    for i in range(m):
+        start, at = np.uint32(first + i) * np.uint32(n), np.uint64(offset + i * ld)
+        for j in range(n):
+            h = np.uint32(start + np.uint32(j)) ^ low
+            h = np.uint32((h ^ (h >> _16)) * _A1)
+            h = np.uint32((h ^ (h >> _15)) + high)
+            h = np.uint32(h * _A2)
+            h = np.uint32((h ^ (h >> _16)) * _A1)
+            h = h ^ (h >> _16)
+            out[at + np.uint64(j)] = scale if h >= threshold else zero

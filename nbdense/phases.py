@@ -1,0 +1,105 @@
+"""What a step is made of, for the compiled program: a table of phases for each thing that is done with a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.engine.program import (
+    GATHER,
+    GRADIENT,
+    LOSS,
+    PHASE,
+    ROWS,
+    SLABS,
+    STATISTICS,
+    SUMS,
+    TRANSPOSES,
+    UPDATE,
+)
+from nbdense.network import BATCH_NORM, IDLE
+
+Phases = npt.NDArray[Any]
+
+
+def evaluation(layers: npt.NDArray[Any]) -> Phases:
+    """Gather, forward, loss: of the table for inference."""
+    return _table([(ROWS, GATHER | LOSS, 0, len(layers), 0, 0)])
+
+
+def forward(layers: npt.NDArray[Any]) -> Phases:
+    """Gather and forward: the outputs and what backward wants stay in the workspace."""
+    return _table(_forward(layers, 0))
+
+
+def backward(layers: npt.NDArray[Any]) -> Phases:
+    """Backward from deltas that are there already, and the gradients."""
+    return _table([(TRANSPOSES, 0, 0, 0, 0, 0), *_backward(layers, len(layers)), (SLABS, GRADIENT, 0, 0, 0, 0)])
+
+
+def update() -> Phases:
+    """The optimizer's step on gradients that are there already."""
+    return _table([(SLABS, UPDATE, 0, 0, 0, 0)])
+
+
+def training(layers: npt.NDArray[Any], clipped: bool = False, updates: bool = True) -> Phases:
+    """A whole training step.
+
+    Parameters
+    ----------
+    layers : structured array of `LAYER`
+        The table for training.
+    clipped : bool
+        Whether gradients are clipped by a norm, which needs all of them before the first step is taken.
+    updates : bool
+        Whether there is a step; else gradients are left as they are.
+    """
+    ahead = _forward(layers, LOSS)
+    # The last region goes back as far as it may without another pair of regions.
+    kind, flags, begin, end, _, _ = ahead[-1]
+    stop = _norms(layers)[-1:] or [-1]
+    ahead[-1] = (kind, flags, begin, end, stop[0] + 1, len(layers))
+    phases = [(TRANSPOSES, 0, 0, 0, 0, 0), *ahead, *_backward(layers, stop[0] + 1)]
+    if not updates:
+        phases.append((SLABS, GRADIENT, 0, 0, 0, 0))
+    elif clipped:
+        phases += [(SLABS, GRADIENT, 0, 0, 0, 0), (SLABS, UPDATE, 0, 0, 0, 0)]
+    else:
+        phases.append((SLABS, GRADIENT | UPDATE, 0, 0, 0, 0))
+    return _table(phases)
+
+
+def _norms(layers: npt.NDArray[Any]) -> list[int]:
+    return [i for i, row in enumerate(layers) if row["kind"] == BATCH_NORM]
+
+
+def _forward(layers: npt.NDArray[Any], last_flags: int) -> list[tuple[int, ...]]:
+    bounds = [0, *_norms(layers), len(layers)]
+    phases: list[tuple[int, ...]] = []
+    for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        flags = (GATHER if number == 0 else 0) | (last_flags if end == len(layers) else 0)
+        if number > 0:
+            phases.append((STATISTICS, 0, begin, 0, 0, 0))
+        phases.append((ROWS, flags, begin, end, 0, 0))
+    return phases
+
+
+def _backward(layers: npt.NDArray[Any], end: int) -> list[tuple[int, ...]]:
+    """Backward through rows before ``end``, behind which everything is done."""
+    phases: list[tuple[int, ...]] = []
+    norms = [i for i in _norms(layers) if i < end and not layers[i]["flags"] & IDLE]
+    cuts = [end, *reversed(norms)]
+    for number, above in enumerate(cuts):
+        below = cuts[number + 1] + 1 if number + 1 < len(cuts) else 0
+        if number > 0:
+            phases.append((SUMS, 0, above, 0, 0, 0))
+            above += 1
+        if above > below:
+            phases.append((ROWS, 0, 0, 0, below, above))
+    return phases
+
+
+def _table(phases: list[tuple[int, ...]]) -> Phases:
+    return np.array(phases, PHASE)

@@ -1,0 +1,178 @@
+"""One's own training loop: forward, backward and apply_gradients by themselves, and single batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense import _validate, phases
+from nbdense.network import set_delta_flags
+from nbdense.training import NOTHING, Data, Workspace
+
+if TYPE_CHECKING:
+    from nbdense.models import Sequential
+
+
+class Stepping:
+    """What `Sequential` can do step by step."""
+
+    def __init__(self) -> None:
+        self._forget_steps()
+
+    def _forget_steps(self) -> None:
+        """Let go of the memory for single steps: the network or what is computed with it has changed."""
+        self._open: _OpenStep | None = None
+        self._batch: tuple[Any, Workspace] | None = None
+
+    @property
+    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+        """Views of all parameters by name ("dense/kernel", ...): writing to them changes the model."""
+        return cast("Sequential", self).network.tensors()
+
+    @property
+    def gradients(self) -> dict[str, npt.NDArray[Any]]:
+        """Views of the gradients by the same names, as the last `backward` or training step left them."""
+        model = cast("Sequential", self)
+        return model.network.tensors(model.state[0])
+
+    def forward(self, x: Any, training: bool = False) -> npt.NDArray[Any]:
+        """Outputs of a batch, kept for `backward`.
+
+        Parameters
+        ----------
+        x : array-like, (rows, ..., n_in)
+            All rows are one batch.
+        training : bool
+            Whether dropout drops, and batch normalisation takes the batch's statistics.
+
+        Returns
+        -------
+        ndarray, (rows, ..., n_out)
+        """
+        model = cast("Sequential", self)
+        network = model.network
+        x = _validate.rows("x", x, network.input_shape, f"layer {model.layers[0].name!r}")
+        rows = x.shape[0]
+        if rows == 0:
+            raise ValueError("forward: x has no rows")
+        layers = network.layers.copy() if training else network.kept_inference()
+        if self._open is None or self._open.workspace.batch != rows:
+            self._open = None  # its memory first
+            self._open = _OpenStep(Workspace(network, NOTHING, rows, model.state), layers)
+        step = self._open
+        step.layers, step.rows = layers, rows
+        set_delta_flags(layers, network.segments, input_learns=True)
+        data = Data(_validate.source(x), _validate.no_source(), _validate.no_source(), rows)
+        optimizer = model.optimizer
+        step.workspace.run(phases.forward(layers), data, layers=layers, seed=model.seed, optimizer=optimizer)
+        return step.workspace.outputs(rows, layers=layers).reshape(rows, *network.output_shape).copy()
+
+    def backward(self, grad_output: Any) -> npt.NDArray[Any]:
+        """Gradients of all trainable parameters, from the gradient with respect to the last `forward`'s outputs.
+
+        They replace those that were there; `gradients` shows them, `apply_gradients` takes the step.
+
+        Parameters
+        ----------
+        grad_output : array-like, of the outputs' shape
+            Derivative of a number with respect to each output.
+
+        Returns
+        -------
+        ndarray, of the inputs' shape
+            Derivative of that number with respect to each input.
+        """
+        model = cast("Sequential", self)
+        network, step = model.network, self._open
+        if step is None or step.rows == 0:
+            raise RuntimeError("backward: call forward first; a forward serves one backward")
+        rows = step.rows
+        grad = np.asarray(grad_output, model.dtype)
+        shape = (rows, *network.output_shape)
+        if grad.shape != shape:
+            raise ValueError(f"backward: grad_output must have the outputs' shape {shape}, got {grad.shape}")
+        outputs = step.workspace.outputs(rows, layers=step.layers, deltas=True)
+        outputs[...] = grad.reshape(outputs.shape)
+        step.rows = 0  # backward writes over what forward kept
+        data = Data(_validate.no_source(), _validate.no_source(), _validate.no_source(), rows)
+        step.workspace.run(phases.backward(step.layers), data, layers=step.layers, optimizer=model.optimizer)
+        return step.workspace.input_deltas(rows).reshape(rows, *network.input_shape).copy()
+
+    def apply_gradients(self) -> None:
+        """The optimizer's step with the gradients that the last `backward` left, clipped and decayed as it says.
+
+        The running statistics of batch normalisation move here too, if the last forward was for training.
+        """
+        model = cast("Sequential", self)
+        step = self._open
+        if model.optimizer is None:
+            raise RuntimeError("apply_gradients: the model is not compiled: call compile(optimizer, loss) first")
+        if step is None:
+            raise RuntimeError("apply_gradients: call forward and backward first")
+        nothing = _validate.no_source()
+        data = Data(nothing, nothing, nothing, step.workspace.batch)
+        step.workspace.run(phases.update(), data, layers=step.layers, optimizer=model.optimizer)
+        model.optimizer.iterations += 1
+
+    def train_on_batch(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """One step on one batch.
+
+        Parameters
+        ----------
+        x, y : array-like
+            As for `fit`; all rows are one batch.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row.
+        class_weight : mapping of int to float, or "balanced", optional
+            A weight for each class.
+        return_dict : bool
+            Return a dict by name.
+
+        Returns
+        -------
+        float, list of float, or dict of str to float
+            The batch's loss and metrics, as they were before the step.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite; no weight has been changed by this step.
+        """
+        from nbdense.fitting import LossNotFiniteError, Tally
+
+        model = cast("Sequential", self)
+        objective, metrics = model._objective()
+        optimizer = model.optimizer
+        assert optimizer is not None
+        data = model._data(x, y, sample_weight, class_weight)
+        key = (data.rows, objective)
+        if self._batch is None or self._batch[0] != key:
+            self._batch = None
+            self._batch = (key, Workspace(model.network, objective, data.rows, model.state))
+        workspace = self._batch[1]
+        layers = model.network.layers
+        table = phases.training(layers, optimizer.clips_by_norm)
+        done, totals = workspace.run(table, data, seed=model.seed, optimizer=optimizer)
+        if done == 0:
+            raise LossNotFiniteError(f"the loss of this batch is {totals[0, 0]}; no weight was changed")
+        optimizer.iterations += 1
+        tally = Tally(metrics, model.network.positions_out)
+        tally.add(totals, data.rows)
+        if tally.collects:
+            tally.collect(workspace, layers, data.rows)
+        logs = tally.results()
+        if return_dict:
+            return logs
+        return list(logs.values()) if len(logs) > 1 else logs["loss"]
+
+
+class _OpenStep:
+    """A forward that may be followed by a backward."""
+
+    def __init__(self, workspace: Workspace, layers: npt.NDArray[Any]) -> None:
+        self.workspace, self.layers = workspace, layers
+        self.rows = 0  # that a backward may go back through
