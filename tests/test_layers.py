@@ -1,0 +1,370 @@
+"""Layers of every kind: forward values, gradients and what training does to them, against tests/naive.py."""
+
+import numpy as np
+import pytest
+
+import naive
+import nbdense as nb
+from nbdense import layers as k
+
+
+def made(layers, shape, dtype="float64", seed=3):
+    model = nb.Sequential([k.Input(shape), *layers], dtype=dtype)
+    model.seed = seed
+    return model
+
+
+def randomise(model, seed=5):
+    """Parameters away from their initial ones, so that no factor of 1 or 0 hides a fault."""
+    rng = np.random.default_rng(seed)
+    for name, view in model.parameters.items():
+        view[...] = rng.uniform(0.5, 1.5, view.shape) if "variance" in name else rng.normal(size=view.shape) * 0.7
+    return model
+
+
+STACKS = {
+    "dense": (lambda: [k.Dense(4, "tanh"), k.Dense(3)], (5,)),
+    "activation in the dense row": (lambda: [k.Dense(4), k.Activation("tanh"), k.Dense(3), k.ReLU()], (5,)),
+    "activation on the input": (lambda: [k.Activation("sigmoid"), k.Dense(3)], (5,)),
+    "two activations": (lambda: [k.Dense(4, "tanh"), k.ReLU(), k.Activation("sigmoid"), k.Dense(3)], (5,)),
+    "softmax amid": (lambda: [k.Dense(4), k.Softmax(), k.Dense(3)], (5,)),
+    "layer norm": (lambda: [k.Dense(7, "relu"), k.LayerNormalization(), k.Dense(3)], (5,)),
+    "layer norm first and last": (lambda: [k.LayerNormalization(), k.Dense(3), k.LayerNormalization()], (5,)),
+    "layer norm bare": (lambda: [k.Dense(18), k.LayerNormalization(center=False, scale=False), k.Dense(2)], (5,)),
+    "batch norm": (lambda: [k.Dense(7), k.BatchNormalization(), k.ReLU(), k.Dense(3)], (5,)),
+    "batch norm first and last": (lambda: [k.BatchNormalization(), k.Dense(3), k.BatchNormalization()], (5,)),
+    "batch norms in a row": (lambda: [k.Dense(4), k.BatchNormalization(scale=False), k.BatchNormalization()], (5,)),
+    "frozen batch norm": (lambda: [k.Dense(7), k.BatchNormalization(trainable=False), k.Dense(3)], (5,)),
+    "residual": (lambda: [k.Residual([k.Dense(5, "relu"), k.Dense(5)]), k.Dense(2)], (5,)),
+    "residual with projection": (lambda: [k.Residual([k.Dense(6, "tanh")]), k.ReLU(), k.Dense(2)], (5,)),
+    "residual of the input": (lambda: [k.Residual([k.Activation("tanh")]), k.Dense(2)], (5,)),
+    "residuals in residuals": (
+        lambda: [k.Residual([k.Dense(4, "relu"), k.Residual([k.BatchNormalization(), k.Dense(4)])]), k.ReLU()],
+        (4,),
+    ),
+    "relu before a fork": (lambda: [k.Dense(6, "relu"), k.Residual([k.Dense(6)]), k.Dense(2)], (5,)),
+    "relu before a fork that begins with an activation": (
+        lambda: [k.Dense(6, "relu"), k.Residual([k.Activation("tanh"), k.Dense(6)]), k.Dense(2)],
+        (5,),
+    ),
+    "linear before a fork that begins with an activation": (
+        lambda: [k.Dense(6), k.Residual([k.ReLU(), k.Dense(6)]), k.Dense(2)],
+        (5,),
+    ),
+    "positions": (lambda: [k.Dense(4, "relu"), k.LayerNormalization(), k.Dense(3)], (3, 5)),
+    "many axes": (lambda: [k.Dense(4, "tanh"), k.BatchNormalization(), k.Dense(3)], (2, 3, 5)),
+    "flatten": (lambda: [k.Flatten(), k.Dense(3)], (2, 3, 5)),
+    "flatten amid": (lambda: [k.Dense(4, "relu"), k.Flatten(), k.Dense(3)], (3, 5)),
+    "flatten behind a norm": (lambda: [k.Dense(19), k.BatchNormalization(), k.Flatten()], (3, 5)),
+    "transformer's block": (
+        lambda: [k.Residual([k.LayerNormalization(), k.Dense(8, "relu"), k.Dense(5)]), k.LayerNormalization()],
+        (4, 5),
+    ),
+    "nothing": (lambda: [k.Flatten()], (5,)),
+    "dropout": (lambda: [k.Dropout(0.3), k.Dense(9, "relu"), k.Dropout(0.5), k.Dense(3)], (5,)),
+    "dropout between sigmoid and norm": (
+        lambda: [k.Dense(17, "sigmoid"), k.Dropout(0.5), k.BatchNormalization(), k.Dense(3), k.Dropout(0.2)],
+        (2, 5),
+    ),
+    "everything": (
+        lambda: [
+            k.Dense(9),
+            k.BatchNormalization(),
+            k.ReLU(),
+            k.Dropout(0.25),
+            k.Residual([k.LayerNormalization(), k.Dense(12, "tanh"), k.Dropout(0.5), k.Dense(9)]),
+            k.BatchNormalization(),
+            k.Flatten(),
+            k.Dense(3),
+        ],
+        (2, 5),
+    ),
+    "dropout of none": (lambda: [k.Dropout(0.0), k.Dense(3)], (5,)),
+}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("name", STACKS)
+def test_gradients_are_slopes(name, training):
+    """Of every parameter and every input, by central differences of the same forward."""
+    layers, shape = STACKS[name]
+    model = randomise(made(layers(), shape))
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(6, *shape))
+    pull = rng.normal(size=(6, *model.output_shape[1:]))
+    model.forward(x, training=training)
+    slope = model.backward(pull)
+    gradients = {name: view.copy() for name, view in model.gradients.items()}
+
+    def value():
+        return float((model.forward(x, training=training) * pull).sum())
+
+    frozen = {
+        p.name for p, s in zip(model.network.parameters, model.network.segments, strict=True) if not s["trainable"]
+    }
+    for name, view in {**model.parameters, "the input": x}.items():
+        found = slope if name == "the input" else gradients[name]
+        if name in frozen:
+            continue
+        for at in {tuple(rng.integers(0, view.shape)) for _ in range(7)}:
+            before = view[at]
+            view[at] = before + 1e-6
+            high = value()
+            view[at] = before - 1e-6
+            low = value()
+            view[at] = before
+            np.testing.assert_allclose(found[at], (high - low) / 2e-6, atol=2e-7, rtol=2e-6, err_msg=f"{name} {at}")
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_predict_is_inference(name):
+    """Whatever the number of rows, which is worked through in chunks; forward without training says the same."""
+    layers, shape = STACKS[name]
+    model = randomise(made(layers(), shape))
+    x = np.random.default_rng(2).normal(size=(230, *shape))
+    expected = model.forward(x)
+    assert expected.shape == (230, *model.output_shape[1:])
+    np.testing.assert_array_equal(model.predict(x), expected)
+    np.testing.assert_array_equal(model.predict(x[:1]), expected[:1])
+    np.testing.assert_array_equal(model.predict(x[::2]), expected[::2])
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_shapes_and_counts_are_foretold(name):
+    layers, shape = STACKS[name]
+    model = made(layers(), shape)
+    counted, now = 0, shape
+    for layer in model.layers:
+        counted += layer.count_params(now)
+        now = layer.output_shape(now)
+    assert (counted, now) == (model.count_params(), model.network.output_shape)
+    work, now = 0, shape
+    for layer in model.layers:
+        work += layer.multiply_adds(now)
+        now = layer.output_shape(now)
+    assert work == model.network.multiply_adds
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_training_is_the_same_on_two_threads_and_when_resumed(name, tmp_path):
+    layers, shape = STACKS[name]
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(50, *shape))
+    results = []
+    for threads, stop in ((1, False), (2, False), (2, True)):
+        model = randomise(made(layers(), shape))
+        model.compile(nb.Adam(0.01, clipnorm=1.0, weight_decay=0.01), "mse")
+        y = np.random.default_rng(9).normal(size=(50, *model.output_shape[1:]))
+        nb.set_num_threads(threads)
+        with_threads(model, threads)
+        if stop:
+            model.fit(x, y, 16, epochs=1, verbose=0)
+            model.save(tmp_path / "m")
+            model = nb.load_model(tmp_path / "m")
+            model.fit(x, y, 16, epochs=3, initial_epoch=1, verbose=0)
+        else:
+            model.fit(x, y, 16, epochs=3, verbose=0)
+        results.append(model.network.params.copy())
+        assert np.isfinite(results[-1]).all()
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_normalisations_equal_naive_ones():
+    rng = np.random.default_rng(6)
+    x = rng.normal(2.0, 3.0, (40, 6))
+    for layer in (k.BatchNormalization(momentum=0.7), k.LayerNormalization(epsilon=0.1)):
+        model = randomise(made([layer], (6,)))
+        tensors = {name.split("/")[1]: view.copy() for name, view in model.parameters.items()}
+        gamma, beta = tensors["gamma"], tensors["beta"]
+        found = model.forward(x, training=True)
+        if layer.kind == "layer_normalization":
+            np.testing.assert_allclose(found, naive.layer_norm(x, gamma, beta, 0.1), atol=1e-12)
+            continue
+        expected, mean, variance = naive.batch_norm(x, gamma, beta)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+        before = naive.batch_norm_inference(x, gamma, beta, tensors["moving_mean"], tensors["moving_variance"])
+        np.testing.assert_allclose(model.predict(x), before, atol=1e-12)
+        model.compile("sgd", "mse")
+        model.train_on_batch(x, np.zeros_like(x))
+        for what, value in (("mean", mean), ("variance", variance)):
+            moved = naive.moving_average(tensors[f"moving_{what}"], value, 0.7)
+            np.testing.assert_allclose(model.parameters[f"batch_normalization/moving_{what}"], moved, atol=1e-12)
+
+
+def test_running_statistics_stay_outside_training():
+    model = randomise(made([k.BatchNormalization(), k.Dense(2)], (3,)))
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    model.compile("sgd", "mse")
+    before = model.network.params.copy()
+    model.evaluate(x, np.zeros((30, 2)))
+    model.predict(x)
+    model.forward(x, training=True)
+    np.testing.assert_array_equal(model.network.params, before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dropout(dtype):
+    """The share, the scale, and that steps, layers and elements are dropped independently of one another."""
+    rate, rows, n = 0.3, 400, 150
+    model = made([k.Dropout(rate), k.Dropout(rate)], (n,), dtype)
+    model.compile("sgd", "mse")
+    x = np.ones((rows, n), dtype)
+    once = made([k.Dropout(rate)], (n,), dtype)
+    once.compile("sgd", "mse")
+    masks = []
+    for step in range(3):
+        once.optimizer.iterations = step
+        out = once.forward(x, training=True)
+        assert set(np.unique(out)) == {0.0, np.dtype(dtype).type(1 / (1 - rate))}
+        masks.append(out == 0)
+    deviation = np.sqrt(rate * (1 - rate) / (rows * n))
+    for mask in masks:
+        assert abs(mask.mean() - rate) < 5 * deviation
+        assert abs(mask.mean(axis=0) - rate).max() < 6 * np.sqrt(rate * (1 - rate) / rows)
+        assert abs(mask.mean(axis=1) - rate).max() < 6 * np.sqrt(rate * (1 - rate) / n)
+    both = rate * rate
+    pairs = [
+        (masks[0], masks[1]),
+        (masks[1], masks[2]),
+        (masks[0][1:], masks[0][:-1]),
+        (masks[0][:, 1:], masks[0][:, :-1]),
+    ]
+    out = model.forward(x, training=True)
+    first = masks[0]
+    model.optimizer.iterations = 0
+    out = model.forward(x, training=True)
+    pairs.append((first, ~first & (out == 0)))  # of what the first leaves, the second drops its share
+    for a, b in pairs[:-1]:
+        assert abs((a & b).mean() - both) < 6 * np.sqrt(both * (1 - both) / (rows * n))
+    left = (~first).sum()
+    assert abs(pairs[-1][1].sum() / left - rate) < 6 * np.sqrt(rate * (1 - rate) / left)
+    np.testing.assert_array_equal(once.predict(x), x)
+    other = made([k.Dropout(rate)], (n,), dtype, seed=4)
+    assert abs(((other.forward(x, training=True) == 0) & first).mean() - both) < 0.01
+
+
+def test_frozen_layers_cost_no_gradient_work():
+    """Below the last trainable layer nothing is walked, and what is frozen stays, until the next compile."""
+    from nbdense.network import IDLE
+
+    x, y = np.random.default_rng(0).normal(size=(20, 4)), np.zeros((20, 1))
+    model = made([k.Dense(5, "relu", trainable=False), k.Dense(6, "relu", name="b"), k.Dense(1)], (4,))
+    model.compile("adam", "mse")
+    before = {name: view.copy() for name, view in model.parameters.items()}
+    model.fit(x, y, verbose=0)
+    assert [bool(row["flags"] & IDLE) for row in model.network.layers] == [True, False, False]
+    same = [name for name, view in model.parameters.items() if (view == before[name]).all()]
+    assert same == ["dense/kernel", "dense/bias"]
+    model.get_layer("b").trainable = False
+    model.get_layer("dense").trainable = True
+    weights = model.get_weights()
+    model.compile("adam", "mse")
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    model.fit(x, y, verbose=0)
+    np.testing.assert_array_equal(model.get_layer("b").get_weights()[0], weights[2])
+    assert (model.get_layer("dense").get_weights()[0] != weights[0]).any()
+
+
+def test_upto_is_a_model_of_its_own():
+    model = randomise(made([k.Dense(4, "relu"), k.Dense(2, name="code"), k.Dense(4, "relu"), k.Dense(5)], (5,)))
+    encoder = model.upto("code")
+    x = np.random.default_rng(0).normal(size=(3, 5))
+    kernel, bias, inner, shift = model.get_weights()[:4]
+    np.testing.assert_allclose(encoder.predict(x), np.maximum(x @ kernel + bias, 0) @ inner + shift, atol=1e-12)
+    encoder.set_weights([np.zeros_like(w) for w in encoder.get_weights()])
+    np.testing.assert_array_equal(model.get_weights()[0], kernel)
+    with pytest.raises(ValueError, match="no layer named 'nothing'"):
+        model.upto("nothing")
+
+
+def test_vgg_heads_parameters():
+    head = [k.Input((7, 7, 512)), k.Flatten(), k.Dense(4096, "relu"), k.Dense(4096, "relu"), k.Dense(1000, "softmax")]
+    shape, counts = head[0].shape, []
+    for layer in head[1:]:
+        counts.append(layer.count_params(shape))
+        shape = layer.output_shape(shape)
+    assert counts == [0, 102_764_544, 16_781_312, 4_097_000]
+
+
+MISUSES = {
+    "Dense: units must be a whole number": lambda: k.Dense(-3),
+    r"Dropout: rate must be in \[0, 1\)": lambda: k.Dropout(1),
+    "softmax over 1 unit is always 1": lambda: k.Dense(1, "softmax"),
+    "softmax over 1 column is always 1": lambda: made([k.Dense(1), k.Softmax()], (3,)).network,
+    "Softmax: axis must be -1": lambda: k.Softmax(axis=1),
+    "BatchNormalization: momentum": lambda: k.BatchNormalization(momentum=2),
+    "LayerNormalization: epsilon": lambda: k.LayerNormalization(epsilon=0),
+    "BatchNormalization: axis must be -1": lambda: k.BatchNormalization(axis=1),
+    "ReLU: give max_value or negative_slope": lambda: k.ReLU(6, 0.1),
+    "ReLU: max_value must be": lambda: k.ReLU(-1),
+    "Residual: give it at least one layer": lambda: k.Residual([]),
+    "Residual: Flatten cannot stand in it": lambda: k.Residual([k.Flatten()]),
+    "there is a layer named 'a' already": lambda: k.Residual([k.Dense(2, name="a"), k.Dense(2, name="a")]),
+    "Input: shape must": lambda: k.Input(()),
+    "name must be a non-empty string": lambda: k.Dense(3, name="a/b"),
+    "unknown kind of layer 'conv'": lambda: k.layer_from_config("conv", {}),
+}
+
+
+@pytest.mark.parametrize("words", MISUSES)
+def test_misuse(words):
+    with pytest.raises(ValueError, match=words):
+        MISUSES[words]()
+
+
+def test_own_loop_errors():
+    model = made([k.Dense(2)], (3,))
+    with pytest.raises(RuntimeError, match="backward: call forward first"):
+        model.backward(np.zeros((1, 2)))
+    with pytest.raises(RuntimeError, match="apply_gradients: the model is not compiled"):
+        model.apply_gradients()
+    with pytest.raises(ValueError, match="expects shape"):
+        model.forward(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="forward: x has no rows"):
+        model.forward(np.zeros((0, 3)))
+    model.forward(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"outputs' shape \(2, 2\), got \(2, 3\)"):
+        model.backward(np.zeros((2, 3)))
+    model.backward(np.zeros((2, 2)))
+    with pytest.raises(RuntimeError, match="a forward serves one backward"):
+        model.backward(np.zeros((2, 2)))
+
+
+def test_own_loop_trains_as_fit_does():
+    """Forward, the loss's derivative, backward and apply_gradients are train_on_batch, and that is a step of fit."""
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(32, 4)), rng.normal(size=(32, 2))
+    models = []
+    for _ in range(3):
+        model = randomise(made([k.Dense(9), k.BatchNormalization(), k.ReLU(), k.Dropout(0.3), k.Dense(2)], (4,)))
+        model.compile(nb.Adam(0.01, weight_decay=0.1, clipvalue=0.5), "mse")
+        models.append(model)
+    losses = []
+    for _ in range(5):
+        out = models[0].forward(x, training=True)
+        losses.append(((out - y) ** 2).mean())
+        models[0].backward(2 * (out - y) / y.size)
+        models[0].apply_gradients()
+        assert abs(models[1].train_on_batch(x, y) - losses[-1]) < 1e-12
+    history = models[2].fit(x, y, 32, epochs=5, shuffle=False, verbose=0)
+    np.testing.assert_allclose(history.history["loss"], losses, rtol=1e-10)
+    np.testing.assert_array_equal(models[1].network.params, models[2].network.params)
+    np.testing.assert_allclose(models[0].network.params, models[2].network.params, atol=1e-10)
+
+
+def with_threads(model, threads):
+    """Small work runs serial: say that any is worth its threads."""
+    from nbdense import _threads
+
+    _threads.LEAST_PARALLEL_FLOPS = 0.0 if threads > 1 else 4e6
+
+
+@pytest.fixture(autouse=True)
+def put_back(monkeypatch):
+    from nbdense import _threads
+
+    monkeypatch.setattr(_threads, "LEAST_PARALLEL_FLOPS", _threads.LEAST_PARALLEL_FLOPS)
+    monkeypatch.setattr(_threads, "_chosen", _threads._chosen)
+    monkeypatch.setattr(_threads, "PARALLEL_FLOPS", dict.fromkeys(_threads.PARALLEL_FLOPS, 0.0))
