@@ -111,6 +111,11 @@ def kernel(function: Callable[..., Any], *, inline: bool = False) -> Any:
     return numba.njit(pipeline_class=_KernelCompiler, forceinline=inline, **_FLAGS)(function)
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """A `kernel` that is always inlined: what small work takes from tuples then costs no reference counting."""
+    return kernel(function, inline=True)
+
+
 def entry(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, serial, and keep its machine code in the cache folder."""
     return _entry(function, parallel=False)

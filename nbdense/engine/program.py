@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numba import prange
 
-from nbdense._jit import entry, entry_pair, kernel
+from nbdense._jit import entry, entry_pair, inlined, kernel
 from nbdense.activations import SOFTMAX
 from nbdense.engine import norm
 from nbdense.engine.activation import BLOCK, activate_row, clear_padding, padded
@@ -89,7 +89,7 @@ SHARED_KERNEL = 65_536  # elements of a kernel that are worth a parallel region 
 CHUNK = 96  # rows that predict takes through all layers at a time: the activations stay in the L2 cache
 
 
-@kernel
+@inlined
 def forward(layers, params, x, work, capacity, span, begin, end, skip_last_activation, aside, noise):
     """A share of the rows of data through rows begin..end of the table; ``x`` is the operand of the network's input."""
     for index in range(begin, end):
@@ -97,10 +97,9 @@ def forward(layers, params, x, work, capacity, span, begin, end, skip_last_activ
         forward_row(layers[index], params, x, work, capacity, span, linear, aside, noise)
 
 
-@kernel
-def _slab_range(layers, slab):
-    """Where a slab lies in the parameter vector, and what its rows are in matrix form: (low, high)."""
-    row = layers[slab["layer"]]
+@inlined
+def _slab_range(row, slab):
+    """Where a slab lies in the parameter vector: (low, high)."""
     ld_out = row["ld_out"]
     if slab["first"] == BIAS:
         return row["bias"], row["bias"] + ld_out
@@ -109,16 +108,15 @@ def _slab_range(layers, slab):
     return row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
 
 
-@kernel
-def _slab_gradient(layers, state, work, run, capacity, count, slab, low):
-    """One slab's gradient into state[0], of ``count`` rows of data."""
+@inlined
+def _slab_gradient(row, gradient, work, run, count, slab, low):
+    """One slab's gradient, of ``count`` rows of data."""
     number = work.dtype.type
-    row = layers[slab["layer"]]
-    n_out, ld_in, ld_out = row["n_out"], row["ld_in"], row["ld_out"]
+    n_out, ld_in, ld_out, capacity = row["n_out"], row["ld_in"], row["ld_out"], run["batch"]
     if row["kind"] == BATCH_NORM:  # its sums were taken by columns
         at = run["aside"] + row["transposed"] + (2 if slab["first"] == BIAS else 3) * ld_out
         for j in range(n_out):
-            state[0, low + j] = work[at + j]
+            gradient[low + j] = work[at + j]
         return
     deltas = run["deltas"] + row["output"] * capacity
     if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
@@ -129,7 +127,7 @@ def _slab_gradient(layers, state, work, run, capacity, count, slab, low):
     else:
         rows = slab["last"] - slab["first"]
         x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
-    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], 0), (state[0], low, ld_out)
+    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], 0), (gradient, low, ld_out)
     product(rows, n_out, count * row["positions"], x, d, zeros, g, number(-np.inf), number(np.inf))
 
 
@@ -172,7 +170,7 @@ def _choose_rows(scratch, run, start, span):
             order[i] = start + i
 
 
-@kernel
+@inlined
 def _gather_rows_of(layers, scratch, data, run, span):
     """Inputs, targets and weights of a share of the batch."""
     work, order = scratch[0], scratch[4]
@@ -184,17 +182,18 @@ def _gather_rows_of(layers, scratch, data, run, span):
     ld_in = row["ld_in"]
     gather(x, x_form[0], places, count, work, first * row["positions"] * ld_in, ld_in, row["positions"])
     gather(y, y_form[0], places, count, work, run["targets"] + first * positions * ld_target, ld_target, positions)
-    for i in range(first, first + count):
-        at = run["weights"] + i * positions
-        weight = work.dtype.type(1.0)
-        if w_form[0]["rows"] > 0:
-            gather(w, w_form[0], order[i : i + 1], 1, work, at, 1, 1)
-            weight = work[np.uint64(at)]
-        for p in range(positions):
-            work[np.uint64(at + p)] = weight
+    weights = run["weights"] + first * positions
+    if w_form[0]["rows"] > 0:
+        gather(w, w_form[0], places, count, work, weights, positions, 1)
+        for i in range(count):
+            for p in range(1, positions):
+                work[weights + i * positions + p] = work[weights + i * positions]
+    else:
+        for i in range(count * positions):
+            work[np.uint64(weights) + np.uint64(i)] = 1.0
 
 
-@kernel
+@inlined
 def _loss_of_rows(layers, scratch, run, capacity, span, batch):
     """Losses and metrics of a share of the batch, and the deltas that they start."""
     work, metrics = scratch[0], scratch[3]
@@ -210,7 +209,7 @@ def _loss_of_rows(layers, scratch, run, capacity, span, batch):
         _metrics_of_rows(layers, scratch, run, capacity, span)
 
 
-@kernel
+@inlined
 def _work_on_rows(layers, params, scratch, data, run, phase, iteration, start, span, batch):
     """One thread's share of a batch through one phase."""
     work, capacity = scratch[0], run["batch"]
@@ -246,11 +245,9 @@ def _work_on_columns(layers, scratch, run, phase, batch, thread):
 
 
 @kernel
-def _prepare_gradient(segment, vectors, scratch, run, index, low, high):
+def _prepare_gradient(segment, params, gradient, mask, sums, run, index, low, high):
     """Mask and penalties on a slab's gradient, and clipping by value; the sums that clipping by a norm needs."""
-    params, state, mask = vectors
     number = params.dtype.type
-    gradient, sums = state[0], scratch[5]
     if run["penalties"]:
         l1, l2 = segment["l1"], segment["l2"]
         sums[index, 0] = 0.0
@@ -275,74 +272,74 @@ def _prepare_gradient(segment, vectors, scratch, run, index, low, high):
 
 
 @kernel
-def _take_step(segment, vectors, run, settings, rates_of_step, low, high, factor):
-    """Scale the gradient, decay the weights, the optimizer's step, and the moving average of the weights."""
-    params, state, _ = vectors
+def _scale_and_decay(params, gradient, low, high, factor, keep):
+    """The gradient times what clipping makes of it, and the weights less their decay."""
     number = params.dtype.type
-    rate, adjusted, iteration = rates_of_step
+    scale, left = number(factor), number(keep)
     if factor != 1.0:
-        scale = number(factor)
         for i in range(low, high):
-            state[0, i] *= scale
-    if run["decay"] != 0.0 and segment["decay"] != 0.0:
-        keep = number(1.0 - rate * run["decay"] * segment["decay"])
+            gradient[i] *= scale
+    if keep != 1.0:
         for i in range(low, high):
-            params[i] *= keep
-    update(run["optimizer"], params, state, low, high, adjusted, iteration, settings[0])
-    if run["average"] >= 0.0:
-        last = state.shape[0] - 1
-        keep = number(run["average"]) if iteration > 1 else number(0.0)
-        take = number(1.0) - keep
-        for i in range(low, high):
-            state[last, i] = keep * state[last, i] + take * params[i]
+            params[i] *= left
 
 
 @kernel
-def _work_on_slab(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, index):
-    """One slab: its gradient, the optimizer's step, and its transpose."""
-    layers, slabs, segments, _ = tables
-    params, state, _ = vectors
-    work, factors = scratch[0], scratch[5]
-    slab = slabs[index]
-    if slab["first"] == MOVING:
-        row = layers[slab["layer"]]
-        if phase["flags"] & UPDATE and row["kind"] == BATCH_NORM:
-            norm.move_averages(row, params, work, run["aside"] + row["transposed"])
-        return
-    segment = segments[slab["segment"]]
-    if segment["trainable"] == 0:
-        return
-    low, high = _slab_range(layers, slab)
-    if phase["flags"] & GRADIENT:
-        _slab_gradient(layers, state, work, run, run["batch"], batch, slab, low)
-        _prepare_gradient(segment, vectors, scratch, run, index, low, high)
-    if phase["flags"] & UPDATE:
-        factor = factors[index, 1] if run["clip"] >= CLIP_NORM else 1.0
-        _take_step(segment, vectors, run, settings, rates_of_step, low, high, factor)
-        _refresh(layers, params, work, run, slab)
+def _average(params, state, low, high, momentum):
+    """The moving average of the weights, in the last slot."""
+    number = params.dtype.type
+    last = state.shape[0] - 1
+    keep, take = number(momentum), number(1.0 - momentum)
+    for i in range(low, high):
+        state[last, i] = keep * state[last, i] + take * params[i]
 
 
 @kernel
 def _work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
-    """One thread's share of the slabs: an equal part of all elements, to the nearest slab."""
-    slabs = tables[1]
+    """One thread's share of the slabs, an equal part of all elements: gradients, steps, transposes."""
+    layers, slabs, segments, _ = tables
     if slabs.size == 0:
         return
-    last = slabs[slabs.size - 1]
-    total = last["before"] + 1
-    low, high = total * thread // run["threads"], total * (thread + 1) // run["threads"]
+    params, state, mask = vectors
+    work, _, _, _, _, sums = scratch
+    hyper, _ = settings
+    gradient = state[0]
+    rate, adjusted, iteration = rates_of_step
+    makes_gradient, updates = phase["flags"] & GRADIENT != 0, phase["flags"] & UPDATE != 0
+    plain = mask.size == 0 and run["penalties"] == 0 and run["clip"] == NO_CLIP
+    steady = run["decay"] == 0.0 and run["clip"] < CLIP_NORM
+    total = slabs[slabs.size - 1]["before"] + 1
+    least, most = total * thread // run["threads"], total * (thread + 1) // run["threads"]
     for index in range(slabs.size):
-        if low <= slabs[index]["before"] < high:
-            if phase["kind"] == TRANSPOSES:
-                _refresh(tables[0], vectors[0], scratch[0], run, slabs[index])
-            else:
-                _work_on_slab(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, index)
+        slab = slabs[index]
+        if not least <= slab["before"] < most:
+            continue
+        row, segment = layers[slab["layer"]], segments[slab["segment"]]
+        if phase["kind"] == TRANSPOSES:
+            _refresh(row, params, work, run, slab)
+        elif slab["first"] == MOVING:
+            if updates and row["kind"] == BATCH_NORM:
+                norm.move_averages(row, params, work, run["aside"] + row["transposed"])
+        elif segment["trainable"]:
+            low, high = _slab_range(row, slab)
+            if makes_gradient:
+                _slab_gradient(row, gradient, work, run, batch, slab, low)
+                if not plain:
+                    _prepare_gradient(segment, params, gradient, mask, sums, run, index, low, high)
+            if updates:
+                if not steady:
+                    factor = sums[index, 1] if run["clip"] >= CLIP_NORM else 1.0
+                    keep = 1.0 - rate * run["decay"] * segment["decay"]
+                    _scale_and_decay(params, gradient, low, high, factor, keep)
+                update(run["optimizer"], params, state, low, high, adjusted, iteration, hyper)
+                if run["average"] >= 0.0:
+                    _average(params, state, low, high, run["average"] if iteration > 1 else 0.0)
+                _refresh(row, params, work, run, slab)
 
 
 @kernel
-def _refresh(layers, params, work, run, slab):
+def _refresh(row, params, work, run, slab):
     """Bring the transpose of one slab of a kernel up to date, if backward reads it."""
-    row = layers[slab["layer"]]
     if slab["first"] < 0 or row["flags"] & NO_DELTA:
         return
     source = (params, row["kernel"] + slab["first"] * row["ld_out"], row["ld_out"])
@@ -393,7 +390,7 @@ def _add_up(scratch, count, step):
     return totals[step, 0]
 
 
-@kernel
+@inlined
 def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, start, batch, thread):
     """One thread's part of one phase."""
     kind = phase["kind"]
@@ -409,7 +406,7 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
         _work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread)
 
 
-@kernel
+@inlined
 def _finish_phase(tables, scratch, run, phase, step, batch):
     """What is done once behind a phase; returns whether the step's loss is finite."""
     layers, slabs, segments, _ = tables

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbdense._jit import kernel
+from nbdense._jit import inlined, kernel
 from nbdense.activations import RELU
 from nbdense.engine import norm
 from nbdense.engine.activation import activate_row, clear_padding, copy_block, differentiate
@@ -34,7 +34,7 @@ from nbdense.network import (
 )
 
 
-@kernel
+@inlined
 def dense(row, params, x, work, capacity, span, linear, column, columns):
     """Columns ``column`` .. ``column + columns`` of a dense row's products, clamped as the epilogue does it."""
     first, count = span
@@ -53,7 +53,7 @@ def dense(row, params, x, work, capacity, span, linear, column, columns):
     product(count * positions, columns, row["n_in"], a, b, start, c, lower, upper)
 
 
-@kernel
+@inlined
 def finish_dense(row, work, capacity, span):
     """The activation of a dense row: all but the clamps, which were done in the product."""
     if row["activation"] > RELU and row["lower"] == -np.inf and row["upper"] == np.inf:
@@ -71,7 +71,7 @@ def _activated(row, source, work, capacity, span):
     activate_row(row, work, output, m)
 
 
-@kernel
+@inlined
 def forward_row(row, params, x, work, capacity, span, linear, aside, noise):
     """One row of the table, on one share of the rows of data.
 
@@ -112,7 +112,7 @@ def forward_row(row, params, x, work, capacity, span, linear, aside, noise):
         norm.forward_frozen(row, params, work, source, pre, output, m)
 
 
-@kernel
+@inlined
 def backward_row(row, params, work, capacity, span, linear, deltas, aside, zeros, batch):
     """The deltas of a row's inputs from those of its output; ``batch`` is the batch's rows of data."""
     if row["flags"] & IDLE:
