@@ -1,6 +1,190 @@
-def get(x):
-    return None
+"""Penalties on weights under Keras's names: added to the loss, and their gradient to the gradient.
+
+The engine knows two factors a tensor, l1 and l2: l1 sum |w| + l2 sum w^2. Every regularizer is such a pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+_BLOCK = 1 << 16  # elements converted to float64 in one go
 
 
-def serialize(x):
-    return None
+class Regularizer:
+    """The penalty l1 sum |w| + l2 sum w^2.
+
+    Attributes
+    ----------
+    l1, l2 : float
+        The factors; at least 0.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("l1", "l2")
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __call__(self, weights: npt.ArrayLike) -> float:
+        """The penalty of ``weights`` (an array of any shape and dtype), computed in float64."""
+        array = np.atleast_1d(np.asarray(weights))
+        step = max(1, _BLOCK * len(array) // max(1, array.size))
+        penalty = 0.0
+        for first in range(0, len(array), step):  # in pieces: a kernel can be large, and a view of padded memory
+            block = array[first : first + step].astype(np.float64)
+            penalty += self.l1 * float(np.abs(block).sum()) + self.l2 * float(np.square(block).sum())
+        return penalty
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that rebuild this regularizer."""
+        return {field: getattr(self, field) for field in self.fields}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.get_config().items())})"
+
+
+def _factor(owner: Regularizer, argument: str, value: Any, default: float) -> float:
+    """A factor; None is its default, as in Keras."""
+    if value is None:
+        return default
+    if not isinstance(value, Real) or not math.isfinite(value) or value < 0.0:
+        raise ValueError(f"{type(owner).__name__}: {argument} must be a finite number of at least 0, got {value!r}")
+    return float(value)
+
+
+class L1(Regularizer):
+    """l1 sum |w|: pulls weights to zero (Tibshirani 1996, the lasso).
+
+    Parameters
+    ----------
+    l1 : float
+        Factor; at least 0.
+    l : float, optional
+        The name that ``l1`` had in older versions of Keras.
+
+    Examples
+    --------
+    >>> L1(0.5)([[1.0, -2.0]])
+    1.5
+    """
+
+    fields = ("l1",)
+
+    def __init__(self, l1: float | None = 0.01, *, l: float | None = None) -> None:  # noqa: E741
+        self.l1 = _factor(self, "l1", l1 if l is None else l, 0.01)
+
+
+class L2(Regularizer):
+    """l2 sum w^2: keeps weights small (Hoerl and Kennard 1970, ridge regression). No factor 1/2, as in Keras.
+
+    Parameters
+    ----------
+    l2 : float
+        Factor; at least 0.
+    l : float, optional
+        The name that ``l2`` had in older versions of Keras.
+
+    Examples
+    --------
+    >>> L2(l=0.5)([[1.0, -2.0]])
+    2.5
+    """
+
+    fields = ("l2",)
+
+    def __init__(self, l2: float | None = 0.01, *, l: float | None = None) -> None:  # noqa: E741
+        self.l2 = _factor(self, "l2", l2 if l is None else l, 0.01)
+
+
+class L1L2(Regularizer):
+    """l1 sum |w| + l2 sum w^2 (Zou and Hastie 2005, the elastic net).
+
+    Parameters
+    ----------
+    l1, l2 : float
+        Factors; at least 0.
+
+    Examples
+    --------
+    >>> L1L2(l1=1.0, l2=0.5)([[1.0, -2.0]])
+    5.5
+    """
+
+    def __init__(self, l1: float | None = 0.0, l2: float | None = 0.0) -> None:
+        self.l1 = _factor(self, "l1", l1, 0.0)
+        self.l2 = _factor(self, "l2", l2, 0.0)
+
+
+l1, l2, l1_l2 = L1, L2, L1L2  # as Keras has them
+
+REGULARIZERS: dict[str, type[Regularizer]] = {row.__name__: row for row in (L1, L2, L1L2)}
+_BY_NAME: dict[str, type[Regularizer]] = {**REGULARIZERS, "l1": L1, "l2": L2, "l1_l2": L1L2, "l1l2": L1L2}
+_L1L2_BY_NAME = {"l1": 0.01, "l2": 0.01}  # what Keras documents: with its arguments' defaults it would do nothing
+
+
+def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Regularizer | None:
+    """The regularizer that ``identifier`` names or is; None for None.
+
+    Parameters
+    ----------
+    identifier : None, str, dict, Regularizer or type
+        A name: 'l1', 'l2' or 'l1_l2' (or the class's), with factors of 0.01; {"class_name": name, "config":
+        arguments}; a regularizer or its class.
+    custom_objects : mapping of str, optional
+        Regularizers and classes of the user's by name; they go before those that there are.
+
+    Raises
+    ------
+    ValueError
+        If there is no such regularizer, or it doesn't take these arguments.
+
+    Examples
+    --------
+    >>> get("l2")
+    L2(l2=0.01)
+    >>> get({"class_name": "L1L2", "config": {"l1": 0.1}})
+    L1L2(l1=0.1, l2=0.0)
+    """
+    if identifier is None:
+        return None
+    found, config = identifier, None
+    if isinstance(identifier, Mapping):
+        found, config = identifier.get("class_name", identifier.get("name")), identifier.get("config") or {}
+    if isinstance(found, str):
+        found = (custom_objects or {}).get(found, _BY_NAME.get(found))
+        if found is L1L2 and config is None:
+            config = _L1L2_BY_NAME
+    if isinstance(found, type) and issubclass(found, Regularizer):
+        try:
+            return found(**(config or {}))
+        except TypeError as error:
+            raise ValueError(f"regularizer {found.__name__!r} doesn't take these arguments: {error}") from error
+    if isinstance(found, Regularizer):
+        return found
+    raise ValueError(
+        f"unknown regularizer {identifier!r}; there are: None, l1, l2, l1_l2, and objects such as "
+        "nbdense.regularizers.L2(0.001); functions can't be compiled into the training program"
+    )
+
+
+def serialize(regularizer: Any) -> dict[str, Any] | None:
+    """What `get` rebuilds this regularizer from, for JSON: a dict, or None for None.
+
+    Parameters
+    ----------
+    regularizer : Regularizer, or what `get` takes
+        One of the user's own is written by its class's name, and needs ``custom_objects`` to be rebuilt.
+
+    Examples
+    --------
+    >>> serialize(L2(0.001))
+    {'class_name': 'L2', 'config': {'l2': 0.001}}
+    """
+    regularizer = get(regularizer)
+    if regularizer is None:
+        return None
+    return {"class_name": type(regularizer).__name__, "config": regularizer.get_config()}
