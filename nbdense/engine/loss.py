@@ -172,8 +172,9 @@ def losses_of_rows(form, work, rows, shape, losses, stride):
         losses[i * stride] *= float(work[np.uint64(weights + i)])
 
 
-# Metrics that are a mean over rows; nbdense.metrics has their names.
-BINARY_ACCURACY, CATEGORICAL_ACCURACY, SPARSE_CATEGORICAL_ACCURACY, SQUARED_ERROR, ABSOLUTE_ERROR = range(5)
+# Metrics that are a mean over rows; nbdense.metrics has their names. What COLLECTED stands for is computed there.
+BINARY_ACCURACY, CATEGORICAL_ACCURACY, SPARSE_CATEGORICAL_ACCURACY, SQUARED_ERROR, ABSOLUTE_ERROR, COLLECTED = range(6)
+TOP_K, SPARSE_TOP_K = 1 << 32, 1 << 33  # and k is added: the code carries it
 
 
 @kernel
@@ -186,8 +187,27 @@ def _largest(work, at, n):
 
 
 @kernel
+def _in_top(work, y, chosen, n, k):
+    """Whether fewer than k outputs are larger than the chosen one, which is how Keras counts ties; NaN is in no top."""
+    mine = work[np.uint64(y + chosen)]
+    if np.isnan(mine):
+        return 0.0
+    larger = 0
+    for j in range(n):
+        if work[np.uint64(y + j)] > mine:
+            larger += 1
+    return 1.0 if larger < k else 0.0
+
+
+@kernel
 def metric_of_row(code, work, y, t, n):
     """One metric of one row's outputs and targets."""
+    if code >= SPARSE_TOP_K:
+        return _in_top(work, y, int(work[np.uint64(t)]), n, code - SPARSE_TOP_K)
+    if code >= TOP_K:
+        return _in_top(work, y, _largest(work, t, n), n, code - TOP_K)
+    if code == COLLECTED:
+        return 0.0
     if code == CATEGORICAL_ACCURACY:
         return 1.0 if _largest(work, y, n) == _largest(work, t, n) else 0.0
     if code == SPARSE_CATEGORICAL_ACCURACY:

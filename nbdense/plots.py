@@ -1,0 +1,76 @@
+"""Plots, where matplotlib is installed: it is imported when a figure is to be made, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed; it says how to get it.
+    """
+    try:
+        import matplotlib.pyplot
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install nbdense[plots]") from error
+    return matplotlib.pyplot
+
+
+def plot_history(
+    epochs: Sequence[int],
+    history: Mapping[str, Sequence[float]],
+    metrics: str | Sequence[str] | None = None,
+    ax: Any = None,
+) -> Any:
+    """Draw curves over the epochs, counted from 1; `nbdense.callbacks.History.plot` says more.
+
+    Parameters
+    ----------
+    epochs : sequence of int
+        Epoch numbers from 0.
+    history : mapping of str to sequence of float
+        A value an epoch; the last epochs' where there are fewer.
+    metrics : str or sequence of str, optional
+        Names without ``val_``; all by default.
+    ax : matplotlib Axes, optional
+        Takes all curves.
+
+    Returns
+    -------
+    Axes, or ndarray of Axes, (names,)
+        ``ax``, or one for each name.
+    """
+    there = list(dict.fromkeys(name.removeprefix("val_") for name in history))
+    names = there if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
+    if not names:
+        raise ValueError("plot: there is nothing to draw; fit the model for an epoch, or name a metric")
+    for name in names:
+        if name not in there:
+            raise ValueError(f"plot: nothing named {name!r} was reported; there are: {', '.join(there)}")
+    if ax is not None:
+        for name in names:
+            _draw(ax, name, epochs, history, len(names) > 1)
+        return ax
+    figure, grid = pyplot().subplots(1, len(names), figsize=(5.0 * len(names), 4.0), squeeze=False)
+    for name, place in zip(names, grid[0], strict=True):
+        _draw(place, name, epochs, history, False)
+    figure.tight_layout()
+    return grid[0]
+
+
+def _draw(ax: Any, name: str, epochs: Sequence[int], history: Mapping[str, Sequence[float]], shared: bool) -> None:
+    """One name's curves on ``ax``; where it is shared, the legend says the name instead of the axis."""
+    for key, kind in ((name, "training"), (f"val_{name}", "validation")):
+        if key in history:
+            values = list(history[key])
+            numbers = [epoch + 1 for epoch in epochs[len(epochs) - len(values) :]]
+            ax.plot(numbers, values, label=key if shared else kind)
+    ax.set_xlabel("epoch")
+    if not shared:
+        ax.set_ylabel(name)
+    ax.legend()
