@@ -285,9 +285,10 @@ def _take_step(segment, vectors, run, settings, rates_of_step, low, high, factor
         for i in range(low, high):
             state[0, i] *= scale
     if run["decay"] != 0.0 and segment["decay"] != 0.0:
-        keep = number(1.0 - rate * run["decay"] * segment["decay"])
+        # Taken off, not multiplied by 1 - take: near 1 that would round a small decay to another, or to none.
+        take = number(rate * run["decay"] * segment["decay"])
         for i in range(low, high):
-            params[i] *= keep
+            params[i] -= params[i] * take
     update(run["optimizer"], params, state, low, high, adjusted, iteration, settings[0])
     if run["average"] >= 0.0:
         last = state.shape[0] - 1
