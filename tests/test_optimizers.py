@@ -3,13 +3,14 @@
 import copy
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 import naive_optimizers
 from builders import make_model, padding
 from compiled import compiled
-from nbdense import _threads, set_num_threads
+from nbdense import _threads
 from nbdense.callbacks import Callback
 from nbdense.engine.optimizer import rate_of_step, update
 from nbdense.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, Nadam, RMSprop, get
@@ -249,19 +250,16 @@ EVERYTHING = [
 
 @pytest.mark.parametrize("optimizer", EVERYTHING, ids=lambda optimizer: optimizer.name)
 def test_threads_change_no_bit(optimizer, monkeypatch):
-    monkeypatch.setattr(_threads, "LEAST_PARALLEL_FLOPS", 0)
     rng = np.random.default_rng(4)
-    x, y = rng.normal(size=(60, 40)), rng.normal(size=(60, 3))
+    x, y = rng.normal(size=(60, 100)), rng.normal(size=(60, 3))
     found = []
-    try:
-        for threads in (1, 2):
-            set_num_threads(threads)
-            model = make_model([40, 70, 3], ["tanh", "linear"], optimizer=fresh(optimizer), dtype="float32")
-            model.network.segments["l2"] = 0.01
-            model.fit(x, y, 16, epochs=2, verbose=0)
-            found.append((model.network.params.copy(), model.state.copy()))
-    finally:
-        set_num_threads(None)
+    for threads in (1, min(2, int(numba.config.NUMBA_NUM_THREADS))):
+        monkeypatch.setattr(_threads, "worthwhile", lambda flops, threads=threads: threads)
+        model = make_model([100, 70, 3], ["tanh", "linear"], optimizer=fresh(optimizer), dtype="float32")
+        assert model.network.slabs.size > 6  # of two kernels and two biases: sums for clipping are of several threads
+        model.network.segments["l2"] = 0.01
+        model.fit(x, y, 16, epochs=2, verbose=0)
+        found.append((model.network.params.copy(), model.state.copy()))
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
 
