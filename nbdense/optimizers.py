@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import importlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -10,17 +14,35 @@ import numpy.typing as npt
 from nbdense._validate import positive_int
 from nbdense.engine import optimizer as steps
 
+_SMALLEST = float(np.finfo(np.float32).tiny)  # that is not zero in either dtype
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """What may stand for a learning rate: anything with a rate for each step, as in `nbdense.schedules`."""
+
+    def rates(self, first_step: int, count: int) -> npt.NDArray[np.float64]:
+        """The rates of ``count`` steps from ``first_step`` on, the first of all being 0: float64, (count,)."""
+
+
+Rate: TypeAlias = float | Schedule | Mapping[str, Any]
+
 
 class Optimizer:
     """What an optimizer is made of: a compiled step's code, its number of slots, and its hyperparameters.
 
-    A slot is a vector beside the parameters (momentum, a running mean of squares). Subclasses set ``code``,
-    ``slots`` and ``fields``, and list the hyperparameters in the order in which the compiled step reads them.
+    A slot is a vector beside the parameters (momentum, a running mean of squares) that starts at zero. Subclasses set
+    ``code``, ``fields`` (the hyperparameters in the order in which the compiled step reads them), ``base_slots``, and
+    ``slot_fields``, each of which takes a slot more if it is not zero or False.
+
+    As in Keras a step clips the gradients, penalties included, then decays the weights, then moves them, and then
+    averages them.
 
     Parameters
     ----------
-    learning_rate : float
-        Step size; at least 0.
+    learning_rate : float or schedule
+        Step size, at least 0; or a schedule of step sizes, asked with ``iterations``, or what `get_config` makes of
+        one.
     weight_decay : float, optional
         Decoupled: each step first takes this share, times the learning rate, off the weights (Loshchilov and Hutter
         2019).
@@ -33,9 +55,11 @@ class Optimizer:
     use_ema : bool
         Whether an exponential moving average of the weights takes their place at the end of a fit.
     ema_momentum : float
-        Of that average, in [0, 1].
+        Of that average, in [0, 1]. The average after the first step is the weights.
     ema_overwrite_frequency : int, optional
         The average takes the weights' place every so many steps too.
+    weight_decay_excludes : sequence of str
+        What `exclude_from_weight_decay` sets; not in Keras, whose saved optimizers forget it.
 
     Attributes
     ----------
@@ -45,12 +69,13 @@ class Optimizer:
 
     name: ClassVar[str]
     code: ClassVar[int]
-    slots: int
     fields: ClassVar[tuple[str, ...]] = ()
+    base_slots: ClassVar[int] = 0
+    slot_fields: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: Rate = 0.001,
         weight_decay: float | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,
@@ -58,10 +83,9 @@ class Optimizer:
         use_ema: bool = False,
         ema_momentum: float = 0.99,
         ema_overwrite_frequency: int | None = None,
+        weight_decay_excludes: Sequence[str] = (),
     ) -> None:
-        if not learning_rate >= 0.0 or not np.isfinite(learning_rate):
-            raise ValueError(f"{self.name}: learning_rate must be a finite number of at least 0, got {learning_rate!r}")
-        self.learning_rate = float(learning_rate)
+        self.learning_rate = learning_rate
         self.iterations = 0
         self.weight_decay = self._positive("weight_decay", weight_decay, zero=True)
         self.clipnorm = self._positive("clipnorm", clipnorm)
@@ -76,13 +100,106 @@ class Optimizer:
         if ema_overwrite_frequency is not None:
             ema_overwrite_frequency = positive_int(self.name, "ema_overwrite_frequency", ema_overwrite_frequency)
         self.ema_overwrite_frequency = ema_overwrite_frequency
+        self.exclude_from_weight_decay(var_names=weight_decay_excludes)
+
+    def __setattr__(self, field: str, value: Any) -> None:
+        # The state is laid out when the model is compiled: steps would read and write beyond it.
+        lays_out = field == "use_ema" or field in self.slot_fields
+        old = vars(self).get(field, value)
+        if lays_out and bool(value) != bool(old):
+            raise AttributeError(
+                f"{self.name}: {field} decides what is kept beside the weights, and cannot be changed from {old!r} to "
+                f"{value!r}; compile the model with a new {self.name}"
+            )
+        super().__setattr__(field, value)
 
     def _positive(self, field: str, value: float | None, zero: bool = False) -> float | None:
         if value is None:
             return None
         if not np.isfinite(value) or value < 0.0 or (value == 0.0 and not zero):
-            raise ValueError(f"{self.name}: {field} must be a positive number, got {value!r}")
+            bound = "finite number of at least 0" if zero else "positive number"
+            raise ValueError(f"{self.name}: {field} must be a {bound}, got {value!r}")
         return float(value)
+
+    def _fraction(self, field: str, value: float) -> float:
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"{self.name}: {field} must be in [0, 1), got {value!r}")
+        return float(value)
+
+    def _epsilon(self, value: float) -> float:
+        """Zero would make NaN of every parameter whose gradients have all been zero: behind a dead unit, say."""
+        if not _SMALLEST <= value < np.inf:
+            raise ValueError(f"{self.name}: epsilon must be a number above {_SMALLEST:.1e}, got {value!r}")
+        return float(value)
+
+    @property
+    def slots(self) -> int:
+        """Vectors beside the parameters that the steps keep."""
+        return self.base_slots + sum(bool(getattr(self, field)) for field in self.slot_fields)
+
+    @property
+    def learning_rate(self) -> Any:
+        """The step size or the schedule, as it was set. A number cannot take a schedule's place."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        if isinstance(value, Mapping):
+            # By name: whoever has no schedule does not load them.
+            value = importlib.import_module("nbdense.schedules").get(dict(value))
+        if isinstance(value, Schedule):
+            self._learning_rate = value
+            return
+        if isinstance(getattr(self, "_learning_rate", None), Schedule):
+            raise TypeError(
+                f"{self.name}: learning_rate follows a schedule and cannot be set to {value!r}; "
+                "set another schedule, or make the optimizer with a number"
+            )
+        if isinstance(value, bool) or not isinstance(value, Real | np.ndarray) or np.ndim(value) != 0:
+            raise TypeError(f"{self.name}: learning_rate must be a number or a schedule, got {value!r}")
+        if not value >= 0.0 or not np.isfinite(value):
+            raise ValueError(f"{self.name}: learning_rate must be a finite number of at least 0, got {value!r}")
+        self._learning_rate = float(value)
+
+    @property
+    def current_learning_rate(self) -> float:
+        """The step size of the next step."""
+        return float(self.rates(1)[0])
+
+    def rates(self, count: int) -> npt.NDArray[np.float64]:
+        """Learning rates of the next ``count`` steps, float64; a ValueError if a schedule gives not these."""
+        if not isinstance(self._learning_rate, Schedule):
+            return np.full(count, self._learning_rate)
+        rates = np.ascontiguousarray(self._learning_rate.rates(self.iterations, count), np.float64)
+        if rates.shape != (count,) or not np.isfinite(rates).all():
+            raise ValueError(
+                f"{self.name}: rates({self.iterations}, {count}) of the learning rate's "
+                f"{type(self._learning_rate).__name__} must be {count} finite numbers, got {rates}"
+            )
+        return rates
+
+    def exclude_from_weight_decay(self, *, var_names: Iterable[str] | None = None) -> None:
+        """Let ``weight_decay`` leave alone what is named; it replaces what was excluded before.
+
+        Parameters
+        ----------
+        var_names : iterable of str, optional
+            Parts of parameters' names such as "dense/bias", or regular expressions that are searched for in them.
+        """
+        if isinstance(var_names, str):
+            raise TypeError(f"{self.name}: var_names must be a list of names, got {var_names!r}")
+        patterns = tuple(var_names or ())
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{self.name}: var_names: {pattern!r} is no regular expression: {error}") from None
+        self.weight_decay_excludes = patterns
+
+    def decay_factors(self, names: Iterable[str]) -> npt.NDArray[np.float64]:
+        """1 for each parameter that is decayed, 0 for what `exclude_from_weight_decay` names: float64, (names,)."""
+        excludes = self.weight_decay_excludes
+        return np.array([not any(re.search(pattern, name) for pattern in excludes) for name in names], np.float64)
 
     @property
     def state_rows(self) -> int:
@@ -95,14 +212,10 @@ class Optimizer:
         return self.clipnorm is not None or self.global_clipnorm is not None
 
     def hyper(self) -> npt.NDArray[np.float64]:
-        """The hyperparameters as the compiled step reads them, float64."""
+        """The hyperparameters as the compiled step reads them, float64; behind them is room for its own numbers."""
         values = np.zeros(steps.HYPER)
         values[: len(self.fields)] = [float(getattr(self, field)) for field in self.fields]
         return values
-
-    def rates(self, count: int) -> npt.NDArray[np.float64]:
-        """Learning rates of the next ``count`` steps."""
-        return np.full(count, self.learning_rate)
 
     def run_fields(self) -> dict[str, Any]:
         """What a run of the compiled program has to know of it."""
@@ -118,23 +231,19 @@ class Optimizer:
         }
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this optimizer."""
-        config: dict[str, Any] = {"learning_rate": self.learning_rate}
-        for field in self.fields:
-            value = getattr(self, field)
-            config[field] = bool(value) if isinstance(value, bool) else float(value)
+        """The arguments that rebuild this optimizer, in what JSON can hold."""
+        rate = self._learning_rate
+        if isinstance(rate, Schedule):
+            rate = importlib.import_module("nbdense.schedules").serialize(rate)
+        config: dict[str, Any] = {"learning_rate": rate} | {field: getattr(self, field) for field in self.fields}
         for field in ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "ema_overwrite_frequency"):
             if getattr(self, field) is not None:
                 config[field] = getattr(self, field)
         if self.use_ema:
             config |= {"use_ema": True, "ema_momentum": self.ema_momentum}
+        if self.weight_decay_excludes:
+            config["weight_decay_excludes"] = list(self.weight_decay_excludes)
         return config
-
-
-def _check_fraction(name: str, field: str, value: float) -> float:
-    if not 0.0 <= value < 1.0:
-        raise ValueError(f"{name}: {field} must be in [0, 1), got {value!r}")
-    return float(value)
 
 
 class SGD(Optimizer):
@@ -142,7 +251,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float
+    learning_rate : float or schedule
         Step size.
     momentum : float
         In [0, 1).
@@ -152,14 +261,84 @@ class SGD(Optimizer):
         Arguments of `Optimizer`.
     """
 
-    name, code, slots, fields = "SGD", steps.SGD, 1, ("momentum", "nesterov")
+    name, code, fields = "SGD", steps.SGD, ("momentum", "nesterov")
+    slot_fields = ("momentum",)
 
     def __init__(
-        self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False, **common: Any
+        self, learning_rate: Rate = 0.01, momentum: float = 0.0, nesterov: bool = False, **common: Any
     ) -> None:
         super().__init__(learning_rate, **common)
-        self.momentum = _check_fraction(self.name, "momentum", momentum)
+        self.momentum = self._fraction("momentum", momentum)
         self.nesterov = bool(nesterov)
+
+
+class RMSprop(Optimizer):
+    """The gradient over the root of its running mean square (Hinton 2012, lecture 6e); epsilon is inside the root.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    rho : float
+        Decay of the running means, in [0, 1).
+    momentum : float
+        Of the steps, plain, in [0, 1).
+    epsilon : float
+        Added to the mean square; above 0.
+    centered : bool
+        Take the square of the running mean off the mean square, which leaves the gradient's variance.
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "RMSprop", steps.RMSPROP, ("rho", "momentum", "epsilon", "centered")
+    base_slots, slot_fields = 1, ("momentum", "centered")
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        self.rho = self._fraction("rho", rho)
+        self.momentum = self._fraction("momentum", momentum)
+        self.epsilon = self._epsilon(epsilon)
+        self.centered = bool(centered)
+
+
+class Adagrad(Optimizer):
+    """The gradient over the root of the sum of all its squares (Duchi et al. 2011); epsilon is inside the root.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    initial_accumulator_value : float
+        What the sum starts from; at least 0.
+    epsilon : float
+        Added to the sum; above 0.
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "Adagrad", steps.ADAGRAD, ("initial_accumulator_value", "epsilon")
+    base_slots = 1
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        **common: Any,
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        initial = self._positive("initial_accumulator_value", initial_accumulator_value, zero=True)
+        self.initial_accumulator_value = 0.1 if initial is None else initial
+        self.epsilon = self._epsilon(epsilon)
 
 
 class Adam(Optimizer):
@@ -167,39 +346,144 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float
+    learning_rate : float or schedule
         Step size.
     beta_1, beta_2 : float
         Decay of the means of gradients and of their squares, in [0, 1).
     epsilon : float
-        Added to the root of the mean square.
+        Added to the root of the mean square; above 0.
+    amsgrad : bool
+        Divide by the largest mean square so far (Reddi et al. 2018).
     **common
         Arguments of `Optimizer`.
     """
 
-    name, code, slots, fields = "Adam", steps.ADAM, 2, ("beta_1", "beta_2", "epsilon")
+    name, code, fields = "Adam", steps.ADAM, ("beta_1", "beta_2", "epsilon", "amsgrad")
+    base_slots, slot_fields = 2, ("amsgrad",)
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: Rate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        self.beta_1 = self._fraction("beta_1", beta_1)
+        self.beta_2 = self._fraction("beta_2", beta_2)
+        self.epsilon = self._epsilon(epsilon)
+        self.amsgrad = bool(amsgrad)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    weight_decay : float
+        Share of the weights, times the learning rate, that each step takes off first.
+    beta_1, beta_2 : float
+        Decay of the means of gradients and of their squares, in [0, 1).
+    epsilon : float
+        Added to the root of the mean square; above 0.
+    amsgrad : bool
+        Divide by the largest mean square so far (Reddi et al. 2018).
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name = "AdamW"
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        **common: Any,
+    ) -> None:
+        if weight_decay is None:
+            raise ValueError("AdamW: weight_decay must be a number, got None; Adam has none")
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay=weight_decay, **common)
+
+
+class Nadam(Optimizer):
+    """Adam with Nesterov's momentum (Dozat 2016), its schedule of momenta included, as in Keras.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    beta_1, beta_2 : float
+        Decay of the means of gradients and of their squares, in [0, 1).
+    epsilon : float
+        Added to the root of the mean square; above 0.
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "Nadam", steps.NADAM, ("beta_1", "beta_2", "epsilon")
+    base_slots = 2
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         **common: Any,
     ) -> None:
         super().__init__(learning_rate, **common)
-        self.beta_1 = _check_fraction(self.name, "beta_1", beta_1)
-        self.beta_2 = _check_fraction(self.name, "beta_2", beta_2)
-        if not epsilon >= 0.0:
-            raise ValueError(f"Adam: epsilon must be at least 0, got {epsilon!r}")
-        self.epsilon = float(epsilon)
+        self.beta_1 = self._fraction("beta_1", beta_1)
+        self.beta_2 = self._fraction("beta_2", beta_2)
+        self.epsilon = self._epsilon(epsilon)
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {row.name.lower(): row for row in (SGD, Adam)}
+class Lion(Optimizer):
+    """The sign of a mix of momentum and gradient (Chen et al. 2023, algorithm 2): every step has the rate's size.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    beta_1 : float
+        The momentum's share of the mix, in (0, 1).
+    beta_2 : float
+        Decay of the momentum, in [0, 1).
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "Lion", steps.LION, ("beta_1", "beta_2")
+    base_slots = 1
+
+    def __init__(self, learning_rate: Rate = 0.001, beta_1: float = 0.9, beta_2: float = 0.99, **common: Any) -> None:
+        super().__init__(learning_rate, **common)
+        if not 0.0 < beta_1 < 1.0:
+            raise ValueError(f"Lion: beta_1 must be in (0, 1), got {beta_1!r}; at 0 the momentum would not be used")
+        self.beta_1 = float(beta_1)
+        self.beta_2 = self._fraction("beta_2", beta_2)
 
 
-def get(optimizer: str | Optimizer) -> Optimizer:
-    """An optimizer by name (in any case), with its defaults; an optimizer is returned as it is.
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    row.name.lower(): row for row in (SGD, RMSprop, Adagrad, Adam, AdamW, Nadam, Lion)
+}
+
+
+def get(optimizer: str | type[Optimizer] | Mapping[str, Any] | Optimizer) -> Optimizer:
+    """An optimizer by what names it.
+
+    Parameters
+    ----------
+    optimizer : str, class, mapping or Optimizer
+        A name, in any case, and a class take the defaults; a mapping is what `serialize` makes ("class_name" will do
+        for "name"); an optimizer is returned as it is.
 
     Raises
     ------
@@ -208,6 +492,16 @@ def get(optimizer: str | Optimizer) -> Optimizer:
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if not isinstance(optimizer, str) or optimizer.lower() not in OPTIMIZERS:
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        return optimizer()
+    name, config = optimizer, {}
+    if isinstance(optimizer, Mapping):
+        name, config = optimizer.get("name", optimizer.get("class_name")), optimizer.get("config", {})
+    if not isinstance(name, str) or name.lower() not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {optimizer!r}; there are: {', '.join(sorted(OPTIMIZERS))}")
-    return OPTIMIZERS[optimizer.lower()]()
+    return OPTIMIZERS[name.lower()](**config)
+
+
+def serialize(optimizer: Optimizer) -> dict[str, Any]:
+    """The "name" and "config" of an optimizer, from which `get` makes another like it, in what JSON can hold."""
+    return {"name": optimizer.name, "config": optimizer.get_config()}

@@ -15,10 +15,17 @@ from numba.core import cgutils, types
 from nbdense._jit import intrinsic, kernel
 from nbdense.engine.microkernel import I64, VECTOR_BYTES, multiply_add, splat
 
-NONE, SGD, ADAM = range(3)
-MOMENTUM, NESTEROV = 0, 1  # places in hyper
-BETA_1, BETA_2, EPSILON = 0, 1, 2
+NONE, SGD, ADAM, RMSPROP, ADAGRAD, NADAM, LION = range(7)
+# Places in hyper, of each optimizer's ``fields``.
+MOMENTUM, NESTEROV = 0, 1
+BETA_1, BETA_2, EPSILON, AMSGRAD = 0, 1, 2, 3
+RHO, RMS_MOMENTUM, RMS_EPSILON, CENTERED = 0, 1, 2, 3
+INITIAL, ADAGRAD_EPSILON = 0, 1
+OF_MEAN, OF_GRADIENT, OF_SQUARE = 9, 10, 11  # that rate_of_step leaves for update: Nadam's factors in this step
 HYPER = 12
+
+NADAM_DECAY = 0.96  # of Nadam's momentum schedule
+NADAM_TERMS = 48  # of its product's series: the next is below 1e-17
 
 
 @kernel
@@ -26,11 +33,13 @@ def _sgd(params, state, low, high, rate, hyper):
     number = params.dtype.type
     rate = number(rate)
     momentum = number(hyper[MOMENTUM])
-    w, g, v = params[low:high], state[0, low:high], state[1, low:high]
+    w, g = params[low:high], state[0, low:high]
     if hyper[MOMENTUM] == 0.0:
         for i in range(w.size):
             w[i] = w[i] - rate * g[i]
-    elif hyper[NESTEROV] == 0.0:
+        return
+    v = state[1, low:high]
+    if hyper[NESTEROV] == 0.0:
         for i in range(w.size):
             v[i] = momentum * v[i] - rate * g[i]
             w[i] = w[i] + v[i]
@@ -38,6 +47,135 @@ def _sgd(params, state, low, high, rate, hyper):
         for i in range(w.size):
             v[i] = momentum * v[i] - rate * g[i]
             w[i] = w[i] + (momentum * v[i] - rate * g[i])
+
+
+# Each loop below has few arrays: the compiler checks that none overlaps another, and gives up on vectors where that
+# would take more than eight comparisons. A slab is in the cache when the next loop comes to it.
+
+
+@kernel
+def _move_mean(mean, values, rest):
+    """Towards the values; so written, a mean has no bias from the rounding of 1 - rest."""
+    for i in range(mean.size):
+        mean[i] = mean[i] + (values[i] - mean[i]) * rest
+
+
+@kernel
+def _move_mean_square(mean, values, rest):
+    for i in range(mean.size):
+        mean[i] = mean[i] + (values[i] * values[i] - mean[i]) * rest
+
+
+@kernel
+def _rmsprop(params, state, low, high, rate, hyper):
+    """Hinton's lecture 6e; epsilon is inside the root. Slots: mean square, then momentum and mean, if any."""
+    number = params.dtype.type
+    rate, epsilon, zero = number(rate), number(hyper[RMS_EPSILON]), number(0.0)
+    momentum = number(hyper[RMS_MOMENTUM])
+    moves = hyper[RMS_MOMENTUM] != 0.0
+    w, g, v = params[low:high], state[0, low:high], state[1, low:high]
+    _move_mean_square(v, g, number(1.0 - hyper[RHO]))
+    step = state[2 if moves else 1, low:high]
+    if hyper[CENTERED] != 0.0:
+        mean = state[3 if moves else 2, low:high]
+        _move_mean(mean, g, number(1.0 - hyper[RHO]))
+        # A variance is not negative, but what is left of a constant gradient's may be, by rounding.
+        if moves:
+            for i in range(w.size):
+                spread = v[i] - mean[i] * mean[i]
+                spread = zero if spread < zero else spread
+                step[i] = momentum * step[i] + rate * g[i] / math.sqrt(spread + epsilon)
+        else:
+            for i in range(w.size):
+                spread = v[i] - mean[i] * mean[i]
+                spread = zero if spread < zero else spread
+                w[i] = w[i] - rate * g[i] / math.sqrt(spread + epsilon)
+    elif moves:
+        for i in range(w.size):
+            step[i] = momentum * step[i] + rate * g[i] / math.sqrt(v[i] + epsilon)
+    else:
+        for i in range(w.size):
+            w[i] = w[i] - rate * g[i] / math.sqrt(v[i] + epsilon)
+    if moves:
+        for i in range(w.size):
+            w[i] = w[i] - step[i]
+
+
+@kernel
+def _adagrad(params, state, low, high, rate, hyper):
+    """Duchi et al. (2011); epsilon is inside the root.
+
+    The accumulator's initial value is added here, so that slots start at zero, in the padding too.
+    """
+    number = params.dtype.type
+    rate, first = number(rate), number(hyper[INITIAL] + hyper[ADAGRAD_EPSILON])
+    w, g, total = params[low:high], state[0, low:high], state[1, low:high]
+    for i in range(w.size):
+        total[i] = total[i] + g[i] * g[i]
+        w[i] = w[i] - rate * g[i] / math.sqrt(total[i] + first)
+
+
+@kernel
+def _amsgrad(params, state, low, high, alpha, hyper):
+    """Adam with the largest mean square so far: Reddi et al., "On the Convergence of Adam and Beyond" (2018)."""
+    number = params.dtype.type
+    alpha, epsilon = number(alpha), number(hyper[EPSILON])
+    w, g, m, v = params[low:high], state[0, low:high], state[1, low:high], state[2, low:high]
+    largest = state[3, low:high]
+    _move_mean(m, g, number(1.0 - hyper[BETA_1]))
+    _move_mean_square(v, g, number(1.0 - hyper[BETA_2]))
+    for i in range(w.size):
+        largest[i] = largest[i] if largest[i] > v[i] else v[i]
+        w[i] = w[i] - alpha * m[i] / (math.sqrt(largest[i]) + epsilon)
+
+
+@kernel
+def _nadam(params, state, low, high, rate, hyper):
+    """Dozat, "Incorporating Nesterov Momentum into Adam" (2016), section 2, with its momentum schedule."""
+    number = params.dtype.type
+    of_mean, of_gradient = number(rate * hyper[OF_MEAN]), number(rate * hyper[OF_GRADIENT])
+    of_square, epsilon = number(hyper[OF_SQUARE]), number(hyper[EPSILON])
+    w, g, m, v = params[low:high], state[0, low:high], state[1, low:high], state[2, low:high]
+    _move_mean(m, g, number(1.0 - hyper[BETA_1]))
+    _move_mean_square(v, g, number(1.0 - hyper[BETA_2]))
+    for i in range(w.size):
+        w[i] = w[i] - (of_mean * m[i] + of_gradient * g[i]) / (math.sqrt(v[i] * of_square) + epsilon)
+
+
+@kernel
+def _prepare_nadam(step, hyper):
+    """Nadam's factors in its ``step``-th step, into hyper.
+
+    The product of the momenta u_s = beta_1 (1 - 0.96^s / 2), s = 1..t, is taken from the series of its logarithm:
+    with a = 0.48 and q = 0.96 it is beta_1^t exp(-sum over n of a^n (1 - q^(n t)) / (n (1 - q^n))), no product of t
+    factors.
+    """
+    behind = NADAM_DECAY**step
+    now, later = hyper[BETA_1] * (1.0 - 0.5 * behind), hyper[BETA_1] * (1.0 - 0.5 * behind * NADAM_DECAY)
+    total, a, q, power = 0.0, 1.0, 1.0, 1.0
+    for n in range(1, NADAM_TERMS + 1):
+        a *= 0.5 * NADAM_DECAY
+        q *= NADAM_DECAY
+        power *= behind
+        total += a * (1.0 - power) / (n * (1.0 - q))
+    product = hyper[BETA_1] ** step * math.exp(-total)
+    hyper[OF_MEAN] = later / (1.0 - product * later)
+    hyper[OF_GRADIENT] = (1.0 - now) / (1.0 - product)
+    hyper[OF_SQUARE] = 1.0 / (1.0 - hyper[BETA_2] ** step)
+
+
+@kernel
+def _lion(params, state, low, high, rate, hyper):
+    """Chen et al., "Symbolic Discovery of Optimization Algorithms" (2023), algorithm 2."""
+    number = params.dtype.type
+    rate, zero = number(rate), number(0.0)
+    keep, rest = number(hyper[BETA_1]), number(1.0 - hyper[BETA_1])
+    w, g, m = params[low:high], state[0, low:high], state[1, low:high]
+    for i in range(w.size):
+        mixed = keep * m[i] + rest * g[i]
+        # Of zero it makes no step, of NaN it makes NaN.
+        w[i] = w[i] - (rate if mixed > zero else (-rate if mixed < zero else mixed))
+    _move_mean(m, g, number(1.0 - hyper[BETA_2]))
 
 
 def _plain_adam(params, state, low, high, alpha, rest_1, rest_2, epsilon):
@@ -138,10 +276,13 @@ def _estimated_inverse_root(builder, value):
 def rate_of_step(code, rate, step, hyper):
     """The learning rate with what an optimizer makes of it in its ``step``-th step, numbered from 1: once a step.
 
-    Adam's bias correction is in it: Kingma and Ba, "Adam" (2015), the efficient order at the end of section 2.
+    Adam's bias correction is in it: Kingma and Ba, "Adam" (2015), the efficient order at the end of section 2. What
+    else `update` needs of the step's number goes into the end of ``hyper``.
     """
     if code == ADAM:
         return rate * math.sqrt(1.0 - hyper[BETA_2] ** step) / (1.0 - hyper[BETA_1] ** step)
+    if code == NADAM:
+        _prepare_nadam(step, hyper)
     return rate
 
 
@@ -151,6 +292,17 @@ def update(code, params, state, low, high, rate, step, hyper):
     if code == SGD:
         _sgd(params, state, low, high, rate, hyper)
     elif code == ADAM:
+        if hyper[AMSGRAD] != 0.0:
+            _amsgrad(params, state, low, high, rate, hyper)
+            return
         number = params.dtype.type
         rest_1, rest_2 = number(1.0 - hyper[BETA_1]), number(1.0 - hyper[BETA_2])
         adam_range(params, state, low, high, number(rate), rest_1, rest_2, number(hyper[EPSILON]))
+    elif code == RMSPROP:
+        _rmsprop(params, state, low, high, rate, hyper)
+    elif code == ADAGRAD:
+        _adagrad(params, state, low, high, rate, hyper)
+    elif code == NADAM:
+        _nadam(params, state, low, high, rate, hyper)
+    elif code == LION:
+        _lion(params, state, low, high, rate, hyper)

@@ -272,16 +272,19 @@ def _prepare_gradient(segment, params, gradient, mask, sums, run, index, low, hi
 
 
 @kernel
-def _scale_and_decay(params, gradient, low, high, factor, keep):
-    """The gradient times what clipping makes of it, and the weights less their decay."""
+def _scale_and_decay(params, gradient, low, high, factor, decay):
+    """The gradient times what clipping makes of it, and the weights less a share ``decay`` of them.
+
+    That is taken off, not multiplied by 1 - decay: near 1 that would round a small decay to another, or to none.
+    """
     number = params.dtype.type
-    scale, left = number(factor), number(keep)
+    scale, take = number(factor), number(decay)
     if factor != 1.0:
         for i in range(low, high):
             gradient[i] *= scale
-    if keep != 1.0:
+    if decay != 0.0:
         for i in range(low, high):
-            params[i] *= left
+            params[i] -= params[i] * take
 
 
 @kernel
@@ -329,8 +332,8 @@ def _work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step
             if updates:
                 if not steady:
                     factor = sums[index, 1] if run["clip"] >= CLIP_NORM else 1.0
-                    keep = 1.0 - rate * run["decay"] * segment["decay"]
-                    _scale_and_decay(params, gradient, low, high, factor, keep)
+                    decay = rate * run["decay"] * segment["decay"]
+                    _scale_and_decay(params, gradient, low, high, factor, decay)
                 update(run["optimizer"], params, state, low, high, adjusted, iteration, hyper)
                 if run["average"] >= 0.0:
                     _average(params, state, low, high, run["average"] if iteration > 1 else 0.0)
