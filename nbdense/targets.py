@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate
-from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss
+from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Hinge, KLDivergence, Loss, Poisson
+
+SUM_TOLERANCE = 0.01  # by which a row of class probabilities may miss 1 unremarked
+_NEVER_NEGATIVE = (CategoricalCrossentropy, KLDivergence, Poisson)  # losses of targets that are never negative
 
 
 def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: str) -> npt.NDArray[Any]:
@@ -21,16 +25,26 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
         (rows, *shape), or (rows, *shape[:-1]) of class numbers where the loss is sparse.
     loss : Loss
     rows : int
-        How many there should be.
+        How many there should be; the outputs' positions are part of ``shape``.
     shape : tuple of int
         Of a row of outputs.
     layer : str
         The last layer's name.
 
+    Returns
+    -------
+    ndarray, (rows, elements)
+        Labels of 0 and 1 for hinge as -1 and 1, if there are no others in this data set.
+
     Raises
     ------
     ValueError, TypeError
         For another number of rows, another kind of label than the loss takes, or a label out of range.
+
+    Warns
+    -----
+    UserWarning
+        For rows of class probabilities that do not sum to 1.
     """
     array = y if isinstance(y, np.ndarray) else np.asarray(y)
     if array.dtype.kind not in "fiub":
@@ -39,6 +53,11 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
         )
     if array.shape[:1] != (rows,):
         raise ValueError(f"y: expected a target for each of the {rows} rows of x, got shape {array.shape}")
+    if isinstance(loss, CategoricalCrossentropy) and shape[-1] == 1:
+        raise ValueError(
+            f"y: {loss.name} over the 1 unit of layer {layer!r} is always 0; "
+            "use loss='binary_crossentropy' after a sigmoid, or a unit for each class"
+        )
     if loss.sparse:
         return _check_classes(array, loss, shape, layer)
     if array.shape == (rows, *shape[:-1]) and shape[-1] == 1:
@@ -47,13 +66,45 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
         hint = ""
         if isinstance(loss, CategoricalCrossentropy):
             hint = "; for class numbers use loss='sparse_categorical_crossentropy', or to_categorical(y)"
+        elif isinstance(loss, BinaryCrossentropy | Hinge | KLDivergence) and array.ndim == 1:
+            hint = "; of class numbers to_categorical(y) makes such rows"
         expected = ", ".join(map(str, (rows, *shape)))
         raise ValueError(
             f"y: {loss.name} on layer {layer!r} takes targets of shape ({expected}), got {array.shape}{hint}"
         )
-    if isinstance(loss, BinaryCrossentropy) and array.size and (array.min() < 0 or array.max() > 1):
-        raise ValueError(f"y: {loss.name} takes targets in [0, 1], got {array.min()} to {array.max()}")
-    return array.reshape(rows, -1)
+    return _check_range(array.reshape(rows, -1), loss, shape[-1])
+
+
+def _check_range(array: npt.NDArray[Any], loss: Loss, n_out: int) -> npt.NDArray[Any]:
+    """The targets, after a look at their values; labels of 0 and 1 as hinge takes them. NaN is refused elsewhere."""
+    if array.size == 0 or not isinstance(loss, (BinaryCrossentropy, Hinge, *_NEVER_NEGATIVE)):
+        return array
+    least, most = array.min(), array.max()
+    if isinstance(loss, BinaryCrossentropy) and (least < 0 or most > 1):
+        hint = "; for labels -1 and 1 use loss='hinge', or (y + 1) / 2" if least == -1 and most == 1 else ""
+        raise ValueError(f"y: {loss.name} takes targets in [0, 1], got {least} to {most}{hint}")
+    if isinstance(loss, _NEVER_NEGATIVE) and least < 0:
+        what = "counts" if isinstance(loss, Poisson) else "class probabilities"
+        raise ValueError(f"y: {loss.name} takes {what}, which are never negative; got {least}")
+    if isinstance(loss, Hinge):
+        if least < -1 or most > 1:
+            raise ValueError(f"y: {loss.name} takes labels -1 and 1, or 0 and 1; got {least} to {most}")
+        if ((array == 0) | (array == 1)).all():
+            signed = array.astype(np.int8 if array.dtype.kind in "iub" else array.dtype)
+            return 2 * signed - 1
+    if isinstance(loss, CategoricalCrossentropy | KLDivergence):
+        with np.errstate(invalid="ignore"):
+            sums = array.reshape(-1, n_out).sum(axis=1, dtype=np.float64)
+            wrong = np.abs(sums - 1.0) > SUM_TOLERANCE
+        if wrong.any():
+            row = int(np.argmax(wrong)) // (array.shape[1] // n_out)
+            warnings.warn(
+                f"y: {loss.name} takes class probabilities, but those of row {row} sum to {sums[wrong][0]:.6g}; where "
+                "a row may have several labels, use loss='binary_crossentropy' after a sigmoid",
+                UserWarning,
+                stacklevel=5,
+            )
+    return array
 
 
 def _check_classes(array: npt.NDArray[Any], loss: Loss, shape: tuple[int, ...], layer: str) -> npt.NDArray[Any]:
@@ -86,7 +137,10 @@ def row_weights(
     loss: Loss,
     positions: int = 1,
 ) -> npt.NDArray[Any] | None:
-    """One weight a row, as a column: sample weights times the weight of the row's class. None: all alike."""
+    """One weight a row of data, as a column: sample weights times the weight of the row's class. None: all alike.
+
+    A row's class is the number in it, rounded, or the column of its largest number, as in Keras.
+    """
     weights = None
     if sample_weight is not None:
         weights = np.asarray(sample_weight)
@@ -100,7 +154,9 @@ def row_weights(
     if class_weight is not None:
         if positions > 1:
             raise ValueError("class_weight: a row of data has several targets here; use sample_weight")
-        classes = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
+        classes = y.argmax(axis=1) if y.shape[1] > 1 else np.rint(y[:, 0]).astype(np.int64)
+        if isinstance(loss, Hinge) and not isinstance(class_weight, str) and -1 not in class_weight:
+            classes = np.where(classes == -1, 0, classes)  # labels 0 and 1, signed by check_targets
         by_class = _weights_of_classes(class_weight, classes).reshape(-1, 1)
         weights = by_class if weights is None else weights * by_class
     return weights
@@ -117,7 +173,10 @@ def _weights_of_classes(
     missing = [int(c) for c in present if int(c) not in class_weight]
     if missing:
         raise ValueError(f"class_weight: no weight for class {missing[0]}, which is in y")
-    return np.array([float(class_weight[int(c)]) for c in present])[place]
+    weights = np.array([float(class_weight[int(c)]) for c in present])
+    if not np.isfinite(weights).all():
+        raise ValueError(f"class_weight: the weight of class {present[~np.isfinite(weights)][0]} is not finite")
+    return weights[place]
 
 
 def as_sources(x: npt.NDArray[Any], y: npt.NDArray[Any], weights: npt.NDArray[Any] | None, dtype: np.dtype[Any]) -> Any:

@@ -1,11 +1,21 @@
 """Models, data and objectives that the tests of the engine and of its front ends share."""
 
+import itertools
+import warnings
+
 import numpy as np
 
 import naive
 from nbdense.activations import ACTIVATIONS
 from nbdense.layers import Dense, Input
-from nbdense.losses import LOSSES
+from nbdense.losses import (
+    LOSSES,
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    KLDivergence,
+    MeanSquaredError,
+    Poisson,
+)
 from nbdense.models import Sequential
 from nbdense.training import Workspace
 
@@ -33,8 +43,11 @@ def naive_layers(model):
 
 
 def draw_targets(rng, loss, rows, n_out):
-    """Class numbers for a sparse loss, else numbers in (0, 1), which every loss takes."""
-    return rng.integers(0, n_out, rows) if loss.sparse else rng.uniform(0.05, 0.95, (rows, n_out))
+    """Class numbers for a sparse loss, class probabilities where such are taken, else numbers in (0, 1)."""
+    if loss.sparse:
+        return rng.integers(0, n_out, rows)
+    numbers = rng.uniform(0.05, 0.95, (rows, n_out))
+    return numbers / numbers.sum(1, keepdims=True) if isinstance(loss, OF_CLASSES) else numbers
 
 
 def naive_objective(loss, y, n_out):
@@ -45,28 +58,50 @@ def naive_objective(loss, y, n_out):
     return loss.name, y, options
 
 
-def _outputs_are_probabilities(activation):
-    z = np.random.default_rng(0).normal(0, 5, (50, 4))
-    outputs = naive.activate(activation, z)
-    return bool((outputs > 0).all() and (outputs < 1).all())
+OF_CLASSES = CategoricalCrossentropy, KLDivergence
+OPTIONS = {
+    "from_logits": [False, True],
+    "label_smoothing": [0.0, 0.2],
+    "delta": [1.0, 0.3],
+    "quantile": [0.5, 0.9],
+}
+
+
+def variants(kind):
+    """A loss's class with each of its options."""
+    options = kind().get_config()
+    for values in itertools.product(*(OPTIONS[name] for name in options)):
+        yield kind(**dict(zip(options, values, strict=True)))
+
+
+def suits(loss, activation):
+    """Whether the loss can take an activation's outputs, and says nothing to them."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fused = loss.form(activation)[1]
+    outputs = naive.activate(activation, np.random.default_rng(0).normal(0, 5, (50, 4)))
+    takes_logarithms = isinstance(loss, (*OF_CLASSES, BinaryCrossentropy, Poisson))
+    if said or fused or not takes_logarithms or getattr(loss, "from_logits", False):
+        return not said
+    return bool((outputs > 0).all() and (isinstance(loss, Poisson) or (outputs < 1).all()))
 
 
 def objectives():
-    """Every loss in the table, with each of its options, after every activation that suits it."""
+    """Every loss in the table with each of its options, after some activations that suit it.
+
+    Those it fuses with, the first that suits it, and one more: another each time, so that all have their turn. What is
+    left out is the chain rule again.
+    """
+    turn = itertools.count()
     for kind in sorted(set(LOSSES.values()), key=lambda kind: kind.__name__):
-        fields = kind.__dataclass_fields__
-        logits = [False, True] if "from_logits" in fields else [None]
-        smoothings = [0.0, 0.2] if "label_smoothing" in fields else [None]
-        for from_logits in logits:
-            for smoothing in smoothings:
-                options = {"from_logits": from_logits, "label_smoothing": smoothing}
-                loss = kind(**{k: v for k, v in options.items() if v is not None})
-                for activation in ACTIVATIONS:
-                    if from_logits and loss.name in naive.FUSED.get(activation, ()):
-                        continue  # probabilities are no logits
-                    if from_logits is False and not _outputs_are_probabilities(activation):
-                        continue
-                    yield loss, activation
+        for loss in variants(kind):
+            suited = [activation for activation in ACTIVATIONS if suits(loss, activation)]
+            chosen = [suited[0], *(activation for activation in suited if loss.form(activation)[1])]
+            rest = [activation for activation in suited if activation not in chosen]
+            if rest:
+                chosen.append(rest[next(turn) % len(rest)])
+            for activation in dict.fromkeys(suited if kind is MeanSquaredError else chosen):
+                yield loss, activation
 
 
 OBJECTIVES = list(objectives())

@@ -13,12 +13,13 @@ from nbdense._jit import kernel, switch
 from nbdense.engine.activation import copy_block, exponentials, normalise_row, shift_row
 from nbdense.engine.custom import call_loop
 from nbdense.engine.elementary import log
-from nbdense.losses import (
+from nbdense.engine.loss_forms import (
     CATEGORICAL_CROSSENTROPY,
     CUSTOM_LOSS,
     FORMS,
     SOFTMAX_CROSSENTROPY,
     SOFTMAX_CROSSENTROPY_OF_OUTPUTS,
+    SUMMED,
 )
 
 _ELEMENTWISE = [form for form in FORMS.values() if form.value is not None]
@@ -36,7 +37,7 @@ for j in range(n):
     output, target = work[np.uint64(y) + k], work[np.uint64(t) + k]
     total += _value_{f}(output, target, parameter)
     work[np.uint64(d) + k] = _slope_{f}(output, target, parameter) * scale
-return total / n
+return total
 """,
     globals(),
     "return 0.0",
@@ -117,12 +118,16 @@ def _subtract_targets(work, delta, t, n, sparse, smoothing, scale):
 
 @kernel
 def _categorical_crossentropy(work, y, t, d, n, sparse, smoothing, scale):
-    """From outputs that are taken for probabilities: normalised to sum to 1, clipped to [1e-7, 1 - 1e-7]."""
+    """From outputs that are taken for probabilities: normalised to sum to 1, clipped to [1e-7, 1 - 1e-7].
+
+    A row of zeros, as relu may put out, is not divided by its sum: it is clipped like other zeros.
+    """
     number = work.dtype.type
     low, high = number(1e-7), number(1.0) - number(1e-7)
     total = number(0.0)
     for j in range(n):
         total += work[np.uint64(y + j)]
+    total = number(1.0) if total == number(0.0) else total
     loss, pull = number(0.0), number(0.0)
     for j in range(n):
         target = _target(work, t, j, n, sparse, smoothing)
@@ -158,6 +163,7 @@ def losses_of_rows(form, work, rows, shape, losses, stride):
             copy_block(work, y, d, count * ld)
         _softmax_crossentropy(work, (z, t, d, weights, room), shape, sparse, parameter, losses, stride)
     else:
+        columns = 1 if SUMMED <= code < SOFTMAX_CROSSENTROPY else n  # that the loss is a mean over
         for i in range(count):
             at, target, delta = y + i * ld, t + i * ld_target, d + i * ld
             scale = work[np.uint64(weights + i)] / number(batch)
@@ -166,7 +172,7 @@ def losses_of_rows(form, work, rows, shape, losses, stride):
             elif code == CUSTOM_LOSS:
                 loss = call_loop(call, work, at, target, delta, n, float(scale / number(n))) / n
             else:
-                loss = _elementwise(code, work, at, target, delta, n, parameter, scale / number(n))
+                loss = _elementwise(code, work, at, target, delta, n, parameter, scale / number(columns)) / columns
             losses[i * stride] = loss
     for i in range(count):
         losses[i * stride] *= float(work[np.uint64(weights + i)])
