@@ -47,7 +47,8 @@ class Tally:
 
     def add(self, totals: npt.NDArray[np.float64], rows: int) -> None:
         """Count in what a run reported of ``rows`` rows of data."""
-        self._sums += totals.sum(axis=0)
+        # One after the other: how many steps a slice has depends on the clock, and the sums must not.
+        self._sums = np.cumsum(np.vstack([self._sums, totals]), axis=0)[-1]
         self._rows += rows * self._positions
 
     def collect(self, workspace: Workspace, layers: npt.NDArray[Any], rows: int) -> None:

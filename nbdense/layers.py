@@ -94,7 +94,7 @@ class Dense(Layer):
             random = initializers.generator(seed, 2 * number + 1)
             bias = builder.parameter(
                 f"{self.name}/bias",
-                self.bias_initializer((self.units,), random, fan_in=n_in),
+                self.bias_initializer((self.units,), random, n_in),
                 trainable=self.trainable,
                 **_penalties(self.bias_regularizer),
             )

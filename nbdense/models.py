@@ -161,6 +161,7 @@ class Sequential(Stepping):
         self._built_trainable = [layer.trainable for layer in inner_layers(self.layers)]
         for layer in self.layers:
             layer.set_network(network)
+        self._set_decay()
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -259,6 +260,13 @@ class Sequential(Stepping):
         self._forget_steps()
         if self._network is not None:
             self._set_trainable()
+            self._set_decay()
+
+    def _set_decay(self) -> None:
+        """Bring the network up to date with what the optimizer's weight decay leaves alone."""
+        if self.optimizer is not None:
+            network = self.network
+            network.segments["decay"] = self.optimizer.decay_factors(p.name for p in network.parameters)
 
     def _set_trainable(self) -> None:
         """Bring the network up to date with the layers' ``trainable``."""
@@ -280,7 +288,7 @@ class Sequential(Stepping):
         last = network.layers[-1]
         form, fused, parameter = self.loss.form(network.activation_of(last).name)
         n_out = int(last["n_out"])
-        chosen = [metrics.get(name, self.loss, n_out) for name in self._metric_names]
+        chosen = metrics.get_all(self._metric_names, self.loss, n_out)
         codes = tuple(metric.code for metric in chosen)
         width = 1 if self.loss.sparse else n_out
         call = self.loss.call(self.dtype)

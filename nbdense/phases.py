@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.program import (
+from nbdense.engine.tables import (
     GATHER,
     GRADIENT,
     LOSS,

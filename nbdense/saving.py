@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nbdense import losses, optimizers
+from nbdense import losses, metrics, optimizers
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.layers import Input, layer_from_config
 from nbdense.models import Sequential
@@ -29,10 +29,10 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
     }
     if model.optimizer is not None and model.loss is not None:
         config["compiled"] = {
-            "optimizer": {"name": model.optimizer.name, "config": model.optimizer.get_config()},
+            "optimizer": optimizers.serialize(model.optimizer),
             "iterations": model.optimizer.iterations,
-            "loss": {"name": model.loss.name, "config": model.loss.get_config()},
-            "metrics": [name if isinstance(name, str) else name.name for name in model._metric_names],
+            "loss": losses.serialize(model.loss),
+            "metrics": [metrics.serialize(metric) for metric in model._metric_names],
         }
         for slot in range(1, model.optimizer.state_rows):
             tensors |= {f"slot{slot}/{name}": view for name, view in network.tensors(model.state[slot]).items()}
@@ -97,14 +97,8 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
 
 
 def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]) -> None:
-    name = compiled["optimizer"]["name"].lower()
-    if name not in optimizers.OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {name!r}")
-    if compiled["loss"]["name"] not in losses.LOSSES:
-        raise ValueError(f"unknown loss {compiled['loss']['name']!r}")
-    optimizer = optimizers.OPTIMIZERS[name](**compiled["optimizer"]["config"])
-    loss = losses.LOSSES[compiled["loss"]["name"]](**compiled["loss"]["config"])
-    model.compile(optimizer, loss, compiled["metrics"])
+    optimizer, loss = optimizers.get(compiled["optimizer"]), losses.get(compiled["loss"])
+    model.compile(optimizer, loss, [metrics.deserialize(metric) for metric in compiled["metrics"]])
     optimizer.iterations = _counter(compiled["iterations"])
     for slot in range(1, optimizer.state_rows):
         for name, view in model.network.tensors(model.state[slot]).items():

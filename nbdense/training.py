@@ -12,6 +12,7 @@ import numpy.typing as npt
 from nbdense import _threads
 from nbdense.engine import optimizer as steps
 from nbdense.engine import program
+from nbdense.engine.tables import RUN
 from nbdense.losses import FORMS, LossForm
 from nbdense.network import Network, aligned_zeros, leading_dimension
 from nbdense.optimizers import Optimizer
@@ -84,7 +85,7 @@ class Workspace:
         self.network, self.objective, self.state = network, objective, state
         self.batch = batch
         self.slice: Slice | None = None
-        self._run = run = np.zeros(1, program.RUN)
+        self._run = run = np.zeros(1, RUN)
         layers = network.layers
         widest = int(max(layers["ld_in"].max(), layers["ld_out"].max()))
         rows = batch * network.positions_out

@@ -8,7 +8,7 @@ import naive_optimizers
 from builders import OBJECTIVES, draw_targets, make_model, naive_layers, naive_objective, objective_name
 from compiled import compiled
 from nbdense import fitting
-from nbdense.engine import program
+from nbdense.engine import tables
 from nbdense.engine.random import key_of, shuffled
 from nbdense.layers import Dense
 from nbdense.losses import MeanSquaredError
@@ -25,7 +25,7 @@ VARIANTS = [(kind(), {}) for kind in OPTIMIZERS.values()] + [
 
 @compiled
 def epoch_order(seed, epoch, out):
-    shuffled(key_of(seed, program.SHUFFLE_STREAM, epoch), out.size, 0, out.size, out, 0)
+    shuffled(key_of(seed, tables.SHUFFLE_STREAM, epoch), out.size, 0, out.size, out, 0)
 
 
 def naive_fit(model, x, y, batch, orders, options, weights=None):

@@ -24,66 +24,25 @@ from nbdense.engine import norm
 from nbdense.engine.activation import BLOCK, activate_row, clear_padding, padded
 from nbdense.engine.gather import first_not_finite, gather
 from nbdense.engine.loss import losses_of_rows, metric_of_row
-from nbdense.engine.microkernel import product
-from nbdense.engine.norms import norms
-from nbdense.engine.optimizer import rate_of_step, update
+from nbdense.engine.optimizer import rate_of_step
 from nbdense.engine.random import key_of, shuffled
 from nbdense.engine.rows import backward_row, dense, finish_dense, forward_row
-from nbdense.engine.transpose import transpose
-from nbdense.network import ADD, BATCH_NORM, BIAS, DENSE, GAMMA, MOVING, NO_DELTA
-
-SHUFFLE_STREAM, DROPOUT_STREAM = 1, 2
-
-RUN = np.dtype(
-    [
-        ("threads", np.int64),
-        ("batch", np.int64),
-        ("rows", np.int64),
-        ("first_step", np.int64),  # of the epoch, from 0
-        ("steps", np.int64),
-        ("iteration", np.int64),  # optimizer steps taken before these
-        ("shuffle", np.int64),
-        ("seed", np.int64),
-        ("epoch", np.int64),
-        ("loss", np.int64),
-        ("loss_parameter", np.float64),
-        ("loss_call", np.int64),  # address of a custom loss's loop
-        ("sparse", np.int64),
-        ("fused", np.int64),  # the loss takes the last layer's pre-activations
-        ("optimizer", np.int64),
-        ("clip", np.int64),
-        ("clip_at", np.float64),
-        ("decay", np.float64),  # decoupled weight decay; a segment's factor is on it
-        ("average", np.float64),  # momentum of the weights' moving average, in the last slot; below 0: none
-        ("penalties", np.int64),  # whether any segment has an l1 or l2
-        # Offsets in the workspace; activations are at 0.
-        ("deltas", np.int64),
-        ("targets", np.int64),
-        ("ld_target", np.int64),
-        ("weights", np.int64),  # a number a row; room is space for another
-        ("room", np.int64),
-        ("aside", np.int64),  # transposed kernels, and statistics of batches
-        ("zeros", np.int64),  # as many as the widest row
-        ("one", np.int64),  # a single 1
-    ]
+from nbdense.engine.slabs import set_factors, work_on_slabs
+from nbdense.engine.tables import (
+    CLIP_NORM,
+    DROPOUT_STREAM,
+    GATHER,
+    GRADIENT,
+    LOSS,
+    ROWS,
+    SHUFFLE_STREAM,
+    SLABS,
+    STATISTICS,
+    SUMS,
+    TRANSPOSES,
+    UPDATE,
 )
-NO_CLIP, CLIP_VALUE, CLIP_NORM, CLIP_GLOBAL_NORM = range(4)
-
-# A phase is one parallel region. ROWS takes threads' shares of the batch forward through rows forward..forward_end of
-# the table, and back from backward_end - 1 to backward.
-PHASE = np.dtype(
-    [
-        ("kind", np.int64),
-        ("flags", np.int64),
-        ("forward", np.int64),
-        ("forward_end", np.int64),
-        ("backward", np.int64),
-        ("backward_end", np.int64),
-    ]
-)
-ROWS, STATISTICS, SUMS, SLABS, TRANSPOSES = range(5)  # STATISTICS and SUMS are of the batch norm at row ``forward``
-GATHER, LOSS = 1, 2  # flags of ROWS: before going forward, and behind that
-GRADIENT, UPDATE = 1, 2  # flags of SLABS
+from nbdense.network import ADD, DENSE
 
 SHARED_KERNEL = 65_536  # elements of a kernel that are worth a parallel region of their own
 CHUNK = 96  # rows that predict takes through all layers at a time: the activations stay in the L2 cache
@@ -95,40 +54,6 @@ def forward(layers, params, x, work, capacity, span, begin, end, skip_last_activ
     for index in range(begin, end):
         linear = skip_last_activation and index == layers.shape[0] - 1
         forward_row(layers[index], params, x, work, capacity, span, linear, aside, noise)
-
-
-@inlined
-def _slab_range(row, slab):
-    """Where a slab lies in the parameter vector: (low, high)."""
-    ld_out = row["ld_out"]
-    if slab["first"] == BIAS:
-        return row["bias"], row["bias"] + ld_out
-    if slab["first"] == GAMMA:
-        return row["kernel"], row["kernel"] + ld_out
-    return row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
-
-
-@inlined
-def _slab_gradient(row, gradient, work, run, count, slab, low):
-    """One slab's gradient, of ``count`` rows of data."""
-    number = work.dtype.type
-    n_out, ld_in, ld_out, capacity = row["n_out"], row["ld_in"], row["ld_out"], run["batch"]
-    if row["kind"] == BATCH_NORM:  # its sums were taken by columns
-        at = run["aside"] + row["transposed"] + (2 if slab["first"] == BIAS else 3) * ld_out
-        for j in range(n_out):
-            gradient[low + j] = work[at + j]
-        return
-    deltas = run["deltas"] + row["output"] * capacity
-    if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
-        rows = 1
-        x = (work, run["one"], 0, 0)
-        if slab["first"] == GAMMA:
-            deltas = row["pre"] * capacity
-    else:
-        rows = slab["last"] - slab["first"]
-        x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
-    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], 0), (gradient, low, ld_out)
-    product(rows, n_out, count * row["positions"], x, d, zeros, g, number(-np.inf), number(np.inf))
 
 
 @kernel
@@ -245,142 +170,6 @@ def _work_on_columns(layers, scratch, run, phase, batch, thread):
 
 
 @kernel
-def _prepare_gradient(segment, params, gradient, mask, sums, run, index, low, high):
-    """Mask and penalties on a slab's gradient, and clipping by value; the sums that clipping by a norm needs."""
-    number = params.dtype.type
-    if run["penalties"]:
-        l1, l2 = segment["l1"], segment["l2"]
-        sums[index, 0] = 0.0
-        if l1 != 0.0 or l2 != 0.0:
-            sizes, squares = norms(params, low, high)
-            sums[index, 0] = (l1 * sizes if l1 != 0.0 else 0.0) + (l2 * squares if l2 != 0.0 else 0.0)
-            slope, twice, zero = number(l1), number(2.0 * l2), number(0.0)
-            for i in range(low, high):
-                w = params[i]
-                sign = slope if w > zero else (-slope if w < zero else zero)
-                gradient[i] += sign + twice * w
-    if mask.size > 0:
-        for i in range(low, high):
-            gradient[i] *= mask[i]
-    if run["clip"] == CLIP_VALUE:
-        high_value = number(run["clip_at"])
-        for i in range(low, high):
-            value = high_value if gradient[i] > high_value else gradient[i]
-            gradient[i] = -high_value if value < -high_value else value
-    elif run["clip"] != NO_CLIP:
-        sums[index, 1] = norms(gradient, low, high)[1]
-
-
-@kernel
-def _scale_and_decay(params, gradient, low, high, factor, decay):
-    """The gradient times what clipping makes of it, and the weights less a share ``decay`` of them.
-
-    That is taken off, not multiplied by 1 - decay: near 1 that would round a small decay to another, or to none.
-    """
-    number = params.dtype.type
-    scale, take = number(factor), number(decay)
-    if factor != 1.0:
-        for i in range(low, high):
-            gradient[i] *= scale
-    if decay != 0.0:
-        for i in range(low, high):
-            params[i] -= params[i] * take
-
-
-@kernel
-def _average(params, state, low, high, momentum):
-    """The moving average of the weights, in the last slot."""
-    number = params.dtype.type
-    last = state.shape[0] - 1
-    keep, take = number(momentum), number(1.0 - momentum)
-    for i in range(low, high):
-        state[last, i] = keep * state[last, i] + take * params[i]
-
-
-@kernel
-def _work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
-    """One thread's share of the slabs, an equal part of all elements: gradients, steps, transposes."""
-    layers, slabs, segments, _ = tables
-    if slabs.size == 0:
-        return
-    params, state, mask = vectors
-    work, _, _, _, _, sums = scratch
-    hyper, _ = settings
-    gradient = state[0]
-    rate, adjusted, iteration = rates_of_step
-    makes_gradient, updates = phase["flags"] & GRADIENT != 0, phase["flags"] & UPDATE != 0
-    plain = mask.size == 0 and run["penalties"] == 0 and run["clip"] == NO_CLIP
-    steady = run["decay"] == 0.0 and run["clip"] < CLIP_NORM
-    total = slabs[slabs.size - 1]["before"] + 1
-    least, most = total * thread // run["threads"], total * (thread + 1) // run["threads"]
-    for index in range(slabs.size):
-        slab = slabs[index]
-        if not least <= slab["before"] < most:
-            continue
-        row, segment = layers[slab["layer"]], segments[slab["segment"]]
-        if phase["kind"] == TRANSPOSES:
-            _refresh(row, params, work, run, slab)
-        elif slab["first"] == MOVING:
-            if updates and row["kind"] == BATCH_NORM:
-                norm.move_averages(row, params, work, run["aside"] + row["transposed"])
-        elif segment["trainable"]:
-            low, high = _slab_range(row, slab)
-            if makes_gradient:
-                _slab_gradient(row, gradient, work, run, batch, slab, low)
-                if not plain:
-                    _prepare_gradient(segment, params, gradient, mask, sums, run, index, low, high)
-            if updates:
-                if not steady:
-                    factor = sums[index, 1] if run["clip"] >= CLIP_NORM else 1.0
-                    decay = rate * run["decay"] * segment["decay"]
-                    _scale_and_decay(params, gradient, low, high, factor, decay)
-                update(run["optimizer"], params, state, low, high, adjusted, iteration, hyper)
-                if run["average"] >= 0.0:
-                    _average(params, state, low, high, run["average"] if iteration > 1 else 0.0)
-                _refresh(row, params, work, run, slab)
-
-
-@kernel
-def _refresh(row, params, work, run, slab):
-    """Bring the transpose of one slab of a kernel up to date, if backward reads it."""
-    if slab["first"] < 0 or row["flags"] & NO_DELTA:
-        return
-    source = (params, row["kernel"] + slab["first"] * row["ld_out"], row["ld_out"])
-    target = (work, run["aside"] + row["transposed"] + slab["first"], row["ld_in"])
-    transpose(source, target, slab["last"] - slab["first"], row["n_out"])
-
-
-@kernel
-def _set_factors(slabs, segments, scratch, run):
-    """From the slabs' sums of squares, what each slab's gradient is to be multiplied by."""
-    sums = scratch[5]
-    if run["clip"] == CLIP_GLOBAL_NORM:
-        total = 0.0
-        for index in range(slabs.size):
-            if segments[slabs[index]["segment"]]["trainable"]:
-                total += sums[index, 1]
-        factor = _factor(total, run["clip_at"])
-        for index in range(slabs.size):
-            sums[index, 1] = factor
-        return
-    first = 0
-    while first < slabs.size:  # a segment's slabs are side by side
-        end, total = first, 0.0
-        while end < slabs.size and slabs[end]["segment"] == slabs[first]["segment"]:
-            total += sums[end, 1]
-            end += 1
-        for index in range(first, end):
-            sums[index, 1] = _factor(total, run["clip_at"])
-        first = end
-
-
-@kernel
-def _factor(squares, most):
-    size = math.sqrt(squares)
-    return most / size if size > most else 1.0
-
-
-@kernel
 def _add_up(scratch, count, step):
     """The batch's losses and metrics, summed over its rows in order, into totals[step]; returns the loss."""
     _, values, totals, metrics, _, _ = scratch
@@ -406,7 +195,7 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
     elif kind == STATISTICS or kind == SUMS:
         _work_on_columns(tables[0], scratch, run, phase, batch, thread)
     else:
-        _work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread)
+        work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread)
 
 
 @inlined
@@ -423,7 +212,7 @@ def _finish_phase(tables, scratch, run, phase, step, batch):
                 penalty += scratch[5][index, 0]
             scratch[2][step, 0] += penalty * batch * layers[layers.shape[0] - 1]["positions_out"]
         if run["clip"] >= CLIP_NORM and phase["flags"] & UPDATE == 0:
-            _set_factors(slabs, segments, scratch, run)
+            set_factors(slabs, segments, scratch, run)
     return True
 
 
