@@ -250,7 +250,8 @@ def _prepare_gradient(segment, vectors, scratch, run, index, low, high):
     """Mask and penalties on a slab's gradient, and clipping by value; the sums that clipping by a norm needs."""
     params, state, mask = vectors
     number = params.dtype.type
-    gradient, sums = state[0], scratch[5]
+    # Slices, from 0: an index that might be negative would keep the loops from becoming vectors.
+    gradient, sums = state[0, low:high], scratch[5]
     if run["penalties"]:
         l1, l2 = segment["l1"], segment["l2"]
         sums[index, 0] = 0.0
@@ -258,20 +259,22 @@ def _prepare_gradient(segment, vectors, scratch, run, index, low, high):
             sizes, squares = norms(params, low, high)
             sums[index, 0] = (l1 * sizes if l1 != 0.0 else 0.0) + (l2 * squares if l2 != 0.0 else 0.0)
             slope, twice, zero = number(l1), number(2.0 * l2), number(0.0)
-            for i in range(low, high):
-                w = params[i]
+            weights = params[low:high]
+            for i in range(gradient.size):
+                w = weights[i]
                 sign = slope if w > zero else (-slope if w < zero else zero)
                 gradient[i] += sign + twice * w
     if mask.size > 0:
-        for i in range(low, high):
-            gradient[i] *= mask[i]
+        kept = mask[low:high]
+        for i in range(gradient.size):
+            gradient[i] *= kept[i]
     if run["clip"] == CLIP_VALUE:
         high_value = number(run["clip_at"])
-        for i in range(low, high):
+        for i in range(gradient.size):
             value = high_value if gradient[i] > high_value else gradient[i]
             gradient[i] = -high_value if value < -high_value else value
     elif run["clip"] != NO_CLIP:
-        sums[index, 1] = norms(gradient, low, high)[1]
+        sums[index, 1] = norms(gradient, 0, gradient.size)[1]
 
 
 @kernel
@@ -280,22 +283,24 @@ def _take_step(segment, vectors, run, settings, rates_of_step, low, high, factor
     params, state, _ = vectors
     number = params.dtype.type
     rate, adjusted, iteration = rates_of_step
+    weights = params[low:high]
     if factor != 1.0:
         scale = number(factor)
-        for i in range(low, high):
-            state[0, i] *= scale
+        gradient = state[0, low:high]
+        for i in range(gradient.size):
+            gradient[i] *= scale
     if run["decay"] != 0.0 and segment["decay"] != 0.0:
         # Taken off, not multiplied by 1 - take: near 1 that would round a small decay to another, or to none.
         take = number(rate * run["decay"] * segment["decay"])
-        for i in range(low, high):
-            params[i] -= params[i] * take
+        for i in range(weights.size):
+            weights[i] -= weights[i] * take
     update(run["optimizer"], params, state, low, high, adjusted, iteration, settings[0])
     if run["average"] >= 0.0:
-        last = state.shape[0] - 1
+        average = state[state.shape[0] - 1, low:high]
         keep = number(run["average"]) if iteration > 1 else number(0.0)
         take = number(1.0) - keep
-        for i in range(low, high):
-            state[last, i] = keep * state[last, i] + take * params[i]
+        for i in range(weights.size):
+            average[i] = keep * average[i] + take * weights[i]
 
 
 @kernel
