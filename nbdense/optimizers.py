@@ -148,18 +148,19 @@ class Optimizer:
             # By name: whoever has no schedule does not load them.
             value = importlib.import_module("nbdense.schedules").get(dict(value))
         if isinstance(value, Schedule):
-            self._learning_rate = value
+            self._learning_rate: float | Schedule = value
             return
         if isinstance(getattr(self, "_learning_rate", None), Schedule):
             raise TypeError(
                 f"{self.name}: learning_rate follows a schedule and cannot be set to {value!r}; "
                 "set another schedule, or make the optimizer with a number"
             )
-        if isinstance(value, bool) or not isinstance(value, Real | np.ndarray) or np.ndim(value) != 0:
+        number: Any = value
+        if isinstance(value, bool) or not isinstance(value, Real | np.ndarray) or np.ndim(number) != 0:
             raise TypeError(f"{self.name}: learning_rate must be a number or a schedule, got {value!r}")
-        if not value >= 0.0 or not np.isfinite(value):
+        if not number >= 0.0 or not np.isfinite(number):
             raise ValueError(f"{self.name}: learning_rate must be a finite number of at least 0, got {value!r}")
-        self._learning_rate = float(value)
+        self._learning_rate = float(number)
 
     @property
     def current_learning_rate(self) -> float:

@@ -50,10 +50,14 @@ def _slab_gradient(row, gradient, work, run, count, slab, low):
     product(rows, n_out, count * row["positions"], x, d, zeros, g, number(-np.inf), number(np.inf))
 
 
+# The loops below run over slices, from 0: an index that might be negative would keep them from becoming vectors.
+
+
 @kernel
-def _prepare_gradient(segment, params, gradient, mask, sums, run, index, low, high):
+def _prepare_gradient(segment, params, gradients, mask, sums, run, index, low, high):
     """Mask and penalties on a slab's gradient, and clipping by value; the sums that clipping by a norm needs."""
     number = params.dtype.type
+    gradient = gradients[low:high]
     if run["penalties"]:
         l1, l2 = segment["l1"], segment["l2"]
         sums[index, 0] = 0.0
@@ -61,46 +65,50 @@ def _prepare_gradient(segment, params, gradient, mask, sums, run, index, low, hi
             sizes, squares = norms(params, low, high)
             sums[index, 0] = (l1 * sizes if l1 != 0.0 else 0.0) + (l2 * squares if l2 != 0.0 else 0.0)
             slope, twice, zero = number(l1), number(2.0 * l2), number(0.0)
-            for i in range(low, high):
-                w = params[i]
+            weights = params[low:high]
+            for i in range(gradient.size):
+                w = weights[i]
                 sign = slope if w > zero else (-slope if w < zero else zero)
                 gradient[i] += sign + twice * w
     if mask.size > 0:
-        for i in range(low, high):
-            gradient[i] *= mask[i]
+        kept = mask[low:high]
+        for i in range(gradient.size):
+            gradient[i] *= kept[i]
     if run["clip"] == CLIP_VALUE:
-        high_value = number(run["clip_at"])
-        for i in range(low, high):
-            value = high_value if gradient[i] > high_value else gradient[i]
-            gradient[i] = -high_value if value < -high_value else value
+        most = number(run["clip_at"])
+        for i in range(gradient.size):
+            value = most if gradient[i] > most else gradient[i]
+            gradient[i] = -most if value < -most else value
     elif run["clip"] != NO_CLIP:
-        sums[index, 1] = norms(gradient, low, high)[1]
+        sums[index, 1] = norms(gradients, low, high)[1]
 
 
 @kernel
-def _scale_and_decay(params, gradient, low, high, factor, decay):
+def _scale_and_decay(params, gradients, low, high, factor, decay):
     """The gradient times what clipping makes of it, and the weights less a share ``decay`` of them.
 
     That is taken off, not multiplied by 1 - decay: near 1 that would round a small decay to another, or to none.
     """
     number = params.dtype.type
-    scale, take = number(factor), number(decay)
     if factor != 1.0:
-        for i in range(low, high):
+        scale, gradient = number(factor), gradients[low:high]
+        for i in range(gradient.size):
             gradient[i] *= scale
     if decay != 0.0:
-        for i in range(low, high):
-            params[i] -= params[i] * take
+        take, weights = number(decay), params[low:high]
+        for i in range(weights.size):
+            weights[i] -= weights[i] * take
 
 
 @kernel
 def _average(params, state, low, high, momentum):
     """The moving average of the weights, in the last slot."""
     number = params.dtype.type
-    last = state.shape[0] - 1
-    keep, take = number(momentum), number(1.0 - momentum)
-    for i in range(low, high):
-        state[last, i] = keep * state[last, i] + take * params[i]
+    average, weights = state[state.shape[0] - 1, low:high], params[low:high]
+    keep = number(momentum)
+    take = number(1.0) - keep
+    for i in range(weights.size):
+        average[i] = keep * average[i] + take * weights[i]
 
 
 @kernel
