@@ -45,6 +45,10 @@ def naive_objective(loss, y, n_out):
     return loss.name, y, options
 
 
+# What a loss is tried behind: it sees an activation's values and nothing else. gelu keeps its pre-activation.
+HEADS = ("linear", "relu", "sigmoid", "tanh", "softmax", "gelu")
+
+
 def _outputs_are_probabilities(activation):
     z = np.random.default_rng(0).normal(0, 5, (50, 4))
     outputs = naive.activate(activation, z)
@@ -52,7 +56,7 @@ def _outputs_are_probabilities(activation):
 
 
 def objectives():
-    """Every loss in the table, with each of its options, after every activation that suits it."""
+    """Every loss in the table, with each of its options, after every head that suits it."""
     for kind in sorted(set(LOSSES.values()), key=lambda kind: kind.__name__):
         fields = kind.__dataclass_fields__
         logits = [False, True] if "from_logits" in fields else [None]
@@ -61,7 +65,7 @@ def objectives():
             for smoothing in smoothings:
                 options = {"from_logits": from_logits, "label_smoothing": smoothing}
                 loss = kind(**{k: v for k, v in options.items() if v is not None})
-                for activation in ACTIVATIONS:
+                for activation in HEADS:
                     if from_logits and loss.name in naive.FUSED.get(activation, ()):
                         continue  # probabilities are no logits
                     if from_logits is False and not _outputs_are_probabilities(activation):
@@ -70,6 +74,9 @@ def objectives():
 
 
 OBJECTIVES = list(objectives())
+# Hidden layers and objectives tried together: every one of each, but not each with each.
+PAIRS = [(hidden, objective) for objective in OBJECTIVES for hidden in ("relu", "silu")]
+PAIRS += [(hidden, OBJECTIVES[(5 * i + k) % len(OBJECTIVES)]) for i, hidden in enumerate(ACTIVATIONS) for k in range(4)]
 
 
 def objective_name(objective):
