@@ -223,7 +223,7 @@ def scalar(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return function
     function = getattr(function, "py_func", function)
     dispatcher = numba.njit(function, error_model="numpy")
-    numbers = tuple(numba.from_dtype(np.dtype(dtype)) for dtype in arguments)  # type: ignore[attr-defined]
+    numbers = tuple(numba.from_dtype(np.dtype(dtype)) for dtype in arguments)
     dispatcher.compile(numbers)
     made = dispatcher.overloads[numbers].signature.return_type
     if not isinstance(made, types.Integer | types.Float | types.Boolean):

@@ -75,8 +75,11 @@ class Activation:
         """
         if self.least == math.inf:
             raise ValueError(f"activation {self.name!r} has no parameter alpha")
-        number = isinstance(alpha, float | int) or hasattr(alpha, "__float__")
-        if isinstance(alpha, bool) or not number or not self.least <= float(alpha) < math.inf:
+        try:
+            fits = not isinstance(alpha, bool) and math.isfinite(alpha) and alpha >= self.least
+        except TypeError:
+            fits = False
+        if not fits:
             least = "above 0" if self.least else "at least 0"
             raise ValueError(f"activation {self.name!r}: alpha must be a finite number {least}, got {alpha!r}")
         alpha = float(alpha)
