@@ -23,6 +23,58 @@ def _softmax(graph: Graph, activation: Activation, alpha: float, source: str, ta
     graph.node(activation.onnx, [source], target, axis=-1)  # the default was 1 before opset 13: say it
 
 
+def _with_alpha(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+    graph.node(activation.onnx, [source], target, alpha=alpha)
+
+
+def _relu6(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+    bounds = [graph.constant(f"{target}_{end}", value, np.float32) for end, value in (("least", 0.0), ("most", alpha))]
+    graph.node(activation.onnx, [source, *bounds], target)
+
+
+def _hard_sigmoid(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+    graph.node(activation.onnx, [source], target, alpha=1 / 6, beta=0.5)
+
+
+def _times(operator: str) -> ActivationWriter:
+    """The source times what one operator makes of it."""
+
+    def write(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+        graph.node("Mul", [source, graph.node(operator, [source], f"{target}_gate")], target)
+
+    return write
+
+
+def _mish(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+    # The operator Mish is opset 18's.
+    gate = graph.node("Tanh", [graph.node("Softplus", [source], f"{target}_softplus")], f"{target}_gate")
+    graph.node("Mul", [source, gate], target)
+
+
+def _gelu(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+    # source (1 + erf(source / sqrt 2)) / 2; the operator Gelu is opset 20's.
+    root, one, half = (
+        graph.constant(f"{target}_{name}", value, np.float32)
+        for name, value in (("root", 0.5**0.5), ("one", 1.0), ("half", 0.5))
+    )
+    scaled = graph.node("Mul", [source, root], f"{target}_scaled")
+    gate = graph.node("Add", [graph.node("Erf", [scaled], f"{target}_erf"), one], f"{target}_gate")
+    graph.node("Mul", [graph.node("Mul", [source, gate], f"{target}_twice"), half], target)
+
+
+def _gelu_tanh(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+    # source sigmoid(2 sqrt(2 / pi) (source + 0.044715 source^3)), the same as with tanh.
+    factor = 2 * (2 / np.pi) ** 0.5
+    linear, cubic = (
+        graph.constant(f"{target}_{name}", value, np.float32)
+        for name, value in (("linear", factor), ("cubic", 0.044715 * factor))
+    )
+    square = graph.node("Mul", [source, source], f"{target}_square")
+    slope = graph.node("Add", [graph.node("Mul", [square, cubic], f"{target}_bend"), linear], f"{target}_slope")
+    gate = graph.node("Sigmoid", [graph.node("Mul", [source, slope], f"{target}_scaled")], f"{target}_gate")
+    graph.node("Mul", [source, gate], target)
+
+
 # How each activation becomes nodes, in every flavour; None: there is nothing to write. Its keys are those of
 # nbdense.activations.ACTIVATIONS.
 ACTIVATION_NODES: dict[str, ActivationWriter | None] = {
@@ -31,6 +83,17 @@ ACTIVATION_NODES: dict[str, ActivationWriter | None] = {
     "sigmoid": _one_operator,
     "tanh": _one_operator,
     "softmax": _softmax,
+    "relu6": _relu6,
+    "leaky_relu": _with_alpha,
+    "elu": _with_alpha,
+    "selu": _one_operator,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "silu": _times("Sigmoid"),
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_swish": _one_operator,
+    "softplus": _one_operator,
+    "mish": _mish,
 }
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import ACTIVATIONS
 from nbdense.export.float_flavour import activation_writer
 from nbdense.export.graph import INPUT, OUTPUT, Graph
 from nbdense.quant.network import LIMITS, QuantizedDense, QuantizedNetwork
@@ -79,8 +78,7 @@ def _dense(integers: _Integers, layer: QuantizedDense, prefix: str, source: str,
             # onnxruntime drops an activation before a QuantizeLinear only where the type's limits do its clamping; any
             # other would keep the Gemm in float, unless there are integers on both its sides.
             tensor = integers.through(tensor, before, integers.scale(before, layer.pre_scale, layer.pre_zero_point))
-        activation = ACTIVATIONS[layer.activation]
-        write(graph, activation, activation.alpha, tensor, f"{prefix}/activation")
+        write(graph, layer.function, layer.alpha, tensor, f"{prefix}/activation")
         tensor = f"{prefix}/activation"
     after = integers.scale(f"{prefix}/output", layer.output_scale, layer.output_zero_point)
     return integers.through(tensor, f"{prefix}/output", after, target)

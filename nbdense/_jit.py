@@ -5,6 +5,7 @@
 ``entry_pair``  one body compiled twice: serial, and with its ``prange`` in parallel.
 ``intrinsic``   LLVM IR with a plain-loop twin, which stands in for it where there is no JIT.
 ``by_dtype``    a scalar function with a float32 and a float64 body.
+``scalar``      a user's own scalar function, and ``c_function`` a loop over it: see `nbdense._loops`.
 
 Flags, and why: ``error_model="numpy"`` (a division by zero gives inf, not an exception), ``nogil`` (predict is
 called from several threads), no fastmath (``nnan`` deletes NaN checks, ``reassoc`` lets results depend on the
@@ -33,7 +34,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba.core import caching, codegen, compiler, config, serialize, sigutils, types
+from numba.core import caching, codegen, compiler, config, errors, serialize, sigutils, types
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import overload as _numba_overload
 
@@ -162,7 +163,10 @@ def intrinsic(twin: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
 
 
 def by_dtype(float32: Callable[..., Any], float64: Callable[..., Any]) -> Any:
-    """A scalar function compiled from ``float32``'s or ``float64``'s body, by the type of its first argument."""
+    """A scalar function compiled from ``float32``'s or ``float64``'s body, by the type of its first argument.
+
+    It is always inlined: a loop with a call in it would not vectorise, and LLVM leaves bodies that it finds long.
+    """
 
     def plain(x: Any, *rest: Any) -> Any:
         return (float32 if isinstance(x, np.float32) else float64)(x, *rest)
@@ -179,7 +183,7 @@ def by_dtype(float32: Callable[..., Any], float64: Callable[..., Any]) -> Any:
     stub = functools.wraps(float32)(space["stub"])
     if JIT:
         del stub.__wrapped__
-        _numba_overload(stub, jit_options=dict(_FLAGS))(space["choose"])
+        _numba_overload(stub, jit_options={**_FLAGS, "forceinline": True})(space["choose"])
     return stub
 
 
@@ -212,58 +216,29 @@ def switch(
     return kernel(local[name], inline=inline)
 
 
-# Bodies of loops over a user's scalar functions; they are called as nbdense.engine.custom says.
-_LOOP_BODIES = {
-    "forward": "a[i] = f(a[i])",
-    "backward": "c[i] = c[i] * f(a[i])",
-    "loss": "total += f(a[i], b[i]); c[i] = g(a[i], b[i]) * scale",
-}
-LOOPS: dict[int, Callable[..., Any]] = {}  # by address: what was made, which must live as long as tables name it
-
-
-def loop(body: str, dtype: Any, f: Callable[..., Any], g: Callable[..., Any] | None = None) -> int:
-    """Compile a loop over a user's scalar functions on their own; returns its address. It lives with the process.
-
-    Parameters
-    ----------
-    body : {"forward", "backward", "loss"}
-        What is done with them.
-    dtype : dtype
-        Of the elements.
-    f, g : callable
-        Scalar functions; numba must be able to compile them.
+def scalar(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Compile a user's scalar function for arguments of these dtypes; callers of the result get it compiled in.
 
     Raises
     ------
     numba.core.errors.NumbaError
-        If it is not.
+        If numba cannot compile it, or it gives no real number.
     """
-    key = (body, np.dtype(dtype), f, g)
-    if key in _loop_at:
-        return _loop_at[key]
-    compiled = JIT
-    source = (
-        f"def run(a, b, c, {'count, ' if compiled else ''}scale):\n"
-        + ("    a, b, c = carray(a, count), carray(b, count), carray(c, count)\n" if compiled else "")
-        + f"    total = 0.0\n    for i in range({'count' if compiled else 'a.size'}):\n"
-        + f"        {_LOOP_BODIES[body]}\n    return total\n"
-    )
-    scalars = [numba.njit(s, error_model="numpy") if compiled and not hasattr(s, "py_func") else s for s in (f, g) if s]
-    space: dict[str, Any] = {"carray": numba.carray, **dict(zip("fg", scalars, strict=False))}
-    exec(source, space)
-    if compiled:
-        pointer = types.CPointer(numba.from_dtype(np.dtype(dtype)))  # type: ignore[attr-defined]
-        signature = types.float64(pointer, pointer, pointer, types.int64, types.float64)
-        made = numba.cfunc(signature, error_model="numpy")(space["run"])
-        address = int(made.address)
-    else:
-        made, address = space["run"], 1 + len(LOOPS)
-    LOOPS[address] = made
-    _loop_at[key] = address
-    return address
+    if not JIT:
+        return function
+    function = getattr(function, "py_func", function)
+    dispatcher = numba.njit(function, error_model="numpy")
+    numbers = tuple(numba.from_dtype(np.dtype(dtype)) for dtype in arguments)
+    dispatcher.compile(numbers)
+    made = dispatcher.overloads[numbers].signature.return_type
+    if not isinstance(made, types.Integer | types.Float | types.Boolean):
+        raise errors.TypingError(f"it gives {made}, not a real number")
+    return dispatcher
 
 
-_loop_at: dict[Any, int] = {}
+def c_function(function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> Any:
+    """Compile a function with numba's types of a C function; ``address`` of what comes back is where it is."""
+    return numba.cfunc(result(*arguments), error_model="numpy")(function)
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import ACTIVATIONS
+from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.quant.rounding import fixed_point_multiplier, round_half_away
 
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}  # of each activation dtype
@@ -50,6 +50,8 @@ class QuantizedDense:
         The activation: entry ``q - minimum`` is the output for the requantised integer q. None: linear or a clamp.
     granularity : str
         "per_channel" or "per_tensor".
+    alpha : float
+        The activation's parameter, if it has one.
     """
 
     name: str
@@ -65,6 +67,13 @@ class QuantizedDense:
     activation: str = "linear"
     table: npt.NDArray[Any] | None = None
     granularity: str = "per_channel"
+    alpha: float = 0.0
+
+    @property
+    def function(self) -> Activation:
+        """The activation, with this layer's parameter."""
+        row = ACTIVATIONS[self.activation]
+        return row if row.least == np.inf else row.with_alpha(self.alpha)
 
     @property
     def n_in(self) -> int:
@@ -107,7 +116,7 @@ class QuantizedDense:
         low, high = LIMITS[dtype]
         if self.table is not None:
             return low, high
-        row = ACTIVATIONS[self.activation]
+        row = self.function
         with np.errstate(over="ignore"):
             bounds = np.array([row.lower, row.upper], np.float32) / np.float32(self.output_scale)
         steps = np.rint(bounds) if rounding == "onnx" else np.array([round_half_away(float(b)) for b in bounds])
@@ -190,7 +199,7 @@ class QuantizedNetwork:
                     kernel_scales=tensors[f"{index}/kernel_scales"],
                     bias=tensors[f"{index}/bias"],
                     table=tensors.get(f"{index}/table"),
-                    **{key: kind(settings[key]) for key, kind in _SETTINGS.items()},
+                    **{key: kind({"alpha": 0.0, **settings}[key]) for key, kind in _SETTINGS.items()},
                 )
                 for index, settings in enumerate(config["layers"])
             ]
@@ -210,6 +219,7 @@ _SETTINGS: dict[str, Any] = {
     "pre_zero_point": int,
     "activation": str,
     "granularity": str,
+    "alpha": float,  # missing in files from before there were activations with one
 }
 
 
@@ -256,6 +266,11 @@ def _check_layer(layer: QuantizedDense, dtype: str) -> None:
     table = layer.table is not None
     if not table and (layer.activation not in ACTIVATIONS or ACTIVATIONS[layer.activation].forward is not None):
         raise ValueError(f"{where}activation {layer.activation!r} needs a table")
+    if layer.activation in ACTIVATIONS:
+        try:
+            _ = layer.function
+        except ValueError as error:
+            raise ValueError(f"{where}{error}") from error
     if not table and layer.activation == "softmax":
         raise ValueError(f"{where}softmax is the network's final_activation, not a layer's")
     _one_of(f"{where}granularity", layer.granularity, GRANULARITIES)

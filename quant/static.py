@@ -155,6 +155,7 @@ def _quantize_dense(
         activation=name,
         table=table,
         granularity=granularity,
+        alpha=row.alpha,
     )
 
 

@@ -1,6 +1,6 @@
 """Calling loops that were compiled by themselves: a user's own activation or loss is one, and its address is data.
 
-A loop is ``double loop(T* a, T* b, T* c, int64 count, double scale)``; `nbdense._jit.loop` makes them.
+A loop is ``double loop(T* a, T* b, T* c, int64 count, double scale)``; `nbdense._loops.loop` makes them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.core import types
 
-from nbdense._jit import LOOPS, intrinsic
+from nbdense._jit import intrinsic
+from nbdense._loops import LOOPS
 
 
 def _call_plain(address, values, a, b, c, count, scale):

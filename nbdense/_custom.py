@@ -1,0 +1,60 @@
+"""What a user's own names stand for at the moment: a file names a custom function, and never brings its code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+_given: ContextVar[Mapping[str, Any] | None] = ContextVar("nbdense custom objects", default=None)
+
+
+@contextmanager
+def custom_objects(objects: Mapping[str, Any] | None) -> Iterator[None]:
+    """Within the ``with`` block, names stand for these objects; what an outer block gave still counts.
+
+    Other threads see nothing of it.
+
+    Parameters
+    ----------
+    objects : mapping of str to object, or None
+        Custom activations and losses by name; None for none.
+
+    Raises
+    ------
+    ValueError
+        If it is no mapping from names.
+    """
+    if objects is not None and not (isinstance(objects, Mapping) and all(isinstance(name, str) for name in objects)):
+        raise ValueError(f"custom_objects must be a dict of objects by name, got {objects!r}")
+    token = _given.set({**(_given.get() or {}), **(objects or {})})
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def find_custom(what: str, name: Any, kind: type) -> Any:
+    """The custom object of that name.
+
+    Parameters
+    ----------
+    what : str
+        Such as "activation", for the error.
+    name : str
+        The name.
+    kind : type
+        What the object must be an instance of.
+
+    Raises
+    ------
+    ValueError
+        If the name stands for nothing, or for something else.
+    """
+    found = (_given.get() or {}).get(name)
+    if found is None:
+        raise ValueError(f"{what} {name!r} is a custom one: give it, as in custom_objects={{{name!r}: ...}}")
+    if not isinstance(found, kind):
+        raise ValueError(f"custom_objects: {name!r} must be a custom {what}, got {found!r}")
+    return found
