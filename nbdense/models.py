@@ -490,13 +490,16 @@ class Sequential(Stepping):
         save_model(self, path)
 
 
-def load_model(path: str | os.PathLike[str]) -> Any:
+def load_model(path: str | os.PathLike[str], custom_objects: Mapping[str, Any] | None = None) -> Any:
     """Read a model that `Sequential.save` or `QuantizedModel.save` wrote.
 
     Parameters
     ----------
     path : path
         The file.
+    custom_objects : mapping of str to object, optional
+        One's own activations, losses, metrics and initializers by name: a file names them, and never brings their
+        code.
 
     Returns
     -------
@@ -505,11 +508,11 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     Raises
     ------
     nbdense.files.FileFormatError
-        If the file is damaged, truncated, not ours, or of a newer format.
+        If the file is damaged, truncated, not ours, of a newer format, or names what ``custom_objects`` has not.
     """
     from nbdense.saving import load
 
-    return load(path)
+    return load(path, custom_objects)
 
 
 def _check_metrics(names: list[str | metrics.Metric], loss: losses.Loss) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nbdense import losses, metrics, optimizers
+from nbdense._custom import custom_objects
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.layers import Input, layer_from_config
 from nbdense.models import Sequential
@@ -39,11 +41,12 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
     write_tensors(path, "model", config, tensors)
 
 
-def load(path: str | os.PathLike[str]) -> Any:
-    """Read whichever kind of model a file holds."""
+def load(path: str | os.PathLike[str], objects: Mapping[str, Any] | None = None) -> Any:
+    """Read whichever kind of model a file holds; ``objects`` are the user's own, by name."""
     file = TensorFile(path)
     if file.kind == "model":
-        return _load_sequential(file)
+        with custom_objects(objects):
+            return _load_sequential(file, objects)
     if file.kind == "quantized model":
         from nbdense.quant import QuantizedModel
 
@@ -51,7 +54,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     raise FileFormatError(f"{file.path} holds a {file.kind!r}, which this nbdense does not know")
 
 
-def _load_sequential(file: TensorFile) -> Sequential:
+def _load_sequential(file: TensorFile, objects: Mapping[str, Any] | None) -> Sequential:
     config = file.config
     try:
         model = Sequential(name=config["name"], dtype=config["dtype"])
@@ -67,7 +70,7 @@ def _load_sequential(file: TensorFile) -> Sequential:
                 view[...] = file.read(f"mask/{name}", view.shape)
             model.network.mask = mask
         if "compiled" in config:
-            _load_compiled(file, model, config["compiled"])
+            _load_compiled(file, model, config["compiled"], objects)
     except FileFormatError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -96,9 +99,11 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
         raise FileFormatError(f"{file.path}: its layers have {claimed} parameters, its tensors {held}")
 
 
-def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]) -> None:
+def _load_compiled(
+    file: TensorFile, model: Sequential, compiled: dict[str, Any], objects: Mapping[str, Any] | None
+) -> None:
     optimizer, loss = optimizers.get(compiled["optimizer"]), losses.get(compiled["loss"])
-    model.compile(optimizer, loss, [metrics.deserialize(metric) for metric in compiled["metrics"]])
+    model.compile(optimizer, loss, [metrics.deserialize(metric, objects) for metric in compiled["metrics"]])
     optimizer.iterations = _counter(compiled["iterations"])
     for slot in range(1, optimizer.state_rows):
         for name, view in model.network.tensors(model.state[slot]).items():

@@ -224,7 +224,7 @@ def test_wrong_weights():
     assert_unchanged(model_for(), lambda m: m.set_weights(weights[:-1]), ValueError, "expected 4 arrays, got 3")
     weights[2] = weights[2].T
     assert_unchanged(
-        model_for(), lambda m: m.set_weights(weights), ValueError, r"set_weights: array 2 should have shape \(6, 3\), got \(3, 6\)"
+        model_for(), lambda m: m.set_weights(weights), ValueError, r"array 2 should have shape \(6, 3\), got \(3, 6\)"
     )
 
 
