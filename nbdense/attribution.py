@@ -175,7 +175,7 @@ class _Scorer:
 
 def _is_error(name: str) -> bool:
     """Whether less of it is better."""
-    return name in losses.LOSSES or name in ("loss", "rmse") or name.endswith("error")
+    return name in losses.LOSSES or name in ("loss", "mse", "mae", "rmse") or name.endswith("error")
 
 
 def saliency(model: Sequential, x: Any, output: int | None = None) -> npt.NDArray[Any]:

@@ -205,7 +205,7 @@ class Diagnosis:
         }
         ax.set_yscale("log")
         for label, values in curves.items():
-            numbers = np.array([np.nan if value is None else value for value in values], float)
+            numbers = np.array([np.nan if value is None else value for value in values], np.float64)
             numbers[~(np.isfinite(numbers) & (numbers > 0))] = np.nan
             ax.plot(numbers, marker="o", label=label)
         label_places(ax, [r.name for r in self.layers])

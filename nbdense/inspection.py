@@ -173,7 +173,7 @@ def readable_bytes(count: float) -> str:
     return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"
 
 
-_COLUMNS = (("Output shape", 20), ("Params", 14), ("Multiply-adds", 16), ("Weights", 12), ("Outputs a row", 15))
+_COLUMNS = (("Output shape", 20), ("Parameters", 14), ("Multiply-adds", 16), ("Weights", 12), ("Outputs a row", 15))
 
 
 def summary(model: Sequential, line_length: int | None = None) -> str:
@@ -232,11 +232,11 @@ def _totals(model: Sequential) -> list[str]:
     compiled = model.optimizer is not None and model.loss is not None
     objective = model._objective()[0] if compiled else NOTHING
     workspace = Workspace(network, objective, SUMMARY_BATCH, np.zeros((1, 0), model.dtype))  # untouched, so it is cheap
-    counts = {"Total params": total, "Trainable params": trainable, "Non-trainable params": total - trainable}
+    counts = {"Total": total, "Trainable": trainable, "Non-trainable": total - trainable}
     if model.optimizer is not None:
-        counts["Optimizer params"] = total * (model.optimizer.state_rows - 1)
+        counts["Optimizer"] = total * (model.optimizer.state_rows - 1)
     return [
-        *(f"{name}: {count:,} ({readable_bytes(count * size)})" for name, count in counts.items()),
+        *(f"{name} parameters: {count:,} ({readable_bytes(count * size)})" for name, count in counts.items()),
         f"Multiply-adds of a row: {network.multiply_adds:,}",
         f"Training workspace for a batch of {SUMMARY_BATCH}: {readable_bytes(workspace.nbytes)}",
     ]
