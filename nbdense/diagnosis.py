@@ -198,7 +198,7 @@ class Diagnosis:
         from nbdense.inspection import label_places, new_axes
 
         ax = new_axes(ax)
-        curves = {
+        curves: dict[str, list[float | None]] = {
             "activations' standard deviation": [r.std for r in self.layers],
             "norm of deltas": [r.delta_norm for r in self.layers],
             "norm of the kernel's gradient": [_largest(r)[1] for r in self.layers],
