@@ -157,6 +157,21 @@ def fit_epochs(
     return history
 
 
+def split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
+    """Hold out the last ``share`` of rows, as Keras does."""
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"fit: validation_split must be in [0, 1), got {share!r}")
+    x, y = (value if isinstance(value, np.ndarray) else np.asarray(value) for value in (x, y))
+    rows = len(x)
+    cut = int(rows * (1.0 - share))
+    if cut == 0 or cut == rows:
+        part = "training" if cut == 0 else "validation"
+        raise ValueError(f"fit: validation_split={share} of {rows} rows leaves none for {part}")
+    weights = None if sample_weight is None else np.asarray(sample_weight)
+    ahead, behind = (None, None) if weights is None else (weights[:cut], weights[cut:])
+    return x[:cut], y[:cut], ahead, (x[cut:], y[cut:], behind)
+
+
 class Everyone:
     """The callbacks of one fit, called in turn.
 

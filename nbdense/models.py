@@ -13,7 +13,8 @@ from nbdense import _validate, losses, metrics, optimizers, targets, utils
 from nbdense.builder import NetworkBuilder
 from nbdense.callbacks import Callback, History
 from nbdense.engine import program
-from nbdense.fitting import evaluate, fit_epochs
+from nbdense.fitting import evaluate, fit_epochs, split
+from nbdense.inspection import Inspection
 from nbdense.layers import Input, Layer, assign, inner_layers, layer_from_config, name_layers
 from nbdense.network import Network, aligned_zeros
 from nbdense.stepping import Stepping
@@ -22,7 +23,7 @@ from nbdense.training import Data, Objective, predict
 _BLOCK = 8192  # rows that predict converts at a time where they are not ready to read
 
 
-class Sequential(Stepping):
+class Sequential(Stepping, Inspection):
     """A feed-forward network: layers, one after the other.
 
     Parameters
@@ -208,16 +209,6 @@ class Sequential(Stepping):
             model.compile(fresh, self.loss, list(self._metric_names))
         return model
 
-    def count_params(self) -> int:
-        """How many parameters there are."""
-        return sum(int(np.prod(p.shape)) for p in self.network.parameters)
-
-    def summary(self) -> None:
-        """Print the layers with the shapes of their outputs, parameters, memory and multiply-adds."""
-        from nbdense.inspection import summary
-
-        print(summary(self))
-
     def get_weights(self) -> list[npt.NDArray[Any]]:
         """Copies of all parameters, kernel and bias in turn, as in Keras."""
         return [view.copy() for view in self.network.tensors().values()]
@@ -384,7 +375,7 @@ class Sequential(Stepping):
             if validation_data is not None:
                 held = self._data(*validation_data[:2], *(validation_data[2:3]))
             elif validation_split:
-                x, y, sample_weight, rest = _split(x, y, sample_weight, validation_split)
+                x, y, sample_weight, rest = split(x, y, sample_weight, validation_split)
                 held = self._data(*rest)
             data = self._data(x, y, sample_weight, class_weight)
         except Exception:
@@ -475,8 +466,6 @@ class Sequential(Stepping):
                 out[first : first + len(block)] = predict(network, block)
         return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
 
-    # -- files --------------------------------------------------------------------------------------------------
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file: architecture, weights, and what resuming its training needs.
 
@@ -519,18 +508,3 @@ def _check_metrics(names: list[str | metrics.Metric], loss: losses.Loss) -> None
     """Raise for a metric that does not exist or does not fit the loss; what it is for n_out columns comes later."""
     for name in names:
         metrics.get(name, loss, 1)
-
-
-def _split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
-    """Hold out the last ``share`` of rows, as Keras does."""
-    if not 0.0 < share < 1.0:
-        raise ValueError(f"fit: validation_split must be in [0, 1), got {share!r}")
-    x, y = (value if isinstance(value, np.ndarray) else np.asarray(value) for value in (x, y))
-    rows = len(x)
-    cut = int(rows * (1.0 - share))
-    if cut == 0 or cut == rows:
-        part = "training" if cut == 0 else "validation"
-        raise ValueError(f"fit: validation_split={share} of {rows} rows leaves none for {part}")
-    weights = None if sample_weight is None else np.asarray(sample_weight)
-    ahead, behind = (None, None) if weights is None else (weights[:cut], weights[cut:])
-    return x[:cut], y[:cut], ahead, (x[cut:], y[cut:], behind)

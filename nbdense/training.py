@@ -188,8 +188,16 @@ class Workspace:
 
     def outputs(self, rows: int, *, layers: npt.NDArray[Any], deltas: bool = False) -> npt.NDArray[Any]:
         """View of the last row's outputs, or their deltas, (rows, positions, n_out)."""
-        last = layers[-1]
-        return self._view(last["output"], last["ld_out"], last["n_out"], last["positions_out"], rows, deltas)
+        return self.row_outputs(layers[-1], rows, deltas=deltas)
+
+    def row_outputs(self, row: Any, rows: int, *, deltas: bool = False) -> npt.NDArray[Any]:
+        """View of the outputs of any row of a table for training, or their deltas, (rows, positions, n_out)."""
+        return self._view(row["output"], row["ld_out"], row["n_out"], row["positions_out"], rows, deltas)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory; gradients and slots, which belong to the model, are not among them."""
+        return sum(array.nbytes for array in (self._work, self._values, self._order, self._sums))
 
     def targets(self, rows: int) -> npt.NDArray[Any]:
         """View of the last batch's targets, (rows, positions, target_width)."""
