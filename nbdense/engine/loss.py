@@ -26,17 +26,29 @@ _ELEMENTWISE = [form for form in FORMS.values() if form.value is not None]
 globals().update({f"_value_{form.name}": form.value for form in _ELEMENTWISE})
 globals().update({f"_slope_{form.name}": form.derivative for form in _ELEMENTWISE})
 
+
+@kernel
+def _sum(work, at, n):
+    total = 0.0
+    for j in range(n):
+        total += work[at + np.uint64(j)]
+    return total
+
+
+# Two loops, each of which the compiler vectorises: it would not if one of them had a sum in it.
 _elementwise = switch(
     "_elementwise",
     {form.code: form.name for form in _ELEMENTWISE},
     "work, y, t, d, n, parameter, scale",
     """
-total = 0.0
+y, t, d = np.uint64(y), np.uint64(t), np.uint64(d)
 for j in range(n):
     k = np.uint64(j)
-    output, target = work[np.uint64(y) + k], work[np.uint64(t) + k]
-    total += _value_{f}(output, target, parameter)
-    work[np.uint64(d) + k] = _slope_{f}(output, target, parameter) * scale
+    work[d + k] = _value_{f}(work[y + k], work[t + k], parameter)
+total = _sum(work, d, n)
+for j in range(n):
+    k = np.uint64(j)
+    work[d + k] = _slope_{f}(work[y + k], work[t + k], parameter) * scale
 return total
 """,
     globals(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nbdense._jit import kernel
@@ -29,6 +30,10 @@ class LossForm:
     code: int
     value: Callable[..., Any] | None = None
     derivative: Callable[..., Any] | None = None
+
+
+# LLVM would leave a call of so long a body, and does not vectorise a loop with a call in it.
+long_kernel = partial(kernel, inline=True)
 
 
 # -- distances of numbers -------------------------------------------------------------------------------------------
@@ -70,7 +75,7 @@ def _huber_derivative(y, t, delta):
     return -limit if error < -limit else error
 
 
-@kernel
+@long_kernel
 def _log_cosh(y, t, parameter):
     """log(1 + 2 sinh(e / 2)^2), which keeps its digits at small e; past 20 it is a line, to the last digit."""
     size, limit, one = abs(y - t), like(y, 20.0), like(y, 1.0)
@@ -141,15 +146,16 @@ def _kl_divergence(y, t, parameter):
 def _kl_divergence_derivative(y, t, parameter):
     one = like(y, 1.0)
     t, p = _within(t, one), _within(y, one)
-    return -t / p if p == y else like(y, 0.0)
+    slope = -t / p
+    return slope if p == y else like(y, 0.0)
 
 
 @kernel
 def _log1p(x):
-    """log(1 + x), x >= 0. With u = 1 + x rounded, log(u) x / (u - 1) cancels the rounding (Higham 2002, 1.14.1)."""
+    """log(1 + x), x >= 0: log of u = 1 + x rounded, and what rounding took, to first order."""
     one = like(x, 1.0)
     u = one + x
-    return log(u) * (x / (u - one)) if u > one else x
+    return log(u) + (x - (u - one)) / u
 
 
 @kernel
@@ -157,7 +163,7 @@ def _smoothed(t, smoothing):
     return t * (like(t, 1.0) - like(t, smoothing)) + like(t, 0.5) * like(t, smoothing)
 
 
-@kernel
+@long_kernel
 def _binary_logit(z, t, smoothing):
     zero = like(z, 0.0)
     return (z if z > zero else zero) - z * _smoothed(t, smoothing) + _log1p(exp(-abs(z)))
@@ -179,7 +185,8 @@ def _binary(p, t, smoothing):
 def _binary_derivative(p, t, smoothing):
     one = like(p, 1.0)
     t, q = _smoothed(t, smoothing), _within(p, one - like(p, 1e-7))
-    return (q - t) / (q * (one - q)) if q == p else like(p, 0.0)
+    slope = (q - t) / (q * (one - q))
+    return slope if q == p else like(p, 0.0)
 
 
 FORMS: dict[str, LossForm] = {
