@@ -15,6 +15,7 @@ vector width), and of numba's parallel transformations only ``prange``.
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import inspect
 import os
@@ -96,10 +97,15 @@ class _EntryCompiler(compiler.Compiler):
         before = code._library_class
         code._library_class = _KernelLibrary  # under numba's compiler lock: no other thread compiles meanwhile
         variant = "parallel" if self.state.flags.auto_parallel.enabled else "serial"
+        # A tenth of the time would go into looking for garbage among what a compilation builds up.
+        collected = gc.isenabled()
+        gc.disable()
         try:
             with _timed(function.__name__.lstrip("_"), variant):
                 return super().compile_extra(function)
         finally:
+            if collected:
+                gc.enable()
             code._library_class = before
 
 
@@ -107,13 +113,14 @@ def kernel(function: Callable[..., Any], *, inline: bool = False) -> Any:
     """Compile a loop that other compiled code calls; it is linked into the entries that call it, and cached with them.
 
     Python cannot call it, except where the JIT is disabled. With ``inline`` it is always inlined: a call passes
-    every array as seven numbers.
+    every array as seven numbers. It counts no references (``_nrt``), which would be atomic additions for every array
+    that it slices or takes from a tuple: it allocates nothing, and what it is lent lives longer than the call.
     """
-    return numba.njit(pipeline_class=_KernelCompiler, forceinline=inline, **_FLAGS)(function)
+    return numba.njit(pipeline_class=_KernelCompiler, forceinline=inline, _nrt=False, **_FLAGS)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A `kernel` that is always inlined: what small work takes from tuples then costs no reference counting."""
+    """A `kernel` that is always inlined."""
     return kernel(function, inline=True)
 
 

@@ -247,14 +247,26 @@ def product(m, n, depth, a, b, init, c, lower, upper):
 
     Columns are worked in whole vectors: B's rows, init and C must reach to ``n`` rounded up to the vector width.
     """
-    _tiled(m, n, depth, a, b, init, c, (c[0], -1, 0), lower, upper)
+    _tiled(m, n, depth, _left(a), _right(b), _right(init), c, (c[0], np.int64(-1), np.int64(0)), lower, upper)
 
 
 @kernel
 def gated_product(m, n, depth, a, b, init, c, gate):
     """C[:m, :n] = init + A B, and 0 where a gate is and is not above 0; otherwise as `product`."""
     number = c[0].dtype.type
-    _tiled(m, n, depth, a, b, init, c, gate, number(-np.inf), number(np.inf))
+    _tiled(m, n, depth, _left(a), _right(b), _right(init), c, gate, number(-np.inf), number(np.inf))
+
+
+# Numba compiles a function anew for a tuple with another constant in it: operands go on as numbers, to one set of
+# tiles.
+@kernel
+def _left(a):
+    return a[0], np.int64(a[1]), np.int64(a[2]), np.int64(a[3])
+
+
+@kernel
+def _right(b):
+    return b[0], np.int64(b[1]), np.int64(b[2])
 
 
 @kernel

@@ -109,7 +109,7 @@ def _gather_rows_of(layers, scratch, data, run, span):
     gather(y, y_form[0], places, count, work, run["targets"] + first * positions * ld_target, ld_target, positions)
     weights = run["weights"] + first * positions
     if w_form[0]["rows"] > 0:
-        gather(w, w_form[0], places, count, work, weights, positions, 1)
+        gather(w, w_form[0], places, count, work, weights, positions, np.int64(1))
         for i in range(count):
             for p in range(1, positions):
                 work[weights + i * positions + p] = work[weights + i * positions]
@@ -143,7 +143,7 @@ def _work_on_rows(layers, params, scratch, data, run, phase, iteration, start, s
         _choose_rows(scratch, run, start, span)
         _gather_rows_of(layers, scratch, data, run, span)
     noise = key_of(run["seed"], DROPOUT_STREAM, iteration)
-    x, aside = (work, 0, layers[0]["ld_in"]), run["aside"]
+    x, aside = (work, np.int64(0), layers[0]["ld_in"]), run["aside"]
     forward(layers, params, x, work, capacity, span, phase["forward"], phase["forward_end"], fused, aside, noise)
     if phase["flags"] & LOSS:
         _loss_of_rows(layers, scratch, run, capacity, span, batch)
@@ -277,7 +277,7 @@ def _predict(layers, params, x, out, width, threads, by_columns):
                     _some_columns(layers, params, (flat, 0, layers[0]["n_in"]), work, rows, index, thread, threads)
                 finish_dense(row, work, rows, (0, rows))
             else:
-                _rows_forward(layers, params, flat, n_in, work, rows, 0, rows, index, index + 1)
+                _rows_forward(layers, params, flat, n_in, work, rows, np.int64(0), rows, index, index + 1)
         _copy_out(layers, work, rows, rows, flat_out, 0)
         return
     share = (rows + threads - 1) // threads
@@ -289,7 +289,7 @@ def _predict(layers, params, x, out, width, threads, by_columns):
             work = np.empty(width * capacity, params.dtype)
             for first in range(begin, end, capacity):
                 count = min(capacity, end - first)
-                _rows_forward(layers, params, flat, n_in, work, capacity, first, count, 0, layers.shape[0])
+                _rows_forward(layers, params, flat, n_in, work, capacity, first, count, np.int64(0), layers.shape[0])
                 _copy_out(layers, work, capacity, count, flat_out, first)
 
 
@@ -303,7 +303,8 @@ def _rows_forward(layers, params, x, n_in, work, capacity, first, count, begin, 
                 work[i * ld + j] = x[first * n_in + i * n + j]
         clear_padding(work, 0, ld, count * positions, n)
     operand = (x, first * n_in, layers[0]["n_in"])
-    forward(layers, params, operand, work, capacity, (0, count), begin, end, False, 0, np.uint64(0))
+    span = (np.int64(0), count)
+    forward(layers, params, operand, work, capacity, span, begin, end, False, np.int64(0), np.uint64(0))
 
 
 @kernel
@@ -341,7 +342,7 @@ def _copy_out(layers, work, capacity, count, out, first):
 def _gather_rows(data, form, first, out):
     """Rows first.. of a source into the matrix ``out``, as many as it has."""
     order = np.arange(first, first + out.shape[0])
-    gather(data, form[0], order, out.shape[0], out.reshape(out.size), 0, out.shape[1], 1)
+    gather(data, form[0], order, out.shape[0], out.reshape(out.size), np.int64(0), out.shape[1], np.int64(1))
 
 
 def _find_not_finite(data, form, buffer):
