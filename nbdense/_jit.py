@@ -63,6 +63,9 @@ class _KernelLibrary(codegen.JITCodeLibrary):
     def _optimize_final_module(self) -> None:
         pass
 
+    def _optimize_functions(self, ll_module: Any) -> None:
+        pass
+
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
         self._finalized = True
