@@ -9,39 +9,145 @@ from nbdense._version import __version__ as __version__
 if TYPE_CHECKING:
     from nbdense._threads import set_num_threads as set_num_threads
     from nbdense.callbacks import Callback as Callback
+    from nbdense.callbacks import CSVLogger as CSVLogger
+    from nbdense.callbacks import EarlyStopping as EarlyStopping
     from nbdense.callbacks import History as History
+    from nbdense.callbacks import LambdaCallback as LambdaCallback
+    from nbdense.callbacks import LearningRateScheduler as LearningRateScheduler
+    from nbdense.callbacks import ModelCheckpoint as ModelCheckpoint
+    from nbdense.callbacks import ReduceLROnPlateau as ReduceLROnPlateau
+    from nbdense.callbacks import TerminateOnNaN as TerminateOnNaN
     from nbdense.export import to_onnx as to_onnx
     from nbdense.export import verify_onnx as verify_onnx
+    from nbdense.layers import Activation as Activation
+    from nbdense.layers import BatchNormalization as BatchNormalization
     from nbdense.layers import Dense as Dense
+    from nbdense.layers import Dropout as Dropout
+    from nbdense.layers import Flatten as Flatten
     from nbdense.layers import Input as Input
+    from nbdense.layers import LayerNormalization as LayerNormalization
+    from nbdense.layers import LeakyReLU as LeakyReLU
+    from nbdense.layers import ReLU as ReLU
+    from nbdense.layers import Residual as Residual
+    from nbdense.layers import Softmax as Softmax
     from nbdense.losses import BinaryCrossentropy as BinaryCrossentropy
     from nbdense.losses import CategoricalCrossentropy as CategoricalCrossentropy
+    from nbdense.losses import Hinge as Hinge
+    from nbdense.losses import Huber as Huber
+    from nbdense.losses import KLDivergence as KLDivergence
+    from nbdense.losses import LogCosh as LogCosh
+    from nbdense.losses import MeanAbsoluteError as MeanAbsoluteError
     from nbdense.losses import MeanSquaredError as MeanSquaredError
+    from nbdense.losses import Poisson as Poisson
+    from nbdense.losses import Quantile as Quantile
     from nbdense.losses import SparseCategoricalCrossentropy as SparseCategoricalCrossentropy
+    from nbdense.metrics import AUC as AUC
+    from nbdense.metrics import BinaryAccuracy as BinaryAccuracy
+    from nbdense.metrics import CategoricalAccuracy as CategoricalAccuracy
+    from nbdense.metrics import F1Score as F1Score
+    from nbdense.metrics import Precision as Precision
+    from nbdense.metrics import R2Score as R2Score
+    from nbdense.metrics import Recall as Recall
+    from nbdense.metrics import RootMeanSquaredError as RootMeanSquaredError
+    from nbdense.metrics import SparseCategoricalAccuracy as SparseCategoricalAccuracy
+    from nbdense.metrics import SparseTopKCategoricalAccuracy as SparseTopKCategoricalAccuracy
+    from nbdense.metrics import TopKCategoricalAccuracy as TopKCategoricalAccuracy
     from nbdense.models import Sequential as Sequential
     from nbdense.models import load_model as load_model
     from nbdense.optimizers import SGD as SGD
+    from nbdense.optimizers import Adagrad as Adagrad
     from nbdense.optimizers import Adam as Adam
+    from nbdense.optimizers import AdamW as AdamW
+    from nbdense.optimizers import Lion as Lion
+    from nbdense.optimizers import Nadam as Nadam
+    from nbdense.optimizers import RMSprop as RMSprop
     from nbdense.quant import prune as prune
     from nbdense.quant import quantize as quantize
+    from nbdense.regularizers import L1 as L1
+    from nbdense.regularizers import L1L2 as L1L2
+    from nbdense.regularizers import L2 as L2
+    from nbdense.regularizers import l1 as l1
+    from nbdense.regularizers import l1_l2 as l1_l2
+    from nbdense.regularizers import l2 as l2
+    from nbdense.schedules import CosineDecay as CosineDecay
+    from nbdense.schedules import CosineDecayRestarts as CosineDecayRestarts
+    from nbdense.schedules import ExponentialDecay as ExponentialDecay
+    from nbdense.schedules import InverseTimeDecay as InverseTimeDecay
+    from nbdense.schedules import OneCycle as OneCycle
+    from nbdense.schedules import PiecewiseConstantDecay as PiecewiseConstantDecay
+    from nbdense.schedules import PolynomialDecay as PolynomialDecay
+    from nbdense.schedules import StepDecay as StepDecay
     from nbdense.utils import set_random_seed as set_random_seed
     from nbdense.utils import to_categorical as to_categorical
 
 # Where each public name lives: importing nbdense imports none of it until it is used.
 _HOMES = {
     "nbdense._threads": ["set_num_threads"],
-    "nbdense.callbacks": ["Callback", "History"],
+    "nbdense.callbacks": [
+        "CSVLogger",
+        "Callback",
+        "EarlyStopping",
+        "History",
+        "LambdaCallback",
+        "LearningRateScheduler",
+        "ModelCheckpoint",
+        "ReduceLROnPlateau",
+        "TerminateOnNaN",
+    ],
     "nbdense.export": ["to_onnx", "verify_onnx"],
-    "nbdense.layers": ["Dense", "Input"],
+    "nbdense.layers": [
+        "Activation",
+        "BatchNormalization",
+        "Dense",
+        "Dropout",
+        "Flatten",
+        "Input",
+        "LayerNormalization",
+        "LeakyReLU",
+        "ReLU",
+        "Residual",
+        "Softmax",
+    ],
     "nbdense.losses": [
         "BinaryCrossentropy",
         "CategoricalCrossentropy",
+        "Hinge",
+        "Huber",
+        "KLDivergence",
+        "LogCosh",
+        "MeanAbsoluteError",
         "MeanSquaredError",
+        "Poisson",
+        "Quantile",
         "SparseCategoricalCrossentropy",
     ],
+    "nbdense.metrics": [
+        "AUC",
+        "BinaryAccuracy",
+        "CategoricalAccuracy",
+        "F1Score",
+        "Precision",
+        "R2Score",
+        "Recall",
+        "RootMeanSquaredError",
+        "SparseCategoricalAccuracy",
+        "SparseTopKCategoricalAccuracy",
+        "TopKCategoricalAccuracy",
+    ],
     "nbdense.models": ["Sequential", "load_model"],
-    "nbdense.optimizers": ["SGD", "Adam"],
+    "nbdense.optimizers": ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSprop"],
     "nbdense.quant": ["prune", "quantize"],
+    "nbdense.regularizers": ["L1", "L1L2", "L2", "l1", "l1_l2", "l2"],
+    "nbdense.schedules": [
+        "CosineDecay",
+        "CosineDecayRestarts",
+        "ExponentialDecay",
+        "InverseTimeDecay",
+        "OneCycle",
+        "PiecewiseConstantDecay",
+        "PolynomialDecay",
+        "StepDecay",
+    ],
     "nbdense.utils": ["set_random_seed", "to_categorical"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

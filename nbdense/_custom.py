@@ -35,6 +35,11 @@ def custom_objects(objects: Mapping[str, Any] | None) -> Iterator[None]:
         _given.reset(token)
 
 
+def given() -> Mapping[str, Any]:
+    """What names stand for at the moment."""
+    return _given.get() or {}
+
+
 def find_custom(what: str, name: Any, kind: type) -> Any:
     """The custom object of that name.
 
@@ -52,7 +57,7 @@ def find_custom(what: str, name: Any, kind: type) -> Any:
     ValueError
         If the name stands for nothing, or for something else.
     """
-    found = (_given.get() or {}).get(name)
+    found = given().get(name)
     if found is None:
         raise ValueError(f"{what} {name!r} is a custom one: give it, as in custom_objects={{{name!r}: ...}}")
     if not isinstance(found, kind):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbdense import _jit
+from nbdense._loops import loop
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.loss_forms import CUSTOM_FORM, FORMS, LossForm
 
@@ -84,15 +84,7 @@ class CustomLoss(Loss):
         return CUSTOM_FORM, False, 0.0
 
     def call(self, dtype: Any) -> int:
-        try:
-            return _jit.loop("loss", dtype, self.value, self.derivative)
-        except Exception as error:  # numba has no one class for what it cannot compile
-            lines = [line.strip() for line in str(error).splitlines()]
-            reason = next((line for line in lines if line and not line.startswith("Failed in")), type(error).__name__)
-            raise ValueError(
-                f"loss {self.name!r}: numba cannot compile its value or derivative for {np.dtype(dtype)}: "
-                f"{reason}; they must be scalar functions of (output, target), of arithmetic and math.*"
-            ) from error
+        return loop("loss", dtype, self.value, self.derivative, owner=f"loss {self.name!r}")
 
     def get_config(self) -> dict[str, Any]:
         return {}

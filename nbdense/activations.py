@@ -30,8 +30,10 @@ from nbdense.engine.elementary import exp, expm1, like, log1p, normal_tail, sigm
 class Activation:
     """One activation function.
 
-    Attributes
+    Parameters
     ----------
+    name : str
+        Keras's name.
     code : int
         Its number in layer tables.
     forward : kernel or None
@@ -43,6 +45,8 @@ class Activation:
         Whether the derivative reads only the output ``a``; then the pre-activation is not kept.
     onnx : str
         The operator that computes it in ONNX; empty for none.
+    lower, upper : float
+        The clamp.
     alpha : float
         The parameter of those that have one.
     least : float

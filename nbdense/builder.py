@@ -209,11 +209,11 @@ class NetworkBuilder:
     def _set_activation(self, row: dict[str, Any], activation: Activation, alpha: float) -> None:
         code = activation.code
         if code >= CUSTOM:
-            known = [custom.name for custom in self._custom]
-            if activation.name not in known:
-                known.append(activation.name)
+            if activation not in self._custom:
+                if any(other.name == activation.name for other in self._custom):
+                    raise ValueError(f"two custom activations of this model have the name {activation.name!r}")
                 self._custom.append(activation)
-            code = CUSTOM + known.index(activation.name)
+            code = CUSTOM + self._custom.index(activation)
             row["call_forward"], row["call_backward"] = activation.calls(self.dtype)
         row |= {"activation": code, "alpha": alpha, "lower": activation.lower, "upper": activation.upper}
         if not activation.from_output and row["kind"] == DENSE:

@@ -195,7 +195,7 @@ class Diagnosis:
         ImportError
             If matplotlib is not installed.
         """
-        from nbdense.inspection import label_places, new_axes
+        from nbdense.plots import label_places, new_axes
 
         ax = new_axes(ax)
         curves: dict[str, list[float | None]] = {

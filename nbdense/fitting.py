@@ -151,7 +151,7 @@ def fit_epochs(
         everyone.call("on_epoch_end", epoch, logs=logs)
         if model.stop_training:
             break
-    if optimizer.use_ema:
+    if optimizer.use_ema and optimizer.iterations:
         take_averages(model)
     everyone.call("on_train_end", logs=logs)
     return history

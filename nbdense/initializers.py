@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._custom import given
+
 _Values = npt.NDArray[np.float64]
 
 _SEEDED = 2**62  # the number of a seeded initializer's stream: no model has so many tensors
@@ -459,7 +461,7 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Ini
     if isinstance(identifier, Mapping):
         found, config = identifier.get("class_name", identifier.get("name")), identifier.get("config") or {}
     if isinstance(found, str):
-        found = (custom_objects or {}).get(found, _BY_NAME.get(found))
+        found = (custom_objects or given()).get(found, _BY_NAME.get(found))
     if isinstance(found, type) and issubclass(found, Initializer):
         try:
             return found(**config)

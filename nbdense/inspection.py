@@ -124,6 +124,8 @@ class Inspection:
         ImportError
             If matplotlib is not installed.
         """
+        from nbdense.plots import plot_weights
+
         return plot_weights(cast("Sequential", self), ax)
 
 
@@ -240,61 +242,3 @@ def _totals(model: Sequential) -> list[str]:
         f"Multiply-adds of a row: {network.multiply_adds:,}",
         f"Training workspace for a batch of {SUMMARY_BATCH}: {readable_bytes(workspace.nbytes)}",
     ]
-
-
-# -- plots ------------------------------------------------------------------------------------------------------------
-
-
-def new_axes(ax: Any = None) -> Any:
-    """``ax``, or the axes of a new matplotlib figure.
-
-    Raises
-    ------
-    ImportError
-        If there is no matplotlib.
-    """
-    if ax is not None:
-        return ax
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install nbdense[plot]") from error
-    return pyplot.subplots(layout="constrained")[1]
-
-
-def label_places(ax: Any, names: Sequence[str], first: int = 0) -> None:
-    """Write names below the places ``first``, first + 1, ... of an axis."""
-    ax.set_xticks(range(first, first + len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-
-
-def plot_weights(model: Sequential, ax: Any = None) -> Any:
-    """Draw the spread of each parameter tensor: a box from quartile to quartile, whiskers to the extremes.
-
-    Parameters
-    ----------
-    model : Sequential
-        What is finite of its parameters is drawn.
-    ax : matplotlib Axes, optional
-        Where to; by default a new figure.
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    """
-    ax = new_axes(ax)
-    boxes = []
-    for name, view in model.network.tensors().items():
-        values = view[np.isfinite(view)]
-        if values.size:
-            low, q1, median, q3, high = np.quantile(values, (0.0, 0.25, 0.5, 0.75, 1.0)).tolist()
-            boxes.append({"whislo": low, "q1": q1, "med": median, "q3": q3, "whishi": high, "label": name})
-    ax.bxp(boxes, showfliers=False)
-    label_places(ax, [str(box["label"]) for box in boxes], first=1)
-    ax.set_ylabel("parameter")
-    ax.set_title(f"Parameters of {model.name}")
-    return ax

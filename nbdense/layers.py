@@ -14,7 +14,8 @@ from nbdense._layer import assign as assign
 from nbdense._validate import positive_int
 from nbdense.activations import ACTIVATIONS
 from nbdense.builder import NetworkBuilder
-from nbdense.normalization import BatchNormalization, LayerNormalization
+from nbdense.normalization import BatchNormalization as BatchNormalization
+from nbdense.normalization import LayerNormalization as LayerNormalization
 
 _INNER = 4096  # layers of a block are numbered from a multiple of this: random numbers differ from all others'
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nbdense._custom import given
 from nbdense._validate import positive_int
 from nbdense.engine import loss as rows
 from nbdense.losses import Loss
@@ -384,7 +385,7 @@ def deserialize(config: str | Mapping[str, Any], custom_objects: Mapping[str, An
         return config
     if not isinstance(config, Mapping) or not isinstance(config.get("config"), Mapping):
         raise ValueError(f"metric: expected a name, or class_name and config, got {config!r}")
-    name, options, own = str(config.get("class_name")), dict(config["config"]), custom_objects or {}
+    name, options, own = str(config.get("class_name")), dict(config["config"]), custom_objects or given()
     try:
         if name == FunctionMetric.__name__:
             name = str(options.pop("function", None))

@@ -16,7 +16,7 @@ from nbdense.engine import program
 from nbdense.fitting import evaluate, fit_epochs, split
 from nbdense.inspection import Inspection
 from nbdense.layers import Input, Layer, assign, inner_layers, layer_from_config, name_layers
-from nbdense.network import Network, aligned_zeros
+from nbdense.network import ACTIVATION, DENSE, Network, aligned_zeros
 from nbdense.stepping import Stepping
 from nbdense.training import Data, Objective, predict
 
@@ -241,12 +241,17 @@ class Sequential(Stepping, Inspection):
             What is minimised.
         metrics : iterable of str, optional
             What is reported beside the loss, such as "accuracy".
+
+        Notes
+        -----
+        Training begins anew: an optimizer that has been used forgets what it knew, its count of steps too.
         """
         if loss is None:
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
         chosen_optimizer, chosen_loss, names = optimizers.get(optimizer), losses.get(loss), list(metrics or [])
         _check_metrics(names, chosen_loss)
         self.optimizer, self.loss, self._metric_names = chosen_optimizer, chosen_loss, names
+        chosen_optimizer.iterations = 0
         self._state = None
         self._forget_steps()
         if self._network is not None:
@@ -277,7 +282,8 @@ class Sequential(Stepping, Inspection):
             raise RuntimeError("the model is not compiled: call compile(optimizer, loss) first")
         network = self.network
         last = network.layers[-1]
-        form, fused, parameter = self.loss.form(network.activation_of(last).name)
+        activated = last["kind"] in (DENSE, ACTIVATION)
+        form, fused, parameter = self.loss.form(network.activation_of(last).name if activated else "none")
         n_out = int(last["n_out"])
         chosen = metrics.get_all(self._metric_names, self.loss, n_out)
         codes = tuple(metric.code for metric in chosen)

@@ -46,7 +46,7 @@ class _Normalization(Layer):
         return shape[-1] * (self.center + self.scale)
 
     def get_config(self) -> dict[str, Any]:
-        config = {"epsilon": self.epsilon, "center": self.center, "scale": self.scale}
+        config: dict[str, Any] = {"epsilon": self.epsilon, "center": self.center, "scale": self.scale}
         for field in ("beta_initializer", "gamma_initializer"):
             config[field] = initializers.serialize(getattr(self, field))
         return config | super().get_config()
@@ -119,7 +119,7 @@ class BatchNormalization(_Normalization):
         return super().count_params(shape) + 2 * shape[-1]
 
     def get_config(self) -> dict[str, Any]:
-        config = {"momentum": self.momentum}
+        config: dict[str, Any] = {"momentum": self.momentum}
         for field in ("moving_mean_initializer", "moving_variance_initializer"):
             config[field] = initializers.serialize(getattr(self, field))
         return config | super().get_config()

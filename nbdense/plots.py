@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from nbdense.models import Sequential
 
 
 def pyplot() -> Any:
@@ -17,8 +22,18 @@ def pyplot() -> Any:
     try:
         import matplotlib.pyplot
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install nbdense[plots]") from error
+        raise ImportError("plots need matplotlib: pip install nbdense[plot]") from error
     return matplotlib.pyplot
+
+
+def new_axes(ax: Any = None) -> Any:
+    """``ax``, or the axes of a new figure."""
+    return pyplot().subplots(layout="constrained")[1] if ax is None else ax
+
+
+def label_places(ax: Any, names: Sequence[str], first: int = 0) -> None:
+    """Write names below the places ``first``, first + 1, ... of an axis."""
+    ax.set_xticks(range(first, first + len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
 
 
 def plot_history(
@@ -74,3 +89,36 @@ def _draw(ax: Any, name: str, epochs: Sequence[int], history: Mapping[str, Seque
     if not shared:
         ax.set_ylabel(name)
     ax.legend()
+
+
+def plot_weights(model: Sequential, ax: Any = None) -> Any:
+    """Draw the spread of each parameter tensor: a box from quartile to quartile, whiskers to the extremes.
+
+    Parameters
+    ----------
+    model : Sequential
+        What is finite of its parameters is drawn.
+    ax : matplotlib Axes, optional
+        Where to; by default a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    ax = new_axes(ax)
+    boxes = []
+    for name, view in model.network.tensors().items():
+        values = view[np.isfinite(view)]
+        if values.size:
+            low, q1, median, q3, high = np.quantile(values, (0.0, 0.25, 0.5, 0.75, 1.0)).tolist()
+            boxes.append({"whislo": low, "q1": q1, "med": median, "q3": q3, "whishi": high, "label": name})
+    ax.bxp(boxes, showfliers=False)
+    label_places(ax, [str(box["label"]) for box in boxes], first=1)
+    ax.set_ylabel("parameter")
+    ax.set_title(f"Parameters of {model.name}")
+    return ax

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._custom import given
+
 _BLOCK = 1 << 16  # elements converted to float64 in one go
 
 
@@ -155,7 +157,7 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Reg
     if isinstance(identifier, Mapping):
         found, config = identifier.get("class_name", identifier.get("name")), identifier.get("config") or {}
     if isinstance(found, str):
-        found = (custom_objects or {}).get(found, _BY_NAME.get(found))
+        found = (custom_objects or given()).get(found, _BY_NAME.get(found))
         if found is L1L2 and config is None:
             config = _L1L2_BY_NAME
     if isinstance(found, type) and issubclass(found, Regularizer):

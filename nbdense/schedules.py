@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._custom import given
 from nbdense._validate import positive_int
 
 _Rates = npt.NDArray[np.float64]
@@ -466,7 +467,7 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Lea
     if isinstance(identifier, Mapping):
         name = identifier.get("class_name", identifier.get("name"))
         if isinstance(name, str):
-            found = (custom_objects or {}).get(name, SCHEDULES.get(name))
+            found = (custom_objects or given()).get(name, SCHEDULES.get(name))
         if isinstance(found, type) and issubclass(found, LearningRateSchedule):
             try:
                 return found(**(identifier.get("config") or {}))

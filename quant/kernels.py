@@ -152,11 +152,13 @@ def quantize_rows(x, first, count, scale, zero_point, work, ld):
 
 
 @kernel
-def dequantize_rows(layers, form, work, capacity, count, x, first, out):
-    """The last layer's bytes as float32, through the softmax where there is one; NaN in rows that came with one."""
+def dequantize_rows(layers, form, work, capacity, count, x, first, out, buffer):
+    """The last layer's bytes as float32, through the softmax where there is one; NaN in rows that came with one.
+
+    ``buffer`` takes one row of whole blocks, and is zero behind the last column.
+    """
     row = layers[layers.shape[0] - 1]
     n = row["n_out"]
-    buffer = np.zeros((n + _BLOCK - 1) // _BLOCK * _BLOCK, np.float32)
     scale, zero_point = form["output_scale"], form["output_zero_point"]
     for i in range(count):
         source = row["output"] * capacity + i * row["ld_out"]
@@ -173,18 +175,16 @@ def dequantize_rows(layers, form, work, capacity, count, x, first, out):
 
 
 @kernel
-def _work_on_rows(layers, vectors, form, x, integers, values, begin, end):
-    """One thread's rows, from float to bytes or float."""
+def _work_on_rows(layers, vectors, form, x, integers, values, begin, end, memory):
+    """One thread's rows, from float to bytes or float; ``memory`` is (work, tile, buffer, rows that fit)."""
     last = layers[layers.shape[0] - 1]
-    capacity = min(CHUNK, end - begin)
-    work = np.zeros(form["width"] * capacity, np.uint8)
-    tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
+    work, tile, buffer, capacity = memory
     for first in range(begin, end, capacity):
         count = min(capacity, end - first)
         quantize_rows(x, first, count, form["input_scale"], form["input_zero_point"], work, layers[0]["ld_in"])
         walk(layers, vectors, work, tile, capacity, count, form["rounding"])
         if values.shape[0] > 0:
-            dequantize_rows(layers, form, work, capacity, count, x, first, values)
+            dequantize_rows(layers, form, work, capacity, count, x, first, values, buffer)
         if integers.shape[0] > 0:
             for i in range(count):
                 source = last["output"] * capacity + i * last["ld_out"]
@@ -204,7 +204,13 @@ def _predict(layers, vectors, forms, x, integers, values, threads):
         begin = thread * share
         end = min(rows, begin + share)
         if begin < end:
-            _work_on_rows(layers, vectors, forms[0], x, integers, values, begin, end)
+            capacity = min(CHUNK, end - begin)
+            work = np.zeros(forms[0]["width"] * capacity, np.uint8)
+            tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
+            n_out = layers[layers.shape[0] - 1]["n_out"]
+            buffer = np.zeros((n_out + _BLOCK - 1) // _BLOCK * _BLOCK, np.float32)
+            memory = (work, tile, buffer, capacity)
+            _work_on_rows(layers, vectors, forms[0], x, integers, values, begin, end, memory)
 
 
 def _evaluate(code, alpha, values):

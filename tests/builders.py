@@ -105,6 +105,9 @@ def objectives():
 
 
 OBJECTIVES = list(objectives())
+# Hidden layers and objectives tried together: every one of each, but not each with each.
+PAIRS = [(hidden, objective) for objective in OBJECTIVES for hidden in ("relu", "silu")]
+PAIRS += [(hidden, OBJECTIVES[(5 * i + k) % len(OBJECTIVES)]) for i, hidden in enumerate(ACTIVATIONS) for k in range(4)]
 
 
 def objective_name(objective):

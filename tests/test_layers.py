@@ -368,3 +368,38 @@ def put_back(monkeypatch):
     monkeypatch.setattr(_threads, "LEAST_PARALLEL_FLOPS", _threads.LEAST_PARALLEL_FLOPS)
     monkeypatch.setattr(_threads, "_chosen", _threads._chosen)
     monkeypatch.setattr(_threads, "PARALLEL_FLOPS", dict.fromkeys(_threads.PARALLEL_FLOPS, 0.0))
+
+
+def test_folded_batch_normalisation():
+    """The same outputs from fewer layers; what no dense layer can take stays, and the model itself too."""
+    model = randomise(
+        made(
+            [
+                k.BatchNormalization(),
+                k.Dense(7, use_bias=False),
+                k.BatchNormalization(center=False),
+                k.ReLU(),
+                k.Dense(6),
+                k.Dropout(0.5),
+                k.BatchNormalization(scale=False),
+                k.Dense(5, "tanh"),
+                k.BatchNormalization(),
+            ],
+            (4,),
+        )
+    )
+    before = model.get_weights()
+    x = np.random.default_rng(1).normal(size=(20, 4))
+    folded = model.fold_batch_normalization()
+    assert [layer.kind for layer in folded.layers] == [
+        "batch_normalization",
+        "dense",
+        "re_lu",
+        "dense",
+        "dropout",
+        "dense",
+        "batch_normalization",
+    ]
+    np.testing.assert_allclose(folded.predict(x), model.predict(x), rtol=1e-10, atol=1e-12)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)

@@ -272,9 +272,7 @@ def test_custom_loss_with_two_threads():
 
 
 def test_custom_derivative_is_tried():
-    with pytest.warns(
-        UserWarning, match=r"derivative\(0.3127, 0.0\) is 0.3127, .* slope there is 0.6254"
-    ):
+    with pytest.warns(UserWarning, match=r"derivative\(0.3127, 0.0\) is 0.3127, .* slope there is 0.6254"):
         custom("wrong", squared, lambda y, t: y - t)
     with pytest.warns(UserWarning, match="slope there is"):
         custom("swapped", squared, lambda y, t: 2 * (t - y))
@@ -305,7 +303,7 @@ def test_custom_takes_functions_of_two_numbers(arguments, error, words):
 def test_custom_loss_that_numba_cannot_compile():
     loss = custom("strange", lambda y, t: sum(x for x in {str(y): (y - t) ** 2}.values()), squared_derivative)
     model = make_model([2, 1], ["linear"], loss)
-    with pytest.raises(ValueError, match="loss 'strange': numba cannot compile its value or derivative for float64: "):
+    with pytest.raises(ValueError, match="loss 'strange': numba cannot compile its function "):
         model.fit(np.zeros((3, 2)), np.zeros(3), verbose=0)
 
 

@@ -67,7 +67,7 @@ def test_plot_makes_a_figure(history, monkeypatch):
 
 def test_plot_without_matplotlib(history, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install nbdense\[plots\]"):
+    with pytest.raises(ImportError, match=r"pip install nbdense\[plot\]"):
         history.plot()
 
 
