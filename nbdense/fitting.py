@@ -132,7 +132,7 @@ def fit_epochs(
         everyone.call("on_epoch_begin", epoch)
         bar = ProgressBar(epoch, epochs.stop, steps, verbose == 1)
         try:
-            logs = _run_epoch(model, workspace, data, epoch, shuffle, bar, everyone)
+            logs = _run_epoch(model, workspace, data, epoch, shuffle, bar, everyone, epoch == epochs[-1])
             model.epochs_trained += 1
             if held is not None:
                 everyone.call("on_test_begin")
@@ -221,8 +221,9 @@ def _run_epoch(
     shuffle: bool,
     bar: ProgressBar,
     everyone: Everyone,
+    is_last: bool,
 ) -> dict[str, float]:
-    """One epoch in slices; returns loss and metrics over its rows."""
+    """One epoch in slices, the last one or not; returns loss and metrics over its rows."""
     optimizer = model.optimizer
     assert optimizer is not None
     network = model.network
@@ -248,7 +249,10 @@ def _run_epoch(
             shuffle=shuffle,
             optimizer=copy.copy(optimizer),  # with its count of steps and learning rate as they are now
         )
-        before, workspace.slice = workspace.slice, Slice(network.params.copy(), workspace.state[1:].copy(), run, count)
+        before, workspace.slice = workspace.slice, None
+        # A single step at the very end is never taken back: only a step behind it could tell that it was a bad one.
+        if not (is_last and count == 1 and first + 1 == total):
+            workspace.slice = Slice(network.params.copy(), workspace.state[1:].copy(), run, count)
         started = time.perf_counter()
         done, totals = run(count=count)
         seconds = time.perf_counter() - started
@@ -280,8 +284,7 @@ def _go_back(workspace: Workspace, optimizer: Any, before: Slice | None, done: i
 
     It may be the last of the slice before.
     """
-    assert workspace.slice is not None
-    if done > 0:
+    if done > 0 and workspace.slice is not None:
         optimizer.iterations += workspace.slice.retake(workspace, done - 1)
     elif before is not None:
         optimizer.iterations += before.retake(workspace, before.count - 1) - before.count

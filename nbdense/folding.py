@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def fold_batch_normalization(model: Sequential) -> Sequential:
     from nbdense.models import Sequential
 
     folded = Sequential(name=model.name, dtype=str(model.dtype))
-    tensors: dict[str, np.ndarray] = {name: view.astype(np.float64) for name, view in model.parameters.items()}
+    tensors: dict[str, Any] = {name: view.astype(np.float64) for name, view in model.parameters.items()}
     kept: list[Layer] = []
     for layer in model._all:
         before = next((other for other in reversed(kept) if not isinstance(other, Dropout)), None)

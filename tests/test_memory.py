@@ -94,3 +94,30 @@ def test_fitting_a_file_larger_than_memory(tmp_path):
     assert not copied, "the limit was none"
     assert large and finite
     assert 0 < evaluated < loss < 1
+
+
+VGG = """
+import json, resource
+import numpy as np
+import nbdense as nb
+
+model = nb.Sequential([
+    nb.Input((7, 7, 512)), nb.Flatten(), nb.Dense(4096, "relu"), nb.Dropout(0.5), nb.Dense(4096, "relu"),
+    nb.Dropout(0.5), nb.Dense(1000, "softmax"),
+])
+model.compile("adam", "sparse_categorical_crossentropy")
+x = np.random.default_rng(0).random((8, 7, 7, 512), dtype=np.float32)
+first = model.predict(x)
+loss = model.fit(x, np.arange(8), 8, verbose=0).history["loss"][0]
+moved = float(np.abs(model.predict(x) - first).max())
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps([model.count_params(), loss, moved, peak]))
+"""
+
+
+def test_vgg_16s_head_trains_within_4_gb():
+    """102,764,544 + 16,781,312 + 4,097,000 parameters: built, run forward, and trained for a step."""
+    parameters, loss, moved, peak = run(VGG)
+    assert parameters == 102_764_544 + 16_781_312 + 4_097_000
+    assert 4 < loss < 12 and moved > 0
+    assert peak < 4e9
