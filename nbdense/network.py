@@ -276,7 +276,8 @@ class Network:
         rows = list(self.rows())
         for row in rows:
             if row.kind != DENSE or row.positions != 1 or row.activation.code >= CUSTOM:
-                raise ValueError(f"{what}: layer {row.name!r} is not supported yet; only plain Dense layers are")
+                hint = "; model.fold_batch_normalization() may take it away" if row.kind == FROZEN_NORM else ""
+                raise ValueError(f"{what}: layer {row.name!r} is not supported yet; only plain Dense layers are{hint}")
         return rows
 
     def activation_of(self, row: Any) -> Activation:

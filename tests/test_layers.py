@@ -354,6 +354,46 @@ def test_own_loop_trains_as_fit_does():
     np.testing.assert_allclose(models[0].network.params, models[2].network.params, atol=1e-10)
 
 
+def test_all_at_once_is_the_same_on_two_threads_and_when_resumed(tmp_path):
+    """Dropout, norms, penalties, clipping by the norm of all gradients, decay, weights and a schedule together."""
+    rng = np.random.default_rng(7)
+    x, y, weights = rng.normal(size=(70, 2, 5)), rng.normal(size=(70, 3)), rng.uniform(0, 2, 70)
+    results = []
+    for threads, stop in ((1, False), (2, False), (2, True)):
+        layers = STACKS["everything"][0]()
+        layers[-1] = k.Dense(3, kernel_regularizer="l1_l2", bias_regularizer="l2")
+        model = randomise(made(layers, (2, 5)))
+        rate = nb.CosineDecay(0.02, 15, warmup_target=0.02, warmup_steps=3)
+        model.compile(nb.AdamW(rate, global_clipnorm=0.5, weight_decay=0.02), "huber", metrics=["mae", "r2_score"])
+        nb.set_num_threads(threads)
+        with_threads(model, threads)
+        if stop:
+            model.fit(x, y, 16, epochs=1, verbose=0, sample_weight=weights)
+            model.save(tmp_path / "m")
+            model = nb.load_model(tmp_path / "m")
+        history = model.fit(x, y, 16, epochs=3, initial_epoch=int(stop), verbose=0, sample_weight=weights).history
+        results.append((model.network.params.copy(), history["loss"][-1], history["r2_score"][-1]))
+    for params, loss, r2 in results[1:]:
+        np.testing.assert_array_equal(params, results[0][0])
+        assert (loss, r2) == results[0][1:]
+
+
+def test_penalties_are_in_every_loss():
+    """In fit's, in evaluate's and in train_on_batch's, as they are before the step."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
+    losses = {}
+    for name, l1, l2 in (("bare", 0.0, 0.0), ("penalised", 0.03, 0.2)):
+        regularizer = nb.L1L2(l1, l2) if l1 else None
+        model = randomise(made([k.Dense(5, "tanh", kernel_regularizer=regularizer), k.Dense(2)], (4,)))
+        model.compile(nb.SGD(0.0), "mse")
+        kernel = model.parameters["dense/kernel"]
+        penalty = l1 * np.abs(kernel).sum() + l2 * (kernel**2).sum()
+        found = model.fit(x, y, 8, verbose=0).history["loss"][0], model.evaluate(x, y), model.train_on_batch(x, y)
+        losses[name] = [value - penalty for value in found]
+    np.testing.assert_allclose(losses["penalised"], losses["bare"], rtol=1e-12)
+
+
 def with_threads(model, threads):
     """Small work runs serial: say that any is worth its threads."""
     from nbdense import _threads
