@@ -53,6 +53,9 @@ _PRANGE_ONLY = {
 }
 
 
+_NOT_FOR_KERNELS = {"InlineClosureLikes", "InlineOverloads", "LiteralUnroll", "NopythonRewrites", "WithLift"}
+
+
 class _KernelLibrary(codegen.JITCodeLibrary):
     """A kernel's LLVM module, kept as it was lowered.
 
@@ -88,6 +91,14 @@ class _KernelCompiler(compiler.Compiler):
         self.state.flags.no_cpython_wrapper = True
         self.state.flags.no_cfunc_wrapper = True
         self.state.library = _KernelLibrary(self.state.targetctx.codegen(), "nbdense kernel")
+
+    def define_pipelines(self) -> Any:
+        """Numba's passes without those that look for what no kernel has: closures, array expressions, overloads."""
+        pipelines = super().define_pipelines()
+        for manager in pipelines:
+            manager.passes = [step for step in manager.passes if step[0].__name__ not in _NOT_FOR_KERNELS]
+            manager.finalize()
+        return pipelines
 
 
 class _EntryCompiler(compiler.Compiler):
