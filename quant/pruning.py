@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.network import Network
+from nbdense.network import DENSE, Network, Row
 
 
 def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope: str = "global") -> Any:
@@ -59,16 +59,19 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
     if not isinstance(source, Network):
         raise ValueError(f"prune: expected a built model or a Network, got {type(model).__name__}")
     network = source.copy()
-    for row in network.rows():
+    rows = _dense(network)
+    if not rows:
+        raise ValueError("prune: the model has no Dense layer, and only their kernels are pruned")
+    for row in rows:
         if not np.isfinite(row.kernel).all():
             raise ValueError(f"prune: layer {row.name!r}: its weights are not all finite")
-    sizes = [np.abs(row.kernel).ravel() for row in network.rows()]
+    sizes = [np.abs(row.kernel).ravel() for row in rows]
     if scope == "global":
         keeps = np.split(_kept(np.concatenate(sizes), share), np.cumsum([s.size for s in sizes])[:-1])
     else:
         keeps = [_kept(size, share) for size in sizes]
     mask = np.ones_like(network.params)
-    for masked, row, keep in zip(_kernels(network, mask), network.rows(), keeps, strict=True):
+    for masked, row, keep in zip(_kernels(network, mask), rows, keeps, strict=True):
         masked[...] = keep.reshape(masked.shape)
         row.kernel[~keep.reshape(masked.shape)] = 0  # a product with the mask would leave negative zeros
     network.mask = mask
@@ -83,7 +86,7 @@ def sparsity_of(network: Network) -> float:
     network : Network
         Pruned or not.
     """
-    kernels = [row.kernel for row in network.rows()]
+    kernels = [row.kernel for row in _dense(network)]
     return sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.size for kernel in kernels)
 
 
@@ -94,7 +97,13 @@ def _kept(sizes: npt.NDArray[Any], sparsity: float) -> npt.NDArray[np.bool_]:
     return kept
 
 
+def _dense(network: Network) -> list[Row]:
+    """The rows that have a kernel; a norm's gamma is none."""
+    return [row for row in network.rows() if row.kind == DENSE]
+
+
 def _kernels(network: Network, vector: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Views of a flat vector like the parameters, one for each row's kernel."""
+    """Views of a flat vector like the parameters, one for each dense row's kernel."""
     at = {parameter.offset: parameter for parameter in network.parameters}
-    return [network.tensor(at[int(row["kernel"])], vector) for row in network.layers]
+    dense = network.layers[network.layers["kind"] == DENSE]
+    return [network.tensor(at[int(row["kernel"])], vector) for row in dense]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import naive
+import nbdense as nb
 from nbdense import activations
 from nbdense.builder import NetworkBuilder
 from nbdense.layers import Dense, Input
@@ -111,3 +112,25 @@ def test_unfit_models(rng):
     kernels_of(network)[0][0, 0] = np.nan
     with pytest.raises(ValueError, match="layer 'd0'.*finite"):
         prune(network, 0.5)
+
+
+def test_only_kernels_of_dense_layers_are_pruned():
+    layers = [
+        nb.Dense(8),
+        nb.BatchNormalization(),
+        nb.ReLU(),
+        nb.Residual([nb.LayerNormalization(), nb.Dense(8)]),
+        nb.Dense(2),
+    ]
+    model = nb.Sequential([nb.Input((6,)), *layers])
+    model.compile("adam", "mse")
+    pruned = nb.prune(model, 0.5)
+    rng = np.random.default_rng(0)
+    pruned.fit(rng.normal(size=(40, 6)), rng.normal(size=(40, 2)), epochs=2, verbose=0)
+    zeros = {name: int((view == 0).sum()) for name, view in pruned.parameters.items() if name.endswith("kernel")}
+    assert sum(zeros.values()) == round(0.5 * (6 * 8 + 8 * 8 + 8 * 2))
+    for name, view in pruned.parameters.items():
+        if name.endswith("gamma"):
+            assert (view != 0).all()
+    with pytest.raises(ValueError, match="prune: the model has no Dense layer"):
+        nb.prune(nb.Sequential([nb.Input((3,)), nb.LayerNormalization()]), 0.5)
