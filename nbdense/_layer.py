@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,12 @@ class Layer:
         if not self.trainable:
             config["trainable"] = False
         return config
+
+    def copy(self) -> Self:
+        """A layer like this one, of the same name, for another model."""
+        layer = copy.copy(self)
+        layer._network = None
+        return layer
 
     def set_network(self, network: Network) -> None:
         """Tell the layer where its parameters are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 from nbdense import activations, initializers, regularizers
 from nbdense._layer import Input as Input
@@ -100,6 +100,11 @@ class Dense(Layer):
                 **_penalties(self.bias_regularizer),
             )
         builder.dense(self.name, self.units, self.activation, self.activation.alpha, kernel, bias)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it has no activation."""
+        return self.activation.name == "linear"
 
     def count_params(self, shape: Shape) -> int:
         return self.units * (shape[-1] + (1 if self.use_bias else 0))
@@ -326,6 +331,11 @@ class Residual(Layer):
         name_layers(self.layers)
         if not trainable:
             self.trainable = False
+
+    def copy(self) -> Self:
+        layer = super().copy()
+        layer.layers = [inner.copy() for inner in self.layers]
+        return layer
 
     @property
     def trainable(self) -> bool:

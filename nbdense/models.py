@@ -12,10 +12,11 @@ import numpy.typing as npt
 from nbdense import _validate, losses, metrics, optimizers, targets, utils
 from nbdense.builder import NetworkBuilder
 from nbdense.callbacks import Callback, History
+from nbdense.derived import Derived
 from nbdense.engine import program
 from nbdense.fitting import evaluate, fit_epochs, split
 from nbdense.inspection import Inspection
-from nbdense.layers import Input, Layer, assign, inner_layers, layer_from_config, name_layers
+from nbdense.layers import Input, Layer, assign, inner_layers, name_layers
 from nbdense.network import ACTIVATION, DENSE, Network, aligned_zeros
 from nbdense.stepping import Stepping
 from nbdense.training import Data, Objective, predict
@@ -23,7 +24,7 @@ from nbdense.training import Data, Objective, predict
 _BLOCK = 8192  # rows that predict converts at a time where they are not ready to read
 
 
-class Sequential(Stepping, Inspection):
+class Sequential(Stepping, Inspection, Derived):
     """A feed-forward network: layers, one after the other.
 
     Parameters
@@ -173,41 +174,6 @@ class Sequential(Stepping, Inspection):
     def output_shape(self) -> tuple[int | None, ...]:
         """(None, ...): the shape of what comes out."""
         return (None, *self.network.output_shape)
-
-    def upto(self, name: str) -> Sequential:
-        """A model of its own that ends with the layer of that name, with copies of the weights.
-
-        Parameters
-        ----------
-        name : str
-            The name of a layer of this model: of an autoencoder's bottleneck, for instance.
-        """
-        last = self.layers.index(self.get_layer(name))
-        model = Sequential(name=f"{self.name}_upto_{name}", dtype=str(self.dtype))
-        kept = [layer for layer in self._all if isinstance(layer, Input)] + self.layers[: last + 1]
-        model._all = [layer_from_config(layer.kind, layer.get_config()) for layer in kept]
-        model.seed = self.seed
-        mine = self.network.tensors()
-        for tensor, view in model.network.tensors().items():
-            view[...] = mine[tensor]
-        return model
-
-    def with_network(self, network: Network) -> Sequential:
-        """A model like this one around other parameters; it starts with a fresh optimizer.
-
-        Parameters
-        ----------
-        network : Network
-            Of the same layers.
-        """
-        model = Sequential(name=self.name, dtype=str(network.dtype))
-        model._all = [layer_from_config(layer.kind, layer.get_config()) for layer in self._all]
-        model._take_network(network)
-        model.seed, model.epochs_trained = self.seed, self.epochs_trained
-        if self.optimizer is not None and self.loss is not None:
-            fresh = type(self.optimizer)(**self.optimizer.get_config())
-            model.compile(fresh, self.loss, list(self._metric_names))
-        return model
 
     def get_weights(self) -> list[npt.NDArray[Any]]:
         """Copies of all parameters, kernel and bias in turn, as in Keras."""

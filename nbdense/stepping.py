@@ -116,18 +116,6 @@ class Stepping:
         step.workspace.run(phases.update(), data, layers=step.layers, optimizer=model.optimizer)
         model.optimizer.iterations += 1
 
-    def fold_batch_normalization(self) -> Sequential:
-        """A model with its batch normalisations folded into the dense layers before them; this one stays.
-
-        Returns
-        -------
-        Sequential
-            Not compiled. See `nbdense.folding.fold_batch_normalization`.
-        """
-        from nbdense.folding import fold_batch_normalization
-
-        return fold_batch_normalization(cast("Sequential", self))
-
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:

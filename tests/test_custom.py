@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pytest
 
+import nbdense as nb
 from builders import make_model
 from nbdense import activations
 from nbdense._custom import custom_objects, find_custom
@@ -264,3 +265,14 @@ def test_without_the_jit():
         assert run.returncode == 0, run.stderr
         printed.append(float(run.stdout))
     assert printed[0] == pytest.approx(printed[1], rel=1e-5)
+
+
+def test_models_made_from_a_model_keep_its_custom_activations():
+    """Without custom_objects: nothing is read from a file."""
+    model = nb.Sequential([nb.Input((3,)), nb.Residual([nb.Dense(3, MINE)]), nb.Dense(2)])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    expected = model.predict(x)
+    np.testing.assert_array_equal(nb.prune(model, 0.0).predict(x), expected)
+    np.testing.assert_array_equal(model.fold_batch_normalization().predict(x), expected)
+    assert model.upto("residual").predict(x).shape == (5, 3)
