@@ -14,7 +14,7 @@ import onnx
 from nbdense.export.float_flavour import write_float
 from nbdense.export.graph import Graph, check, newest_opset, serialize
 from nbdense.export.qdq_flavour import write_qdq
-from nbdense.export.verification import compare, is_quantized, network_of
+from nbdense.export.verification import compare, is_quantized, network_of, shapes_of
 from nbdense.files import atomic_write
 
 DEFAULT_OPSET = 17  # with IR version 8 the widest target of float and int8
@@ -45,8 +45,9 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Export a model to ONNX, and see that onnxruntime computes what it computes.
 
-    The graph takes float32 ``input`` [batch, n_in], for any batch, and gives float32 ``output`` [batch, n_out]:
-    probabilities or values, as ``predict``. The file's bytes are the same for the same model, in every process.
+    The graph takes float32 ``input`` [batch, ..., n_in], for any batch, and gives float32 ``output`` [batch, ...,
+    n_out]: probabilities or values, as ``predict``. The file's bytes are the same for the same model, in every process.
+    Dropout is left out, and batch normalisation is by its running statistics.
 
     Parameters
     ----------
@@ -55,8 +56,8 @@ def to_onnx(
     path : path, optional
         Where to write the file; replaced, in one step, if it exists. None writes none.
     flavour : str, optional
-        "float", for a float model; "qdq", for a quantized one: QuantizeLinear and DequantizeLinear around float
-        operators, which runtimes fuse into integer ones. None: what the model is.
+        "float", for a float model of any layers; "qdq", for a quantized one: QuantizeLinear and DequantizeLinear around
+        float operators, which runtimes fuse into integer ones. None: what the model is.
     opset : int, optional
         From 13 to the newest that the installed onnx knows, written with the lowest IR version that has it; by default
         17, with IR version 8.
@@ -73,8 +74,9 @@ def to_onnx(
     TypeError
         If the model is none of those.
     ValueError
-        For a flavour or opset that there is not or that does not fit the model, a layer that has no ONNX form (named),
-        a weight that is not finite in float32, or a quantized model of another rounding than "onnx".
+        For a flavour or opset that there is not or that does not fit the model, a layer or an activation (one of your
+        own, say) that has no ONNX form (named), a weight that is not finite in float32, or a quantized model of another
+        rounding than "onnx".
     RuntimeError
         If onnxruntime cannot load the model (an opset too new for it, say) or computes something else; nothing is
         written.
@@ -94,7 +96,7 @@ def to_onnx(
     name = _flavour(flavour, is_quantized(network))
     graph = Graph(_opset(opset))
     FLAVOURS[name].write(graph, network)
-    model = graph.finish(network.n_in, network.n_out, {"nbdense_flavour": name})
+    model = graph.finish(*shapes_of(network), {"nbdense_flavour": name})
     check(model, "the exported graph")
     if verify and find_spec("onnxruntime") is not None:
         result = compare(model, model_or_quantized)

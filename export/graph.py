@@ -97,21 +97,23 @@ class Graph:
         self._nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes))
         return output
 
-    def finish(self, n_in: int, n_out: int, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The model: float32 ``input`` [batch, n_in] to float32 ``output`` [batch, n_out].
+    def finish(
+        self, input_shape: tuple[int, ...], output_shape: tuple[int, ...], metadata: Mapping[str, str]
+    ) -> onnx.ModelProto:
+        """The model: float32 ``input`` [batch, *input_shape] to float32 ``output`` [batch, *output_shape].
 
         Parameters
         ----------
-        n_in, n_out : int
-            Widths.
+        input_shape, output_shape : tuple of int
+            Of one row of data.
         metadata : mapping of str to str
             What the file says of itself, nbdense's version aside.
         """
         graph = helper.make_graph(
             self._nodes,
             "nbdense",
-            [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, [BATCH, n_in])],
-            [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [BATCH, n_out])],
+            [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, [BATCH, *input_shape])],
+            [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [BATCH, *output_shape])],
             list(self._constants.values()),
         )
         model = helper.make_model(
