@@ -5,7 +5,9 @@ MatMul and Add, on the last one. There is no dropout, and softmax is on the last
 
 Batch normalisation by its running statistics is BatchNormalization. That operator has its channels on axis 1, ours
 are the last: with more axes it is Mul and Add, by scale = gamma / sqrt(variance + epsilon) and shift = beta - mean
-scale, computed in float64. Layer normalisation is LayerNormalization from opset 17 on, and core operators before.
+scale, computed in float64. Both lose digits where a mean is many deviations away from zero (data that nobody scaled):
+runtimes fold BatchNormalization too, and x scale + shift cancels. There it is Sub, Mul and Add, which lose none. Layer
+normalisation is LayerNormalization from opset 17 on, and core operators before.
 """
 
 from __future__ import annotations
@@ -208,17 +210,24 @@ def _batch_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -
         "variance": row.variance,
     }
     converted = {what: _float32(value, row.name, what) for what, value in tensors.items()}
-    if row.positions == 1:
+    gamma, beta, mean, variance = (value.astype(np.float64) for value in tensors.values())
+    if (variance + row.alpha <= 0).any():
+        raise ValueError(f"layer {row.name!r}: its moving variance plus epsilon is not above zero")
+    deviation = np.sqrt(variance + row.alpha)
+    far = bool((np.abs(mean) > FAR_FROM_ZERO * deviation).any())
+    if row.positions == 1 and not far:
         inputs = [graph.constant(f"{prefix}/{what}", value, np.float32) for what, value in converted.items()]
         graph.node("BatchNormalization", [source, *inputs], target, epsilon=row.alpha)
         return
-    gamma, beta, mean, variance = (value.astype(np.float64) for value in tensors.values())
-    factor = gamma / np.sqrt(variance + row.alpha)
-    scale, shift = (
-        graph.constant(f"{prefix}/{what}", _float32(value, row.name, what), np.float32)
-        for what, value in (("scale", factor), ("shift", beta - mean * factor))
-    )
-    graph.node("Add", [graph.node("Mul", [source, scale], f"{prefix}/scaled"), shift], target)
+    factor = gamma / deviation
+    scale = graph.constant(f"{prefix}/scale", _float32(factor, row.name, "gamma / sqrt(variance)"), np.float32)
+    offset = beta if far else beta - mean * factor
+    if far:
+        centre = graph.constant(f"{prefix}/mean", converted["mean"], np.float32)
+        source = graph.node("Sub", [source, centre], f"{prefix}/centred")
+    scaled = graph.node("Mul", [source, scale], f"{prefix}/scaled")
+    shift = graph.constant(f"{prefix}/shift", _float32(offset, row.name, "shift"), np.float32)
+    graph.node("Add", [scaled, shift], target)
 
 
 def _layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
@@ -251,6 +260,7 @@ def _flatten(graph: Graph, row: Row, prefix: str, source: str, target: str) -> N
 
 
 LAYER_NORM_OPSET = 17  # has the operator LayerNormalization
+FAR_FROM_ZERO = 4.0  # deviations: up to there x scale + shift loses about two of float32's 24 bits
 
 # By kind of row: (graph, row, prefix of its tensors, the input's tensor, the output's).
 ROW_WRITERS: dict[int, Callable[[Graph, Row, str, str, str], None]] = {

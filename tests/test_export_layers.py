@@ -5,10 +5,12 @@ import onnx
 import onnxruntime
 import pytest
 
+from nbdense import activations
 from nbdense import layers as k
 from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph import newest_opset, serialize
-from test_export import ALWAYS_LOADABLE
+from nbdense.quant import quantize
+from test_export import ALWAYS_LOADABLE, operators
 from test_layers import STACKS, made, randomise
 
 MORE_STACKS = {
@@ -70,3 +72,139 @@ def test_onnxruntime_computes_the_same(name, tmp_path):
 @pytest.mark.parametrize("name", ALL)
 def test_bytes_are_the_same(name):
     assert serialize(to_onnx(model_of(name), verify=False)) == serialize(to_onnx(model_of(name), verify=False))
+
+
+def export(layers, shape, opset=None, **options):
+    model = randomise(made(layers, shape, "float32"), **options)
+    proto = to_onnx(model, opset=opset)  # and verified
+    return operators(proto), proto, model
+
+
+def test_operators():
+    norms = [k.BatchNormalization(), k.LayerNormalization()]
+    assert export(norms, (5,))[0] == ["BatchNormalization", "LayerNormalization"]
+    norms = [k.BatchNormalization(), k.LayerNormalization()]
+    assert export(norms, (3, 5))[0] == ["Mul", "Add", "LayerNormalization"]
+    core = ["ReduceMean", "Sub", "Mul", "ReduceMean", "Add", "Sqrt", "Div"]
+    assert export([k.LayerNormalization()], (5,), 16)[0] == [*core, "Mul", "Add"]
+    assert export([k.LayerNormalization(center=False)], (5,), 16)[0] == [*core, "Mul"]
+    assert export([k.LayerNormalization(center=False, scale=False)], (2, 5), 13)[0] == core
+    assert export([k.Dense(4, "relu"), k.Dense(2, use_bias=False)], (3, 5))[0] == ["MatMul", "Add", "Relu", "MatMul"]
+    assert export([k.Flatten(), k.Dense(2)], (2, 3, 5))[0] == ["Flatten", "Gemm"]
+    assert export([k.Dense(2), k.Flatten(), k.Dense(2)], (3, 5))[0] == ["MatMul", "Add", "Flatten", "Gemm"]
+    assert export([k.Dense(2), k.Dropout(0.5), k.Softmax()], (5,))[0] == ["Gemm", "Softmax"]
+    names, proto, _ = export([k.Residual([k.Dense(4, "tanh"), k.Dense(5)]), k.ReLU()], (5,))
+    assert names == ["Gemm", "Tanh", "Gemm", "Add", "Relu"]
+    assert "input" in proto.graph.node[3].input
+    assert len({node.name for node in proto.graph.node}) == 5
+
+
+def test_parameters_that_there_are_not_are_ones_and_zeros():
+    bare = {"center": False, "scale": False}
+    _, proto, model = export([k.BatchNormalization(**bare), k.LayerNormalization(**bare)], (5,))
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    assert sorted(model.parameters) == ["batch_normalization/moving_mean", "batch_normalization/moving_variance"]
+    for name in ("batch_normalization/gamma", "layer_normalization/gamma"):
+        np.testing.assert_array_equal(tensors[name], np.ones(5))
+    np.testing.assert_array_equal(tensors["batch_normalization/beta"], np.zeros(5))
+    assert "layer_normalization/beta" not in tensors
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 6)])
+def test_batch_normalisation_of_what_is_far_from_zero(shape):
+    """As of unscaled data: folded, x scale + shift would cancel and lose the digits that verify_onnx asks for."""
+    model = randomise(made([k.BatchNormalization(), k.Dense(3)], shape, "float32"))
+    model.parameters["batch_normalization/moving_mean"][2] = 2000.0
+    proto = to_onnx(model)
+    assert operators(proto)[:3] == ["Sub", "Mul", "Add"]
+    x = data(model, 100)
+    x[..., 2] += 2000.0
+    assert verify_onnx(proto, model, x).tolerance == 1e-5
+    assert verify_onnx(proto, model, x).agrees
+
+
+@pytest.mark.parametrize("name", ["everything", "positions", "transformer's block", "conv-like input, flat"])
+def test_in_float64(name):
+    model = model_of(name, "float64")
+    proto = to_onnx(model)
+    floats = {tensor.data_type for tensor in proto.graph.initializer}
+    assert floats == {onnx.TensorProto.FLOAT}
+    x = data(model, 64)
+    np.testing.assert_allclose(session_of(proto).run(None, {"input": x})[0], model.predict(x), rtol=1e-4, atol=1e-5)
+    assert verify_onnx(proto, model.network).agrees  # a bare network too
+
+
+def session_of(proto):
+    return onnxruntime.InferenceSession(serialize(proto), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("own_name", ["wave", "relu"])
+@pytest.mark.parametrize("shape", [(5,), (2, 5)])
+def test_an_activation_of_ones_own_is_named(own_name, shape):
+    own = activations.Activation(own_name, activations.CUSTOM, lambda z: z * z, lambda z: 2 * z, False, "")
+    for layers in ([k.Dense(4, own), k.Dense(2)], [k.Activation(own), k.Dense(2)]):
+        with pytest.raises(ValueError, match=rf"layer '\w+': activation '{own_name}' is one of your own.*softplus"):
+            to_onnx(made(layers, shape, "float32"))
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+@pytest.mark.parametrize("change", ["mean", "gamma", "beta", "kernel"])
+def test_a_doctored_file_differs(change, opset):
+    model = model_of("everything")
+    proto = to_onnx(model, opset=opset)
+    for tensor in proto.graph.initializer:
+        what = tensor.name.rsplit("/", 1)[1]
+        if what == {"kernel": "weight", "mean": "shift"}.get(change, change):
+            value = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value + np.float32(0.01), tensor.name))
+    result = verify_onnx(proto, model)
+    assert not result.agrees
+    assert result.max_absolute > 1e-4
+
+
+def test_axes_that_do_not_fit_are_refused():
+    model = model_of("positions")
+    proto = to_onnx(model)
+    with pytest.raises(ValueError, match=r"expects shape \(rows, 3, 5\), got \(4, 15\)"):
+        verify_onnx(proto, model, np.zeros((4, 15)))
+    with pytest.raises(ValueError, match=r"'input' has shape \['batch', 3, 5\], the model needs \[batch, 5\]"):
+        verify_onnx(proto, model_of("dense"))
+    x = data(model, 3)
+    x[1, 2, 0] = np.nan
+    with pytest.raises(ValueError, match="row 1, column 10"):
+        verify_onnx(proto, model, x)
+
+
+def test_classes_are_counted_on_the_last_axis():
+    model = model_of("softmax of positions")
+    proto = to_onnx(model)
+    (bias,) = (tensor for tensor in proto.graph.initializer if tensor.name == "dense_1/bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([0, 0, 100], np.float32), bias.name))
+    x = data(model, 10)
+    result = verify_onnx(proto, model, x)
+    others = int((model.predict(x).argmax(axis=-1) != 2).sum())
+    assert 10 < others <= 60
+    counted = sum(int((model.predict(x[np.arange(n) % 10]).argmax(axis=-1) != 2).sum()) for n in (1, 7, 64, 10))
+    assert result.differing_classes == counted
+
+
+def test_parameters_that_float32_cannot_hold_are_named():
+    for layer, what in ((k.BatchNormalization, "moving_variance"), (k.LayerNormalization, "gamma")):
+        model = randomise(made([layer(), k.Dense(2)], (3, 5), "float64"))
+        (name,) = (name for name in model.parameters if name.endswith(what))
+        model.parameters[name][1] = 1e300
+        with pytest.raises(ValueError, match=f"layer '{name.split('/')[0]}': its {what.split('_')[-1]} holds"):
+            to_onnx(model)
+    model = made([k.BatchNormalization()], (5,), "float32")
+    model.parameters["batch_normalization/moving_variance"][0] = -1
+    with pytest.raises(ValueError, match="layer 'batch_normalization': its moving variance plus epsilon"):
+        to_onnx(model)
+
+
+def test_quantization_keeps_refusing_what_it_cannot_take():
+    for name in ("layer norm", "batch norm", "residual", "positions"):
+        model = model_of(name)
+        with pytest.raises(ValueError, match=r"quantize: layer '\w+' is not supported yet; only plain Dense"):
+            quantize(model.network, data(model, 20).reshape(20, -1))
+        with pytest.raises(ValueError, match="'qdq' is of a quantized model"):
+            to_onnx(model, flavour="qdq")
