@@ -21,6 +21,10 @@ from nbdense.activations import CUSTOM, Activation
 from nbdense.export.graph import INPUT, OUTPUT, Graph
 from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
 
+HARD_SWISH_OPSET = 14  # the first that has the operator
+LAYER_NORM_OPSET = 17
+FAR_FROM_ZERO = 4.0  # deviations: up to there x scale + shift loses about two of float32's 24 bits
+
 # (graph, activation, alpha, the pre-activation's tensor, the output's)
 ActivationWriter = Callable[[Graph, Activation, float, str, str], None]
 
@@ -44,6 +48,14 @@ def _relu6(graph: Graph, activation: Activation, alpha: float, source: str, targ
 
 def _hard_sigmoid(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
     graph.node(activation.onnx, [source], target, alpha=1 / 6, beta=0.5)
+
+
+def _hard_swish(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+    if graph.opset >= HARD_SWISH_OPSET:
+        graph.node(activation.onnx, [source], target)
+        return
+    gate = graph.node("HardSigmoid", [source], f"{target}_gate", alpha=1 / 6, beta=0.5)
+    graph.node("Mul", [source, gate], target)
 
 
 def _times(operator: str) -> ActivationWriter:
@@ -101,7 +113,7 @@ ACTIVATION_NODES: dict[str, ActivationWriter | None] = {
     "gelu_tanh": _gelu_tanh,
     "silu": _times("Sigmoid"),
     "hard_sigmoid": _hard_sigmoid,
-    "hard_swish": _one_operator,
+    "hard_swish": _hard_swish,
     "softplus": _one_operator,
     "mish": _mish,
 }
@@ -258,9 +270,6 @@ def _layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -
 def _flatten(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
     graph.node("Flatten", [source], target, axis=1)
 
-
-LAYER_NORM_OPSET = 17  # has the operator LayerNormalization
-FAR_FROM_ZERO = 4.0  # deviations: up to there x scale + shift loses about two of float32's 24 bits
 
 # By kind of row: (graph, row, prefix of its tensors, the input's tensor, the output's).
 ROW_WRITERS: dict[int, Callable[[Graph, Row, str, str, str], None]] = {

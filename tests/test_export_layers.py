@@ -7,6 +7,7 @@ import pytest
 
 from nbdense import activations
 from nbdense import layers as k
+from nbdense.activations import ACTIVATIONS
 from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph import newest_opset, serialize
 from nbdense.quant import quantize
@@ -208,3 +209,44 @@ def test_quantization_keeps_refusing_what_it_cannot_take():
             quantize(model.network, data(model, 20).reshape(20, -1))
         with pytest.raises(ValueError, match="'qdq' is of a quantized model"):
             to_onnx(model, flavour="qdq")
+
+
+@pytest.mark.parametrize("opset", [13, 17, ALWAYS_LOADABLE])
+@pytest.mark.parametrize("seed", range(6))
+def test_drawn_models(seed, opset):
+    """Layers and activations in a drawn order, on one to three axes."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 20))
+    shape = (*(int(axis) for axis in rng.integers(1, 4, rng.integers(0, 3))), n)
+    names = [name for name in sorted(ACTIVATIONS) if name != "linear"]
+    draws = [
+        lambda: k.Dense(n, str(rng.choice(names))),
+        lambda: k.Activation(str(rng.choice(names))),
+        lambda: k.BatchNormalization(center=bool(rng.integers(2)), scale=bool(rng.integers(2))),
+        lambda: k.LayerNormalization(center=bool(rng.integers(2)), scale=bool(rng.integers(2))),
+        lambda: k.Dropout(0.3),
+        lambda: k.Residual([k.Dense(n, str(rng.choice(names))), k.Dense(n)]),
+    ]
+    layers = [draws[i]() for i in rng.permutation(len(draws))]
+    layers += [k.Flatten()] * int(rng.integers(2)) + [k.LayerNormalization(), k.Dense(3, "softmax")]
+    model = randomise(made(layers, shape, "float32"), seed)
+    result = verify_onnx(to_onnx(model, opset=opset, verify=False), model, data(model, 50))
+    assert result.agrees, result
+    assert result.tolerance == 1e-5
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_every_activation_on_more_axes(activation):
+    layers = [k.Dense(7, activation), k.BatchNormalization(), k.Activation(activation)]
+    model = randomise(made(layers, (2, 3), "float32"))
+    for opset in (13, 17):
+        result = verify_onnx(to_onnx(model, opset=opset), model, data(model, 50))
+        assert result.agrees, result
+        assert result.tolerance == 1e-5
+
+
+def test_hard_swish_below_its_opset():
+    assert export([k.Dense(3, "hard_swish")], (5,), 13)[0] == ["Gemm", "HardSigmoid", "Mul"]
+    assert export([k.Dense(3, "hard_swish")], (5,), 14)[0] == ["Gemm", "HardSwish"]
+    model = made([k.Dense(3, "hard_swish"), k.Dense(2)], (5,), "float32")
+    assert verify_onnx(to_onnx(quantize(model, data(model, 100)), opset=13), quantize(model, data(model, 100))).agrees
