@@ -1,10 +1,13 @@
 """Layers of every kind as float ONNX: onnxruntime computes what predict does, in files that the checker accepts."""
 
+import json
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
+import nbdense
 from nbdense import activations
 from nbdense import layers as k
 from nbdense.activations import ACTIVATIONS
@@ -250,3 +253,48 @@ def test_hard_swish_below_its_opset():
     assert export([k.Dense(3, "hard_swish")], (5,), 14)[0] == ["Gemm", "HardSwish"]
     model = made([k.Dense(3, "hard_swish"), k.Dense(2)], (5,), "float32")
     assert verify_onnx(to_onnx(quantize(model, data(model, 100)), opset=13), quantize(model, data(model, 100))).agrees
+
+
+def test_class_names_and_metadata_reach_the_runtime():
+    model = model_of("dense")
+    metrics = {"loss": np.float32(0.25), "accuracy": 0.5}
+    proto = to_onnx(
+        model, class_names=("no", "não", "maybe"), metadata={"metrics": metrics, "author": "a", "confusion": np.eye(2)}
+    )
+    said = session_of(proto).get_modelmeta().custom_metadata_map
+    assert json.loads(said["class_names"]) == ["no", "não", "maybe"]
+    assert json.loads(said["metrics"]) == metrics
+    assert said["confusion"] == "[[1.0, 0.0], [0.0, 1.0]]"
+    assert said["author"] == "a"
+    assert (said["nbdense_flavour"], said["nbdense_version"]) == ("float", nbdense.__version__)
+    turned = {"author": "a", "confusion": np.eye(2), "metrics": dict(reversed(metrics.items()))}
+    again = to_onnx(model, class_names=["no", "não", "maybe"], metadata=turned)
+    assert serialize(again) == serialize(proto)
+    assert "class_names" not in session_of(to_onnx(model)).get_modelmeta().custom_metadata_map
+
+
+def test_two_classes_of_one_output():
+    model = made([k.Dense(1, "sigmoid")], (5,), "float32")
+    for each in (model, quantize(model, data(model, 50))):
+        said = session_of(to_onnx(each, class_names=["no", "yes"])).get_modelmeta().custom_metadata_map
+        assert said["class_names"] == '["no", "yes"]'
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "b"], "abc", [0, 1, 2], [], 3])
+def test_class_names_that_do_not_fit(names):
+    with pytest.raises(ValueError, match="class_names must be 3 different strings for 3 outputs, got"):
+        to_onnx(model_of("dense"), class_names=names)
+
+
+@pytest.mark.parametrize("metadata", [{"nbdense_version": "9"}, {"class_names": "x"}, {3: "x"}, {"": "x"}])
+def test_metadata_of_other_keys(metadata):
+    with pytest.raises(ValueError, match="metadata needs keys of its own"):
+        to_onnx(model_of("dense"), metadata=metadata)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"x", {"a": print}])
+def test_metadata_that_is_no_json(value):
+    with pytest.raises(TypeError, match="metadata must be a mapping of names to values, got list"):
+        to_onnx(model_of("dense"), metadata=[("mine", value)])
+    with pytest.raises(ValueError, match="metadata 'mine' is neither a string nor JSON: got"):
+        to_onnx(model_of("dense"), metadata={"mine": value})
