@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from nbdense.export.float_flavour import write_float
-from nbdense.export.graph import Graph, check, newest_opset, serialize
+from nbdense.export.graph import INPUT, OUTPUT, Graph, check, newest_opset, serialize
 from nbdense.export.qdq_flavour import write_qdq
 from nbdense.export.verification import compare, is_quantized, network_of, shapes_of
 from nbdense.files import atomic_write
@@ -43,6 +43,8 @@ def to_onnx(
     *,
     flavour: str | None = None,
     opset: int | None = None,
+    input_name: str = INPUT,
+    output_name: str = OUTPUT,
     class_names: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
     verify: bool = True,
@@ -65,6 +67,8 @@ def to_onnx(
     opset : int, optional
         From 13 to the newest that the installed onnx knows, written with the lowest IR version that has it; by default
         17, with IR version 8.
+    input_name, output_name : str
+        What the graph calls its input and its output.
     class_names : sequence of str, optional
         What the outputs stand for, as many as they are; of a model of one output, two: of values below 0.5 and from
         there on. Kept in the file's metadata as "class_names", a JSON list.
@@ -86,7 +90,7 @@ def to_onnx(
     ValueError
         For a flavour or opset that there is not or that does not fit the model, a layer or an activation (one of your
         own, say) that has no ONNX form (named), a weight that is not finite in float32, a quantized model of another
-        rounding than "onnx", or class names or metadata that do not fit.
+        rounding than "onnx", or names, class names or metadata that do not fit.
     RuntimeError
         If onnxruntime cannot load the model (an opset too new for it, say) or computes something else; nothing is
         written.
@@ -106,7 +110,7 @@ def to_onnx(
     name = _flavour(flavour, is_quantized(network))
     source, target = shapes_of(network)
     said = {"nbdense_flavour": name, **_class_names(class_names, target[-1]), **_metadata(metadata)}
-    graph = Graph(_opset(opset))
+    graph = Graph(_opset(opset), input_name, output_name)
     FLAVOURS[name].write(graph, network)
     model = graph.finish(source, target, said)
     check(model, "the exported graph")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import CUSTOM, Activation
-from nbdense.export.graph import INPUT, OUTPUT, Graph
+from nbdense.export.graph import Graph
 from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
 
 HARD_SWISH_OPSET = 14  # the first that has the operator
@@ -154,17 +154,17 @@ def write_float(graph: Graph, network: Network) -> None:
     ValueError
         If a row or its activation has no ONNX form, or a weight is not a finite float32 number; the layer is named.
     """
-    tensors = {0: INPUT}  # by buffer
+    tensors = {0: graph.input}  # by buffer
     rows = list(network.rows())
     flat_input = len(network.input_shape) > 1 and any(_reads_input(row) and row.positions == 1 for row in rows)
     if flat_input:  # the network has no row for it: it reads the same numbers as one row of columns
-        tensors[0] = graph.node("Flatten", [INPUT], f"{INPUT}_flat", axis=1)
+        tensors[0] = graph.node("Flatten", [graph.input], f"{graph.input}_flat", axis=1)
     flat_output = flat_input or len(network.input_shape) == 1 or any(row.kind == RESHAPE for row in rows)
     unflatten = flat_output and len(network.output_shape) > 1  # all of its axes but the last are of one element
     for row in rows:
         prefix = graph.layer(row.name)
         write_activation = _activation(row)
-        target = OUTPUT if row is rows[-1] and not unflatten else f"{prefix}/output"
+        target = graph.output if row is rows[-1] and not unflatten else f"{prefix}/output"
         before = target if write_activation is None else f"{prefix}/preactivation"
         source = tensors[row.input]
         if row.kind == ACTIVATION:
@@ -179,8 +179,8 @@ def write_float(graph: Graph, network: Network) -> None:
             write_activation(graph, row.activation, row.alpha, before, target)
         tensors[row.output] = target
     if unflatten:
-        shape = graph.constant(f"{OUTPUT}_shape", [0, *network.output_shape], np.int64)  # 0: the batch stays
-        graph.node("Reshape", [tensors[rows[-1].output], shape], OUTPUT)
+        shape = graph.constant(f"{graph.output}_shape", [0, *network.output_shape], np.int64)  # 0: the batch stays
+        graph.node("Reshape", [tensors[rows[-1].output], shape], graph.output)
 
 
 def _reads_input(row: Row) -> bool:

@@ -298,3 +298,28 @@ def test_metadata_that_is_no_json(value):
         to_onnx(model_of("dense"), metadata=[("mine", value)])
     with pytest.raises(ValueError, match="metadata 'mine' is neither a string nor JSON: got"):
         to_onnx(model_of("dense"), metadata={"mine": value})
+
+
+@pytest.mark.parametrize("name", ["dense", "flatten", "one position that stays", "residual of the input"])
+def test_named_ends(name):
+    model = model_of(name)
+    proto = to_onnx(model, input_name="pixels", output_name="scores")
+    x = data(model, 5)
+    (found,) = session_of(proto).run(["scores"], {"pixels": x})
+    np.testing.assert_allclose(found, model.predict(x), rtol=1e-4, atol=1e-5)
+    tensors = {name for node in proto.graph.node for name in (*node.input, *node.output)}
+    assert not {"input", "output"} & tensors
+
+
+def test_named_ends_of_a_quantized_model():
+    model = made([k.Dense(4, "relu"), k.Dense(3, "softmax")], (5,), "float32")
+    quantized = quantize(model, data(model, 50))
+    proto = to_onnx(quantized, input_name="x", output_name="y")
+    assert ([end.name for end in proto.graph.input], [end.name for end in proto.graph.output]) == (["x"], ["y"])
+    assert verify_onnx(proto, quantized).agrees
+
+
+@pytest.mark.parametrize("name", ["", "a/b", None, "output", "output_scale"])
+def test_names_of_ends_that_could_meet_another(name):
+    with pytest.raises(ValueError, match="input_name .*got|input_name '.*' is too like the other end's, 'output'"):
+        to_onnx(model_of("dense"), input_name=name)
