@@ -1,4 +1,14 @@
-"""The float flavour: a Gemm and an activation for each row, wired by the buffers that the rows name."""
+"""The float flavour: each row of inference as a few nodes, wired by the buffers that the rows name.
+
+On inputs of one axis Dense is a Gemm with weights [N, K], which is what runtimes fuse and quantize; on more axes it is
+MatMul and Add, on the last one. There is no dropout, and softmax is on the last axis.
+
+Batch normalisation by its running statistics is BatchNormalization. That operator has its channels on axis 1, ours
+are the last: with more axes it is Mul and Add, by scale = gamma / sqrt(variance + epsilon) and shift = beta - mean
+scale, computed in float64. Both lose digits where a mean is many deviations away from zero (data that nobody scaled):
+runtimes fold BatchNormalization too, and x scale + shift cancels. There it is Sub, Mul and Add, which lose none. Layer
+normalisation is LayerNormalization from opset 17 on, and core operators before.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +17,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import Activation
-from nbdense.export.graph import INPUT, OUTPUT, Graph
-from nbdense.network import DENSE, Network, Row
+from nbdense.activations import CUSTOM, Activation
+from nbdense.export.graph import Graph
+from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
+
+HARD_SWISH_OPSET = 14  # the first that has the operator
+LAYER_NORM_OPSET = 17
+FAR_FROM_ZERO = 4.0  # deviations: up to there x scale + shift loses about two of float32's 24 bits
 
 # (graph, activation, alpha, the pre-activation's tensor, the output's)
 ActivationWriter = Callable[[Graph, Activation, float, str, str], None]
@@ -34,6 +48,14 @@ def _relu6(graph: Graph, activation: Activation, alpha: float, source: str, targ
 
 def _hard_sigmoid(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
     graph.node(activation.onnx, [source], target, alpha=1 / 6, beta=0.5)
+
+
+def _hard_swish(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+    if graph.opset >= HARD_SWISH_OPSET:
+        graph.node(activation.onnx, [source], target)
+        return
+    gate = graph.node("HardSigmoid", [source], f"{target}_gate", alpha=1 / 6, beta=0.5)
+    graph.node("Mul", [source, gate], target)
 
 
 def _times(operator: str) -> ActivationWriter:
@@ -91,7 +113,7 @@ ACTIVATION_NODES: dict[str, ActivationWriter | None] = {
     "gelu_tanh": _gelu_tanh,
     "silu": _times("Sigmoid"),
     "hard_sigmoid": _hard_sigmoid,
-    "hard_swish": _one_operator,
+    "hard_swish": _hard_swish,
     "softplus": _one_operator,
     "mish": _mish,
 }
@@ -132,25 +154,130 @@ def write_float(graph: Graph, network: Network) -> None:
     ValueError
         If a row or its activation has no ONNX form, or a weight is not a finite float32 number; the layer is named.
     """
-    tensors = {0: INPUT}  # by buffer
-    rows = list(network.dense_rows("to_onnx"))
+    tensors = {0: graph.input}  # by buffer
+    rows = list(network.rows())
+    flat_input = len(network.input_shape) > 1 and any(_reads_input(row) and row.positions == 1 for row in rows)
+    if flat_input:  # the network has no row for it: it reads the same numbers as one row of columns
+        tensors[0] = graph.node("Flatten", [graph.input], f"{graph.input}_flat", axis=1)
+    flat_output = flat_input or len(network.input_shape) == 1 or any(row.kind == RESHAPE for row in rows)
+    unflatten = flat_output and len(network.output_shape) > 1  # all of its axes but the last are of one element
     for row in rows:
-        if row.kind != DENSE:
-            raise ValueError(f"layer {row.name!r}: rows of kind {row.kind} have no ONNX form")
-        write = activation_writer(row.name, row.activation.name)
         prefix = graph.layer(row.name)
-        target = OUTPUT if row is rows[-1] else f"{prefix}/output"
-        gemm = _gemm(graph, row, prefix, tensors[row.input], target if write is None else f"{prefix}/preactivation")
-        if write is not None:
-            write(graph, row.activation, row.alpha, gemm, target)
+        write_activation = _activation(row)
+        target = graph.output if row is rows[-1] and not unflatten else f"{prefix}/output"
+        before = target if write_activation is None else f"{prefix}/preactivation"
+        source = tensors[row.input]
+        if row.kind == ACTIVATION:
+            before = graph.node("Identity", [source], target) if write_activation is None else source
+        elif row.kind == ADD:
+            graph.node("Add", [source, tensors[row.second]], before)
+        elif row.kind in ROW_WRITERS:
+            ROW_WRITERS[row.kind](graph, row, prefix, source, before)
+        else:
+            raise ValueError(f"layer {row.name!r}: rows of kind {row.kind} have no ONNX form")
+        if write_activation is not None:
+            write_activation(graph, row.activation, row.alpha, before, target)
         tensors[row.output] = target
+    if unflatten:
+        shape = graph.constant(f"{graph.output}_shape", [0, *network.output_shape], np.int64)  # 0: the batch stays
+        graph.node("Reshape", [tensors[rows[-1].output], shape], graph.output)
 
 
-def _gemm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> str:
-    inputs = [source, graph.constant(f"{prefix}/weight", _float32(row.kernel.T, row.name, "kernel"), np.float32)]
+def _reads_input(row: Row) -> bool:
+    return row.input == 0 or (row.kind == ADD and row.second == 0)
+
+
+def _activation(row: Row) -> ActivationWriter | None:
+    """What writes a row's activation; None where there is none to write."""
+    if row.activation.code >= CUSTOM:  # whatever its name
+        raise ValueError(
+            f"layer {row.name!r}: activation {row.activation.name!r} is one of your own: it has no ONNX form; "
+            f"those that have one are {', '.join(sorted(ACTIVATION_NODES))}"
+        )
+    return activation_writer(row.name, row.activation.name)
+
+
+def _dense(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
+    kernel = _float32(row.kernel, row.name, "kernel")
+    bias = None
     if row.bias is not None:
-        inputs.append(graph.constant(f"{prefix}/bias", _float32(row.bias, row.name, "bias"), np.float32))
-    return graph.node("Gemm", inputs, target, transB=1)
+        bias = graph.constant(f"{prefix}/bias", _float32(row.bias, row.name, "bias"), np.float32)
+    if row.positions == 1:
+        weight = graph.constant(f"{prefix}/weight", kernel.T, np.float32)
+        graph.node("Gemm", [source, weight, *([] if bias is None else [bias])], target, transB=1)
+        return
+    inputs = [source, graph.constant(f"{prefix}/weight", kernel, np.float32)]
+    if bias is None:
+        graph.node("MatMul", inputs, target)
+    else:
+        graph.node("Add", [graph.node("MatMul", inputs, f"{prefix}/product"), bias], target)
+
+
+def _batch_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
+    assert row.mean is not None and row.variance is not None
+    tensors = {
+        "gamma": row.kernel if row.kernel.size else np.ones(row.n_out, np.float32),
+        "beta": np.zeros(row.n_out, np.float32) if row.bias is None else row.bias,
+        "mean": row.mean,
+        "variance": row.variance,
+    }
+    converted = {what: _float32(value, row.name, what) for what, value in tensors.items()}
+    gamma, beta, mean, variance = (value.astype(np.float64) for value in tensors.values())
+    if (variance + row.alpha <= 0).any():
+        raise ValueError(f"layer {row.name!r}: its moving variance plus epsilon is not above zero")
+    deviation = np.sqrt(variance + row.alpha)
+    far = bool((np.abs(mean) > FAR_FROM_ZERO * deviation).any())
+    if row.positions == 1 and not far:
+        inputs = [graph.constant(f"{prefix}/{what}", value, np.float32) for what, value in converted.items()]
+        graph.node("BatchNormalization", [source, *inputs], target, epsilon=row.alpha)
+        return
+    factor = gamma / deviation
+    scale = graph.constant(f"{prefix}/scale", _float32(factor, row.name, "gamma / sqrt(variance)"), np.float32)
+    offset = beta if far else beta - mean * factor
+    if far:
+        centre = graph.constant(f"{prefix}/mean", converted["mean"], np.float32)
+        source = graph.node("Sub", [source, centre], f"{prefix}/centred")
+    scaled = graph.node("Mul", [source, scale], f"{prefix}/scaled")
+    shift = graph.constant(f"{prefix}/shift", _float32(offset, row.name, "shift"), np.float32)
+    graph.node("Add", [scaled, shift], target)
+
+
+def _layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
+    gamma = _float32(row.kernel, row.name, "gamma") if row.kernel.size else None
+    beta = None if row.bias is None else _float32(row.bias, row.name, "beta")
+    if graph.opset >= LAYER_NORM_OPSET:
+        scale = np.ones(row.n_out, np.float32) if gamma is None else gamma
+        inputs = [source, graph.constant(f"{prefix}/gamma", scale, np.float32)]
+        if beta is not None:
+            inputs.append(graph.constant(f"{prefix}/beta", beta, np.float32))
+        graph.node("LayerNormalization", inputs, target, axis=-1, epsilon=row.alpha)
+        return
+    mean = graph.node("ReduceMean", [source], f"{prefix}/mean", axes=[-1], keepdims=1)
+    centred = graph.node("Sub", [source, mean], f"{prefix}/centred")
+    square = graph.node("Mul", [centred, centred], f"{prefix}/square")
+    variance = graph.node("ReduceMean", [square], f"{prefix}/variance", axes=[-1], keepdims=1)
+    epsilon = graph.constant(f"{prefix}/epsilon", row.alpha, np.float32)
+    deviation = graph.node("Sqrt", [graph.node("Add", [variance, epsilon], f"{prefix}/raised")], f"{prefix}/deviation")
+    factors = [("Mul", "gamma", gamma), ("Add", "beta", beta)]
+    steps = [(operator, what, value) for operator, what, value in factors if value is not None]
+    tensor = graph.node("Div", [centred, deviation], f"{prefix}/standardised" if steps else target)
+    for operator, what, value in steps:
+        constant = graph.constant(f"{prefix}/{what}", value, np.float32)
+        after = target if what == steps[-1][1] else f"{prefix}/scaled"
+        tensor = graph.node(operator, [tensor, constant], after)
+
+
+def _flatten(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
+    graph.node("Flatten", [source], target, axis=1)
+
+
+# By kind of row: (graph, row, prefix of its tensors, the input's tensor, the output's).
+ROW_WRITERS: dict[int, Callable[[Graph, Row, str, str, str], None]] = {
+    DENSE: _dense,
+    FROZEN_NORM: _batch_norm,
+    LAYER_NORM: _layer_norm,
+    RESHAPE: _flatten,
+}
 
 
 def _float32(array: npt.NDArray[np.floating], layer: str, what: str) -> npt.NDArray[np.float32]:

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from nbdense._version import __version__
 
-INPUT = "input"
+INPUT = "input"  # the default names of the ends
 OUTPUT = "output"
 BATCH = "batch"  # the name of the dynamic dimension
 LARGEST_FILE = 2**31 - 1  # bytes: what protobuf can hold without side files
@@ -25,17 +25,29 @@ LARGEST_FILE = 2**31 - 1  # bytes: what protobuf can hold without side files
 class Graph:
     """Collects nodes and constants.
 
-    A node is named after the tensor that it writes. A layer's tensors are named ``layer/what``: they never meet
-    ``input`` and ``output``.
+    A node is named after the tensor that it writes. A layer's tensors are named ``layer/what``, what belongs to the
+    network's ends ``input_what`` and ``output_what``: none of them ever meets another.
 
     Parameters
     ----------
     opset : int
         The opset that the nodes are of.
+    input, output : str
+        The names of the network's ends.
+
+    Raises
+    ------
+    ValueError
+        If an end's name could meet another tensor's.
     """
 
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
+    def __init__(self, opset: int, input: str = INPUT, output: str = OUTPUT) -> None:
+        for what, name, other in (("input", input, output), ("output", output, input)):
+            if not isinstance(name, str) or not name or "/" in name:
+                raise ValueError(f"to_onnx: {what}_name must be a string without '/', got {name!r}")
+            if name == other or name.startswith(f"{other}_"):
+                raise ValueError(f"to_onnx: {what}_name {name!r} is too like the other end's, {other!r}")
+        self.opset, self.input, self.output = opset, input, output
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._size = 0
@@ -97,21 +109,23 @@ class Graph:
         self._nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes))
         return output
 
-    def finish(self, n_in: int, n_out: int, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The model: float32 ``input`` [batch, n_in] to float32 ``output`` [batch, n_out].
+    def finish(
+        self, input_shape: tuple[int, ...], output_shape: tuple[int, ...], metadata: Mapping[str, str]
+    ) -> onnx.ModelProto:
+        """The model: float32 input [batch, *input_shape] to float32 output [batch, *output_shape].
 
         Parameters
         ----------
-        n_in, n_out : int
-            Widths.
+        input_shape, output_shape : tuple of int
+            Of one row of data.
         metadata : mapping of str to str
             What the file says of itself, nbdense's version aside.
         """
         graph = helper.make_graph(
             self._nodes,
             "nbdense",
-            [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, [BATCH, n_in])],
-            [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [BATCH, n_out])],
+            [helper.make_tensor_value_info(self.input, onnx.TensorProto.FLOAT, [BATCH, *input_shape])],
+            [helper.make_tensor_value_info(self.output, onnx.TensorProto.FLOAT, [BATCH, *output_shape])],
             list(self._constants.values()),
         )
         model = helper.make_model(

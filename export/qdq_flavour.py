@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.export.float_flavour import activation_writer
-from nbdense.export.graph import INPUT, OUTPUT, Graph
+from nbdense.export.graph import Graph
 from nbdense.quant.network import LIMITS, QuantizedDense, QuantizedNetwork
 
 
@@ -58,14 +58,16 @@ def write_qdq(graph: Graph, network: QuantizedNetwork) -> None:
         )
     integers = _Integers(graph, network.activation_dtype)
     first, last = network.layers[0], network.layers[-1]
-    tensor = integers.through(INPUT, INPUT, integers.scale(INPUT, first.input_scale, first.input_zero_point))
+    tensor = integers.through(
+        graph.input, graph.input, integers.scale(graph.input, first.input_scale, first.input_zero_point)
+    )
     softmax = network.final_activation == "softmax"
     for layer in network.layers:
         prefix = graph.layer(layer.name)
-        target = OUTPUT if layer is last and not softmax else f"{prefix}/output"
+        target = graph.output if layer is last and not softmax else f"{prefix}/output"
         tensor = _dense(integers, layer, prefix, tensor, target)
     if softmax:
-        graph.node("Softmax", [tensor], OUTPUT, axis=-1)
+        graph.node("Softmax", [tensor], graph.output, axis=-1)
 
 
 def _dense(integers: _Integers, layer: QuantizedDense, prefix: str, source: str, target: str) -> str:

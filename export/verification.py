@@ -64,7 +64,8 @@ class Verification:
         What ``max_absolute`` or ``max_relative`` had to stay within; infinite for a quantized model, whose integers
         count.
     differing_classes : int
-        Rows whose largest output is another; 0 for models of one output.
+        Rows whose largest output is another; 0 for models of one output. Where outputs have more axes, the last one's
+        rows are counted.
     integers : int or None
         Output integers compared; None for a float model.
     differing_integers : int or None
@@ -122,7 +123,7 @@ def verify_onnx(path_or_model: str | os.PathLike[str] | onnx.ModelProto, model: 
         The ONNX file or model. Its first input and its last output count.
     model : Sequential, QuantizedModel, Network or QuantizedNetwork
         What it should compute.
-    x : array-like, (rows, n_in), optional
+    x : array-like, (rows, ..., n_in), optional
         Data to compare on, taken as float32; by default seeded standard normal rows.
 
     Returns
@@ -158,13 +159,14 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None) -> Verification:
         The ONNX model.
     model : Sequential, QuantizedModel, Network or QuantizedNetwork
         What it should compute.
-    x : array-like, (rows, n_in), optional
+    x : array-like, (rows, ..., n_in), optional
         Data.
     """
     network = network_of(model)
-    rows = _rows(x, network.n_in)
+    source, target = shapes_of(network)
+    rows = _rows(x, source)
     reference = _with_predict(model, network)
-    run = _session(proto, network.n_in, network.n_out)
+    run = _session(proto, source, target)
     expected = reference.predict(rows)
     batches = list(_batches(rows))
     pairs = [(expected[index], run(batch)) for index, batch in batches]
@@ -186,7 +188,7 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None) -> Verification:
         max_absolute=absolute,
         max_relative=relative,
         tolerance=tolerance,
-        differing_classes=sum(int((a.argmax(axis=1) != b.argmax(axis=1)).sum()) for a, b in pairs),
+        differing_classes=sum(int((a.argmax(axis=-1) != b.argmax(axis=-1)).sum()) for a, b in pairs),
         **found,
     )
 
@@ -208,6 +210,19 @@ def network_of(model: Any) -> Network | QuantizedNetwork:
     if not (isinstance(network, Network) or is_quantized(network)):
         raise TypeError(f"expected a model of nbdense's, float or quantized, got {type(model).__name__}")
     return network
+
+
+def shapes_of(network: Network | QuantizedNetwork) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of one row of data, before and behind a network.
+
+    Parameters
+    ----------
+    network : Network or QuantizedNetwork
+        The network.
+    """
+    if isinstance(network, Network):
+        return network.input_shape, network.output_shape
+    return (network.n_in,), (network.n_out,)
 
 
 def is_quantized(network: Any) -> bool:
@@ -241,7 +256,8 @@ class _BareNetwork:
     def predict(self, x: Floats) -> Floats:
         from nbdense.training import predict
 
-        return predict(self.network, np.ascontiguousarray(x, self.network.dtype))
+        rows = np.ascontiguousarray(x, self.network.dtype).reshape(-1, self.network.n_in)
+        return predict(self.network, rows).reshape(-1, *self.network.output_shape)
 
 
 def _read(path: str | os.PathLike[str]) -> onnx.ModelProto:
@@ -252,17 +268,17 @@ def _read(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise ValueError(f"{path} is damaged or truncated, or no ONNX file: {error}") from error
 
 
-def _rows(x: Any, n_in: int) -> npt.NDArray[np.float32]:
+def _rows(x: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     if x is None:
-        return np.random.default_rng(0).standard_normal((RANDOM_ROWS, n_in), np.float32)
+        return np.random.default_rng(0).standard_normal((RANDOM_ROWS, *shape), np.float32)
     with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(_validate.matrix("x", x, n_in, "the model"), np.float32)
+        array = np.ascontiguousarray(_validate.rows("x", x, shape, "the model"), np.float32)
     if len(array) == 0:
         raise ValueError("x: there are no rows to compare on")
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
         raise ValueError(f"x: NaN or infinity (in float32) in row {row}, column {column}; there is nothing to compare")
-    return array
+    return array.reshape(len(array), *shape)
 
 
 def _batches(rows: npt.NDArray[np.float32]) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
@@ -272,8 +288,10 @@ def _batches(rows: npt.NDArray[np.float32]) -> Iterator[tuple[npt.NDArray[np.int
         yield index, rows[index]
 
 
-def _session(proto: onnx.ModelProto, n_in: int, n_out: int, optimize: bool = True) -> Session:
-    """What runs the model in onnxruntime, from its first input to its last output."""
+def _session(
+    proto: onnx.ModelProto, input_shape: tuple[int, ...], output_shape: tuple[int, ...], optimize: bool = True
+) -> Session:
+    """What runs the model in onnxruntime, from its first input to its last output; shapes are of one row of data."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -292,9 +310,10 @@ def _session(proto: onnx.ModelProto, n_in: int, n_out: int, optimize: bool = Tru
             f"to_onnx with verify=False exports without it: {error}"
         ) from error
     source, target = session.get_inputs()[0], session.get_outputs()[-1]
-    for end, width in ((source, n_in), (target, n_out)):
-        if len(end.shape) != 2 or end.shape[1] != width or isinstance(end.shape[0], int):
-            raise ValueError(f"the ONNX model's {end.name!r} has shape {end.shape}, the model needs [batch, {width}]")
+    for end, shape in ((source, input_shape), (target, output_shape)):
+        if not end.shape or tuple(end.shape[1:]) != shape or isinstance(end.shape[0], int):
+            wanted = ", ".join(map(str, shape))
+            raise ValueError(f"the ONNX model's {end.name!r} has shape {end.shape}, the model needs [batch, {wanted}]")
 
     def run(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         try:
@@ -307,7 +326,7 @@ def _session(proto: onnx.ModelProto, n_in: int, n_out: int, optimize: bool = Tru
 
 
 def _differences(pairs: list[tuple[Floats, Floats]]) -> tuple[float, float]:
-    """Largest absolute difference, and largest as a share of the row's largest expected output.
+    """Largest absolute difference, and largest as a share of the row's largest expected output (on the last axis).
 
     A NaN or infinity is equal to the same, and infinitely far from anything else.
     """
@@ -317,7 +336,7 @@ def _differences(pairs: list[tuple[Floats, Floats]]) -> tuple[float, float]:
             difference = np.abs(found.astype(np.float64) - expected)
         difference[(found == expected) | (np.isnan(found) & np.isnan(expected))] = 0.0
         difference[np.isnan(difference)] = np.inf
-        size = np.where(np.isfinite(expected), np.abs(expected), 0.0).max(axis=1, keepdims=True)
+        size = np.where(np.isfinite(expected), np.abs(expected), 0.0).max(axis=-1, keepdims=True)
         absolute = max(absolute, float(difference.max()))
         relative = max(relative, float((difference / np.maximum(size, np.finfo(np.float32).tiny)).max()))
     return absolute, relative
@@ -355,7 +374,7 @@ def _compare_integers(
         del copy.graph.output[:-1]
     expected = reference.predict_integers(rows)
     fused, as_written = (
-        np.abs(np.rint(_session(copy, network.n_in, network.n_out, optimize)(rows) / scale) + zero_point - expected)
+        np.abs(np.rint(_session(copy, *shapes_of(network), optimize)(rows) / scale) + zero_point - expected)
         for optimize in (True, False)
     )
     saturates = bool(fused.any()) and _saturates()
@@ -409,5 +428,5 @@ def _saturates() -> bool:
         [helper.make_tensor("w", types.INT8, [depth, 1], [127] * depth)],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    found = _session(proto, depth, 1)(np.full((1, depth), 255, np.uint8))
+    found = _session(proto, (depth,), (1,))(np.full((1, depth), 255, np.uint8))
     return int(found[0, 0]) != 255 * 127 * depth

@@ -16,7 +16,7 @@ from nbdense.builder import NetworkBuilder
 from nbdense.export import exporter, to_onnx, verify_onnx
 from nbdense.export.float_flavour import ACTIVATION_NODES
 from nbdense.export.graph import newest_opset, serialize
-from nbdense.layers import Dense, Input
+from nbdense.layers import BatchNormalization, Dense, Flatten, Input, LayerNormalization, Residual
 from nbdense.models import Sequential, load_model
 from nbdense.quant import quantize
 from nbdense.training import predict
@@ -160,11 +160,13 @@ for path in sys.argv[1:]:
 
 def test_bytes_are_the_same_in_every_process(tmp_path):
     model = Sequential([Input((6,)), Dense(11, "relu"), Dense(7, "tanh"), Dense(3, "softmax")])
-    quantized = quantize(model, rows(6))
-    paths = [str(tmp_path / "float.model"), str(tmp_path / "int8.model")]
-    model.save(paths[0])
-    quantized.save(paths[1])
-    expected = [hashlib.sha256(serialize(to_onnx(m, verify=False))).hexdigest() for m in (model, quantized)]
+    block = [LayerNormalization(), Dense(5, "gelu"), Dense(4)]
+    layers = Sequential([Input((3, 4)), Residual(block), BatchNormalization(), Flatten(), Dense(2)])
+    models = {"float": model, "int8": quantize(model, rows(6)), "layers": layers}
+    paths = [str(tmp_path / f"{name}.model") for name in models]
+    for each, path in zip(models.values(), paths, strict=True):
+        each.save(path)
+    expected = [hashlib.sha256(serialize(to_onnx(m, verify=False))).hexdigest() for m in models.values()]
     for seed in ("1", "2"):
         run = subprocess.run(
             [sys.executable, "-W", "error::UserWarning", "-c", HASHES, *paths],
