@@ -64,22 +64,22 @@ def instructions() -> tuple[str, int]:
 METHOD, VECTOR_BYTES = instructions()
 LANES = VECTOR_BYTES // 4
 
-# Rows a tile of two vectors: accumulators, the vectors of W and a broadcast fill the registers. One row takes more
-# vectors, since its additions wait for one another.
-ROWS = {("vnni", 64): (12, 4, 1)}.get((METHOD, VECTOR_BYTES), (4, 1))
+# Rows a tile of two vectors: accumulators, the vectors of W (pmaddwd has two of each) and a broadcast fill the
+# registers. One row takes more vectors, since its additions wait for one another.
+ROWS = {("vnni", 64): (12, 4, 1), ("vnni", 32): (6, 2, 1)}.get((METHOD, VECTOR_BYTES), (4, 1))
 SHAPES = [(rows, vectors) for vectors in (2, 1) for rows in ROWS] + [(1, 4)]
 if VECTOR_BYTES == 64:
     SHAPES.append((1, 8))
 
 
-def _plain_tile(rows, vectors):
+def _plain_tile(rows, columns):
     def tile(groups, x, w, bias, out):
         x, x_offset, x_row = x
         w, w_offset, w_row = w
         bias, bias_offset = bias
         out, out_offset, out_row = out
         for i in range(rows):
-            for j in range(vectors * LANES):
+            for j in range(columns):
                 total = np.int32(bias[bias_offset + j])
                 for k in range(groups):
                     for byte in range(GROUP):
@@ -91,17 +91,17 @@ def _plain_tile(rows, vectors):
     return tile
 
 
-def make_tile(rows, vectors):
-    """The kernel for a tile of ``rows`` by ``vectors`` times `LANES` columns, as an intrinsic with its plain twin."""
+def make_tile(rows, vectors, method=METHOD, width=VECTOR_BYTES):
+    """The kernel for a tile of ``rows`` by ``vectors`` of ``width`` bytes, as an intrinsic with its plain twin."""
 
-    @intrinsic(_plain_tile(rows, vectors))
+    @intrinsic(_plain_tile(rows, vectors * width // 4))
     def tile(typing_context, groups, x, w, bias, out):
         signature = types.void(types.int64, x, w, bias, out)
 
         def codegen(context, builder, signature, arguments):
             groups, *operands = arguments
             placed = [operand(context, builder, *one) for one in zip(signature.args[1:], operands, strict=True)]
-            _Emitter(builder, rows, vectors).tile(groups, *placed)
+            _Emitter(builder, rows, vectors, method, width).tile(groups, *placed)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -116,10 +116,11 @@ def _number(n):
 class _Emitter:
     """Emits one tile: ``rows`` rows of ``vectors`` vectors of int32."""
 
-    def __init__(self, builder, rows, vectors):
+    def __init__(self, builder, rows, vectors, method, width):
         self.builder, self.rows, self.vectors = builder, rows, vectors
-        self.sums = ir.VectorType(_I32, LANES)
-        self.shorts = ir.VectorType(ir.IntType(16), 2 * LANES)
+        self.method, self.width = method, width
+        self.sums = ir.VectorType(_I32, width // 4)
+        self.shorts = ir.VectorType(ir.IntType(16), width // 2)
 
     def tile(self, groups, x, w, bias, out):
         """The whole kernel; operands are (pointer, strides)."""
@@ -174,9 +175,9 @@ class _Emitter:
     def _weights(self, lanes):
         """What `_add` wants of a vector of weights."""
         builder = self.builder
-        if METHOD == "vnni":
+        if self.method == "vnni":
             return [lanes]
-        if METHOD == "pmaddwd":
+        if self.method == "pmaddwd":
             shorts, eight = self._shorts(lanes), self._constant(8, self.shorts)
             return [builder.ashr(builder.shl(shorts, eight), eight), builder.ashr(shorts, eight)]
         top = self._constant(24, self.sums)
@@ -185,9 +186,9 @@ class _Emitter:
     def _activations(self, lanes):
         """What `_add` wants of four activations in every lane."""
         builder = self.builder
-        if METHOD == "vnni":
+        if self.method == "vnni":
             return [lanes]
-        if METHOD == "pmaddwd":
+        if self.method == "pmaddwd":
             shorts = self._shorts(lanes)
             low = builder.and_(shorts, self._constant(255, self.shorts))
             return [low, builder.lshr(shorts, self._constant(8, self.shorts))]
@@ -197,12 +198,12 @@ class _Emitter:
     def _add(self, total, values, weights):
         """``total`` plus the products of four bytes in every lane."""
         builder = self.builder
-        if METHOD == "vnni":
-            name = f"llvm.x86.avx512.vpdpbusd.{8 * VECTOR_BYTES}"
+        if self.method == "vnni":
+            name = f"llvm.x86.avx512.vpdpbusd.{8 * self.width}"
             return builder.call(self._function(name, [self.sums] * 3), [total, values[0], weights[0]])
         for value, weight in zip(values, weights, strict=True):
-            if METHOD == "pmaddwd":
-                name = "llvm.x86.avx2.pmadd.wd" if VECTOR_BYTES == 32 else "llvm.x86.sse2.pmadd.wd"
+            if self.method == "pmaddwd":
+                name = "llvm.x86.avx2.pmadd.wd" if self.width == 32 else "llvm.x86.sse2.pmadd.wd"
                 product = builder.call(self._function(name, [self.shorts] * 2), [value, weight])
             else:
                 product = builder.mul(value, weight)
@@ -235,26 +236,27 @@ def integer_product(m, n, depth, x, w, bias, tile, ld):
     bias_array, bias_offset = bias
     groups = (depth + GROUP - 1) // GROUP
     vectors = (n + LANES - 1) // LANES
-    v = 0
-    while v < vectors:
-        width = 2 if vectors - v >= 2 else 1
-        if m == 1 and vectors - v >= 4:
-            width = 8 if VECTOR_BYTES == 64 and vectors - v >= 8 else 4
-        column = v * LANES
-        tile_w = (w_array, np.int64(w_offset + GROUP * column), np.int64(w_row))
-        tile_bias = (bias_array, np.int64(bias_offset + column))
-        i = 0
-        while i < m:
-            rows = 1
-            for height in ROWS:
-                if height <= m - i:
-                    rows = height
-                    break
-            tile_x = (x_array, np.int64(x_offset + i * x_row), np.int64(x_row))
+    i = 0
+    while i < m:
+        rows = 1
+        for height in ROWS:
+            if height <= m - i:
+                rows = height
+                break
+        tile_x = (x_array, np.int64(x_offset + i * x_row), np.int64(x_row))
+        v = 0
+        while v < vectors:
+            left = vectors - v
+            width = 2 if left >= 2 else 1
+            if rows == 1 and left >= 4:
+                width = 8 if VECTOR_BYTES == 64 and left >= 8 else 4
+            column = v * LANES
+            tile_w = (w_array, np.int64(w_offset + GROUP * column), np.int64(w_row))
+            tile_bias = (bias_array, np.int64(bias_offset + column))
             out = (tile, np.int64(i * ld + column), np.int64(ld))
             _run_tile(100 * rows + width, groups, tile_x, tile_w, tile_bias, out)
-            i += rows
-        v += width
+            v += width
+        i += rows
 
 
 def pack(kernel: np.ndarray, out: np.ndarray) -> None:
