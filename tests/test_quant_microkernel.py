@@ -91,20 +91,23 @@ def test_drawn_shapes(m, n, depth):
     np.testing.assert_array_equal(product_of(rng, *operands), expected_of(*operands))
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("value, weight", ENDS)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 7, 8, 1009])
-def test_extremes_do_not_saturate_kernels(value, weight, depth):
+def test_extremes_do_not_saturate(value, weight, depth):
     """Two products of 255 x 127 pass int16: an instruction that saturates there would show."""
     rng = np.random.default_rng(2)
-    x, kernel = np.full((ROWS[0] + 1, depth), value, np.uint8), np.full((depth, 35), weight, np.int8)
-    got = product_of(rng, x, kernel, np.zeros(35, np.int32))
+    m, n = (ROWS[0] + 1, 35) if JIT else (1, 3)
+    x, kernel = np.full((m, depth), value, np.uint8), np.full((depth, n), weight, np.int8)
+    got = product_of(rng, x, kernel, np.zeros(n, np.int32))
     assert (got == value * weight * depth).all()
 
 
-def test_sums_wrap_kernels():
+@pytest.mark.kernels
+def test_sums_wrap():
     """Past int32 they go on modulo 2**32, in either direction."""
     rng = np.random.default_rng(3)
-    depth = 70_001
+    depth = 70_001 if JIT else 9
     x, kernel = np.full((2, depth), 255, np.uint8), np.full((depth, 18), 127, np.int8)
     kernel[:, 1::2] = -128
     bias = np.full(18, 2**31 - 1, np.int32)
@@ -112,11 +115,11 @@ def test_sums_wrap_kernels():
     np.testing.assert_array_equal(product_of(rng, x, kernel, bias), expected_of(x, kernel, bias))
 
 
-@pytest.mark.skipif(not JIT, reason="the twin is what runs")
 @pytest.mark.parametrize("code", range(len(ALL_TILES)), ids=ALL_TILES)
 def test_tile_equals_its_twin(code):
     rng = np.random.default_rng(4)
     tile = globals()[ALL_TILES[code]]
+    twin = tile.twin if JIT else tile
     for depth in (1, 3, 4, 21):
         x, kernel, bias = draw(rng, ROWS[0], 8 * COLUMNS, depth)
         x[0], kernel[:, 0] = 255, -128
@@ -125,11 +128,12 @@ def test_tile_equals_its_twin(code):
         groups = -(-depth // GROUP)
         run_tile(code, groups, *operands, (got, 1, LD))
         with np.errstate(over="ignore"):
-            tile.twin(groups, *operands, (expected, 1, LD))
+            twin(groups, *operands, (expected, 1, LD))
         np.testing.assert_array_equal(got, expected)
         assert (got != 9).any()
 
 
+@pytest.mark.kernels
 def test_pack_puts_four_of_a_column_side_by_side():
     kernel = np.arange(1, 11, dtype=np.int8).reshape(5, 2)
     out = np.zeros((2, 3, GROUP), np.int8)
@@ -137,6 +141,7 @@ def test_pack_puts_four_of_a_column_side_by_side():
     assert out.tolist() == [[[1, 3, 5, 7], [2, 4, 6, 8], [0] * 4], [[9, 0, 0, 0], [10, 0, 0, 0], [0] * 4]]
 
 
+@pytest.mark.kernels
 def test_the_way_follows_the_cpu():
     """Code is compiled for numba's target, and a CPU of that name without these instructions could not run it."""
     name = _cpu.name_and_features()[0]
