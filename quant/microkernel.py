@@ -20,6 +20,7 @@ import functools
 import re
 
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, types
 
@@ -267,7 +268,7 @@ def integer_product(m, n, depth, x, w, bias, tile, ld):
         i += rows
 
 
-def pack(kernel: np.ndarray, out: np.ndarray) -> None:
+def pack(kernel: npt.NDArray[np.int8], out: npt.NDArray[np.int8]) -> None:
     """Weights (n_in, n_out) into packed rows.
 
     Parameters
