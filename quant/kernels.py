@@ -130,9 +130,9 @@ def dequantize_rows(layers, form, work, capacity, count, x, first, out, buffer):
             buffer[j] = np.float32(np.int32(work[source + j]) - np.int32(zero_point)) * scale
         if form["softmax"]:
             activate(SOFTMAX, 0.0, buffer, 0, buffer.size, 1, n)
-        missing = False
-        for j in range(x.shape[1]):
-            missing = missing or x[first + i, j] != x[first + i, j]
+        values, missing = x[first + i], np.int32(0)
+        for j in range(values.size):  # integers, which vectorise; leaving at the first would not
+            missing |= np.int32(values[j] != values[j])
         target = out[first + i]
         for j in range(n):
             target[j] = np.float32(np.nan) if missing else buffer[j]

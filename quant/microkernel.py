@@ -57,7 +57,7 @@ def instructions() -> tuple[str, int]:
             text = _cpu.assembly(_PROBE.format(n=width))
             if re.search(rf"vpdpbusd.*%{letter}mm", text):
                 return "vnni", width
-    if "mm" in _cpu.assembly(_PROBE.format(n=16)):
+    if "%xmm" in _cpu.assembly(_PROBE.format(n=16)):
         return "pmaddwd", min(32, _cpu.target().vector_bytes)
     return "portable", 16
 
