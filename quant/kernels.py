@@ -5,8 +5,8 @@ counted from its type's minimum, so int8 and uint8 are one program (and u8 times
 instructions take). The zero point of the input is folded into the bias: sums wrap modulo 2**32, and are exact
 because check_network has seen that the true accumulator fits.
 
-`integer_product` is the matrix product, with an interface that a microkernel can take over: a tile of
-accumulators that stays in the L1 cache while `requantise_tile` turns it into the next layer's bytes.
+`integer_product`, of nbdense.quant.microkernel, is the matrix product: it fills a tile of accumulators that stays
+in the L1 cache while `requantise_tile` turns it into the next layer's bytes.
 
 `observe` and `evaluate`, at the end, are for the float side of quantization.
 """
@@ -20,6 +20,7 @@ from nbdense._jit import entry, entry_pair, kernel
 from nbdense.activations import SOFTMAX
 from nbdense.engine.activation import activate
 from nbdense.engine.program import forward
+from nbdense.quant.microkernel import GROUP, integer_product
 from nbdense.quant.rounding import ONNX, fixed_point_multiply, round_to_byte
 
 # Offsets and strides in elements; buffers are named by their first column, as in nbdense.network.LAYER.
@@ -31,7 +32,7 @@ LAYER = np.dtype(
         ("ld_in", np.int64),
         ("output", np.int64),
         ("ld_out", np.int64),
-        ("kernel", np.int64),  # among the weights
+        ("kernel", np.int64),  # among the weights, in packed rows of ld_out columns
         ("channels", np.int64),  # among the biases and multipliers
         ("table", np.int64),  # among the tables; -1: none
         ("zero_point", np.int64),  # of the requantised bytes, and the bytes that the activation leaves possible:
@@ -52,46 +53,9 @@ FORM = np.dtype(
     ]
 )
 
-CHUNK = 64  # rows that go through all layers at a time
-TILE_ROWS, TILE_COLUMNS = 16, 128  # accumulators: 8 KiB
+CHUNK = 96  # rows that go through all layers at a time
+TILE_ROWS, TILE_COLUMNS = 12, 128  # accumulators: 6 KiB
 _BLOCK = 16  # columns: what rows are padded to
-
-
-@kernel
-def integer_product(m, n, depth, x, w, bias, tile):
-    """tile[i, j] = bias[j] + sum over k of x[i, k] * w[k, j], for m rows and n columns, in int32.
-
-    x : (uint8 array, offset, row stride); w : (int8 array, offset, row stride)
-    bias : (int32 array, offset); tile : int32 array, rows TILE_COLUMNS apart
-    """
-    x, x_offset, x_row = x
-    w, w_offset, w_row = w
-    bias, bias_offset = bias
-    for i in range(m):
-        sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
-        for j in range(n):
-            sums[j] = bias[bias_offset + j]
-    whole = depth // 4 * 4
-    for k in range(0, whole, 4):
-        w0 = w[w_offset + k * w_row : w_offset + k * w_row + n]
-        w1 = w[w_offset + (k + 1) * w_row : w_offset + (k + 1) * w_row + n]
-        w2 = w[w_offset + (k + 2) * w_row : w_offset + (k + 2) * w_row + n]
-        w3 = w[w_offset + (k + 3) * w_row : w_offset + (k + 3) * w_row + n]
-        for i in range(m):
-            at = x_offset + i * x_row + k
-            x0, x1, x2, x3 = np.int32(x[at]), np.int32(x[at + 1]), np.int32(x[at + 2]), np.int32(x[at + 3])
-            sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
-            for j in range(n):
-                pair = np.int32(x0 * np.int32(w0[j])) + np.int32(x1 * np.int32(w1[j]))
-                other = np.int32(x2 * np.int32(w2[j])) + np.int32(x3 * np.int32(w3[j]))
-                sums[j] = np.int32(sums[j] + np.int32(pair + other))
-    for k in range(whole, depth):
-        w0 = w[w_offset + k * w_row : w_offset + k * w_row + n]
-        for i in range(m):
-            x0 = np.int32(x[x_offset + i * x_row + k])
-            sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
-            for j in range(n):
-                sums[j] = np.int32(sums[j] + np.int32(x0 * np.int32(w0[j])))
 
 
 @kernel
@@ -127,15 +91,15 @@ def walk(layers, vectors, work, tile, capacity, count, rounding):
     for index in range(layers.shape[0]):
         row = layers[index]
         ld_in, ld_out, n_out = row["ld_in"], row["ld_out"], row["n_out"]
-        for i in range(0, count, TILE_ROWS):
-            m = min(TILE_ROWS, count - i)
-            x = (work, row["input"] * capacity + i * ld_in, ld_in)
-            for j in range(0, n_out, TILE_COLUMNS):
-                n = min(TILE_COLUMNS, n_out - j)
-                # Whole blocks vectorise without a remainder; weights, biases and multipliers are padded to them.
-                whole = (n + _BLOCK - 1) // _BLOCK * _BLOCK
-                at = row["channels"] + j
-                integer_product(m, whole, row["n_in"], x, (weights, row["kernel"] + j, ld_out), (bias, at), tile)
+        # Columns outside: their weights stay in the L2 cache for all the rows.
+        for j in range(0, n_out, TILE_COLUMNS):
+            n = min(TILE_COLUMNS, n_out - j)
+            at = row["channels"] + j
+            w = (weights, row["kernel"] + GROUP * j, GROUP * ld_out)
+            for i in range(0, count, TILE_ROWS):
+                m = min(TILE_ROWS, count - i)
+                x = (work, row["input"] * capacity + i * ld_in, ld_in)
+                integer_product(m, n, row["n_in"], x, w, (bias, at), tile, TILE_COLUMNS)
                 out = (work, row["output"] * capacity + i * ld_out + j, ld_out)
                 requantise_tile(m, n, row, tile, vectors, at, rounding, out)
 
@@ -166,9 +130,9 @@ def dequantize_rows(layers, form, work, capacity, count, x, first, out, buffer):
             buffer[j] = np.float32(np.int32(work[source + j]) - np.int32(zero_point)) * scale
         if form["softmax"]:
             activate(SOFTMAX, 0.0, buffer, 0, buffer.size, 1, n)
-        missing = False
-        for j in range(x.shape[1]):
-            missing = missing or x[first + i, j] != x[first + i, j]
+        values, missing = x[first + i], np.int32(0)
+        for j in range(values.size):  # integers, which vectorise; leaving at the first would not
+            missing |= np.int32(values[j] != values[j])
         target = out[first + i]
         for j in range(n):
             target[j] = np.float32(np.nan) if missing else buffer[j]

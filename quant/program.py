@@ -10,6 +10,7 @@ import numpy.typing as npt
 from nbdense import _threads
 from nbdense.network import aligned_zeros, leading_dimension
 from nbdense.quant import kernels, rounding
+from nbdense.quant.microkernel import GROUP, pack
 from nbdense.quant.network import LIMITS, QuantizedDense, QuantizedNetwork
 
 _NO_INTEGERS, _NO_VALUES = np.empty((0, 0), np.uint8), np.empty((0, 0), np.float32)
@@ -65,7 +66,7 @@ class Program:
             }.items():
                 row[key] = value
             buffer, width = width, width + ld_out
-            weights += layer.n_in * ld_out
+            weights += -(-layer.n_in // GROUP) * ld_out * GROUP
             channels += ld_out
         self._form[0]["width"] = width
         packed = aligned_zeros(weights, np.int8)
@@ -74,7 +75,8 @@ class Program:
         for row, layer in zip(self._layers, network.layers, strict=True):
             start, at = int(row["kernel"]), int(row["channels"])
             ld_out = int(row["ld_out"])
-            packed[start : start + layer.n_in * ld_out].reshape(layer.n_in, ld_out)[:, : layer.n_out] = layer.kernel
+            groups = -(-layer.n_in // GROUP)
+            pack(layer.kernel, packed[start : start + groups * ld_out * GROUP].reshape(groups, ld_out, GROUP))
             self._fill_columns(layer, network.rounding, *(column[at : at + layer.n_out] for column in columns))
             if layer.table is not None:
                 row["table"] = 256 * len(tables)

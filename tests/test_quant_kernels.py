@@ -185,17 +185,18 @@ def test_threads_and_batches_change_nothing():
 
 
 @pytest.mark.kernels
-def test_not_a_number_stays_in_its_row():
+@pytest.mark.parametrize("n_in, column", [(5, 1), (37, 0), (37, 36)])
+def test_not_a_number_stays_in_its_row(n_in, column):
     rng = np.random.default_rng(7)
-    network = draw_network(rng, [5, 3], ["linear"])
+    network = draw_network(rng, [n_in, 3], ["linear"])
     x = draw_rows(rng, 4, network)
     clean = QuantizedModel(network).predict(x)
-    x[2, 1] = np.nan
+    x[2, column] = np.nan
     got = QuantizedModel(network).predict(x)
     assert np.isnan(got[2]).all()
     np.testing.assert_array_equal(np.delete(got, 2, 0), np.delete(clean, 2, 0))
     zero = x.copy()
-    zero[2, 1] = 0
+    zero[2, column] = 0
     model = QuantizedModel(network)
     np.testing.assert_array_equal(model.predict_integers(x), model.predict_integers(zero))
 
