@@ -123,14 +123,14 @@ class _EntryCompiler(compiler.Compiler):
             code._library_class = before
 
 
-def kernel(function: Callable[..., Any], *, inline: bool = False) -> Any:
+def kernel(function: Callable[..., Any], *, inline: bool = False, allocates: bool = False) -> Any:
     """Compile a loop that other compiled code calls; it is linked into the entries that call it, and cached with them.
 
     Python cannot call it, except where the JIT is disabled. With ``inline`` it is always inlined: a call passes
     every array as seven numbers. It counts no references (``_nrt``), which would be atomic additions for every array
-    that it slices or takes from a tuple: it allocates nothing, and what it is lent lives longer than the call.
+    that it slices or takes from a tuple: what it is lent lives longer than the call. One that allocates has to count.
     """
-    return numba.njit(pipeline_class=_KernelCompiler, forceinline=inline, _nrt=False, **_FLAGS)(function)
+    return numba.njit(pipeline_class=_KernelCompiler, forceinline=inline, _nrt=allocates, **_FLAGS)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:

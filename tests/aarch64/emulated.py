@@ -38,7 +38,7 @@ class Entry:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
-        self._kernel = _jit.kernel(function)
+        self._kernel = _jit.kernel(function, allocates=True)
         self._programs: dict[Any, Program] = {}
 
     @property
