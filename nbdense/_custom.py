@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -38,6 +38,20 @@ def custom_objects(objects: Mapping[str, Any] | None) -> Iterator[None]:
 def given() -> Mapping[str, Any]:
     """What names stand for at the moment."""
     return _given.get() or {}
+
+
+def made_of(what: str, name: str, kind: Callable[..., Any], config: Mapping[str, Any]) -> Any:
+    """An object of the class that a name stands for.
+
+    Raises
+    ------
+    ValueError
+        If the class does not take these arguments.
+    """
+    try:
+        return kind(**config)
+    except TypeError as error:
+        raise ValueError(f"{what} {name!r} doesn't take these arguments: {error}") from error
 
 
 def find_custom(what: str, name: Any, kind: type) -> Any:

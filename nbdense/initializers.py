@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._custom import given
+from nbdense._custom import given, made_of
 
 _Values = npt.NDArray[np.float64]
 
@@ -463,10 +463,7 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Ini
     if isinstance(found, str):
         found = (custom_objects or given()).get(found, _BY_NAME.get(found))
     if isinstance(found, type) and issubclass(found, Initializer):
-        try:
-            return found(**config)
-        except TypeError as error:
-            raise ValueError(f"initializer {found.__name__!r} doesn't take these arguments: {error}") from error
+        found = made_of("initializer", found.__name__, found, config)
     if isinstance(found, Initializer):
         return found
     if callable(found) and not isinstance(found, type):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from nbdense._validate import positive_int
 from nbdense.engine import optimizer as steps
+from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, NO_CLIP
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # that is not zero in either dtype
 
@@ -220,8 +221,8 @@ class Optimizer:
 
     def run_fields(self) -> dict[str, Any]:
         """What a run of the compiled program has to know of it."""
-        clips = [(1, self.clipvalue), (2, self.clipnorm), (3, self.global_clipnorm)]
-        clip, clip_at = next(((code, value) for code, value in clips if value is not None), (0, 0.0))
+        clips = [(CLIP_VALUE, self.clipvalue), (CLIP_NORM, self.clipnorm), (CLIP_GLOBAL_NORM, self.global_clipnorm)]
+        clip, clip_at = next(((code, value) for code, value in clips if value is not None), (NO_CLIP, 0.0))
         return {
             "optimizer": self.code,
             "iteration": self.iterations,

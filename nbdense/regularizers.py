@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._custom import given
+from nbdense._custom import given, made_of
 
 _BLOCK = 1 << 16  # elements converted to float64 in one go
 
@@ -161,10 +161,7 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Reg
         if found is L1L2 and config is None:
             config = _L1L2_BY_NAME
     if isinstance(found, type) and issubclass(found, Regularizer):
-        try:
-            return found(**(config or {}))
-        except TypeError as error:
-            raise ValueError(f"regularizer {found.__name__!r} doesn't take these arguments: {error}") from error
+        found = made_of("regularizer", found.__name__, found, config or {})
     if isinstance(found, Regularizer):
         return found
     raise ValueError(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._custom import given
+from nbdense._custom import given, made_of
 from nbdense._validate import positive_int
 
 _Rates = npt.NDArray[np.float64]
@@ -469,10 +469,7 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Lea
         if isinstance(name, str):
             found = (custom_objects or given()).get(name, SCHEDULES.get(name))
         if isinstance(found, type) and issubclass(found, LearningRateSchedule):
-            try:
-                return found(**(identifier.get("config") or {}))
-            except TypeError as error:
-                raise ValueError(f"schedule {name!r} doesn't take these arguments: {error}") from error
+            found = made_of("schedule", str(name), found, identifier.get("config") or {})
     if isinstance(found, LearningRateSchedule):
         return found
     hint = "; a schedule needs its arguments: pass an object" if isinstance(identifier, str | type) else ""

@@ -26,7 +26,7 @@ from numba.core import cgutils, types
 
 from nbdense import _cpu
 from nbdense._jit import intrinsic, kernel, switch
-from nbdense.engine.microkernel import operand, splat
+from nbdense.engine.microkernel import keep_rolled, operand, splat
 
 GROUP = 4  # activations of a row, and weights of a column, that lie side by side
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -153,20 +153,12 @@ class _Emitter:
         for phi, first, following in turns:
             phi.add_incoming(first, entry)
             phi.add_incoming(following, loop)
-        self._keep_rolled(builder.cbranch(builder.icmp_signed("<", k_next, groups), loop, done))
+        keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", k_next, groups), loop, done))
         builder.position_at_end(done)
         for i, row in enumerate(added):
             target = builder.gep(out, [builder.mul(out_row, _number(i))])
             for j, total in enumerate(row):
                 builder.store(total, self._place(target, j), align=4)
-
-    def _keep_rolled(self, branch):
-        """Forbid unrolling of the loop that ``branch`` closes: a second step's operands would spill the sums."""
-        module = self.builder.module
-        disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
-        loop = ir.MDValue(module, [disable], name=str(len(module.metadata)))
-        loop.operands = (loop, disable)  # a loop's identity is a node that names itself first
-        branch.set_metadata("llvm.loop", loop)
 
     def _place(self, pointer, j):
         vectors = self.builder.bitcast(pointer, self.sums.as_pointer())

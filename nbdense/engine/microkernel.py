@@ -99,6 +99,15 @@ def _number(n):
     return ir.Constant(I64, n)
 
 
+def keep_rolled(builder, branch):
+    """Forbid unrolling of the loop that ``branch`` closes: a second step's operands would spill a tile's sums."""
+    module = builder.module
+    disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = ir.MDValue(module, [disable], name=str(len(module.metadata)))
+    loop.operands = (loop, disable)  # a loop's identity is a node that names itself first
+    branch.set_metadata("llvm.loop", loop)
+
+
 class _Emitter:
     """Emits one tile: ``rows`` rows of ``vectors`` vectors, of the element type of C."""
 
@@ -153,17 +162,9 @@ class _Emitter:
         for phi, first, following in turns:
             phi.add_incoming(first, entry)
             phi.add_incoming(following, loop)
-        self._keep_rolled(builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done))
+        keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done))
         builder.position_at_end(done)
         return added
-
-    def _keep_rolled(self, branch):
-        """Forbid unrolling of the loop that ``branch`` closes: a second step's broadcasts would spill the sums."""
-        module = self.builder.module
-        disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
-        loop = ir.MDValue(module, [disable], name=str(len(module.metadata)))
-        loop.operands = (loop, disable)  # a loop's identity is a node that names itself first
-        branch.set_metadata("llvm.loop", loop)
 
     def store(self, totals, c, gate, gated, lower, upper):
         """Store the tile: gated, clamped, or as it is; the two that most tiles do without cost them a branch."""

@@ -153,14 +153,22 @@ def _work_on_rows(layers, params, scratch, data, run, phase, iteration, start, s
 
 
 @kernel
+def _share_of_columns(n, thread, threads):
+    """(first, count) of one thread's part of n columns, in whole blocks; a late thread may have none."""
+    share = (padded(n) // BLOCK + threads - 1) // threads * BLOCK
+    first = thread * share
+    return first, min(share, n - first)
+
+
+@kernel
 def _work_on_columns(layers, scratch, run, phase, batch, thread):
     """One thread's share of the columns of a batch norm: the batch's statistics, or the sums of its deltas."""
-    work, capacity, threads = scratch[0], run["batch"], run["threads"]
+    work, capacity = scratch[0], run["batch"]
     row = layers[phase["forward"]]
-    share = (padded(row["n_in"]) // BLOCK + threads - 1) // threads * BLOCK
-    first, last = thread * share, min((thread + 1) * share, row["n_in"])
-    if first >= last:
+    first, count = _share_of_columns(row["n_in"], thread, run["threads"])
+    if count <= 0:
         return
+    last = first + count
     m, aside = batch * row["positions"], run["aside"] + row["transposed"]
     if phase["kind"] == STATISTICS:
         norm.column_statistics(row, work, aside, row["input"] * capacity, m, first, last)
@@ -321,10 +329,7 @@ def _reads_workspace(layers):
 def _some_columns(layers, params, x, work, rows, index, thread, threads):
     """One thread's share of a layer's units, in whole blocks."""
     row = layers[index]
-    blocks = padded(row["n_out"]) // BLOCK
-    share = (blocks + threads - 1) // threads * BLOCK
-    first = thread * share
-    count = min(share, row["n_out"] - first)
+    first, count = _share_of_columns(row["n_out"], thread, threads)
     if count > 0:
         dense(row, params, x, work, rows, (0, rows), False, first, count)
 
