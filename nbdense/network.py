@@ -63,6 +63,7 @@ LAYER = np.dtype(
         ("rate", np.float64),  # dropout's share of zeros; a batch norm's momentum; the high end of a FAKE_QUANT's range
         ("scales", np.int64),  # offset: of the columns' scales, where the kernel is read rounded to them; -1: it is not
         ("limit", np.float64),  # of the integers that such a kernel is rounded to
+        ("quantizer", np.int64),  # index of the FAKE_QUANT that the input comes from; -1: from none
         ("call_forward", np.int64),  # addresses of a custom activation's loops
         ("call_backward", np.int64),
     ]
@@ -223,6 +224,8 @@ class Network:
         set_delta_flags(self.layers, self.segments)
         self.slabs = _slabs(self)
         self.inference = _inference(self.layers)
+        for table in (self.layers, self.inference):
+            _find_quantizers(table)
 
     def kept_inference(self) -> npt.NDArray[Any]:
         """Like ``inference``, with as many rows as ``layers``, which keep what backward wants."""
@@ -367,6 +370,17 @@ def _inference(layers: npt.NDArray[Any]) -> npt.NDArray[Any]:
         row["pre"] = row["output"]
         kept.append(row)
     return np.array(kept, LAYER)
+
+
+def _find_quantizers(layers: npt.NDArray[Any]) -> None:
+    """Tell each row which FAKE_QUANT its input comes from: a bias is rounded to that one's scale times its kernel's."""
+    made_by: dict[int, int] = {}
+    for i, row in enumerate(layers):
+        row["quantizer"] = made_by.get(int(row["input"]), -1)
+        if row["kind"] == FAKE_QUANT:
+            made_by[int(row["output"])] = i
+        elif row["kind"] in (DROPOUT, RESHAPE):
+            made_by[int(row["output"])] = int(row["quantizer"])
 
 
 def _slabs(network: Network) -> npt.NDArray[Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._jit import kernel
+from nbdense.network import DENSE
 
 LANES = 16  # that the sums over a row of columns are taken in: the same on every CPU
 LEAST_FACTOR = 1 / 16  # no range shrinks to less: it would have to grow again by steps as small as itself
@@ -160,3 +161,23 @@ def round_kernel(row, params, values, first, last):
             t = -limit if t < -limit else t
             t = limit if t > limit else t
             rounded[j] = ((t + rounder) - rounder) * s if s > zero else zero
+
+
+@kernel
+def round_biases(layers, params, values):
+    """The biases beside rounded kernels, into ``values``: rounded to multiples of the input's scale times the column's.
+
+    That is the scale of an accumulator, which the integer model adds them to.
+    """
+    number = values.dtype.type
+    for index in range(layers.shape[0]):
+        row = layers[index]
+        if row["kind"] != DENSE or row["scales"] < 0 or row["bias"] < 0 or row["quantizer"] < 0:
+            continue
+        given, _, _, _ = parameters(layers[row["quantizer"]], params)
+        for j in range(row["n_out"]):
+            step = np.float64(np.float32(given) * np.float32(params[row["scales"] + j]))
+            bias = np.float64(params[row["bias"] + j])
+            if step > 0.0:
+                bias = ((bias / step + _ROUND_64) - _ROUND_64) * step
+            values[row["bias"] + j] = number(bias)

@@ -207,7 +207,7 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
 
 
 @inlined
-def _finish_phase(tables, scratch, run, phase, step, batch):
+def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
     """What is done once behind a phase; returns whether the step's loss is finite."""
     layers, slabs, segments, _ = tables
     if phase["kind"] == ROWS and phase["flags"] & LOSS:
@@ -221,6 +221,8 @@ def _finish_phase(tables, scratch, run, phase, step, batch):
             scratch[2][step, 0] += penalty * batch * layers[layers.shape[0] - 1]["positions_out"]
         if run["clip"] >= CLIP_NORM and phase["flags"] & UPDATE == 0:
             set_factors(slabs, segments, scratch, run)
+    if run["rounds_kernels"] and phase["kind"] == SLABS and phase["flags"] & UPDATE:
+        fake_quant.round_biases(layers, vectors[0], vectors[3])  # once all ranges have moved
     return True
 
 
@@ -264,7 +266,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
                     batch,
                     thread,
                 )
-            if not _finish_phase(tables, scratch, runs[0], phases[index], step, batch):
+            if not _finish_phase(tables, vectors, scratch, runs[0], phases[index], step, batch):
                 return step
     return run["steps"]
 
@@ -352,13 +354,14 @@ def _gather_rows(data, form, first, out):
 
 
 def _round_kernels(layers, params, values):
-    """Copy the parameters to ``values``, rounding the kernels of the rows that read them rounded."""
+    """Copy the parameters to ``values``, rounding the kernels and biases of the rows that read them rounded."""
     for i in range(params.size):
         values[i] = params[i]
     for index in range(layers.shape[0]):
         row = layers[index]
         if row["kind"] == DENSE and row["scales"] >= 0:
             fake_quant.round_kernel(row, params, values, 0, row["n_in"])
+    fake_quant.round_biases(layers, params, values)
 
 
 def _find_not_finite(data, form, buffer):
