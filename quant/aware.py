@@ -211,8 +211,9 @@ class _Rewriting:
             row = self._rows.get(prefix + layer.name)
             if isinstance(layer, Dense) and row is not None:
                 merged: list[Activation] = []  # as the builder does it: activations in the dense layer's row
-                while rest and isinstance(rest[0], Activation) and all(_is_linear(a) for a in (layer, *merged)):
-                    merged.append(rest.pop(0))
+                while rest and isinstance(following := rest[0], Activation) and _are_linear(layer, *merged):
+                    merged.append(following)
+                    rest.pop(0)
                 made += self._dense(layer, merged, row, taken)
             elif isinstance(layer, Residual):
                 made += self._residual(layer, prefix + layer.name, taken)
@@ -228,7 +229,7 @@ class _Rewriting:
         after: list[Layer] = [activation.copy() for activation in merged]
         if not is_bare(row.activation):
             return [FakeQuantizedDense(**config), *after, *self._output(layer.name, row, taken)]
-        if not _is_linear(layer):
+        if not _are_linear(layer):
             after = [Activation(layer.activation, _new_name(f"{layer.name}_{row.activation.name}", taken))]
         made: list[Layer] = [FakeQuantizedDense(**config | {"activation": None})]
         before, output = self._ranges[row.name]
@@ -269,8 +270,8 @@ class _Rewriting:
         return {"low": low, "high": high, "dtype": self._dtype, "learned": self._learned}
 
 
-def _is_linear(layer: Dense | Activation) -> bool:
-    return layer.activation.name == "linear"
+def _are_linear(*layers: Dense | Activation) -> bool:
+    return all(layer.activation.name == "linear" for layer in layers)
 
 
 def _new_name(wanted: str, taken: set[str]) -> str:

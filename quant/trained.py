@@ -34,7 +34,7 @@ def range_of(network: Network, row: Any) -> Range:
     (float, float)
         float32 numbers.
     """
-    factors = (1.0, 1.0)
+    factors: tuple[float, ...] = (1.0, 1.0)
     if row["kernel"] >= 0:
         at = int(row["kernel"])
         factors = tuple(max(float(factor), LEAST_FACTOR) for factor in network.params[at : at + 2])
