@@ -155,6 +155,38 @@ class QuantizedNetwork:
         """Whether the last layer's output is integers."""
         return self.formats[-1] is not None
 
+    def upto(self, tensor: int) -> QuantizedNetwork:
+        """The network that ends with a tensor of this one.
+
+        Parameters
+        ----------
+        tensor : int
+            From 1: the output of layer ``tensor - 1``.
+        """
+        return QuantizedNetwork(
+            self.layers[:tensor], self.activation_dtype, self.rounding, input_shape=self.input_shape
+        )
+
+    def layer_bytes(self) -> list[int]:
+        """What the arrays of each layer take in a file."""
+        sizes = [0] * len(self.layers)
+        for name, value in self.to_tensors()[0].items():
+            sizes[int(name.split("/")[0])] += value.nbytes
+        return sizes
+
+    def peak_activation_bytes(self) -> int:
+        """The most that the tensors of one row of data take at a time, each kept until its last reader is done."""
+        sizes = [
+            positions * n * (4 if form is None else 1)
+            for (positions, n), form in zip(self.tensors, self.formats, strict=True)
+        ]
+        last_use = {tensor: i for i in range(len(self.layers)) for tensor in self.inputs_of(i)}
+        peaks = []
+        for i in range(len(self.layers)):
+            alive = [t for t in range(i + 1) if last_use.get(t, -1) >= i]
+            peaks.append(sum(sizes[t] for t in alive) + sizes[i + 1])
+        return max(peaks)
+
     def to_tensors(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """The arrays by name, as they are, and a configuration of JSON's types, for a file.
 
