@@ -26,7 +26,16 @@ from nbdense.engine.activation import activate, activate_row, clear_padding
 from nbdense.engine.program import forward
 from nbdense.engine.rows import forward_row
 from nbdense.quant.microkernel import GROUP, integer_product
-from nbdense.quant.rounding import ONNX, fixed_point_multiply, fixed_point_sum, round_to_byte
+from nbdense.quant.rounding import (
+    ONNX,
+    byte_of,
+    fixed_point_multiply,
+    fixed_point_sum,
+    may_be_nan,
+    quotient,
+    round_to_byte,
+    rounded_bits,
+)
 
 # Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of `predict_dynamic`'s.
 PRODUCT, SUM, LOOKUP, SOFTMAX_OF_BYTES, RESHAPE, QUANTIZE, DEQUANTIZE, FLOAT, DYNAMIC = range(9)
@@ -93,7 +102,7 @@ def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
         if rounding == ONNX:
             scales = multipliers[offset : offset + n]
             for j in range(n):
-                target[j] = np.uint8(round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high))
+                target[j] = round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high)
         else:
             for j in range(n):
                 value = fixed_point_multiply(sums[j], fixed[offset + j], shifts[offset + j]) + zero_point
@@ -133,7 +142,7 @@ def _add(row, vectors, work, capacity, m, rounding):
         if rounding == ONNX:
             for j in range(n):
                 value = np.float32(np.int32(a[j]) - za) * ra + np.float32(np.int32(b[j]) - zb) * rb
-                target[j] = np.uint8(round_to_byte(value, zero_point, low, high))
+                target[j] = round_to_byte(value, zero_point, low, high)
         else:
             for j in range(n):
                 terms = np.int32(a[j]) - za, np.int32(b[j]) - zb
@@ -179,21 +188,42 @@ def _flatten(row, work, capacity, count):
 
 
 @kernel
+def _quantize_finite(source, target, scale, zero_point):
+    """Bytes of a row of finite numbers, and True; or False if they may not all have been finite."""
+    reciprocal = np.float32(1.0) / scale
+    seen = np.int32(0)
+    for j in range(source.size):
+        bits = rounded_bits(quotient(source[j], scale, reciprocal))
+        seen = np.int32(seen | bits)
+        target[j] = byte_of(bits, zero_point, 0, 255)
+    return not may_be_nan(seen)
+
+
+@kernel
+def _quantize_any(source, target, scale, zero_point):
+    """Bytes of a row, a NaN taken as zero; returns whether there was one."""
+    unordered = np.int32(0)  # integers, which vectorise; leaving at the first would not
+    for j in range(source.size):
+        value = source[j] / scale
+        unordered = np.int32(unordered | np.int32(value != value))
+        value = value if value == value else np.float32(0.0)
+        target[j] = round_to_byte(value, zero_point, 0, 255)
+    return unordered != 0
+
+
+@kernel
 def quantize_rows(x, offset, ld_x, m, n, scale, zero_point, work, target, ld, missing):
     """m rows of n floats at ``offset`` to bytes at ``target``: ONNX's QuantizeLinear, and a NaN is taken as zero.
 
     ``missing`` gets 1 for each row that holds a NaN, unless it has no elements.
     """
+    usual = scale > np.float32(1e-29) and scale < np.float32(1e37)  # what `quotient` takes
     for i in range(m):
         source = x[offset + i * ld_x : offset + i * ld_x + n]
         bytes_of_row = work[target + i * ld : target + i * ld + n]
-        unordered = np.int32(0)  # integers, which vectorise; leaving at the first would not
-        for j in range(n):
-            value = source[j] / scale
-            unordered |= np.int32(value != value)
-            value = value if value == value else np.float32(0.0)
-            bytes_of_row[j] = np.uint8(round_to_byte(value, zero_point, 0, 255))
-        if missing.size > 0 and unordered:
+        if usual and _quantize_finite(source, bytes_of_row, scale, zero_point):
+            continue
+        if _quantize_any(source, bytes_of_row, scale, zero_point) and missing.size > 0:
             missing[i] = 1
 
 
