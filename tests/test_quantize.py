@@ -210,7 +210,7 @@ def test_range_methods(method, rng):
     if method in ("percentile", "entropy"):
         x[0, 0] = 1000  # one value that is wrong
         widest = quantize(model, x).network.layers[0].input_scale
-        assert quantize(model, x, range_method=method).network.layers[0].input_scale < 0.1 * widest
+        assert quantize(model, x, range_method=method).network.layers[0].input_scale < 0.2 * widest
 
 
 def test_calibration_streams(rng, tmp_path):
