@@ -51,11 +51,11 @@ OUT_ACTIVATION_NAMES = {"linear": "identity", "sigmoid": "logistic"}  # as sciki
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool | np.bool_) and math.isfinite(value)
+    return not isinstance(value, bool | np.bool_) and isinstance(value, Real) and math.isfinite(value)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+    return not isinstance(value, bool | np.bool_) and isinstance(value, Integral)
 
 
 def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
@@ -67,6 +67,8 @@ _SHARE = (lambda value: _is_real(value) and 0 <= value < 1), "a number in [0, 1)
 _NOT_NEGATIVE = (lambda value: _is_real(value) and value >= 0), "a finite number of at least 0"
 _POSITIVE = (lambda value: _is_real(value) and value > 0), "a finite number above 0"
 _COUNT = (lambda value: _is_whole(value) and value >= 1), "a whole number of at least 1"
+
+_TAKEN: dict[str, Any] = {"dtype": "numeric", "accept_sparse": ("csr", "csc", "coo")}  # what X may be
 
 # Of each parameter: whether a value will do, and what would.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -105,7 +107,7 @@ class BaseMLP(BaseEstimator):
 
     def _keep(self, parameters: dict[str, Any]) -> None:
         """Keep an ``__init__``'s arguments as they were given: scikit-learn looks them up under their names."""
-        vars(self).update({name: value for name, value in parameters.items() if name not in ("self", "__class__")})
+        self.__dict__.update({name: value for name, value in parameters.items() if name not in ("self", "__class__")})
 
     def _encode(self, y: Any, fresh: bool) -> npt.NDArray[Any]:
         """Checked targets as `Sequential.fit` takes them; where ``fresh``, what they are is learnt from them."""
@@ -136,8 +138,9 @@ class BaseMLP(BaseEstimator):
             raise ValueError("partial_fit does not support early_stopping=True, which holds rows out of a whole fit")
         fresh = not hasattr(self, "model_") or not (self.warm_start or incremental)
         if fresh:
-            vars(self).pop("model_", None)  # a fit that fails leaves nothing of the one before
-        X, y = validate_data(self, X, y, reset=fresh, multi_output=True, dtype="numeric", y_numeric=self._y_numeric)
+            self.__dict__.pop("model_", None)  # a fit that fails leaves nothing of the one before
+        X, y = validate_data(self, X, y, reset=fresh, multi_output=True, y_numeric=self._y_numeric, **_TAKEN)
+        X = _dense(X)
         targets = self._encode(y, fresh)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         by_class = self._class_weights(targets, incremental)
@@ -293,12 +296,17 @@ class BaseMLP(BaseEstimator):
             return SGD(self.learning_rate_init, self.momentum, self.nesterovs_momentum)
         return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon)
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     # -- what has been fitted -----------------------------------------------------------------------------------
 
     def _outputs(self, X: Any) -> Floats:
         """What the network puts out, (rows, units)."""
         check_is_fitted(self, "model_")
-        outputs: Floats = self.model_.predict(validate_data(self, X, reset=False, dtype="numeric"))
+        outputs: Floats = self.model_.predict(_dense(validate_data(self, X, reset=False, **_TAKEN)))
         return outputs
 
     @property
@@ -329,7 +337,7 @@ class BaseMLP(BaseEstimator):
     def out_activation_(self) -> str:
         """The output layer's activation, in scikit-learn's words."""
         check_is_fitted(self, "model_")
-        name = self.model_.layers[-1].activation.name
+        name = self.model_.network.activation_of(self.model_.network.layers[-1]).name
         return OUT_ACTIVATION_NAMES.get(name, name)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -424,6 +432,11 @@ class _Progress(Callback):
         """Put the weights of the best epoch in place, where rows were held out to tell which that is."""
         if self.best_weights is not None:
             self.model.set_weights(self.best_weights)
+
+
+def _dense(X: Any) -> npt.NDArray[Any]:
+    """Rows as the engine reads them: encoders hand over sparse ones unasked."""
+    return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
 
 
 def _set_penalty(model: Sequential, l2: float) -> None:

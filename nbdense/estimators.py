@@ -114,7 +114,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     Raises
     ------
     ValueError, TypeError
-        By ``fit``, for a parameter or data that will not do; sparse ``X`` is refused: X.toarray() makes it dense.
+        By ``fit``, for a parameter or data that will not do.
     FloatingPointError
         By ``fit``, if the loss is no longer finite.
 
@@ -129,6 +129,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     >>> bool(make_pipeline(StandardScaler(), mlp).fit(X, y).score(X, y) > 0.95)
     True
     """
+
+    classes_: npt.NDArray[Any]
+    _target: str
 
     def __init__(
         self,
@@ -165,8 +168,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
         Parameters
         ----------
-        X : array-like, (rows, columns)
-            Numbers, finite.
+        X : array-like or sparse, (rows, columns)
+            Numbers, finite; sparse ones are made dense.
         y : array-like, (rows,) or (rows, labels)
             Labels; or 0 and 1 for each label.
         sample_weight : array-like, (rows,), optional
@@ -198,7 +201,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         try:
             return self._fit(X, y, sample_weight, incremental=True)
         finally:
-            vars(self).pop("_awaited", None)
+            self.__dict__.pop("_awaited", None)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Labels.
@@ -253,7 +256,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise ValueError(f"y: the fit goes on with {self._target}, these are {target}")
         here = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
         if fresh:
-            self.classes_, self._target = vars(self).get("_awaited", here), target
+            self.classes_, self._target = self.__dict__.get("_awaited", here), target
         if not np.isin(here, self.classes_).all():
             raise ValueError(f"y has classes {here}, but the fit is on those of `self.classes_`, {self.classes_}")
         if y.ndim == 2:
@@ -377,13 +380,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Columns, layers with input and output, and the output's units.
     feature_names_in_ : ndarray of str
         The columns' names, where ``X`` had some.
-    out_activation_ : str
-        "identity".
 
     Raises
     ------
     ValueError, TypeError
-        By ``fit``, for a parameter or data that will not do; sparse ``X`` is refused: X.toarray() makes it dense.
+        By ``fit``, for a parameter or data that will not do.
     FloatingPointError
         By ``fit``, if the loss is no longer finite: scale ``X`` and ``y``.
 
@@ -392,10 +393,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     >>> import numpy as np
     >>> from nbdense.estimators import MLPRegressor
     >>> X = np.linspace(-1, 1, 64).reshape(-1, 1)
-    >>> mlp = MLPRegressor(hidden_layer_sizes=(32,), learning_rate_init=0.01, max_iter=300, tol=0, random_state=0)
-    >>> import warnings
-    >>> with warnings.catch_warnings(action="ignore"):
-    ...     mlp = mlp.fit(X, X[:, 0] ** 2)
+    >>> mlp = MLPRegressor(hidden_layer_sizes=(32,), learning_rate_init=0.02, random_state=0).fit(X, X[:, 0] ** 2)
     >>> bool(mlp.score(X, X[:, 0] ** 2) > 0.95)
     True
     """
@@ -437,8 +435,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
         Parameters
         ----------
-        X : array-like, (rows, columns)
-            Numbers, finite.
+        X : array-like or sparse, (rows, columns)
+            Numbers, finite; sparse ones are made dense.
         y : array-like, (rows,) or (rows, outputs)
             Numbers, finite.
         sample_weight : array-like, (rows,), optional

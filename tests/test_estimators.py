@@ -10,6 +10,7 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+from scipy.sparse import csc_array, csr_array
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
@@ -28,7 +29,10 @@ ROUNDING = (
     "rows that come twice are added up in another order than rows of weight 2, which shows in float32's last digits; "
     "in float64 the check passes"
 )
-EXPECTED = {"float32": {"check_sample_weight_equivalence_on_dense_data": ROUNDING}, "float64": {}}
+EXPECTED: dict[str, dict[str, str]] = {
+    "float32": {f"check_sample_weight_equivalence_on_{kind}_data": ROUNDING for kind in ("dense", "sparse")},
+    "float64": {},
+}
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((120, 4))
@@ -287,6 +291,13 @@ def test_model_is_a_sequential():
     assert [layer.name for layer in mlp.model_.layers] == ["hidden_1", "output"]
 
 
+@pytest.mark.parametrize("estimator", BOTH)
+def test_sparse_rows_are_made_dense(estimator):
+    rows = np.where(X > 0.5, X, 0.0)
+    dense, sparse = fitted(estimator, data=rows), fitted(estimator, data=csc_array(rows))
+    np.testing.assert_array_equal(sparse.predict(csr_array(rows)), dense.predict(rows))
+
+
 BAD = {"activation": "softmax", "alpha": -1, "batch_size": 0, "beta_1": 1.0, "beta_2": -0.1, "dtype": "float16"}
 BAD |= {"early_stopping": "yes", "epsilon": 0, "learning_rate": "slow", "learning_rate_init": 0.0, "max_iter": 1.5}
 BAD |= {"momentum": 1.0, "n_iter_no_change": 0, "nesterovs_momentum": 1, "power_t": -1, "shuffle": None}
@@ -307,10 +318,6 @@ def test_bad_layers_are_named(sizes):
 
 
 def test_bad_data_and_a_loss_that_is_not_finite():
-    from scipy.sparse import csr_array
-
-    with pytest.raises(TypeError, match="dense"):
-        MLPClassifier().fit(csr_array(X), CLASSES)
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         MLPClassifier().fit(X, VALUES)
     with pytest.raises(ValueError, match="one class"):
