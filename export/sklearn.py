@@ -240,10 +240,13 @@ def _element_type(name: str, values: npt.NDArray[Any]) -> int:
 def _convert(pipeline: Any, estimator: Any, rows: _Rows, opset: int) -> onnx.ModelProto:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
+    from sklearn.pipeline import Pipeline
 
     kinds: dict[int, Any] = {TensorProto.FLOAT: FloatTensorType, TensorProto.INT64: Int64TensorType}
     kinds[TensorProto.STRING] = StringTensorType
     types = [(name, kinds[kind]([None, rows.width])) for name, kind in rows.types.items()]
+    if isinstance(pipeline, Pipeline):  # skl2onnx does not know steps that do nothing
+        pipeline = Pipeline([(name, step) for name, step in pipeline.steps if step not in (None, "passthrough")])
     ml_opset = next(number for since, number in ML_OPSETS if opset >= since)
     try:
         return convert_sklearn(

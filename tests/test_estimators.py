@@ -189,6 +189,21 @@ def test_stops_when_the_loss_does(capsys):
         MLPRegressor(max_iter=2).fit(X, VALUES)
 
 
+def test_interrupted_fits_are_of_use(monkeypatch):
+    count = iter(range(3))
+
+    def interrupt(*said):
+        if next(count) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.print", interrupt)
+    mlp = MLPRegressor(verbose=True, random_state=0)
+    with pytest.warns(UserWarning, match="interrupted"):
+        mlp.fit(X, VALUES)
+    assert mlp.n_iter_ == len(mlp.loss_curve_) == 3
+    assert np.isfinite(mlp.predict(X)).all()
+
+
 def test_adaptive_learning_rate(capsys):
     mlp = fitted(solver="sgd", learning_rate="adaptive", tol=10.0, n_iter_no_change=1, max_iter=100, verbose=True)
     assert mlp.model_.optimizer.learning_rate == pytest.approx(0.001 / 5**5)

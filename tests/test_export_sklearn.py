@@ -79,6 +79,7 @@ NUMERIC = {
     "SelectKBest": [SelectKBest(k=2)],
     "PolynomialFeatures": [PolynomialFeatures(2), StandardScaler()],
     "FeatureUnion": [FeatureUnion([("pca", PCA(1)), ("scaled", StandardScaler())])],
+    "passthrough": ["passthrough", StandardScaler(), None],
     "columns by number": [ColumnTransformer([("scaled", StandardScaler(), [0, 2])], remainder="passthrough")],
 }
 
