@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from nbdense.callbacks import ModelCheckpoint as ModelCheckpoint
     from nbdense.callbacks import ReduceLROnPlateau as ReduceLROnPlateau
     from nbdense.callbacks import TerminateOnNaN as TerminateOnNaN
+    from nbdense.estimators import MLPClassifier as MLPClassifier
+    from nbdense.estimators import MLPRegressor as MLPRegressor
+    from nbdense.export import pipeline_to_onnx as pipeline_to_onnx
     from nbdense.export import to_onnx as to_onnx
     from nbdense.export import verify_onnx as verify_onnx
     from nbdense.layers import Activation as Activation
@@ -94,7 +97,8 @@ _HOMES = {
         "ReduceLROnPlateau",
         "TerminateOnNaN",
     ],
-    "nbdense.export": ["to_onnx", "verify_onnx"],
+    "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
+    "nbdense.export": ["pipeline_to_onnx", "to_onnx", "verify_onnx"],
     "nbdense.layers": [
         "Activation",
         "BatchNormalization",
