@@ -164,7 +164,7 @@ for path, options in zip(sys.argv[1::2], sys.argv[2::2]):
 
 def test_bytes_are_the_same_in_every_process(tmp_path):
     model = Sequential([Input((6,)), Dense(11, "relu"), Dense(7, "tanh"), Dense(3, "softmax")])
-    block = [LayerNormalization(), Dense(5, "gelu"), Dense(4)]
+    block = [LayerNormalization(), Dense(99, "gelu"), Dense(4)]
     layers = Sequential([Input((3, 4)), Residual(block), BatchNormalization(), Flatten(), Dense(2)])
     image = Sequential([Input((2, 3, 4)), Flatten(), Dense(9, "relu"), Dense(3)])
     models = {
