@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nbdense import _validate
 from nbdense.files import FileFormatError, TensorFile, write_tensors
-from nbdense.quant.network import QuantizedNetwork
+from nbdense.quant.network import DynamicDense, QuantizedNetwork
 from nbdense.quant.program import Program
 
 KIND = "quantized model"  # what a file says that it holds
@@ -34,6 +34,8 @@ class QuantizedModel:
     def __init__(self, network: QuantizedNetwork) -> None:
         self.network = network
         self._program = Program(network)
+        # The scale of a dynamic layer is that of the whole call.
+        self._slice = None if any(isinstance(layer, DynamicDense) for layer in network.layers) else _SLICE
 
     @property
     def size_bytes(self) -> int:
@@ -45,22 +47,23 @@ class QuantizedModel:
 
         Parameters
         ----------
-        x : array-like, (rows, n_in)
-            Real numbers, quantized to the range that was calibrated: what lies outside saturates. A row that holds
-            a NaN gives a row of NaN.
+        x : array-like, (rows, *input_shape)
+            Real numbers. With static quantization what lies outside the range that was calibrated saturates. A row that
+            holds a NaN gives a row of NaN.
         batch_size : int, optional
-            Rows taken at a time; the result does not depend on it.
+            Rows taken at a time. The result does not depend on it, but with dynamic quantization, where what is taken
+            at a time, by default everything, has one scale.
         verbose : int or str
             Taken for Keras's sake; nothing is printed.
 
         Returns
         -------
-        ndarray of float32, (rows, n_out)
+        ndarray of float32, (rows, *output_shape)
 
         Raises
         ------
         TypeError, ValueError
-            If ``x`` is no matrix of numbers of the right width.
+            If ``x`` is no array of numbers of the right shape.
         """
         return self._run(self._program.values, np.dtype(np.float32), x, batch_size)
 
@@ -69,37 +72,41 @@ class QuantizedModel:
 
         Parameters
         ----------
-        x : array-like, (rows, n_in)
+        x : array-like, (rows, *input_shape)
             As in `predict`, but a NaN is taken as zero.
         batch_size : int, optional
             Rows taken at a time; the result does not depend on it.
 
         Returns
         -------
-        ndarray of int8 or uint8, (rows, n_out)
+        ndarray of int8 or uint8, (rows, *output_shape)
 
         Raises
         ------
         TypeError, ValueError
-            If ``x`` is no matrix of numbers of the right width.
+            If ``x`` is no array of numbers of the right shape, or the last layer computes in float.
         """
+        if not self.network.ends_in_integers:
+            raise ValueError(f"layer {self.network.layers[-1].name!r} computes in float: there are no integers to give")
         return self._run(self._program.integers, np.dtype(self.network.activation_dtype), x, batch_size)
 
     def _run(self, run: Any, dtype: np.dtype[Any], x: Any, batch_size: int | None) -> npt.NDArray[Any]:
         network = self.network
-        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 2 and x.shape[1] == network.n_in:
+        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 2 and x.shape[1:] == network.input_shape:
             array = x
         else:
-            array = _validate.matrix("x", x, network.n_in, f"layer {network.layers[0].name!r}")
+            array = _validate.rows("x", x, network.input_shape, f"layer {network.layers[0].name!r}")
         if batch_size is not None:
             batch_size = _validate.positive_int("predict", "batch_size", batch_size)
-        rows, step = array.shape[0], batch_size or _SLICE
+        rows = array.shape[0]
+        step = batch_size or self._slice or max(rows, 1)
         if 0 < rows <= step:
-            return run(_as_float32(array))
-        out = np.empty((rows, network.n_out), dtype)
-        for start in range(0, rows, step):
-            out[start : start + step] = run(_as_float32(array[start : start + step]))
-        return out
+            out = run(_as_float32(array))
+        else:
+            out = np.empty((rows, network.n_out), dtype)
+            for start in range(0, rows, step):
+                out[start : start + step] = run(_as_float32(array[start : start + step]))
+        return out if len(network.output_shape) == 1 else out.reshape(rows, *network.output_shape)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file that `nbdense.models.load_model` reads: integers stay integers.

@@ -11,18 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.network import Network, Row
+from nbdense.activations import CUSTOM
+from nbdense.network import LAYER, Network, Row
 from nbdense.quant import kernels
 from nbdense.quant.calibration import Range, calibrate, check_chain, is_bare
+from nbdense.quant.checks import WEIGHT_LIMIT
 from nbdense.quant.model import QuantizedModel
-from nbdense.quant.network import (
-    GRANULARITIES,
-    LIMITS,
-    ROUNDINGS,
-    WEIGHT_LIMIT,
-    QuantizedDense,
-    QuantizedNetwork,
-)
+from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS, QuantizedDense, QuantizedNetwork
 
 # TFLite's int8 specification: what these give has one scale, and the zero point of (int8, uint8) beside it.
 FIXED_OUTPUTS: dict[str, tuple[float, dict[str, int]]] = {
@@ -232,7 +227,13 @@ def activation_table(row: Row, before: Parameters, after: Parameters, dtype: str
 
 def _apply(row: Row, z: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     values = z.astype(np.float64)
-    kernels.evaluate(row.activation.code, row.alpha, values)
+    one = np.zeros(1, LAYER)
+    one["n_out"] = one["ld_out"] = values.size
+    one["activation"], one["alpha"] = min(row.activation.code, CUSTOM), row.alpha
+    one["lower"], one["upper"] = row.activation.lower, row.activation.upper
+    if row.activation.code >= CUSTOM:
+        one["call_forward"], _ = row.activation.calls(np.float64)
+    kernels.evaluate(one, values)
     return values
 
 
