@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nbdense.export.exporter import to_onnx as to_onnx
+    from nbdense.export.importer import from_onnx as from_onnx
     from nbdense.export.verification import Verification as Verification
     from nbdense.export.verification import verify_onnx as verify_onnx
 
 _HOME = {
     "Verification": "nbdense.export.verification",
+    "from_onnx": "nbdense.export.importer",
     "to_onnx": "nbdense.export.exporter",
     "verify_onnx": "nbdense.export.verification",
 }

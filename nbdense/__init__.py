@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nbdense.callbacks import ModelCheckpoint as ModelCheckpoint
     from nbdense.callbacks import ReduceLROnPlateau as ReduceLROnPlateau
     from nbdense.callbacks import TerminateOnNaN as TerminateOnNaN
+    from nbdense.export import from_onnx as from_onnx
     from nbdense.export import to_onnx as to_onnx
     from nbdense.export import verify_onnx as verify_onnx
     from nbdense.layers import Activation as Activation
@@ -94,7 +95,7 @@ _HOMES = {
         "ReduceLROnPlateau",
         "TerminateOnNaN",
     ],
-    "nbdense.export": ["to_onnx", "verify_onnx"],
+    "nbdense.export": ["from_onnx", "to_onnx", "verify_onnx"],
     "nbdense.layers": [
         "Activation",
         "BatchNormalization",
