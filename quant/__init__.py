@@ -8,6 +8,7 @@ from typing import Any
 _HOME = {
     "QuantizedModel": "nbdense.quant.model",
     "QuantizedNetwork": "nbdense.quant.network",
+    "compare": "nbdense.quant.report",
     "prune": "nbdense.quant.pruning",
     "quantize": "nbdense.quant.static",
 }

@@ -19,6 +19,7 @@ from nbdense._jit import kernel
 
 ONNX, TFLITE = range(2)
 CODES = {"onnx": ONNX, "tflite": TFLITE}
+SHIFT_OF_SUMS = 20  # TFLite's sums of two tensors have this many bits more than their terms
 
 # 1.5 * 2**23. A float32 within +-2**22 has no room for a fraction once this is added: the sum is rounded half to even.
 _ROUND = np.float32(12582912.0)
@@ -52,6 +53,17 @@ def fixed_point_multiply(x, multiplier, shift):
     mask = (np.int64(1) << np.int64(right)) - np.int64(1)
     threshold = (mask >> np.int64(1)) + (np.int64(1) if high < 0 else np.int64(0))
     return (high >> np.int64(right)) + (np.int64(1) if (high & mask) > threshold else np.int64(0))
+
+
+@kernel
+def fixed_point_sum(a, b, multipliers, shifts):
+    """Of two terms less their zero points, the rescaled sum (TFLite, kernels/internal/reference/add.h); as int64.
+
+    multipliers, shifts : three of each, of the terms and of the sum
+    """
+    a = fixed_point_multiply(np.int32(a << SHIFT_OF_SUMS), multipliers[0], shifts[0])
+    b = fixed_point_multiply(np.int32(b << SHIFT_OF_SUMS), multipliers[1], shifts[1])
+    return fixed_point_multiply(np.int32(a + b), multipliers[2], shifts[2])
 
 
 def fixed_point_multiplier(real: float) -> tuple[int, int]:
