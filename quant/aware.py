@@ -22,9 +22,9 @@ from nbdense.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQuantized
 from nbdense.layers import Activation, Dense, Flatten, Input, Layer, Residual, inner_layers
 from nbdense.models import Sequential
 from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE, Network, Parameter, Row
+from nbdense.quant.activations import FIXED_OUTPUTS, activation_parameters, without_flat_ends
 from nbdense.quant.calibration import Range, Ranges, calibrate, is_bare
 from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS
-from nbdense.quant.static import FIXED_OUTPUTS, _without_flat_ends, activation_parameters
 
 _BIAS_STEPS = 2.0**26  # of a bias at most, when training begins: its integer has room to grow sixteen times larger
 _SHARES = np.linspace(0.2, 1.0, 41)  # of a column's largest weight, that are tried for the largest integer to stand for
@@ -246,7 +246,7 @@ class _Rewriting:
         if row.activation.name != "softmax":
             fixed = FIXED_OUTPUTS.get(row.activation.name)
             scaled = (fixed[0], fixed[1][self._dtype]) if fixed else activation_parameters(output, self._dtype)
-            before = _without_flat_ends(row, before, scaled, self._dtype)
+            before = without_flat_ends(row, before, scaled, self._dtype)
         name = _new_name(f"{layer.name}_pre_activations", taken)
         return [*made, FakeQuantize(**self._range(before), name=name), *after, *self._output(layer.name, row, taken)]
 

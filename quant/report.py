@@ -115,7 +115,7 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
         raise TypeError(f"compare: model must be a float model, got {type(model).__name__}")
     if not isinstance(quantized, QuantizedNetwork):
         raise TypeError(f"compare: q must be what quantize gave, got {type(q).__name__}")
-    if getattr(network, "rounds_kernels", False):
+    if network.rounds_kernels:
         from nbdense.quant.aware import trained_ranges
 
         trained = trained_ranges(network)

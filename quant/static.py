@@ -279,7 +279,7 @@ class Quantizer:
 
 def _trained(network: Network) -> Any:
     """What quantization-aware training has settled, if the network comes from there."""
-    if not getattr(network, "rounds_kernels", False):
+    if not network.rounds_kernels:
         return None
     from nbdense.quant.aware import trained_ranges
 

@@ -13,9 +13,9 @@ from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.layers import Dense, Input
 from nbdense.models import Sequential
 from nbdense.quant import QuantizedModel, QuantizedNetwork, quantize
+from nbdense.quant.activations import FIXED_OUTPUTS, activation_parameters
 from nbdense.quant.calibration import BATCH, calibrate
 from nbdense.quant.network import LIMITS
-from nbdense.quant.static import FIXED_OUTPUTS, activation_parameters
 
 FUNCTIONS = {
     "linear": lambda z: z,
