@@ -22,7 +22,7 @@ from numba import prange
 
 from nbdense._jit import entry, entry_pair, kernel
 from nbdense.activations import SOFTMAX
-from nbdense.engine.activation import activate, activate_row, clear_padding
+from nbdense.engine.activation import activate, activate_row, clear_padding, padded
 from nbdense.engine.program import forward
 from nbdense.engine.rows import forward_row
 from nbdense.quant.microkernel import GROUP, integer_product
@@ -62,6 +62,16 @@ LAYER = np.dtype(
     ]
 )
 
+# The vectors: packed weights; one of each for a column; and tables of 256 bytes.
+VECTORS = {
+    "weights": np.int8,
+    "bias": np.int32,
+    "multipliers": np.float32,
+    "fixed": np.int32,
+    "shifts": np.int32,
+    "tables": np.uint8,
+}
+
 FORM = np.dtype(
     [
         ("width", np.int64),  # columns of the bytes' workspace
@@ -81,16 +91,20 @@ FORM = np.dtype(
     ]
 )
 
+# A static program is one array of bytes, since numba takes 100 ns to look at each argument of a call, and a tuple's or a
+# table's three times that. It begins with where in it the parts lie; the form follows.
+PARTS = np.dtype([(name, np.int64) for name in (*VECTORS, "layers", "end")])
+FORM_AT, FORM_END = PARTS.itemsize, PARTS.itemsize + FORM.itemsize
+
 CHUNK = 96  # rows that go through all layers at a time
 TILE_ROWS, TILE_COLUMNS = 12, 128  # accumulators: 6 KiB
-_BLOCK = 16  # columns: what rows are padded to
 
 
 @kernel
 def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
     """The next layer's bytes of a tile of accumulators: rescale, clamp, and look up where there is a table.
 
-    vectors : as in `predict`; the tile's channels start at ``offset``
+    vectors : `VECTORS`; the tile's channels start at ``offset``
     out : (uint8 array, offset, row stride)
     """
     _, _, multipliers, fixed, shifts, tables = vectors
@@ -298,27 +312,38 @@ def _note_missing(x, offset, n, count, missing):
 
 @kernel
 def _give_values(form, memory, count, out, first):
-    """The last outputs as float32 from row ``first`` of ``out``, through a softmax where there is one.
+    """The last outputs as float32 from row ``first`` of the flat ``out``, through a softmax where there is one.
 
     NaN in rows that came with one.
     """
     work, float_work, _, missing, buffer, capacity = memory
     n, positions, ld = form["n_out"], form["positions_out"], form["ld_output"]
     scale, zero_point = form["output_scale"], np.int32(form["output_zero_point"])
-    for i in range(count):
-        target = out[first + i]
-        for p in range(positions):
-            source = form["output"] * capacity + (i * positions + p) * ld
+    width = padded(n)
+    rows, few = count * positions, buffer.size // width
+    for begin in range(0, rows, few):
+        m = min(few, rows - begin)
+        for i in range(m):
+            source = form["output"] * capacity + (begin + i) * ld
+            target = buffer[i * width : (i + 1) * width]
             if form["integers"]:
-                for j in range(n):
-                    buffer[j] = np.float32(np.int32(work[source + j]) - zero_point) * scale
+                bytes_of_row = work[source : source + width]
+                for j in range(width):
+                    target[j] = np.float32(np.int32(np.int32(bytes_of_row[j]) - zero_point)) * scale
+            else:
+                floats_of_row = float_work[source : source + width]
+                for j in range(width):
+                    target[j] = floats_of_row[j]
+        if form["softmax"]:
+            activate(SOFTMAX, 0.0, buffer, 0, width, m, n)
+        for i in range(m):
+            target = out[(first * positions + begin + i) * n : (first * positions + begin + i + 1) * n]
+            source = buffer[i * width : i * width + n]
+            if missing[(begin + i) // positions]:
+                target[:] = np.float32(np.nan)
             else:
                 for j in range(n):
-                    buffer[j] = float_work[source + j]
-            if form["softmax"]:
-                activate(SOFTMAX, 0.0, buffer, 0, buffer.size, 1, n)
-            for j in range(n):
-                target[p * n + j] = np.float32(np.nan) if missing[i] else buffer[j]
+                    target[j] = source[j]
 
 
 @kernel
@@ -333,11 +358,28 @@ def _give_integers(form, memory, count, out, first):
 
 
 @kernel
-def _work_on_rows(layers, vectors, form, floats, x, integers, values, begin, end, memory):
+def _parts(program):
+    """Layers, vectors and the one form of a program."""
+    at = program[:FORM_AT].view(PARTS)[0]
+    vectors = (
+        program[at["weights"] : at["bias"]].view(np.int8),
+        program[at["bias"] : at["multipliers"]].view(np.int32),
+        program[at["multipliers"] : at["fixed"]].view(np.float32),
+        program[at["fixed"] : at["shifts"]].view(np.int32),
+        program[at["shifts"] : at["tables"]].view(np.int32),
+        program[at["tables"] : at["layers"]],
+    )
+    return program[at["layers"] : at["end"]].view(LAYER), vectors, program[FORM_AT:FORM_END].view(FORM)
+
+
+@kernel
+def _work_on_rows(program, floats, x, integers, values, begin, end, memory):
     """One thread's rows, from float to bytes or float.
 
-    memory : (bytes, floats, tile, a flag for each row, a buffer for one row of outputs, rows that fit)
+    memory : (bytes, floats, tile, a flag for each row, a buffer for some rows of outputs, rows that fit)
     """
+    layers, vectors, forms = _parts(program)
+    form = forms[0]
     n_in = x.shape[1]
     flat = x.reshape(x.size)
     capacity, missing = memory[5], memory[3]
@@ -354,32 +396,33 @@ def _work_on_rows(layers, vectors, form, floats, x, integers, values, begin, end
                     memory[1][i * ld + j] = flat[at + i * n + j]
         _walk(layers, vectors, form, floats, flat, at, memory, count)
         if values.shape[0] > 0:
-            _give_values(form, memory, count, values, first)
+            _give_values(form, memory, count, values.reshape(values.size), first)
         if integers.shape[0] > 0:
             _give_integers(form, memory, count, integers, first)
 
 
-def _predict(layers, vectors, forms, floats, x, integers, values, threads):
+def _predict(program, floats, x, integers, values, threads):
     """Outputs of all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
 
-    vectors : (weights, bias, multipliers, fixed, shifts, tables), bias to shifts one a column; forms : one `FORM`
-    floats : (the engine's rows, their parameters), or None
+    program : bytes (see `PARTS`); floats : (the engine's rows, their parameters), or None
     Either output may have no rows: then it is not wanted.
     """
     rows = x.shape[0]
     share = (rows + threads - 1) // threads
+    forms = program[FORM_AT:FORM_END].view(FORM)
     for thread in prange(threads):
         begin = thread * share
         end = min(rows, begin + share)
         if begin < end:
             capacity = min(CHUNK, end - begin)
-            work = np.zeros(forms[0]["width"] * capacity, np.uint8)
+            # Nothing has to be zero: bytes behind a row's end meet weights that are.
+            work = np.empty(forms[0]["width"] * capacity, np.uint8)
             float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
             tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
             missing = np.empty(capacity, np.uint8)
-            buffer = np.zeros((forms[0]["n_out"] + _BLOCK - 1) // _BLOCK * _BLOCK, np.float32)
+            buffer = np.empty(padded(forms[0]["n_out"]) * min(capacity * forms[0]["positions_out"], TILE_ROWS), np.float32)
             memory = (work, float_work, tile, missing, buffer, capacity)
-            _work_on_rows(layers, vectors, forms[0], floats, x, integers, values, begin, end, memory)
+            _work_on_rows(program, floats, x, integers, values, begin, end, memory)
 
 
 @kernel
@@ -438,7 +481,7 @@ def _dynamic_rows(row, float_layer, vectors, biases, x, form, corrections, float
 def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads):
     """Outputs of all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
 
-    vectors : as in `predict`; a layer's columns of bias are the sums of its weights, negated, multipliers its scales
+    vectors : `VECTORS`; a layer's columns of bias are the sums of its weights, negated, multipliers its scales
     biases : float32, one a column
     """
     form = forms[0]
@@ -496,9 +539,9 @@ def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads)
                 )
     missing = np.zeros(rows, np.uint8)
     _note_missing(flat, 0, n_in, rows, missing)
-    buffer = np.zeros((form["n_out"] + _BLOCK - 1) // _BLOCK * _BLOCK, np.float32)
+    buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
     nothing = np.zeros(0, np.uint8)
-    _give_values(form, (nothing, work, corrections, missing, buffer, rows), rows, values, 0)
+    _give_values(form, (nothing, work, corrections, missing, buffer, rows), rows, values.reshape(values.size), 0)
 
 
 @kernel
