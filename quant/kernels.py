@@ -23,7 +23,6 @@ from numba import prange
 from nbdense._jit import entry, entry_pair, kernel
 from nbdense.activations import SOFTMAX
 from nbdense.engine.activation import activate, activate_row, clear_padding, padded
-from nbdense.engine.program import forward
 from nbdense.engine.rows import forward_row
 from nbdense.quant.microkernel import GROUP, integer_product
 from nbdense.quant.rounding import (
@@ -37,7 +36,7 @@ from nbdense.quant.rounding import (
     rounded_bits,
 )
 
-# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of `predict_dynamic`'s.
+# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of dynamic_kernels.py's.
 PRODUCT, SUM, LOOKUP, SOFTMAX_OF_BYTES, RESHAPE, QUANTIZE, DEQUANTIZE, FLOAT, DYNAMIC = range(9)
 
 # Offsets and strides in elements; buffers are named by their first column, as in nbdense.network.LAYER, of bytes or of
@@ -91,8 +90,8 @@ FORM = np.dtype(
     ]
 )
 
-# A static program is one array of bytes, since numba takes 100 ns to look at each argument of a call, and a tuple's or a
-# table's three times that. It begins with where in it the parts lie; the form follows.
+# A static program is one array of bytes, since numba takes 50 ns to look at an argument of a call, and several times
+# that for a table or a tuple. It begins with where in it the parts lie; the form follows.
 PARTS = np.dtype([(name, np.int64) for name in (*VECTORS, "layers", "end")])
 FORM_AT, FORM_END = PARTS.itemsize, PARTS.itemsize + FORM.itemsize
 
@@ -299,7 +298,7 @@ def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
 
 
 @kernel
-def _note_missing(x, offset, n, count, missing):
+def note_missing(x, offset, n, count, missing):
     """1 for each of ``count`` rows of n elements that holds a NaN."""
     for i in range(count):
         unordered = np.int32(0)
@@ -311,7 +310,7 @@ def _note_missing(x, offset, n, count, missing):
 
 
 @kernel
-def _give_values(form, memory, count, out, first):
+def give_values(form, memory, count, out, first):
     """The last outputs as float32 from row ``first`` of the flat ``out``, through a softmax where there is one.
 
     NaN in rows that came with one.
@@ -388,7 +387,7 @@ def _work_on_rows(program, floats, x, integers, values, begin, end, memory):
         at = first * n_in
         missing[:] = 0
         if floats is not None or form["positions"] > 1:
-            _note_missing(flat, at, n_in, count, missing)
+            note_missing(flat, at, n_in, count, missing)
         if floats is not None and form["copies_input"]:
             n, ld = n_in // form["positions"], form["ld_input"]
             for i in range(count * form["positions"]):
@@ -396,7 +395,7 @@ def _work_on_rows(program, floats, x, integers, values, begin, end, memory):
                     memory[1][i * ld + j] = flat[at + i * n + j]
         _walk(layers, vectors, form, floats, flat, at, memory, count)
         if values.shape[0] > 0:
-            _give_values(form, memory, count, values.reshape(values.size), first)
+            give_values(form, memory, count, values.reshape(values.size), first)
         if integers.shape[0] > 0:
             _give_integers(form, memory, count, integers, first)
 
@@ -420,141 +419,9 @@ def _predict(program, floats, x, integers, values, threads):
             float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
             tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
             missing = np.empty(capacity, np.uint8)
-            buffer = np.empty(padded(forms[0]["n_out"]) * min(capacity * forms[0]["positions_out"], TILE_ROWS), np.float32)
+            buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
             memory = (work, float_work, tile, missing, buffer, capacity)
             _work_on_rows(program, floats, x, integers, values, begin, end, memory)
-
-
-@kernel
-def _operand(row, x, work, capacity):
-    """Where a layer's input lies: (array, offset, row stride)."""
-    if row["input"] == 0:
-        return x, np.int64(0), row["n_in"]
-    return work, row["input"] * capacity, row["ld_in"]
-
-
-@kernel
-def _range_of_rows(row, x, work, capacity, first, count):
-    """Least and greatest finite values, 0 included, of one thread's rows of a layer's input."""
-    values, offset, ld = _operand(row, x, work, capacity)
-    n, positions = row["n_in"], row["positions"]
-    low, high = np.float32(0.0), np.float32(0.0)
-    largest = np.float32(3.4028235e38)
-    for i in range(first * positions, (first + count) * positions):
-        source = values[offset + i * ld : offset + i * ld + n]
-        for j in range(n):
-            value = source[j]
-            finite = abs(value) <= largest
-            low = value if finite and value < low else low
-            high = value if finite and value > high else high
-    return low, high
-
-
-@kernel
-def _dynamic_rows(row, float_layer, vectors, biases, x, form, corrections, floats, capacity, span, memory):
-    """One thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
-    weights, _, scales, _, _, _ = vectors
-    values, offset, ld_x = _operand(row, x, floats, capacity)
-    work, tile = memory
-    scale, zero_point = form
-    first, last = span[0] * row["positions"], (span[0] + span[1]) * row["positions"]
-    n_in, n_out, at, ld = row["n_in"], row["n_out"], row["channels"], row["ld_in"]
-    for begin in range(first, last, TILE_ROWS):
-        m = min(TILE_ROWS, last - begin)
-        quantize_rows(values, offset + begin * ld_x, ld_x, m, n_in, scale, zero_point, work, 0, ld, work[:0])
-        for j in range(0, n_out, TILE_COLUMNS):
-            n = min(TILE_COLUMNS, n_out - j)
-            w = (weights, row["kernel"] + GROUP * j, GROUP * row["ld_out"])
-            integer_product(m, n, n_in, (work, np.int64(0), ld), w, (corrections, at + j), tile, TILE_COLUMNS)
-            for i in range(m):
-                sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
-                output = row["output"] * capacity + (begin + i) * row["ld_out"] + j
-                for k in range(n):
-                    factor = scale * scales[at + j + k]
-                    value = np.float32(sums[k]) * factor
-                    floats[output + k] = value + biases[at + j + k]
-        start = row["output"] * capacity + begin * row["ld_out"]
-        clear_padding(floats, start, row["ld_out"], m, n_out)
-        activate_row(float_layer, floats, start, m)
-
-
-def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads):
-    """Outputs of all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
-
-    vectors : `VECTORS`; a layer's columns of bias are the sums of its weights, negated, multipliers its scales
-    biases : float32, one a column
-    """
-    form = forms[0]
-    float_layers, params = floats
-    rows, n_in = x.shape
-    flat = x.reshape(x.size)
-    work = np.zeros(form["float_width"] * rows, np.float32)
-    bounds = np.empty((threads, 2), np.float32)
-    share = (rows + threads - 1) // threads
-    corrections = np.empty(vectors[1].size, np.int32)
-    for index in range(layers.shape[0]):
-        row = layers[index]
-        if row["kind"] == FLOAT:
-            for thread in prange(threads):
-                first = thread * share
-                count = min(share, rows - first)
-                if count > 0:
-                    _float_rows(layers[index], floats, forms[0], flat, n_in, work, rows, first, count)
-            continue
-        for thread in prange(threads):
-            first = thread * share
-            count = min(share, rows - first)
-            low, high = np.float32(0.0), np.float32(0.0)
-            if count > 0:
-                low, high = _range_of_rows(layers[index], flat, work, rows, first, count)
-            bounds[thread, 0], bounds[thread, 1] = low, high
-        least, most = np.float32(0.0), np.float32(0.0)
-        for thread in range(threads):
-            least, most = min(least, bounds[thread, 0]), max(most, bounds[thread, 1])
-        scale = (most - least) / np.float32(255.0)
-        scale = scale if scale > np.float32(0.0) else np.float32(1.0)
-        zero_point = np.int64(round_to_byte(-least / scale, 0, 0, 255))
-        for j in range(corrections.size):
-            corrections[j] = vectors[1][j] * np.int32(zero_point)
-        for thread in prange(threads):
-            first = thread * share
-            count = min(share, rows - first)
-            if count > 0:
-                memory = (
-                    np.zeros(TILE_ROWS * layers[index]["ld_in"], np.uint8),
-                    np.empty(TILE_ROWS * TILE_COLUMNS, np.int32),
-                )
-                _dynamic_rows(
-                    layers[index],
-                    float_layers[layers[index]["table"]],
-                    vectors,
-                    biases,
-                    flat,
-                    (scale, zero_point),
-                    corrections,
-                    work,
-                    rows,
-                    (first, count),
-                    memory,
-                )
-    missing = np.zeros(rows, np.uint8)
-    _note_missing(flat, 0, n_in, rows, missing)
-    buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
-    nothing = np.zeros(0, np.uint8)
-    _give_values(form, (nothing, work, corrections, missing, buffer, rows), rows, values.reshape(values.size), 0)
-
-
-@kernel
-def _float_rows(row, floats, form, x, n_in, work, capacity, first, count):
-    """One thread's rows of data through one row of the engine's."""
-    if row["input"] == 0 and form["copies_input"]:
-        n = n_in // form["positions"]
-        for i in range(first * form["positions"], (first + count) * form["positions"]):
-            for j in range(n):
-                work[i * row["ld_in"] + j] = x[i * n + j]
-    operand, span = (x, np.int64(0), row["n_in"]), (first, count)
-    float_layers, params = floats
-    forward_row(float_layers[row["kernel"]], params, operand, work, capacity, span, False, np.int64(0), np.uint64(0))
 
 
 def _evaluate(layers, values):
@@ -562,36 +429,5 @@ def _evaluate(layers, values):
     activate_row(layers[0], values, 0, 1)
 
 
-@kernel
-def _observe_range(work, offset, ld, m, n, bounds):
-    low, high = bounds[0], bounds[1]
-    for i in range(m):
-        for j in range(n):
-            value = work[offset + i * ld + j]
-            low = value if value < low else low
-            high = value if value > high else high
-    bounds[0], bounds[1] = low, high
-
-
-def _observe(layers, params, x, work, bare, bounds):
-    """Widen ``bounds`` (layers, pre and output, low and high) to what the rows of ``x`` give.
-
-    ``bare`` is 1 for the layers whose activation is no clamp.
-    """
-    count, n_in = x.shape
-    operand = (x.reshape(x.size), 0, n_in)
-    for index in range(layers.shape[0]):
-        row = layers[index]
-        offset, ld, n = row["output"] * count, row["ld_out"], row["n_out"]
-        one = layers[index : index + 1]
-        forward(one, params, operand, work, count, (0, count), 0, 1, bare[index] != 0, 0, np.uint64(0))
-        _observe_range(work, offset, ld, count, n, bounds[index, 0])
-        if bare[index]:
-            activate(row["activation"], row["alpha"], work, offset, ld, count, n)
-        _observe_range(work, offset, ld, count, n, bounds[index, 1])
-
-
 predict = entry_pair(_predict)
-predict_dynamic = entry_pair(_predict_dynamic)
-observe = entry(_observe)
 evaluate = entry(_evaluate)

@@ -12,8 +12,8 @@ from nbdense import _threads
 from nbdense import network as engine
 from nbdense.activations import CUSTOM
 from nbdense.network import aligned_zeros, leading_dimension
-from nbdense.quant import kernels, rounding
-from nbdense.quant.microkernel import GROUP, pack
+from nbdense.quant import dynamic_kernels, kernels, rounding
+from nbdense.quant.microkernel import GROUP, OFFSET, pack
 from nbdense.quant.network import (
     LIMITS,
     DynamicDense,
@@ -93,7 +93,7 @@ class Program:
         if self._packed is None:
             with _threads.region(_threads.worthwhile(flops)) as threads:
                 arguments = (*self._tables, self._floats, self._biases, x, values, threads)
-                kernels.predict_dynamic[threads > 1](*arguments)
+                dynamic_kernels.predict_dynamic[threads > 1](*arguments)
         elif flops < _threads.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
             kernels.predict[0](self._packed, self._floats, x, integers, values, 1)
         else:
@@ -291,7 +291,7 @@ class _Layout:
         return {"zero_point": zero_point - self.minimum, "low": low - self.minimum, "high": high - self.minimum}
 
     def _dense(self, index: int, layer: QuantizedDense) -> None:
-        zero_point = layer.input_zero_point - self.minimum
+        zero_point = layer.input_zero_point - self.minimum - OFFSET
         # May wrap, as the sums that are added to it will.
         bias = (layer.bias - zero_point * layer.kernel.sum(axis=0, dtype=np.int64)).astype(np.int32)
         columns = {"bias": bias, "multipliers": layer.bias_scales() / np.float32(layer.pre_scale)}
