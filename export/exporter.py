@@ -155,7 +155,7 @@ def to_onnx(
     >>> [node.op_type for node in model.graph.node]
     ['Gemm', 'Relu', 'Gemm', 'Softmax']
     """
-    network = network_of(model_or_quantized)
+    network: Any = network_of(model_or_quantized)  # of the class that _kind finds
     name = _flavour(flavour, _kind(network), as_convolution)
     ends: tuple[Shape, Shape] = convolution_shapes(network) if as_convolution else shapes_of(network)
     names = None if class_names is None else _class_names(class_names, shapes_of(network)[1][-1])

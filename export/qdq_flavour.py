@@ -11,6 +11,8 @@ reads: what others stand beside, sums and tables and what leads to them, it comp
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -134,6 +136,7 @@ def _weights(graph: Graph, layer: QuantizedDense, prefix: str) -> list[str]:
         ("bias", layer.bias, layer.bias_scales()),
     ]
     per_tensor = layer.granularity == "per_tensor"
+    attributes: dict[str, Any] = {} if per_tensor else {"axis": 0}
     names = []
     for what, value, scales in parts:
         scale = scales[0] if per_tensor else scales
@@ -142,7 +145,7 @@ def _weights(graph: Graph, layer: QuantizedDense, prefix: str) -> list[str]:
             graph.constant(f"{prefix}/{what}_scale", scale, np.float32),
             graph.constant(f"{prefix}/{what}_zero_point", np.zeros(np.shape(scale)), value.dtype),
         ]
-        names.append(graph.node("DequantizeLinear", inputs, f"{prefix}/{what}", **({} if per_tensor else {"axis": 0})))
+        names.append(graph.node("DequantizeLinear", inputs, f"{prefix}/{what}", **attributes))
     return names
 
 
