@@ -155,6 +155,47 @@ class QuantizedNetwork:
         """Whether the last layer's output is integers."""
         return self.formats[-1] is not None
 
+    def upto(self, tensor: int) -> QuantizedNetwork:
+        """The network that ends with a tensor of this one.
+
+        Parameters
+        ----------
+        tensor : int
+            From 1: the output of layer ``tensor - 1``.
+        """
+        return QuantizedNetwork(
+            self.layers[:tensor], self.activation_dtype, self.rounding, input_shape=self.input_shape
+        )
+
+    def layer_bytes(self) -> list[int]:
+        """What the arrays of each layer take in a file."""
+        sizes = [0] * len(self.layers)
+        for name, value in self.to_tensors()[0].items():
+            sizes[int(name.split("/")[0])] += value.nbytes
+        return sizes
+
+    def peak_activation_bytes(self) -> int:
+        """The most that the tensors of one row of data take at a time, each kept until its last reader is done.
+
+        The input counts as what its readers take: integers of one byte, or floats.
+        """
+        last_use = {tensor: i for i in range(len(self.layers)) for tensor in self.inputs_of(i)}
+        read_as_floats = {
+            tensor
+            for i, layer in enumerate(self.layers)
+            for tensor, form in zip(self.inputs_of(i), layer.input_formats, strict=True)
+            if form is None
+        }
+        sizes = [positions * n for positions, n in self.tensors]
+        for tensor, form in enumerate(self.formats):
+            if tensor in read_as_floats or (form is None and tensor > 0):
+                sizes[tensor] *= 4
+        peaks = []
+        for i in range(len(self.layers)):
+            alive = [t for t in range(i + 1) if last_use.get(t, -1) >= i]
+            peaks.append(sum(sizes[t] for t in alive) + sizes[i + 1])
+        return max(peaks)
+
     def to_tensors(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """The arrays by name, as they are, and a configuration of JSON's types, for a file.
 
