@@ -18,6 +18,7 @@ import numpy.typing as npt
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.export.import_graph import ELEMENTWISE, Value
 from nbdense.export.import_steps import AffineStep, FunctionStep, NormStep, Step, affine, function
+from nbdense.network import LAYER
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
 TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
@@ -69,7 +70,8 @@ _WITH_SETTINGS = {"Clip", "HardSigmoid"}
 
 
 def _attribute(value: Value, name: str, default: float) -> float:
-    return float(value.settings.get(name, default))
+    """An attribute; what float32 has made of 0.2 is 0.2."""
+    return float(str(np.float32(value.settings.get(name, default))))
 
 
 def _hard_sigmoid(value: Value) -> list[Step]:
@@ -125,7 +127,8 @@ def clip(least: float, most: float) -> list[Step]:
         return [affine(mean=least), function("relu"), affine(shift=least)]
     if least == -math.inf:  # most - relu(most - x)
         return [affine(mean=most, scale=-1.0), function("relu"), affine(scale=-1.0, shift=most)]
-    return [affine(mean=least), function("relu6", most - least), affine(shift=least)]
+    width = float(str(np.float32(most - least)))
+    return [affine(mean=least), function("relu6", width), affine(shift=least)]
 
 
 def _bound(value: Value) -> list[Step]:
@@ -141,7 +144,7 @@ def _prelu(value: Value) -> list[Step]:
     slope = value.inputs[1]
     if not isinstance(slope, np.ndarray) or not isinstance(value.inputs[0], Value) or np.unique(slope).size != 1:
         raise ValueError("its slope must be one number: leaky_relu")
-    return [function("leaky_relu", float(slope.reshape(-1)[0]))]
+    return [function("leaky_relu", float(str(np.float32(slope.reshape(-1)[0]))))]
 
 
 # Operators that are activations, as steps of a value.
@@ -293,8 +296,10 @@ def _values(name: str, alpha: float) -> Doubles:
         return np.clip(_POINTS, row.lower, alpha if row.least != math.inf else row.upper)
     from nbdense.quant import kernels
 
-    values = _POINTS.copy()
-    kernels.evaluate(row.code, alpha, values)
+    values, layer = _POINTS.copy(), np.zeros(1, LAYER)
+    layer["n_out"] = layer["ld_out"] = values.size
+    layer["activation"], layer["alpha"], layer["lower"], layer["upper"] = row.code, alpha, row.lower, row.upper
+    kernels.evaluate(layer, values)
     return values
 
 
