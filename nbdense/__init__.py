@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from nbdense.callbacks import ModelCheckpoint as ModelCheckpoint
     from nbdense.callbacks import ReduceLROnPlateau as ReduceLROnPlateau
     from nbdense.callbacks import TerminateOnNaN as TerminateOnNaN
+    from nbdense.estimators import MLPClassifier as MLPClassifier
+    from nbdense.estimators import MLPRegressor as MLPRegressor
     from nbdense.export import from_onnx as from_onnx
+    from nbdense.export import pipeline_to_onnx as pipeline_to_onnx
     from nbdense.export import to_onnx as to_onnx
     from nbdense.export import verify_onnx as verify_onnx
     from nbdense.layers import Activation as Activation
@@ -95,7 +98,8 @@ _HOMES = {
         "ReduceLROnPlateau",
         "TerminateOnNaN",
     ],
-    "nbdense.export": ["from_onnx", "to_onnx", "verify_onnx"],
+    "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
+    "nbdense.export": ["from_onnx", "pipeline_to_onnx", "to_onnx", "verify_onnx"],
     "nbdense.layers": [
         "Activation",
         "BatchNormalization",

@@ -10,6 +10,7 @@ _HOME = {
     "QuantizedNetwork": "nbdense.quant.network",
     "compare": "nbdense.quant.report",
     "prune": "nbdense.quant.pruning",
+    "quantize_aware": "nbdense.quant.aware",
     "quantize": "nbdense.quant.static",
 }
 __all__ = sorted(_HOME)

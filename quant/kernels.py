@@ -23,10 +23,18 @@ from numba import prange
 from nbdense._jit import entry, entry_pair, kernel
 from nbdense.activations import SOFTMAX
 from nbdense.engine.activation import activate, activate_row, clear_padding
-from nbdense.engine.program import forward
 from nbdense.engine.rows import forward_row
 from nbdense.quant.microkernel import GROUP, integer_product
-from nbdense.quant.rounding import ONNX, fixed_point_multiply, fixed_point_sum, round_to_byte
+from nbdense.quant.rounding import (
+    ONNX,
+    byte_of,
+    fixed_point_multiply,
+    fixed_point_sum,
+    may_be_nan,
+    quotient,
+    round_to_byte,
+    rounded_bits,
+)
 
 # Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of `predict_dynamic`'s.
 PRODUCT, SUM, LOOKUP, SOFTMAX_OF_BYTES, RESHAPE, QUANTIZE, DEQUANTIZE, FLOAT, DYNAMIC = range(9)
@@ -93,7 +101,7 @@ def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
         if rounding == ONNX:
             scales = multipliers[offset : offset + n]
             for j in range(n):
-                target[j] = np.uint8(round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high))
+                target[j] = round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high)
         else:
             for j in range(n):
                 value = fixed_point_multiply(sums[j], fixed[offset + j], shifts[offset + j]) + zero_point
@@ -133,7 +141,7 @@ def _add(row, vectors, work, capacity, m, rounding):
         if rounding == ONNX:
             for j in range(n):
                 value = np.float32(np.int32(a[j]) - za) * ra + np.float32(np.int32(b[j]) - zb) * rb
-                target[j] = np.uint8(round_to_byte(value, zero_point, low, high))
+                target[j] = round_to_byte(value, zero_point, low, high)
         else:
             for j in range(n):
                 terms = np.int32(a[j]) - za, np.int32(b[j]) - zb
@@ -179,21 +187,42 @@ def _flatten(row, work, capacity, count):
 
 
 @kernel
+def _quantize_finite(source, target, scale, zero_point):
+    """Bytes of a row of finite numbers, and True; or False if they may not all have been finite."""
+    reciprocal = np.float32(1.0) / scale
+    seen = np.int32(0)
+    for j in range(source.size):
+        bits = rounded_bits(quotient(source[j], scale, reciprocal))
+        seen = np.int32(seen | bits)
+        target[j] = byte_of(bits, zero_point, 0, 255)
+    return not may_be_nan(seen)
+
+
+@kernel
+def _quantize_any(source, target, scale, zero_point):
+    """Bytes of a row, a NaN taken as zero; returns whether there was one."""
+    unordered = np.int32(0)  # integers, which vectorise; leaving at the first would not
+    for j in range(source.size):
+        value = source[j] / scale
+        unordered = np.int32(unordered | np.int32(value != value))
+        value = value if value == value else np.float32(0.0)
+        target[j] = round_to_byte(value, zero_point, 0, 255)
+    return unordered != 0
+
+
+@kernel
 def quantize_rows(x, offset, ld_x, m, n, scale, zero_point, work, target, ld, missing):
     """m rows of n floats at ``offset`` to bytes at ``target``: ONNX's QuantizeLinear, and a NaN is taken as zero.
 
     ``missing`` gets 1 for each row that holds a NaN, unless it has no elements.
     """
+    usual = scale > np.float32(1e-29) and scale < np.float32(1e37)  # what `quotient` takes
     for i in range(m):
         source = x[offset + i * ld_x : offset + i * ld_x + n]
         bytes_of_row = work[target + i * ld : target + i * ld + n]
-        unordered = np.int32(0)  # integers, which vectorise; leaving at the first would not
-        for j in range(n):
-            value = source[j] / scale
-            unordered |= np.int32(value != value)
-            value = value if value == value else np.float32(0.0)
-            bytes_of_row[j] = np.uint8(round_to_byte(value, zero_point, 0, 255))
-        if missing.size > 0 and unordered:
+        if usual and _quantize_finite(source, bytes_of_row, scale, zero_point):
+            continue
+        if _quantize_any(source, bytes_of_row, scale, zero_point) and missing.size > 0:
             missing[i] = 1
 
 
@@ -303,6 +332,15 @@ def _give_integers(form, memory, count, out, first):
 
 
 @kernel
+def _copy_input(form, x, offset, n_in, count, work):
+    """The input of ``count`` rows of data into its buffer among the floats, where some rows of the engine's read it."""
+    n, ld = n_in // form["positions"], form["ld_input"]
+    for i in range(count * form["positions"]):
+        for j in range(n):
+            work[i * ld + j] = x[offset + i * n + j]
+
+
+@kernel
 def _work_on_rows(layers, vectors, form, floats, x, integers, values, begin, end, memory):
     """One thread's rows, from float to bytes or float.
 
@@ -318,10 +356,7 @@ def _work_on_rows(layers, vectors, form, floats, x, integers, values, begin, end
         if floats is not None or form["positions"] > 1:
             _note_missing(flat, at, n_in, count, missing)
         if floats is not None and form["copies_input"]:
-            n, ld = n_in // form["positions"], form["ld_input"]
-            for i in range(count * form["positions"]):
-                for j in range(n):
-                    memory[1][i * ld + j] = flat[at + i * n + j]
+            _copy_input(form, flat, at, n_in, count, memory[1])
         _walk(layers, vectors, form, floats, flat, at, memory, count)
         if values.shape[0] > 0:
             _give_values(form, memory, count, values, first)
@@ -419,6 +454,8 @@ def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads)
     bounds = np.empty((threads, 2), np.float32)
     share = (rows + threads - 1) // threads
     corrections = np.empty(vectors[1].size, np.int32)
+    if form["copies_input"]:
+        _copy_input(form, flat, 0, n_in, rows, work)
     for index in range(layers.shape[0]):
         row = layers[index]
         if row["kind"] == FLOAT:
@@ -426,7 +463,7 @@ def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads)
                 first = thread * share
                 count = min(share, rows - first)
                 if count > 0:
-                    _float_rows(layers[index], floats, forms[0], flat, n_in, work, rows, first, count)
+                    _float_rows(layers[index], floats, flat, work, rows, first, count)
             continue
         for thread in prange(threads):
             first = thread * share
@@ -472,13 +509,8 @@ def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads)
 
 
 @kernel
-def _float_rows(row, floats, form, x, n_in, work, capacity, first, count):
+def _float_rows(row, floats, x, work, capacity, first, count):
     """One thread's rows of data through one row of the engine's."""
-    if row["input"] == 0 and form["copies_input"]:
-        n = n_in // form["positions"]
-        for i in range(first * form["positions"], (first + count) * form["positions"]):
-            for j in range(n):
-                work[i * row["ld_in"] + j] = x[i * n + j]
     operand, span = (x, np.int64(0), row["n_in"]), (first, count)
     float_layers, params = floats
     forward_row(float_layers[row["kernel"]], params, operand, work, capacity, span, False, np.int64(0), np.uint64(0))
@@ -489,36 +521,6 @@ def _evaluate(layers, values):
     activate_row(layers[0], values, 0, 1)
 
 
-@kernel
-def _observe_range(work, offset, ld, m, n, bounds):
-    low, high = bounds[0], bounds[1]
-    for i in range(m):
-        for j in range(n):
-            value = work[offset + i * ld + j]
-            low = value if value < low else low
-            high = value if value > high else high
-    bounds[0], bounds[1] = low, high
-
-
-def _observe(layers, params, x, work, bare, bounds):
-    """Widen ``bounds`` (layers, pre and output, low and high) to what the rows of ``x`` give.
-
-    ``bare`` is 1 for the layers whose activation is no clamp.
-    """
-    count, n_in = x.shape
-    operand = (x.reshape(x.size), 0, n_in)
-    for index in range(layers.shape[0]):
-        row = layers[index]
-        offset, ld, n = row["output"] * count, row["ld_out"], row["n_out"]
-        one = layers[index : index + 1]
-        forward(one, params, operand, work, count, (0, count), 0, 1, bare[index] != 0, 0, np.uint64(0))
-        _observe_range(work, offset, ld, count, n, bounds[index, 0])
-        if bare[index]:
-            activate(row["activation"], row["alpha"], work, offset, ld, count, n)
-        _observe_range(work, offset, ld, count, n, bounds[index, 1])
-
-
 predict = entry_pair(_predict)
 predict_dynamic = entry_pair(_predict_dynamic)
-observe = entry(_observe)
 evaluate = entry(_evaluate)

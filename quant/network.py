@@ -175,12 +175,21 @@ class QuantizedNetwork:
         return sizes
 
     def peak_activation_bytes(self) -> int:
-        """The most that the tensors of one row of data take at a time, each kept until its last reader is done."""
-        sizes = [
-            positions * n * (4 if form is None else 1)
-            for (positions, n), form in zip(self.tensors, self.formats, strict=True)
-        ]
+        """The most that the tensors of one row of data take at a time, each kept until its last reader is done.
+
+        The input counts as what its readers take: integers of one byte, or floats.
+        """
         last_use = {tensor: i for i in range(len(self.layers)) for tensor in self.inputs_of(i)}
+        read_as_floats = {
+            tensor
+            for i, layer in enumerate(self.layers)
+            for tensor, form in zip(self.inputs_of(i), layer.input_formats, strict=True)
+            if form is None
+        }
+        sizes = [positions * n for positions, n in self.tensors]
+        for tensor, form in enumerate(self.formats):
+            if tensor in read_as_floats or (form is None and tensor > 0):
+                sizes[tensor] *= 4
         peaks = []
         for i in range(len(self.layers)):
             alive = [t for t in range(i + 1) if last_use.get(t, -1) >= i]

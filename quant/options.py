@@ -59,8 +59,8 @@ class Options:
         positive_int("quantize", "block_size", self.block_size)
         if self.granularity == BLOCK and self.scheme != "weight_only":
             raise ValueError(
-                f"quantize: granularity 'block' needs scheme 'weight_only': the sums of scheme {self.scheme!r} have one "
-                "scale a column"
+                f"quantize: granularity 'block' needs scheme 'weight_only': scheme {self.scheme!r} has a scale "
+                "for each column"
             )
 
     @property

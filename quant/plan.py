@@ -1,7 +1,7 @@
 """What a quantizer works on: a network's rows with batch normalisations folded in and activations merged, as steps.
 
-A step becomes one layer of the quantized network. It names the tensors that it reads as that does: 0 is the input, i + 1
-the output of step i.
+A step becomes one layer of the quantized network. It names the tensors that it reads as that does: 0 is the input,
+i + 1 the output of step i.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import numpy as np
 from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
 from nbdense.quant.calibration import Range, Ranges, is_bare
 
+# Of a step that becomes two layers, one has its name, the other its name and this: the softmax behind logits, or the
+# sum in front of a clamp.
+SOFTMAX, SUM = "/softmax", "/sum"
 _NO_RANGES = (0.0, 0.0)
 KINDS = {
     DENSE: "dense",

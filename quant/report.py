@@ -18,7 +18,7 @@ from nbdense.quant.checks import LIMITS
 from nbdense.quant.equalization import equalize
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import FloatLayer, QuantizedNetwork
-from nbdense.quant.plan import Step, plan
+from nbdense.quant.plan import SOFTMAX, SUM, Step, plan
 
 if TYPE_CHECKING:
     from nbdense.quant.static import Quantizer
@@ -115,7 +115,7 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
         raise TypeError(f"compare: model must be a float model, got {type(model).__name__}")
     if not isinstance(quantized, QuantizedNetwork):
         raise TypeError(f"compare: q must be what quantize gave, got {type(q).__name__}")
-    if getattr(network, "rounds_kernels", False):
+    if network.rounds_kernels:
         from nbdense.quant.aware import trained_ranges
 
         trained = trained_ranges(network)
@@ -169,12 +169,12 @@ def compare_tensors(network: Network, steps: Sequence[Step], quantized: Quantize
 
 def _float_values(layer: Any, steps: Mapping[str, Step], values: Sequence[RowValues]) -> Matrix:
     """What the float network has where a quantized layer has its output."""
-    name = layer.name
-    if name not in steps and name.endswith("/softmax"):
-        name = name.removesuffix("/softmax")
-    if name not in steps:
-        raise ValueError(f"compare: the float model has no layer {layer.name!r}")
-    step = steps[name]
+    step = steps.get(layer.name)
+    if step is None:
+        step = steps.get(layer.name.removesuffix(SOFTMAX).removesuffix(SUM))
+        if step is None:
+            raise ValueError(f"compare: the float model has no layer {layer.name!r}")
+        return values[step.row.index if layer.name.endswith(SUM) else step.last].output
     if layer.kind == "dense" and step.row.activation.name == "softmax":  # logits
         return values[step.last].pre
     return values[step.last].output

@@ -18,7 +18,6 @@ from nbdense.activations import CUSTOM
 from nbdense.network import DENSE, Network, Row
 from nbdense.quant import bias_correction as correction
 from nbdense.quant import budget, gptq, report
-from nbdense.quant.budget import Choice
 from nbdense.quant.activations import (
     FIXED_OUTPUTS,
     Parameters,
@@ -27,6 +26,7 @@ from nbdense.quant.activations import (
     exponentials,
     table_parameters,
 )
+from nbdense.quant.budget import Choice
 from nbdense.quant.calibration import batches, calibrate, check_repeatable, is_bare
 from nbdense.quant.equalization import equalize as equalized
 from nbdense.quant.layers import INT32_MAX
@@ -45,7 +45,7 @@ from nbdense.quant.network import (
     WeightOnlyDense,
 )
 from nbdense.quant.options import Options
-from nbdense.quant.plan import Step, plan
+from nbdense.quant.plan import SOFTMAX, SUM, Step, plan
 from nbdense.quant.weights import kernel_integers
 
 
@@ -250,7 +250,10 @@ class Quantizer:
             options = Options(**{**options.to_config(), "bits": bits, "solver": "nearest"})
         moments = self._moments.get(step.row.index) if bits == self.options.bits else None
         scales = self._trained.kernel_scales[step.row.index] if self._trained else None
-        return kernel_integers(step.row.kernel, step.row.bias, input_scale, options, moments, scales)
+        try:
+            return kernel_integers(step.row.kernel, step.row.bias, input_scale, options, moments, scales)
+        except ValueError as error:
+            raise ValueError(f"layer {step.row.name!r}: {error}") from error
 
     def bias(self, step: Step, dequantized: npt.NDArray[np.float32], given: Callable[[Any], Any]) -> Any:
         """A dense step's bias in float64, corrected if that was asked for; None where there is none.
@@ -276,7 +279,7 @@ class Quantizer:
 
 def _trained(network: Network) -> Any:
     """What quantization-aware training has settled, if the network comes from there."""
-    if not getattr(network, "rounds_kernels", False):
+    if not network.rounds_kernels:
         return None
     from nbdense.quant.aware import trained_ranges
 
@@ -292,7 +295,7 @@ def _trained_options(trained: Any, options: Options) -> Options:
     for name, value in settled.items():
         if getattr(options, name) not in (value, getattr(default, name)):
             raise ValueError(
-                f"quantize: the model was trained with {name}={value!r} by quantize_aware, not {getattr(options, name)!r}"
+                f"quantize: quantize_aware has trained the model with {name}={value!r}, not {getattr(options, name)!r}"
             )
     if options.equalize:
         raise ValueError("quantize: equalize would undo what quantize_aware has trained")
@@ -410,7 +413,7 @@ class _Assembly:
         )
         if not softmax:
             return after
-        common = {"name": f"{row.name}/softmax", "inputs": None, "positions": row.positions}
+        common = {"name": f"{row.name}{SOFTMAX}", "inputs": None, "positions": row.positions}
         return self._softmax(step, after, last, common)
 
     def _softmax(self, step: Step, given: Parameters, last: bool, common: dict[str, Any]) -> Parameters:
@@ -517,17 +520,20 @@ class _Assembly:
             tensors = {"gamma": row.kernel if row.kernel.size else None, "beta": row.bias}
         if step.what == "batch_norm":
             tensors |= {"mean": row.mean, "variance": row.variance}
-        self.layers.append(
-            FloatLayer(
-                what=step.what,
-                n=row.n_in,
-                tensors={name: _float32(value, row, name) for name, value in tensors.items() if value is not None},
-                activation=row.activation.name,
-                alpha=row.alpha,
-                custom=row.activation if row.activation.code >= CUSTOM else None,
-                **self._common(step),
+        settings = {
+            "activation": row.activation.name,
+            "alpha": row.alpha,
+            "custom": row.activation if row.activation.code >= CUSTOM else None,
+        }
+        common = self._common(step)
+        if step.what == "add" and row.activation.name != "linear":
+            self.layers.append(FloatLayer(what="add", n=row.n_in, **{**common, "name": f"{row.name}{SUM}"}))
+            self.layers.append(
+                FloatLayer(row.name, "activation", row.n_in, positions=row.positions, **settings)  # type: ignore[arg-type]
             )
-        )
+            return
+        held = {name: _float32(value, row, name) for name, value in tensors.items() if value is not None}
+        self.layers.append(FloatLayer(what=step.what, n=row.n_in, tensors=held, **settings, **common))
 
 
 def _float32(value: npt.NDArray[Any], row: Row, what: str) -> npt.NDArray[np.float32]:

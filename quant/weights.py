@@ -57,6 +57,8 @@ def kernel_integers(
         scales = _searched_scales(weights, options)
         if input_scale is not None and bias is not None:
             scales = np.maximum(scales, _least_scales(bias.astype(np.float64), input_scale, options.granularity))
+    if not ((scales > 0) & (scales < np.inf)).all():
+        raise ValueError("the scales of its input and weights are too far apart for float32")
     if moments is not None:
         return gptq.solve(weights, moments, scales, options.limit, block_size=options.blocks), scales
     return gptq.nearest(weights, scales, options.limit, options.blocks), scales
