@@ -50,6 +50,8 @@ class Value:
         The operator's attributes.
     name : str
         What the file calls its weights; may be empty.
+    merged : bool, optional
+        Whether the graph takes all positions of a row of data for rows; by default as its inputs.
     """
 
     def __init__(
@@ -60,9 +62,11 @@ class Value:
         place: str,
         settings: dict[str, Any] | None = None,
         name: str = "",
+        merged: bool | None = None,
     ) -> None:
         self.operator, self.inputs, self.shape, self.place = operator, list(inputs), shape, place
         self.settings, self.name = settings or {}, name
+        self.merged = any(value.merged for value in self.values) if merged is None else merged
         self.readers = 0
         for value in self.values:
             value.readers += 1
@@ -73,6 +77,11 @@ class Value:
     def is_integer(self) -> bool:
         """Whether it is quantized."""
         return self.operator in ("QuantizeLinear", "Lookup")
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """The shape of what the graph takes for a row."""
+        return self.shape[-1:] if self.merged else self.shape
 
     @property
     def values(self) -> list[Value]:
@@ -317,6 +326,7 @@ class Call:
         settings: dict[str, Any] | None = None,
         operator: str = "",
         name: str = "",
+        merged: bool | None = None,
     ) -> Value:
         """A Value that the node makes.
 
@@ -332,8 +342,10 @@ class Call:
             Another name than the node's.
         name : str
             Of its weights.
+        merged : bool, optional
+            As of `Value`.
         """
-        return Value(operator or self.node.op_type, inputs, shape, self.place, settings, name)
+        return Value(operator or self.node.op_type, inputs, shape, self.place, settings, name, merged)
 
     def dense(self, value: Value, kernel: Array, bias: Array | None, settings: dict[str, Any]) -> Value:
         """A dense layer's Value.

@@ -289,7 +289,7 @@ def _qgemm(call: Call) -> Value:
         integers = Integers(np.broadcast_to(held.reshape(-1), kernel.values.shape[1:]), scale, axis=0)
         settings = {"bias": integers}
     real = settings["bias"].real if settings else None
-    product = _dense(call, value, kernel, real, **settings)
+    product = call.dense(value, kernel.real, real, {"kernel": kernel, **settings})
     return product if call.given(7) is None else _integer(call, product, _format(call, 7, "its output"))
 
 
@@ -304,7 +304,7 @@ def _qlinear_add(call: Call) -> Value:
             array = call.constant(given, "other input")
             parts.append(Integers(array, np.float32(said["scale"]) + np.zeros(()), np.array(said["zero"])).real)
     values = [part for part in parts if isinstance(part, Value)]
-    cut = [part if isinstance(part, Value) else call.row_constant(np.asarray(part), values[0].shape) for part in parts]
+    cut = [part if isinstance(part, Value) else call.row_constant(np.asarray(part), values[0].seen) for part in parts]
     if len({value.shape for value in values}) != 1:
         raise call.fail("its inputs have rows of different shapes")
     total = call.make(cut, values[0].shape, operator="Add")
@@ -316,7 +316,7 @@ def _qlinear(operator: str, first: int = 3) -> Callable[[Call], Value]:
 
     def rule(call: Call) -> Value:
         value = _input(call, 0)
-        if operator == "Softmax" and call.attributes.get("axis", -1) not in (-1, len(value.shape)):
+        if operator == "Softmax" and call.attributes.get("axis", -1) not in (-1, len(value.seen)):
             raise call.fail("softmax over the last axis is taken")
         made = call.make([value], value.shape, call.attributes, operator)
         return _integer(call, made, _format(call, first, "its output"))

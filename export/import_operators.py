@@ -33,6 +33,8 @@ def _elementwise(call: Call) -> Value:
     one, two = call.inputs
     if isinstance(one, Value) and isinstance(two, Value):
         shapes = one.shape, two.shape
+        if one.merged != two.merged:
+            raise call.fail("one of its inputs has positions where the other has rows")
         # What is narrower must be so on the last axis alone: a mean over it, for instance.
         narrow = [shape[:-1] + (1,) for shape in shapes]
         if one.shape != two.shape and not (one.shape and two.shape and shapes[0] in narrow or shapes[1] in narrow):
@@ -46,18 +48,19 @@ def _elementwise(call: Call) -> Value:
     array = call.constant(array, "other input")
     if array.ndim and array.shape[-1] != 1:
         call.state.width_of(value, array.shape[-1])
-    cut = call.row_constant(array, value.shape)
+    cut = call.row_constant(array, value.seen)
     return call.make([cut if other is not value else value for other in call.inputs], value.shape)
 
 
 def _where(call: Call) -> Value:
     """One of two, by a comparison: a part of decomposed activations."""
-    shapes = {part.shape for part in call.inputs if isinstance(part, Value)}
+    shapes = {(part.merged, part.shape) for part in call.inputs if isinstance(part, Value)}
     if len(call.inputs) != 3 or len(shapes) != 1:
         raise call.fail(f"its inputs have rows of different shapes, {sorted(shapes)}")
-    shape = shapes.pop()
+    merged, shape = shapes.pop()
+    seen = shape[-1:] if merged else shape
     parts = [
-        call.row_constant(part.astype(np.uint8) if part.dtype == bool else part, shape)
+        call.row_constant(part.astype(np.uint8) if part.dtype == bool else part, seen)
         if isinstance(part, np.ndarray)
         else part
         for part in call.inputs
@@ -84,7 +87,7 @@ def _clip(call: Call) -> Value:
 
 def _softmax(call: Call) -> Value:
     value = call.data()
-    rank = 1 + len(value.shape)
+    rank = 1 + len(value.seen)
     axis = call.attributes.get("axis", -1 if call.state.file.opset >= 13 else 1)
     if rank == 1 or axis not in (-1, rank - 1):  # until opset 12 it was over all axes from this one on
         raise call.fail(f"softmax over axis {axis} of {rank}; the last is taken")
@@ -111,7 +114,7 @@ def _gemm(call: Call) -> Value:
     value = call.data()
     if call.attributes.get("transA", 0):
         raise call.fail("transA=1: its columns are rows of data")
-    if len(value.shape) != 1:
+    if len(value.seen) != 1:
         raise call.fail(f"it takes rows of one axis, got {value.shape}")
     alpha, beta = call.attributes.get("alpha", 1.0), call.attributes.get("beta", 1.0)
     kernel = call.constant(call.inputs[1], "second input")
@@ -138,12 +141,12 @@ def _batch_norm(call: Call) -> Value:
     value = call.data()
     if call.attributes.get("training_mode", 0) or call.uses_more:
         raise call.fail("it is in training mode: export the model for inference")
-    if len(value.shape) != 1:
+    if len(value.seen) != 1:
         raise call.fail(f"its channels are the first axis of rows of shape {value.shape}; one axis is taken")
     arrays = [call.constant(given, "statistics") for given in call.inputs[1:5]]
     call.state.width_of(value, arrays[0].size)
-    if len(arrays) != 4 or any(array.shape != value.shape or array.dtype.kind != "f" for array in arrays):
-        raise call.fail(f"scale, bias, mean and variance must have {value.shape[0]} elements each")
+    if len(arrays) != 4 or any(array.shape != value.seen or array.dtype.kind != "f" for array in arrays):
+        raise call.fail(f"scale, bias, mean and variance must have {value.seen[0]} elements each")
     epsilon, momentum = float(call.attributes.get("epsilon", 1e-5)), float(call.attributes.get("momentum", 0.9))
     if not (arrays[3].astype(np.float64) + epsilon > 0).all() or epsilon < 0:
         raise call.fail("its variance plus epsilon is not above zero everywhere")
@@ -155,7 +158,7 @@ def _batch_norm(call: Call) -> Value:
 def _layer_norm(call: Call) -> Value:
     value = call.data()
     axis = call.attributes.get("axis", -1)
-    if not value.shape or axis not in (-1, len(value.shape)):
+    if not value.shape or axis not in (-1, len(value.seen)):
         raise call.fail(f"it normalises from axis {axis} on; the last alone is taken")
     if call.uses_more:
         raise call.fail("its mean or deviation is read; its output alone is taken")
@@ -177,7 +180,7 @@ def _reduce_mean(call: Call) -> Value:
     value = call.data()
     axes = call.inputs[1] if len(call.inputs) > 1 else call.attributes.get("axes")
     listed = [] if axes is None else [int(axis) for axis in np.asarray(axes).reshape(-1)]
-    if listed not in ([-1], [len(value.shape)]) or not call.attributes.get("keepdims", 1) or not value.shape:
+    if listed not in ([-1], [len(value.seen)]) or not call.attributes.get("keepdims", 1) or not value.shape:
         raise call.fail("only a mean over the last axis, kept, is taken: in a layer normalisation")
     return call.make([value], (*value.shape[:-1], 1))
 
@@ -191,19 +194,28 @@ def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
         raise call.fail(f"rows of shape {value.shape} do not become {rest}")
     row = tuple(total // known if n is None else n for n in rest)
     kept = batch in (BATCH, None) or (call.state.batch is not None and batch == call.state.batch)
+    if batch is None and row == value.shape[-1:] and math.prod(row) != total and value.shape:
+        return _all_as_rows(call, value)
     if math.prod(row) != total or not kept:
         said = [-1 if n in (None, BATCH) else n for n in shape]
         raise call.fail(
             f"it does not keep the rows of data, of shape {value.shape}, apart: it makes {said} of all; "
             f"output={call.node.input[0]!r} takes what it reads",
         )
-    if row == value.shape:
+    if row == value.shape and not value.merged:
         return value
     if value.is_integer:
         return integers_through(call, value, lambda real: _reshape_to(call, real, shape))
     if value.operator == "Reshape":
         value = value.values[0]
-    return call.make([value], row, operator="Reshape")
+    return call.make([value], row, operator="Reshape", merged=False)
+
+
+def _all_as_rows(call: Call, value: Value) -> Value:
+    """[rows, positions, columns] as [rows * positions, columns]: the same rows of data, seen otherwise."""
+    if value.is_integer:
+        return integers_through(call, value, lambda real: _all_as_rows(call, real))
+    return call.make([value], value.shape, operator="Reshape", merged=True)
 
 
 def _reshape(call: Call) -> Value:
@@ -211,7 +223,7 @@ def _reshape(call: Call) -> Value:
     target = call.constant(call.inputs[1], "shape")
     if target.ndim != 1 or target.dtype.kind not in "iu" or not target.size:
         raise call.fail("its shape must be a list of numbers that keeps the rows of data")
-    copied = [BATCH, *value.shape]
+    copied = [BATCH, *value.seen]
     shape: list[int | None] = []
     for index, number in enumerate(target.tolist()):
         if number == 0 and not call.attributes.get("allowzero", 0):
@@ -227,7 +239,9 @@ def _flatten(call: Call) -> Value:
     value = call.data()
     axis = call.attributes.get("axis", 1)
     if axis < 0:
-        axis += 1 + len(value.shape)
+        axis += 1 + len(value.seen)
+    if value.merged and axis == 1:
+        return value
     if axis != 1:
         raise call.fail(f"axis {call.attributes.get('axis', 1)} does not keep the rows of data apart")
     return _reshape_to(call, value, [BATCH, math.prod(value.shape)])
@@ -237,6 +251,8 @@ def _squeeze(call: Call) -> Value:
     value = call.data()
     axes = call.inputs[1] if len(call.inputs) > 1 and call.inputs[1] is not None else call.attributes.get("axes")
     squeezing = call.node.op_type == "Squeeze"
+    if value.merged:
+        raise call.fail("it changes axes where positions are rows")
     rank = 1 + len(value.shape)
     if axes is None:
         if not squeezing:
@@ -260,6 +276,8 @@ def _squeeze(call: Call) -> Value:
 
 def _shape(call: Call) -> Array:
     value = call.data()
+    if value.merged:
+        raise call.fail("it asks for a number of rows that is not the data's")
     batch = BATCH if call.state.batch is None else call.state.batch
     return np.array([batch, *value.shape], np.int64)[call.attributes.get("start", 0) : call.attributes.get("end")]
 
@@ -304,7 +322,7 @@ def _scaler(call: Call) -> Value:
     for part in parts:
         if part.size > 1:
             call.state.width_of(value, part.size)
-    offset, scale = (call.row_constant(part, value.shape) for part in parts)
+    offset, scale = (call.row_constant(part, value.seen) for part in parts)
     centred = call.make([value, offset], value.shape, operator="Sub")
     return call.make([centred, scale], value.shape, operator="Mul")
 
@@ -315,7 +333,7 @@ def _concat(call: Call) -> Value:
         return call.data()
     one, two = call.inputs if len(call.inputs) == 2 else (None, None)
     if isinstance(one, Value) and isinstance(two, Value) and one.shape == two.shape and one.shape[-1:] == (1,):
-        if call.attributes.get("axis") in (-1, len(one.shape)):
+        if call.attributes.get("axis") in (-1, len(one.seen)):
             for place, (rest, value) in enumerate(((one, two), (two, one))):
                 if rest.operator == "Sub" and rest.inputs[1] is value and _is_one(rest.inputs[0]):
                     return call.make([value], (*value.shape[:-1], 2), {"rest": place}, operator="Columns")
@@ -329,6 +347,8 @@ def _is_one(value: Value | Array | None) -> bool:
 def _transpose(call: Call) -> Value:
     value = call.data()
     rank = 1 + len(value.shape)
+    if value.merged:
+        raise call.fail("it moves axes where positions are rows")
     order = list(call.attributes.get("perm", range(rank - 1, -1, -1)))
     moved = [axis for axis in order if 0 < axis < rank and value.shape[axis - 1] > 1]
     if len(order) != rank or order[:1] != [0] or moved != sorted(moved):

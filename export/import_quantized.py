@@ -391,6 +391,9 @@ class _Lowering:
             if len(step.after) != 1:
                 raise _refusal(value, f"rows of shape {step.before} become {step.after}; a layer flattens them")
             positions = math.prod(step.before[:-1])
+            if index == 0 and self.state.input.readers == 1:  # the same numbers, read as one row
+                self.names.discard(name)
+                return 0, step.after[0]
             layer = FloatLayer(name, "flatten", step.before[-1], inputs=(index,), positions=positions)
         else:
             assert isinstance(step, DenseStep)

@@ -118,6 +118,8 @@ def _follow(state: Trace) -> tuple[Trace, Value]:
     output = state.known.get(state.file.output)
     if not isinstance(output, Value):
         raise ValueError(f"{state.file.name}: its output {state.file.output!r} does not depend on its input")
+    if output.merged:
+        raise ValueError(f"{output.place}: it gives several rows for a row of data, of shape {output.shape}")
     return state, output
 
 
