@@ -115,8 +115,7 @@ def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Valu
             raise UnknownError(str(error)) from error
     found = layer_norm(value) or recognise(value, half) or affine_of(value)
     if found is not None:
-        step, before = found
-        return [step], before
+        return found
     if operator in ("Add", "Sum") and not single and depth is not None:
         return _sum(value, half, depth)
     raise UnknownError("no layer does what it does with what it gets")

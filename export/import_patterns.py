@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.export.import_graph import ELEMENTWISE, Value
-from nbdense.export.import_steps import AffineStep, FunctionStep, NormStep, Step, affine, function
+from nbdense.export.import_steps import FunctionStep, NormStep, Step, affine, function
 from nbdense.network import LAYER
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
@@ -171,7 +171,7 @@ FUNCTIONS: dict[str, Callable[[Value], list[Step]]] = {
 }
 
 
-def affine_of(value: Value) -> tuple[AffineStep, Value] | None:
+def affine_of(value: Value) -> tuple[list[Step], Value] | None:
     """A sum, difference, product or quotient with a constant, and what it is of.
 
     Parameters
@@ -195,10 +195,10 @@ def affine_of(value: Value) -> tuple[AffineStep, Value] | None:
         else:
             return None
     step.place = value.place
-    return step, value.values[0]
+    return [step], value.values[0]
 
 
-def recognise(value: Value, half: bool = False) -> tuple[FunctionStep, Value] | None:
+def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | None:
     """The activation that several operators make together, and what it is of.
 
     Parameters
@@ -214,9 +214,13 @@ def recognise(value: Value, half: bool = False) -> tuple[FunctionStep, Value] | 
         if inside is None:
             return None
         if len(inside) > 1:
-            found = _nearest(_evaluate(inside, start), HALF_TOLERANCE if half else TOLERANCE)
+            values, tolerance = _evaluate(inside, start), HALF_TOLERANCE if half else TOLERANCE
+            found = _nearest(values, tolerance)
             if found is not None:
-                return FunctionStep(found), start
+                return [FunctionStep(found)], start
+            bounds = _bounds(values, tolerance)
+            if bounds is not None:
+                return clip(*bounds), start
         start = start.dominator
     return None
 
@@ -268,6 +272,16 @@ def _nearest(found: Doubles, tolerance: float) -> Activation | None:
     return None if best is None else best[1]
 
 
+def _bounds(found: Doubles, tolerance: float) -> tuple[float, float] | None:
+    """The two numbers between which these values are those of _POINTS, and which they are beyond."""
+    least, most = _rounded(float(found.min())), _rounded(float(found.max()))
+    if not (least < most) or (least <= _POINTS.min() and most >= _POINTS.max()):
+        return None
+    if (np.abs(np.clip(_POINTS, least, most) - found) > tolerance * np.maximum(np.abs(found), 1.0)).any():
+        return None
+    return least if least > _POINTS.min() else -math.inf, most if most < _POINTS.max() else math.inf
+
+
 def _candidates(found: Doubles) -> list[Activation]:
     """Every scalar activation, with the parameter that these values speak for."""
     rows = []
@@ -303,7 +317,7 @@ def _values(name: str, alpha: float) -> Doubles:
     return values
 
 
-def layer_norm(value: Value) -> tuple[NormStep, Value] | None:
+def layer_norm(value: Value) -> tuple[list[Step], Value] | None:
     """A layer normalisation by core operators, without gamma and beta, and what it is of.
 
     Parameters
@@ -328,7 +342,7 @@ def layer_norm(value: Value) -> tuple[NormStep, Value] | None:
         found = _standardised(centred, root.values[0])
         if found is not None:
             epsilon, source = found
-            return NormStep(batch=False, width=source.shape[-1], tensors={}, epsilon=epsilon), source
+            return [NormStep(batch=False, width=source.shape[-1], tensors={}, epsilon=epsilon)], source
     return None
 
 
