@@ -65,8 +65,10 @@ if TYPE_CHECKING:
     from nbdense.optimizers import Lion as Lion
     from nbdense.optimizers import Nadam as Nadam
     from nbdense.optimizers import RMSprop as RMSprop
+    from nbdense.quant import compare as compare
     from nbdense.quant import prune as prune
     from nbdense.quant import quantize as quantize
+    from nbdense.quant import quantize_aware as quantize_aware
     from nbdense.regularizers import L1 as L1
     from nbdense.regularizers import L1L2 as L1L2
     from nbdense.regularizers import L2 as L2
@@ -141,7 +143,7 @@ _HOMES = {
     ],
     "nbdense.models": ["Sequential", "load_model"],
     "nbdense.optimizers": ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSprop"],
-    "nbdense.quant": ["prune", "quantize"],
+    "nbdense.quant": ["compare", "prune", "quantize", "quantize_aware"],
     "nbdense.regularizers": ["L1", "L1L2", "L2", "l1", "l1_l2", "l2"],
     "nbdense.schedules": [
         "CosineDecay",

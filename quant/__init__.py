@@ -10,8 +10,8 @@ _HOME = {
     "QuantizedNetwork": "nbdense.quant.network",
     "compare": "nbdense.quant.report",
     "prune": "nbdense.quant.pruning",
-    "quantize_aware": "nbdense.quant.aware",
     "quantize": "nbdense.quant.static",
+    "quantize_aware": "nbdense.quant.aware",
 }
 __all__ = sorted(_HOME)
 

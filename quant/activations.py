@@ -53,7 +53,7 @@ def activation_parameters(bounds: Range, dtype: str, symmetric: bool = False) ->
 
 
 def table_parameters(
-    row: Row, pre: Range, output: Range, dtype: str, symmetric: bool = False
+    row: Row, pre: Range, output: Range, dtype: str, symmetric: bool = False, settled: bool = False
 ) -> tuple[Parameters, Parameters]:
     """Scales and zero points before and behind an activation that becomes a table.
 
@@ -67,13 +67,16 @@ def table_parameters(
         "int8" or "uint8".
     symmetric : bool
         As in `activation_parameters`; fixed outputs stay as they are.
+    settled : bool
+        Whether ``pre`` is what training has rounded to, and is not to be cut (see `without_flat_ends`).
     """
     name = row.activation.name
     if name in FIXED_OUTPUTS:
         after = FIXED_OUTPUTS[name][0], FIXED_OUTPUTS[name][1][dtype]
     else:
         after = activation_parameters(output, dtype, symmetric)
-    return activation_parameters(without_flat_ends(row, pre, after, dtype), dtype, symmetric), after
+    bounds = pre if settled else without_flat_ends(row, pre, after, dtype)
+    return activation_parameters(bounds, dtype, symmetric), after
 
 
 def activation_table(row: Row, before: Parameters, after: Parameters, dtype: str) -> npt.NDArray[Any]:

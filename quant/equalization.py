@@ -97,12 +97,12 @@ def _pairs(rows: list[Row]) -> list[_Pair]:
             readers.setdefault(source, []).append(row)
     pairs = []
     for first in rows:
-        row = first if first.kind == DENSE else None
-        while row is not None and row.activation.name in HOMOGENEOUS:
-            following = readers.get(row.output, [])
-            row = following[0] if len(following) == 1 and following[0].kind in _PASSED_ON else None
-            if row is not None and row.kind == DENSE:
-                pairs.append(_Pair(first.index, row.index, np.ones(first.n_out)))
+        last = first if first.kind == DENSE else None
+        while last is not None and last.activation.name in HOMOGENEOUS:
+            following = readers.get(last.output, [])
+            last = following[0] if len(following) == 1 and following[0].kind in _PASSED_ON else None
+            if last is not None and last.kind == DENSE:
+                pairs.append(_Pair(first.index, last.index, np.ones(first.n_out)))
                 break
     return pairs
 

@@ -161,8 +161,9 @@ def best_scales(
         # Where no weight counts, all do.
         counts = importance[block] if importance[block].any() else np.ones(importance[block].size)
         scales = np.empty(kernel.shape[1], np.float32)
-        errors = np.empty(kernel.shape[1])
-        solver_kernels.search_scales(kernel[block], counts, levels, float(limit), _TINY, errors, scales)
+        scratch = np.zeros((4, kernel.shape[1]))
+        rows = kernel[block], counts, levels, float(limit), _TINY
+        solver_kernels.search_scales(*rows, scratch[:3], scratch[3], scales)
         found.append(scales)
     return np.stack(found) if block_size is not None else found[0]
 

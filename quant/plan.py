@@ -56,7 +56,7 @@ class Step:
         return KINDS[self.row.kind]
 
 
-def plan(network: Network, ranges: Ranges | None = None) -> list[Step]:
+def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = False) -> list[Step]:
     """The steps of a network.
 
     Parameters
@@ -65,6 +65,8 @@ def plan(network: Network, ranges: Ranges | None = None) -> list[Step]:
         The float network.
     ranges : Ranges, optional
         Of its rows; without, those of steps mean nothing.
+    settled : bool
+        Whether training has rounded sums before the clamps behind them: then these are steps of their own.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def plan(network: Network, ranges: Ranges | None = None) -> list[Step]:
         if before is not None and _is_copy(row):
             tensor_of[row.output] = tensor
             before.last = row.index
-        elif before is not None and readers[row.input] == 1 and _merge(before, row, pre, output):
+        elif before is not None and readers[row.input] == 1 and _merge(before, row, pre, output, settled):
             tensor_of[row.output] = tensor
         else:
             steps.append(Step(row, tuple(tensor_of[source] for source in _sources(row)), pre, output, row.index))
@@ -104,13 +106,13 @@ def _is_copy(row: Row) -> bool:
     return row.kind == ACTIVATION and row.activation.name == "linear"
 
 
-def _merge(step: Step, row: Row, pre: Range, output: Range) -> bool:
+def _merge(step: Step, row: Row, pre: Range, output: Range, settled: bool) -> bool:
     """Work a row into the step before it, where that can be; returns whether it could."""
     linear = step.row.activation.name == "linear"
     if row.kind == FROZEN_NORM and step.row.kind == DENSE and linear:
         step.row = folded(step.row, row)
         step.pre = step.output = output
-    elif row.kind == ACTIVATION and linear and (step.row.kind == DENSE or _takes(step, row)):
+    elif row.kind == ACTIVATION and linear and (step.row.kind == DENSE or (not settled and _takes(step, row))):
         step.row = dataclasses.replace(step.row, activation=row.activation, alpha=row.alpha)
         step.pre, step.output = (pre if is_bare(row.activation) else output), output
     else:

@@ -115,7 +115,8 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
         raise TypeError(f"compare: model must be a float model, got {type(model).__name__}")
     if not isinstance(quantized, QuantizedNetwork):
         raise TypeError(f"compare: q must be what quantize gave, got {type(q).__name__}")
-    if network.rounds_kernels:
+    settled = network.rounds_kernels
+    if settled:
         from nbdense.quant.aware import trained_ranges
 
         trained = trained_ranges(network)
@@ -123,7 +124,7 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
     if quantized.report.get("options", {}).get("equalize"):
         network = equalize(network)
     rows = _validate.rows("x", x, network.input_shape, f"layer {network.names[0]!r}")
-    return compare_tensors(network, plan(network), quantized, [rows.reshape(-1, *network.input_shape)])
+    return compare_tensors(network, plan(network, settled=settled), quantized, [rows.reshape(-1, *network.input_shape)])
 
 
 def compare_tensors(network: Network, steps: Sequence[Step], quantized: QuantizedNetwork, data: Any) -> Comparison:

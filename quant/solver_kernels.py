@@ -93,15 +93,15 @@ def _round_rows(factor, ld, weights, errors, ld_out, n_out, first, last, scales,
             errors[row + j] = weights[row + j] - level * scale
 
 
-def _search_scales(kernel, importance, levels, limit, least, best, scales):
+def _search_scales(kernel, importance, levels, limit, least, scratch, best, scales):
     """For each column of ``kernel`` (rows, n) the scale of least error, the sum of importance times its square.
 
     Its weights are rounded by scales that put the largest at each of ``levels``. Each gives whole numbers q, which
     the scale sum(w q) / sum(q^2) fits best; the error is sum(w^2) less ``best``, sum(w q)^2 / sum(q^2), then. Rounding
-    anew by that scale only lessens it.
+    anew by that scale only lessens it. ``scratch`` is (3, n), its first row zeros.
     """
     rows, n = kernel.shape
-    largest, products, squares = np.zeros(n), np.zeros(n), np.zeros(n)
+    largest, products, squares = scratch[0], scratch[1], scratch[2]
     for i in range(rows):
         if importance[i] > 0.0:
             for j in range(n):

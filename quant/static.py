@@ -190,6 +190,8 @@ class Quantizer:
         The float network: without fake quantization, equalized if that was asked for.
     steps : list of Step
         Its steps.
+    trained : TrainedRanges or None
+        What quantization-aware training has settled.
     """
 
     def __init__(self, network: Network, calibration: Any, options: Options) -> None:
@@ -198,7 +200,7 @@ class Quantizer:
             options = _trained_options(trained, options)
             network = trained.network
         self.options, self.calibration = options, calibration
-        self._trained = trained
+        self.trained = trained
         if options.needs_data() and calibration is None and (trained is None or options.bias_correction):
             raise ValueError(f"quantize: {options.needs_data()} needs calibration data")
         if options.equalize:
@@ -212,7 +214,7 @@ class Quantizer:
         if trained is None and options.scheme == "static":
             ranges = calibrate(network, calibration, options.range_method)
         self.ranges = ranges
-        self.steps = plan(network, ranges)
+        self.steps = plan(network, ranges, settled=trained is not None)
         self._moments: Mapping[int, npt.NDArray[np.float64]] = {}
         if solves:
             self._moments = gptq.input_moments(network, calibration)
@@ -249,7 +251,7 @@ class Quantizer:
         if bits != options.bits:
             options = Options(**{**options.to_config(), "bits": bits, "solver": "nearest"})
         moments = self._moments.get(step.row.index) if bits == self.options.bits else None
-        scales = self._trained.kernel_scales[step.row.index] if self._trained else None
+        scales = self.trained.kernel_scales[step.row.index] if self.trained else None
         try:
             return kernel_integers(step.row.kernel, step.row.bias, input_scale, options, moments, scales)
         except ValueError as error:
@@ -380,7 +382,8 @@ class _Assembly:
         if softmax or not is_bare(row.activation):
             before = after = self._parameters(step.pre)
         else:
-            before, after = table_parameters(row, step.pre, step.output, self.dtype, self.options.symmetric)
+            settled = self.quantizer.trained is not None
+            before, after = table_parameters(row, step.pre, step.output, self.dtype, self.options.symmetric, settled)
             table = activation_table(row, before, after, self.dtype)
         kernel, scales = self.quantizer.weights(step, given[0], bits)
         dequantized = kernel.astype(np.float32) * scales

@@ -308,10 +308,19 @@ def test_entropy_does_not_see_relus_zeros(rng):
     assert low == 0 and high == without[1]
 
 
+def test_entropy_does_not_cut_a_softmax_off():
+    rng = np.random.default_rng(2)
+    logits = 6 * rng.normal(size=(3000, 10))
+    low, high = observed(FUNCTIONS["softmax"](logits), "entropy").range()
+    assert low < 1e-6 and high > 0.9
+
+
 def test_entropy_against_plain_loops(rng):
     """The divergence of every threshold, as the slides give it, one bin at a time."""
     observer = observed(rng.standard_t(3, 4000), "entropy")
-    counts, levels = observer.counts, 512
+    counts, levels = observer.counts.copy(), 512
+    counts[BINS] = min(counts[BINS : BINS + 2])
+    counts[BINS - 1] = min(counts[BINS - 2 : BINS])
     first, last = np.flatnonzero(counts)[[0, -1]]
     sides = BINS - first, last + 1 - BINS
 

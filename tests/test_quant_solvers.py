@@ -175,7 +175,9 @@ def gptq_of_the_paper(kernel, moments, scales, limit, damping, order):
 
 @pytest.mark.parametrize("order", [True, False])
 @pytest.mark.parametrize("block_size", [None, 32, 7])
-@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (33, 20), (100, 17), (130, 50)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (5, 3), pytest.param((33, 20), marks=pytest.mark.kernels), (100, 17), (130, 50)]
+)
 def test_solve_is_the_papers_algorithm(rng, shape, block_size, order):
     n_in, n_out = shape
     kernel = rng.normal(size=shape)
@@ -289,9 +291,9 @@ def test_threads_change_no_bit(rng, monkeypatch):
     assert found[0] == found[1]
 
 
-def test_factor_of_plain_loops(rng):
-    """The blocked Cholesky factor, at the edges of its blocks, against NumPy's."""
-    for n in (1, 2, 47, 48, 49, 96, 145):
+@pytest.mark.parametrize("sizes", [pytest.param((1, 2, 47, 48, 49), marks=pytest.mark.kernels), (96, 145)])
+def test_blocked_factor_is_numpys(rng, sizes):
+    for n in sizes:
         ld = -(-n // 16) * 16 + 16
         x = rng.normal(size=(2 * n, n))
         matrix, negated = np.zeros((n, ld)), np.zeros((n, ld))

@@ -19,7 +19,7 @@ from nbdense.layers import (
     Residual,
 )
 from nbdense.models import Sequential, load_model
-from nbdense.quant import compare, quantize
+from nbdense.quant import compare, quantize, quantize_aware
 from nbdense.quant.checks import LIMITS
 from nbdense.quant.network import DynamicDense, FloatLayer, QuantizedAdd, QuantizedDense, QuantizedSoftmax
 
@@ -395,3 +395,23 @@ def test_threads_change_nothing(rng):
             tensors, config = q.network.to_tensors()
             seen.append((q.predict(x).tobytes(), json.dumps(config), b"".join(t.tobytes() for t in tensors.values())))
         assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kind", ["mlp", "residual", "residual with norms", "batch norm", "positions"])
+def test_fake_quantized_models_compute_what_their_integers_give(kind, bits, rng):
+    model, x = draw(kind, rng)
+    y = model.predict(x) + rng.normal(size=(len(x), *model.network.output_shape)) * 0.1
+    model.compile("adam", "mean_squared_error")
+    aware = quantize_aware(model, x, bits=bits)
+    aware.fit(x, y, epochs=2, verbose=0)
+    q = quantize(aware)
+    assert {layer.bits for layer in q.network.layers if isinstance(layer, QuantizedDense)} == {bits}
+    expected, seen = aware.predict(x), q.predict(x)
+    # a float sum may round a tie of the integers to the other side: by then by whole steps
+    assert (np.abs(seen - expected) <= 1e-5 * np.abs(expected).max()).mean() > 0.99
+    assert np.abs(aware.evaluate(x, y, verbose=0) - np.square(seen - y).mean()) < 1e-3
+    assert [layer.name for layer in compare(aware, q, x).layers] == [layer.name for layer in q.network.layers]
+    if bits == 8:
+        with pytest.raises(ValueError, match="trained the model with bits=8, not 4"):
+            quantize(aware, bits=4)
