@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.export.import_graph import ELEMENTWISE, Value
-from nbdense.export.import_steps import AffineStep, FunctionStep, NormStep, Step, affine, function
+from nbdense.export.import_steps import FunctionStep, NormStep, Step, affine, function
+from nbdense.network import LAYER
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
 TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
@@ -69,7 +70,8 @@ _WITH_SETTINGS = {"Clip", "HardSigmoid"}
 
 
 def _attribute(value: Value, name: str, default: float) -> float:
-    return float(value.settings.get(name, default))
+    """An attribute; what float32 has made of 0.2 is 0.2."""
+    return float(str(np.float32(value.settings.get(name, default))))
 
 
 def _hard_sigmoid(value: Value) -> list[Step]:
@@ -125,7 +127,8 @@ def clip(least: float, most: float) -> list[Step]:
         return [affine(mean=least), function("relu"), affine(shift=least)]
     if least == -math.inf:  # most - relu(most - x)
         return [affine(mean=most, scale=-1.0), function("relu"), affine(scale=-1.0, shift=most)]
-    return [affine(mean=least), function("relu6", most - least), affine(shift=least)]
+    width = float(str(np.float32(most - least)))
+    return [affine(mean=least), function("relu6", width), affine(shift=least)]
 
 
 def _bound(value: Value) -> list[Step]:
@@ -141,7 +144,7 @@ def _prelu(value: Value) -> list[Step]:
     slope = value.inputs[1]
     if not isinstance(slope, np.ndarray) or not isinstance(value.inputs[0], Value) or np.unique(slope).size != 1:
         raise ValueError("its slope must be one number: leaky_relu")
-    return [function("leaky_relu", float(slope.reshape(-1)[0]))]
+    return [function("leaky_relu", float(str(np.float32(slope.reshape(-1)[0]))))]
 
 
 # Operators that are activations, as steps of a value.
@@ -168,7 +171,7 @@ FUNCTIONS: dict[str, Callable[[Value], list[Step]]] = {
 }
 
 
-def affine_of(value: Value) -> tuple[AffineStep, Value] | None:
+def affine_of(value: Value) -> tuple[list[Step], Value] | None:
     """A sum, difference, product or quotient with a constant, and what it is of.
 
     Parameters
@@ -192,10 +195,10 @@ def affine_of(value: Value) -> tuple[AffineStep, Value] | None:
         else:
             return None
     step.place = value.place
-    return step, value.values[0]
+    return [step], value.values[0]
 
 
-def recognise(value: Value, half: bool = False) -> tuple[FunctionStep, Value] | None:
+def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | None:
     """The activation that several operators make together, and what it is of.
 
     Parameters
@@ -211,9 +214,13 @@ def recognise(value: Value, half: bool = False) -> tuple[FunctionStep, Value] | 
         if inside is None:
             return None
         if len(inside) > 1:
-            found = _nearest(_evaluate(inside, start), HALF_TOLERANCE if half else TOLERANCE)
+            values, tolerance = _evaluate(inside, start), HALF_TOLERANCE if half else TOLERANCE
+            found = _nearest(values, tolerance)
             if found is not None:
-                return FunctionStep(found), start
+                return [FunctionStep(found)], start
+            bounds = _bounds(values, tolerance)
+            if bounds is not None:
+                return clip(*bounds), start
         start = start.dominator
     return None
 
@@ -265,6 +272,16 @@ def _nearest(found: Doubles, tolerance: float) -> Activation | None:
     return None if best is None else best[1]
 
 
+def _bounds(found: Doubles, tolerance: float) -> tuple[float, float] | None:
+    """The two numbers between which these values are those of _POINTS, and which they are beyond."""
+    least, most = _rounded(float(found.min())), _rounded(float(found.max()))
+    if not (least < most) or (least <= _POINTS.min() and most >= _POINTS.max()):
+        return None
+    if (np.abs(np.clip(_POINTS, least, most) - found) > tolerance * np.maximum(np.abs(found), 1.0)).any():
+        return None
+    return least if least > _POINTS.min() else -math.inf, most if most < _POINTS.max() else math.inf
+
+
 def _candidates(found: Doubles) -> list[Activation]:
     """Every scalar activation, with the parameter that these values speak for."""
     rows = []
@@ -293,12 +310,14 @@ def _values(name: str, alpha: float) -> Doubles:
         return np.clip(_POINTS, row.lower, alpha if row.least != math.inf else row.upper)
     from nbdense.quant import kernels
 
-    values = _POINTS.copy()
-    kernels.evaluate(row.code, alpha, values)
+    values, layer = _POINTS.copy(), np.zeros(1, LAYER)
+    layer["n_out"] = layer["ld_out"] = values.size
+    layer["activation"], layer["alpha"], layer["lower"], layer["upper"] = row.code, alpha, row.lower, row.upper
+    kernels.evaluate(layer, values)
     return values
 
 
-def layer_norm(value: Value) -> tuple[NormStep, Value] | None:
+def layer_norm(value: Value) -> tuple[list[Step], Value] | None:
     """A layer normalisation by core operators, without gamma and beta, and what it is of.
 
     Parameters
@@ -323,7 +342,7 @@ def layer_norm(value: Value) -> tuple[NormStep, Value] | None:
         found = _standardised(centred, root.values[0])
         if found is not None:
             epsilon, source = found
-            return NormStep(batch=False, width=source.shape[-1], tensors={}, epsilon=epsilon), source
+            return [NormStep(batch=False, width=source.shape[-1], tensors={}, epsilon=epsilon)], source
     return None
 
 
