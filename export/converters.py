@@ -31,7 +31,9 @@ def register_converters() -> None:
     """
     try:
         from skl2onnx import update_registered_converter
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "skl2onnx":  # it is there, and lacks something itself
+            raise
         raise ImportError("exporting a Pipeline needs skl2onnx: pip install 'nbdense[skl2onnx]'") from error
     from nbdense.estimators import MLPClassifier, MLPRegressor
 
