@@ -8,16 +8,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from nbdense.export.convolution import convolution_shapes, write_convolution
 from nbdense.export.float_flavour import write_float
-from nbdense.export.graph import INPUT, OUTPUT, Graph, check, newest_opset, serialize
+from nbdense.export.graph import INPUT, OUTPUT, Graph, Shape, check, newest_opset
+from nbdense.export.labels import LABEL, write_labels
 from nbdense.export.qdq_flavour import write_qdq
 from nbdense.export.verification import compare, is_quantized, network_of, shapes_of
-from nbdense.files import atomic_write
+from nbdense.export.writing import write_model
 
 DEFAULT_OPSET = 17  # with IR version 8 the widest target of float and int8
 OLDEST_OPSET = 13  # the first with scales per channel, and with today's Softmax
@@ -25,9 +28,12 @@ OLDEST_OPSET = 13  # the first with scales per channel, and with today's Softmax
 
 @dataclass(frozen=True)
 class Flavour:
-    """One way to write a network: its writer, and whether that takes quantized networks or float ones."""
+    """One way to write a network: its writer, and whether that takes quantized networks or float ones.
 
-    write: Callable[[Graph, Any], None]
+    The writer gets the graph, the network, and whether dense layers take over the batch normalisations beside them.
+    """
+
+    write: Callable[[Graph, Any, bool], None]
     quantized: bool
 
 
@@ -45,15 +51,20 @@ def to_onnx(
     opset: int | None = None,
     input_name: str = INPUT,
     output_name: str = OUTPUT,
+    labels: bool = False,
+    label_name: str = LABEL,
     class_names: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    fold_batch_norm: bool = True,
+    as_convolution: bool = False,
     verify: bool = True,
 ) -> onnx.ModelProto:
     """Export a model to ONNX, and see that onnxruntime computes what it computes.
 
     The graph takes float32 ``input`` [batch, ..., n_in], for any batch, and gives float32 ``output`` [batch, ...,
     n_out]: probabilities or values, as ``predict``. The file's bytes are the same for the same model, in every process.
-    Dropout is left out, and batch normalisation is by its running statistics.
+    Dropout is left out, and batch normalisation is by its running statistics. There are no other files, unless the
+    weights take 2 GB or more: then they lie in one beside ``path``, called like it with a digest and ".data" behind.
 
     Parameters
     ----------
@@ -69,12 +80,24 @@ def to_onnx(
         17, with IR version 8.
     input_name, output_name : str
         What the graph calls its input and its output.
+    labels : bool
+        Whether there is an output of labels, before the other: the class of the largest output, the first of equal
+        ones; of one sigmoid output, 1 from 0.5 on, else 0. int64 [batch, ...], or strings where there are class names.
+    label_name : str
+        What it is called.
     class_names : sequence of str, optional
         What the outputs stand for, as many as they are; of a model of one output, two: of values below 0.5 and from
         there on. Kept in the file's metadata as "class_names", a JSON list.
     metadata : mapping of str to str, number, list or dict, optional
         What else the file shall say of itself, such as metrics. What is no str is written as JSON. Runtimes show all
         of it as strings, beside "nbdense_version" and "nbdense_flavour".
+    fold_batch_norm : bool
+        Whether dense layers take over the batch normalisations beside them, inside Residual too. What no dense layer
+        can take over, and what stands on inputs whose mean is over 4 deviations away from 0, stays in any case.
+    as_convolution : bool
+        Whether to write a float model whose layers stand behind a Flatten of (C, H, W) as a Conv and 1x1 Convs: input
+        [batch, C, height, width], of any size from (H, W) on, and output [batch, n_out, height - H + 1, width - W + 1],
+        what the model says of each window.
     verify : bool
         Whether to compare with ``predict`` in onnxruntime before anything is written (see `verify_onnx`), where
         onnxruntime is installed. The checker and shape inference run in any case.
@@ -107,43 +130,57 @@ def to_onnx(
     ['Gemm', 'Relu', 'Gemm', 'Softmax']
     """
     network = network_of(model_or_quantized)
-    name = _flavour(flavour, is_quantized(network))
-    source, target = shapes_of(network)
-    said = {"nbdense_flavour": name, **_class_names(class_names, target[-1]), **_metadata(metadata)}
-    graph = Graph(_opset(opset), input_name, output_name)
-    FLAVOURS[name].write(graph, network)
-    model = graph.finish(source, target, said)
-    check(model, "the exported graph")
+    name = _flavour(flavour, is_quantized(network), as_convolution)
+    ends: tuple[Shape, Shape] = convolution_shapes(network) if as_convolution else shapes_of(network)
+    names = None if class_names is None else _class_names(class_names, shapes_of(network)[1][-1])
+    said = {"nbdense_flavour": name, **_metadata(metadata)}
+    if names is not None:
+        said["class_names"] = json.dumps(names, ensure_ascii=False)
+    graph = Graph(_opset(opset), input_name, output_name, label_name if labels else None)
+    if as_convolution:
+        write_convolution(graph, network, fold_batch_norm)
+    else:
+        FLAVOURS[name].write(graph, network, fold_batch_norm)
+    if labels:
+        write_labels(graph, ends[1], _last_activation(network), label_name, names)
+    model = graph.finish(*ends, said, None if path is None else Path(path).name)
+    check(model, "the exported graph", graph.outside)
     if verify and find_spec("onnxruntime") is not None:
-        result = compare(model, model_or_quantized)
+        result = compare(model, model_or_quantized, outside=graph.outside)
         if not result.agrees:
             raise RuntimeError(f"onnxruntime does not compute what the model predicts, nothing was written: {result}")
     if path is not None:
-        atomic_write(path, serialize(model))
+        write_model(path, model, graph.outside)
     return model
 
 
-def _flavour(name: str | None, quantized: bool) -> str:
+def _last_activation(network: Any) -> str:
+    if is_quantized(network):
+        return "softmax" if network.final_activation == "softmax" else str(network.layers[-1].activation)
+    return str(list(network.rows())[-1].activation.name)
+
+
+def _flavour(name: str | None, quantized: bool, as_convolution: bool) -> str:
     kinds = {False: "a float model", True: "a quantized model"}
     if name is None:
-        return next(key for key, flavour in FLAVOURS.items() if flavour.quantized == quantized)
+        name = next(key for key, flavour in FLAVOURS.items() if flavour.quantized == quantized)
     if name not in FLAVOURS:
         there = ", ".join(f"{key!r} (of {kinds[flavour.quantized]})" for key, flavour in FLAVOURS.items())
         raise ValueError(f"to_onnx: there is no flavour {name!r}; there are: {there}")
     if FLAVOURS[name].quantized != quantized:
         hint = "; quantize it first" if not quantized else ""
         raise ValueError(f"to_onnx: flavour {name!r} is of {kinds[not quantized]}, this is {kinds[quantized]}{hint}")
+    if as_convolution and name != "float":
+        raise ValueError(f"to_onnx: as_convolution is for float models, this is {kinds[quantized]}")
     return name
 
 
-def _class_names(names: Sequence[str] | None, n_out: int) -> dict[str, str]:
-    if names is None:
-        return {}
+def _class_names(names: Sequence[str], n_out: int) -> list[str]:
     listed = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else []
     wanted = n_out if n_out > 1 else 2
     if len(listed) != wanted or len(set(listed)) != wanted or not all(isinstance(name, str) for name in listed):
         raise ValueError(f"to_onnx: class_names must be {wanted} different strings for {n_out} outputs, got {names!r}")
-    return {"class_names": json.dumps(listed, ensure_ascii=False)}
+    return listed
 
 
 def _metadata(given: Mapping[str, Any] | None) -> dict[str, str]:

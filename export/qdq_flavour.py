@@ -36,7 +36,7 @@ class _Integers:
         return self.graph.node("DequantizeLinear", [quantized, *scale], target or f"{prefix}_dequantized")
 
 
-def write_qdq(graph: Graph, network: QuantizedNetwork) -> None:
+def write_qdq(graph: Graph, network: QuantizedNetwork, fold: bool = True) -> None:
     """Write a quantized network's nodes, from ``input`` to ``output``.
 
     Parameters
@@ -45,6 +45,8 @@ def write_qdq(graph: Graph, network: QuantizedNetwork) -> None:
         Where to.
     network : QuantizedNetwork
         Of the rounding "onnx".
+    fold : bool
+        There is no batch normalisation in it.
 
     Raises
     ------

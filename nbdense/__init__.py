@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nbdense.callbacks import TerminateOnNaN as TerminateOnNaN
     from nbdense.estimators import MLPClassifier as MLPClassifier
     from nbdense.estimators import MLPRegressor as MLPRegressor
+    from nbdense.export import from_onnx as from_onnx
     from nbdense.export import pipeline_to_onnx as pipeline_to_onnx
     from nbdense.export import to_onnx as to_onnx
     from nbdense.export import verify_onnx as verify_onnx
@@ -98,7 +99,7 @@ _HOMES = {
         "TerminateOnNaN",
     ],
     "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
-    "nbdense.export": ["pipeline_to_onnx", "to_onnx", "verify_onnx"],
+    "nbdense.export": ["from_onnx", "pipeline_to_onnx", "to_onnx", "verify_onnx"],
     "nbdense.layers": [
         "Activation",
         "BatchNormalization",

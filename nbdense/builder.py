@@ -15,9 +15,11 @@ from nbdense.network import (
     BATCH_NORM,
     DENSE,
     DROPOUT,
+    FAKE_QUANT,
     FROZEN_NORM,
     LAYER,
     LAYER_NORM,
+    PAD,
     RESHAPE,
     SEGMENT,
     Network,
@@ -44,6 +46,8 @@ class NetworkBuilder:
         The buffer that the next row reads.
     shape : tuple of int
         What is in it of one row of data.
+    quantization : dict of str to object
+        What is to be known of the fake quantization in the network; see `Network.quantization`.
     """
 
     def __init__(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> None:
@@ -59,6 +63,7 @@ class NetworkBuilder:
         self._aside = 0
         self._width = 0
         self._pinned: set[int] = set()
+        self.quantization: dict[str, Any] = {}
         self.output = self._buffer()
 
     @property
@@ -156,6 +161,27 @@ class NetworkBuilder:
         """The sum of the current output and a pinned buffer of the same shape."""
         self._row(ADD, name, self.n)["second"] = other
 
+    def fake_quant(self, name: str, low: float, high: float, least: int, most: int, factors: int) -> None:
+        """What of the values is left when they have been integers in least..most, which stand for low..high.
+
+        ``factors`` is the offset of two numbers that low and high are multiplied by, -1 where these stay as they are.
+        """
+        row = self._row(FAKE_QUANT, name, self.n, kernel=factors, alpha=low, rate=high, lower=least, upper=most)
+        if factors >= 0:
+            row["pre"] = self._width  # two sums of whole vectors for each row of columns, for the factors' gradients
+            self._width += self.positions * 2 * PAD
+
+    def round_kernel(self, name: str, limit: int) -> None:
+        """Let the last row, which is dense, read its kernel rounded to integers of at most ``limit`` times a scale.
+
+        Each column's scale, first its largest weight over ``limit``, is a parameter of that name that is not trained.
+        """
+        row = self._rows[-1]
+        at = next(i for i, parameter in enumerate(self._parameters) if parameter.offset == row["kernel"])
+        largest = np.abs(self._initial[at]).max(axis=0).astype(np.float32) / np.float32(limit)
+        row["scales"] = self.parameter(name, np.where(largest == 0, np.float32(1.0), largest), trainable=False)
+        row["limit"] = limit
+
     def flatten(self, name: str) -> None:
         """All positions' columns, end to end."""
         if self.positions > 1:
@@ -198,6 +224,7 @@ class NetworkBuilder:
             "bias": -1,
             "mean": -1,
             "variance": -1,
+            "scales": -1,
             "lower": -math.inf,
             "upper": math.inf,
             **fields,
@@ -242,6 +269,7 @@ class NetworkBuilder:
             self.input_shape,
             self.shape,
             custom=tuple(self._custom),
+            quantization=self.quantization,
         )
         for parameter, value in zip(self._parameters, self._initial, strict=True):
             network.tensor(parameter)[...] = value

@@ -368,7 +368,11 @@ class Residual(Layer):
             trainable=self.trainable,
         )
         builder.dense(f"{self.name}/projection", units, ACTIVATIONS["linear"], 0.0, kernel, -1)
+        self._finish_projection(builder)
         builder.add(self.name, ahead)
+
+    def _finish_projection(self, builder: NetworkBuilder) -> None:
+        """What there is to be done to the projected input before it is added."""
 
     def count_params(self, shape: Shape) -> int:
         total, inner = 0, shape
@@ -443,5 +447,9 @@ def layer_from_config(kind: str, config: dict[str, Any]) -> Layer:
         If there is no such kind of layer.
     """
     if kind not in LAYERS:
-        raise ValueError(f"unknown kind of layer {kind!r}")
+        from nbdense.fake_quantization import FAKE_QUANTIZED  # which is made from the layers here
+
+        if kind not in FAKE_QUANTIZED:
+            raise ValueError(f"unknown kind of layer {kind!r}")
+        return FAKE_QUANTIZED[kind](**config)
     return LAYERS[kind](**config)

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from nbdense.activations import CUSTOM, RELU, Activation, activation_by_code
 
-# Kinds of row. FROZEN_NORM is a batch normalisation by its running statistics.
-DENSE, ACTIVATION, DROPOUT, BATCH_NORM, FROZEN_NORM, LAYER_NORM, ADD, RESHAPE = range(8)
+# Kinds of row. FROZEN_NORM is a batch normalisation by its running statistics; FAKE_QUANT rounds to what integers hold.
+DENSE, ACTIVATION, DROPOUT, BATCH_NORM, FROZEN_NORM, LAYER_NORM, ADD, RESHAPE, FAKE_QUANT = range(9)
 
 ADD_DELTA = 1  # flags: the input's delta is added to, not set: a later row has set it
 NO_DELTA = 2  # nothing before this row learns: its input's delta is not wanted
@@ -48,7 +48,8 @@ LAYER = np.dtype(
         ("output", np.int64),
         ("ld_out", np.int64),
         ("pre", np.int64),  # what backward wants beside the output: see NetworkBuilder; the output where it wants none
-        ("kernel", np.int64),  # offsets into the parameter vector; -1: none. Of a norm, its gamma and beta
+        # Offsets into the parameter vector; -1: none. Of a norm, its gamma and beta; of a FAKE_QUANT, its factors.
+        ("kernel", np.int64),
         ("bias", np.int64),
         ("mean", np.int64),
         ("variance", np.int64),
@@ -56,10 +57,13 @@ LAYER = np.dtype(
         ("transposed", np.int64),  # offset aside: of the kernel's transpose, or of a batch's statistics
         ("activation", np.int64),
         ("flags", np.int64),
-        ("alpha", np.float64),  # the activation's parameter; a norm's epsilon
-        ("lower", np.float64),  # clamp in the product's epilogue
+        ("alpha", np.float64),  # the activation's parameter; a norm's epsilon; the low end of a FAKE_QUANT's range
+        ("lower", np.float64),  # clamp in the product's epilogue; a FAKE_QUANT's least and greatest integer
         ("upper", np.float64),
-        ("rate", np.float64),  # dropout's share of zeros; a batch norm's momentum
+        ("rate", np.float64),  # dropout's share of zeros; a batch norm's momentum; the high end of a FAKE_QUANT's range
+        ("scales", np.int64),  # offset: of the columns' scales, where the kernel is read rounded to them; -1: it is not
+        ("limit", np.float64),  # of the integers that such a kernel is rounded to
+        ("quantizer", np.int64),  # index of the FAKE_QUANT that the input comes from; -1: from none
         ("call_forward", np.int64),  # addresses of a custom activation's loops
         ("call_backward", np.int64),
     ]
@@ -78,8 +82,8 @@ SEGMENT = np.dtype(
 )
 
 # The unit of work of the update: rows first..last of one layer's kernel, or (first = BIAS or GAMMA) a vector, or
-# (MOVING) a batch norm's running statistics, which are trained by no optimizer.
-BIAS, GAMMA, MOVING = -1, -2, -3
+# (MOVING) a batch norm's running statistics, which are trained by no optimizer, or (FACTORS) those of a FAKE_QUANT.
+BIAS, GAMMA, MOVING, FACTORS = -1, -2, -3, -4
 SLAB = np.dtype(
     [
         ("layer", np.int64),
@@ -174,6 +178,10 @@ class Network:
         Of one row of data.
     mask : ndarray or None
         0 or 1 for each element of ``params``: training leaves what is masked by 0 at zero (pruning).
+    quantization : dict of str to object
+        What quantization the fake quantization in it stands for; empty where there is none.
+    rounds_kernels : bool
+        Whether rows read kernels rounded to integers' values: then they read a copy of ``params``.
     slabs : structured array of `SLAB`
     inference : structured array of `LAYER`
         The rows in the order in which they run when nothing is trained: without dropout, and with batch normalisation
@@ -196,6 +204,8 @@ class Network:
     output_shape: tuple[int, ...]
     mask: npt.NDArray[Any] | None = None
     custom: tuple[Activation, ...] = ()  # whose compiled code the table points at
+    quantization: dict[str, Any] = field(default_factory=dict)
+    rounds_kernels: bool = field(init=False)
     slabs: npt.NDArray[Any] = field(init=False)
     inference: npt.NDArray[Any] = field(init=False)
     n_in: int = field(init=False)
@@ -206,6 +216,7 @@ class Network:
         self.n_in, self.n_out = math.prod(self.input_shape), math.prod(self.output_shape)
         dense = self.layers[self.layers["kind"] == DENSE]
         self.multiply_adds = int((dense["positions"] * dense["n_in"] * dense["n_out"]).sum())
+        self.rounds_kernels = bool((dense["scales"] >= 0).any())
         self.refresh()
 
     def refresh(self) -> None:
@@ -213,6 +224,8 @@ class Network:
         set_delta_flags(self.layers, self.segments)
         self.slabs = _slabs(self)
         self.inference = _inference(self.layers)
+        for table in (self.layers, self.inference):
+            _find_quantizers(table)
 
     def kept_inference(self) -> npt.NDArray[Any]:
         """Like ``inference``, with as many rows as ``layers``, which keep what backward wants."""
@@ -359,6 +372,17 @@ def _inference(layers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.array(kept, LAYER)
 
 
+def _find_quantizers(layers: npt.NDArray[Any]) -> None:
+    """Tell each row which FAKE_QUANT its input comes from: a bias is rounded to that one's scale times its kernel's."""
+    made_by: dict[int, int] = {}
+    for i, row in enumerate(layers):
+        row["quantizer"] = made_by.get(int(row["input"]), -1)
+        if row["kind"] == FAKE_QUANT:
+            made_by[int(row["output"])] = i
+        elif row["kind"] in (DROPOUT, RESHAPE):
+            made_by[int(row["output"])] = int(row["quantizer"])
+
+
 def _slabs(network: Network) -> npt.NDArray[Any]:
     """Cut every kernel into blocks of rows: the pieces that threads share in the update."""
     segment_at = {int(s["offset"]): i for i, s in enumerate(network.segments)}
@@ -373,6 +397,10 @@ def _slabs(network: Network) -> npt.NDArray[Any]:
                 last = min(first + step, n_in)
                 slabs.append((i, segment_at[int(row["kernel"])], first, last, before))
                 before += (last - first) * ld_out
+        elif row["kind"] == FAKE_QUANT:
+            if row["kernel"] >= 0:
+                slabs.append((i, segment_at[int(row["kernel"])], FACTORS, 0, before))
+                before += PAD
         elif row["kernel"] >= 0:
             slabs.append((i, segment_at[int(row["kernel"])], GAMMA, 0, before))
             before += ld_out

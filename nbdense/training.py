@@ -120,6 +120,8 @@ class Workspace:
         self._sums = np.zeros((max(1, network.slabs.size), 2))
         self._flops = 2.0 * batch * network.multiply_adds
         self._mask = np.zeros(0, network.dtype) if network.mask is None else network.mask
+        self._rounded = aligned_zeros(network.params.size if network.rounds_kernels else 0, network.dtype)
+        run["rounds_kernels"] = network.rounds_kernels
 
     def run(
         self,
@@ -174,11 +176,15 @@ class Workspace:
             run[name] = value
         hyper = np.zeros(steps.HYPER) if optimizer is None else optimizer.hyper()
         rates = np.zeros(count) if optimizer is None else optimizer.rates(count)
+        values = network.params
+        if network.rounds_kernels:  # the parameters may have been written to since the last run
+            values = self._rounded
+            program.round_kernels(network.layers, network.params, values)
         with _threads.region(threads) as granted:
             run["threads"] = granted
             done = program.run_steps[granted > 1](
                 (network.layers if layers is None else layers, network.slabs, network.segments, phases),
-                (network.params, self.state, self._mask),
+                (network.params, self.state, self._mask, values),
                 (self._work, self._values, totals, self._metrics, self._order, self._sums),
                 (*data.x, *data.y, *data.weights),
                 run,
@@ -197,7 +203,7 @@ class Workspace:
     @property
     def nbytes(self) -> int:
         """Bytes of memory; gradients and slots, which belong to the model, are not among them."""
-        return sum(array.nbytes for array in (self._work, self._values, self._order, self._sums))
+        return sum(array.nbytes for array in (self._work, self._values, self._order, self._sums, self._rounded))
 
     def targets(self, rows: int) -> npt.NDArray[Any]:
         """View of the last batch's targets, (rows, positions, target_width)."""
@@ -224,15 +230,18 @@ def predict(network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Outputs of the rows of ``x``, a C-ordered, writable matrix in the network's dtype."""
     rows, multiply_adds = x.shape[0], network.multiply_adds
     out = np.empty((rows, network.n_out), network.dtype)
-    layers = network.inference
+    layers, params = network.inference, network.params
+    if network.rounds_kernels:
+        params = aligned_zeros(params.size, network.dtype)
+        program.round_kernels(layers, network.params, params)
     flops = 2.0 * rows * multiply_adds
     by_columns = rows <= FEW_ROWS and multiply_adds >= MUCH_TO_READ
     if by_columns:
         flops = 16.0 * multiply_adds  # in time: a kernel is read no faster than eight rows are multiplied
     if flops < _threads.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
-        program.predict[0](layers, network.params, x, out, network.width, 1, False)
+        program.predict[0](layers, params, x, out, network.width, 1, False)
         return out
     with _threads.region(_threads.worthwhile(flops)) as granted:
         by_columns = by_columns and granted > 1
-        program.predict[granted > 1](layers, network.params, x, out, network.width, granted, by_columns)
+        program.predict[granted > 1](layers, params, x, out, network.width, granted, by_columns)
     return out

@@ -82,10 +82,12 @@ def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
     ]
     if quant:
         from nbdense.quant import kernels, quantize
+        from nbdense.quant.aware import quantize_aware
 
         steps += [
             lambda: quantize(model, calibration=x).predict(x),
             lambda: _compile_twin(kernels.predict),
+            lambda: quantize_aware(model, x).predict(x),
         ]
     return steps
 

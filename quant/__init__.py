@@ -8,7 +8,9 @@ from typing import Any
 _HOME = {
     "QuantizedModel": "nbdense.quant.model",
     "QuantizedNetwork": "nbdense.quant.network",
+    "compare": "nbdense.quant.report",
     "prune": "nbdense.quant.pruning",
+    "quantize_aware": "nbdense.quant.aware",
     "quantize": "nbdense.quant.static",
 }
 __all__ = sorted(_HOME)

@@ -6,6 +6,7 @@ import pytest
 import naive
 import nbdense as nb
 from nbdense import layers as k
+from nbdense.fake_quantization import FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 
 
 def made(layers, shape, dtype="float64", seed=3):
@@ -18,7 +19,8 @@ def randomise(model, seed=5):
     """Parameters away from their initial ones, so that no factor of 1 or 0 hides a fault."""
     rng = np.random.default_rng(seed)
     for name, view in model.parameters.items():
-        view[...] = rng.uniform(0.5, 1.5, view.shape) if "variance" in name else rng.normal(size=view.shape) * 0.7
+        positive = any(word in name for word in ("variance", "scale", "factor"))
+        view[...] = rng.uniform(0.5, 1.5, view.shape) if positive else rng.normal(size=view.shape) * 0.7
     return model
 
 
@@ -83,6 +85,29 @@ STACKS = {
 }
 
 
+def fake_quantized(residual=False):
+    """Layers that round, whose values are stairs: tests/test_quant_aware.py holds their gradients to other slopes."""
+    projection = {"low": -2.0, "high": 3.0}
+    inner = [FakeQuantizedDense(9, 4, activation="relu"), FakeQuantize(0.0, 5.0, name="inner")]
+    return [
+        FakeQuantize(-2.0, 2.0, learned=False, name="given"),
+        FakeQuantizedDense(6, 4, activation="relu"),
+        FakeQuantize(0.0, 4.0, "uint8"),
+        k.Dropout(0.2),
+        *([FakeQuantizedResidual(inner, projection, 4), FakeQuantize(-4.0, 9.0, name="sum")] if residual else []),
+        FakeQuantizedDense(3),
+        FakeQuantize(-3.0, 3.0, name="last"),
+    ]
+
+
+STAIRS = {
+    "fake quantization": (fake_quantized, (5,)),
+    "fake quantization of positions": (fake_quantized, (3, 5)),
+    "fake quantization with a residual": (lambda: fake_quantized(True), (5,)),
+}
+ALL = STACKS | STAIRS
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("name", STACKS)
 def test_gradients_are_slopes(name, training):
@@ -116,10 +141,10 @@ def test_gradients_are_slopes(name, training):
             np.testing.assert_allclose(found[at], (high - low) / 2e-6, atol=2e-7, rtol=2e-6, err_msg=f"{name} {at}")
 
 
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", ALL)
 def test_predict_is_inference(name):
     """Whatever the number of rows, which is worked through in chunks; forward without training says the same."""
-    layers, shape = STACKS[name]
+    layers, shape = ALL[name]
     model = randomise(made(layers(), shape))
     x = np.random.default_rng(2).normal(size=(230, *shape))
     expected = model.forward(x)
@@ -129,9 +154,9 @@ def test_predict_is_inference(name):
     np.testing.assert_array_equal(model.predict(x[::2]), expected[::2])
 
 
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", ALL)
 def test_shapes_and_counts_are_foretold(name):
-    layers, shape = STACKS[name]
+    layers, shape = ALL[name]
     model = made(layers(), shape)
     counted, now = 0, shape
     for layer in model.layers:
@@ -145,9 +170,9 @@ def test_shapes_and_counts_are_foretold(name):
     assert work == model.network.multiply_adds
 
 
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", ALL)
 def test_training_is_the_same_on_two_threads_and_when_resumed(name, tmp_path):
-    layers, shape = STACKS[name]
+    layers, shape = ALL[name]
     rng = np.random.default_rng(4)
     x = rng.normal(size=(50, *shape))
     results = []

@@ -20,7 +20,7 @@ from numba import prange
 
 from nbdense._jit import entry, entry_pair, inlined, kernel
 from nbdense.activations import SOFTMAX
-from nbdense.engine import norm
+from nbdense.engine import fake_quant, norm
 from nbdense.engine.activation import BLOCK, activate_row, clear_padding, padded
 from nbdense.engine.gather import first_not_finite, gather
 from nbdense.engine.loss import losses_of_rows, metric_of_row
@@ -199,7 +199,7 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
         first = thread * share
         span = (first, min(share, batch - first))
         if span[1] > 0:
-            _work_on_rows(tables[0], vectors[0], scratch, data, run, phase, rates_of_step[2], start, span, batch)
+            _work_on_rows(tables[0], vectors[3], scratch, data, run, phase, rates_of_step[2], start, span, batch)
     elif kind == STATISTICS or kind == SUMS:
         _work_on_columns(tables[0], scratch, run, phase, batch, thread)
     else:
@@ -207,7 +207,7 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
 
 
 @inlined
-def _finish_phase(tables, scratch, run, phase, step, batch):
+def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
     """What is done once behind a phase; returns whether the step's loss is finite."""
     layers, slabs, segments, _ = tables
     if phase["kind"] == ROWS and phase["flags"] & LOSS:
@@ -221,6 +221,8 @@ def _finish_phase(tables, scratch, run, phase, step, batch):
             scratch[2][step, 0] += penalty * batch * layers[layers.shape[0] - 1]["positions_out"]
         if run["clip"] >= CLIP_NORM and phase["flags"] & UPDATE == 0:
             set_factors(slabs, segments, scratch, run)
+    if run["rounds_kernels"] and phase["kind"] == SLABS and phase["flags"] & UPDATE:
+        fake_quant.round_biases(layers, vectors[0], vectors[3])  # once all ranges have moved
     return True
 
 
@@ -228,7 +230,8 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     """Work through batches ``first_step`` .. ``first_step + steps`` of an epoch; returns how many were finished.
 
     tables : (layers, slabs, segments, phases)
-    vectors : (params, state, mask), state[0] the gradients, then the optimizer's slots; a mask of no elements is none
+    vectors : (params, state, mask, values), state[0] the gradients, then the optimizer's slots; a mask of no elements
+        is none; values is what rows read: params, or the copy of it with rounded kernels
     scratch : (work, values, totals, metrics, order, sums), the caller's memory; totals takes a row a step: sums over
         the batch's rows of loss and metrics; sums has two numbers a slab
     data : (x, x_form, y, y_form, w, w_form), sources as in engine.gather; a w of no rows weighs all alike
@@ -263,7 +266,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
                     batch,
                     thread,
                 )
-            if not _finish_phase(tables, scratch, runs[0], phases[index], step, batch):
+            if not _finish_phase(tables, vectors, scratch, runs[0], phases[index], step, batch):
                 return step
     return run["steps"]
 
@@ -350,6 +353,17 @@ def _gather_rows(data, form, first, out):
     gather(data, form[0], order, out.shape[0], out.reshape(out.size), np.int64(0), out.shape[1], np.int64(1))
 
 
+def _round_kernels(layers, params, values):
+    """Copy the parameters to ``values``, rounding the kernels and biases of the rows that read them rounded."""
+    for i in range(params.size):
+        values[i] = params[i]
+    for index in range(layers.shape[0]):
+        row = layers[index]
+        if row["kind"] == DENSE and row["scales"] >= 0:
+            fake_quant.round_kernel(row, params, values, 0, row["n_in"])
+    fake_quant.round_biases(layers, params, values)
+
+
 def _find_not_finite(data, form, buffer):
     return first_not_finite(data, form[0], buffer)
 
@@ -357,4 +371,5 @@ def _find_not_finite(data, form, buffer):
 run_steps = entry_pair(_run_steps)
 predict = entry_pair(_predict)
 gather_rows = entry(_gather_rows)
+round_kernels = entry(_round_kernels)
 find_not_finite = entry(_find_not_finite)

@@ -11,7 +11,7 @@ import numpy as np
 
 from nbdense._jit import inlined, kernel
 from nbdense.activations import RELU
-from nbdense.engine import norm
+from nbdense.engine import fake_quant, norm
 from nbdense.engine.activation import activate_row, clear_padding, copy_block, differentiate
 from nbdense.engine.microkernel import gated_product, product
 from nbdense.engine.random import dropout_mask
@@ -24,6 +24,7 @@ from nbdense.network import (
     DELTA_GATED,
     DENSE,
     DROPOUT,
+    FAKE_QUANT,
     FROZEN_NORM,
     GATE_DELTA,
     IDLE,
@@ -110,6 +111,8 @@ def forward_row(row, params, x, work, capacity, span, linear, aside, noise):
         norm.forward_batch(row, params, work, aside + row["transposed"], source, pre, output, m)
     elif kind == FROZEN_NORM:
         norm.forward_frozen(row, params, work, source, pre, output, m)
+    elif kind == FAKE_QUANT:
+        fake_quant.forward(row, params, work, source, output, m)
 
 
 @inlined
@@ -148,6 +151,8 @@ def backward_row(row, params, work, capacity, span, linear, deltas, aside, zeros
             norm.backward_batch(row, params, work, aside + row["transposed"], pre, d, m, batch * positions)
     elif kind == DROPOUT:
         _multiply(work, pre, d, m * ld)
+    elif kind == FAKE_QUANT:
+        fake_quant.backward(row, params, work, source, d, row["pre"] * capacity, first * positions, m)
     if kind == RESHAPE:
         if row["flags"] & NO_DELTA == 0:
             _unflatten(row, work, deltas + row["input"] * capacity, deltas + row["output"] * capacity, span)

@@ -7,13 +7,13 @@ import math
 import numpy as np
 
 from nbdense._jit import inlined, kernel
-from nbdense.engine import norm
+from nbdense.engine import fake_quant, norm
 from nbdense.engine.microkernel import product
 from nbdense.engine.norms import norms
 from nbdense.engine.optimizer import update
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, GRADIENT, NO_CLIP, TRANSPOSES, UPDATE
 from nbdense.engine.transpose import transpose
-from nbdense.network import BATCH_NORM, BIAS, GAMMA, MOVING, NO_DELTA
+from nbdense.network import BATCH_NORM, BIAS, FACTORS, FAKE_QUANT, GAMMA, MOVING, NO_DELTA, PAD
 
 
 @inlined
@@ -24,6 +24,8 @@ def _slab_range(row, slab):
         return row["bias"], row["bias"] + ld_out
     if slab["first"] == GAMMA:
         return row["kernel"], row["kernel"] + ld_out
+    if slab["first"] == FACTORS:
+        return row["kernel"], row["kernel"] + PAD
     return row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
 
 
@@ -36,6 +38,9 @@ def _slab_gradient(row, gradient, work, run, count, slab, low):
         at = run["aside"] + row["transposed"] + (2 if slab["first"] == BIAS else 3) * ld_out
         for j in range(n_out):
             gradient[low + j] = work[at + j]
+        return
+    if row["kind"] == FAKE_QUANT:
+        fake_quant.gradient(row, work, row["pre"] * capacity, count * row["positions"], gradient, low)
         return
     deltas = run["deltas"] + row["output"] * capacity
     if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
@@ -117,7 +122,7 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
     layers, slabs, segments, _ = tables
     if slabs.size == 0:
         return
-    params, state, mask = vectors
+    params, state, mask, values = vectors
     work, _, _, _, _, sums = scratch
     hyper, _ = settings
     gradient = state[0]
@@ -133,7 +138,7 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
             continue
         row, segment = layers[slab["layer"]], segments[slab["segment"]]
         if phase["kind"] == TRANSPOSES:
-            _refresh(row, params, work, run, slab)
+            _transpose(row, values, work, run, slab)
         elif slab["first"] == MOVING:
             if updates and row["kind"] == BATCH_NORM:
                 norm.move_averages(row, params, work, run["aside"] + row["transposed"])
@@ -146,20 +151,33 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
             if updates:
                 if not steady:
                     factor = sums[index, 1] if run["clip"] >= CLIP_NORM else 1.0
-                    decay = rate * run["decay"] * segment["decay"]
+                    decay = 0.0 if slab["first"] == FACTORS else rate * run["decay"] * segment["decay"]
                     _scale_and_decay(params, gradient, low, high, factor, decay)
                 update(run["optimizer"], params, state, low, high, adjusted, iteration, hyper)
                 if run["average"] >= 0.0:
                     _average(params, state, low, high, run["average"] if iteration > 1 else 0.0)
-                _refresh(row, params, work, run, slab)
+                if run["rounds_kernels"]:
+                    _copy(row, params, values, slab, low, high)
+                _transpose(row, values, work, run, slab)
 
 
 @kernel
-def _refresh(row, params, work, run, slab):
+def _copy(row, params, values, slab, low, high):
+    """Bring what rows read of one slab up to date."""
+    if slab["first"] >= 0 and row["scales"] >= 0:
+        fake_quant.round_kernel(row, params, values, slab["first"], slab["last"])
+    else:
+        copied, of = values[low:high], params[low:high]
+        for i in range(copied.size):
+            copied[i] = of[i]
+
+
+@kernel
+def _transpose(row, values, work, run, slab):
     """Bring the transpose of one slab of a kernel up to date, if backward reads it."""
     if slab["first"] < 0 or row["flags"] & NO_DELTA:
         return
-    source = (params, row["kernel"] + slab["first"] * row["ld_out"], row["ld_out"])
+    source = (values, row["kernel"] + slab["first"] * row["ld_out"], row["ld_out"])
     target = (work, run["aside"] + row["transposed"] + slab["first"], row["ld_in"])
     transpose(source, target, slab["last"] - slab["first"], row["n_out"])
 

@@ -28,6 +28,7 @@ RUN = np.dtype(
         ("decay", np.float64),  # decoupled weight decay; a segment's factor is on it
         ("average", np.float64),  # momentum of the weights' moving average, in the last slot; below 0: none
         ("penalties", np.int64),  # whether any segment has an l1 or l2
+        ("rounds_kernels", np.int64),  # whether rows read a copy of the parameters, with rounded kernels
         # Offsets in the workspace; activations are at 0.
         ("deltas", np.int64),
         ("targets", np.int64),
