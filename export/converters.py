@@ -113,7 +113,9 @@ def _write_network(scope: Any, operator: Any, container: Any, target: str) -> No
     network = operator.raw_operator.model_.network
     graph = Graph(container.target_opset_onnx)
     write_float(graph, network)
-    written = graph.finish(network.input_shape, network.output_shape, {}).graph
+    written = graph.finish(network.input_shape, network.output_shape, {}, "model.onnx").graph
+    if graph.outside:
+        raise ValueError("the network's tensors take over 2 GB: a Pipeline has to fit into one ONNX file")
     names = {INPUT: source, OUTPUT: target}
     for tensor in written.initializer:
         names[tensor.name] = tensor.name = scope.get_unique_variable_name(tensor.name)
