@@ -113,7 +113,7 @@ def pipeline_to_onnx(
     names = class_names if class_names is not None or classes is None else [str(label) for label in classes]
     said = {"nbdense_flavour": "float", **_metadata(metadata)}
     if names is not None:
-        said["class_names"] = json.dumps(_class_names(names, len(classes)), ensure_ascii=False)
+        said["class_names"] = json.dumps(_class_names(names, len(estimator.classes_)), ensure_ascii=False)
     rows = _rows_of(pipeline, X)
     model = _convert(pipeline, estimator, rows, number)
     _settle(model, number, said)
