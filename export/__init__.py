@@ -8,12 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nbdense.export.converters import register_converters as register_converters
     from nbdense.export.exporter import to_onnx as to_onnx
+    from nbdense.export.importer import from_onnx as from_onnx
+    from nbdense.export.sklearn import pipeline_to_onnx as pipeline_to_onnx
     from nbdense.export.verification import Verification as Verification
     from nbdense.export.verification import verify_onnx as verify_onnx
 
 _HOME = {
     "Verification": "nbdense.export.verification",
+    "pipeline_to_onnx": "nbdense.export.sklearn",
+    "register_converters": "nbdense.export.converters",
+    "from_onnx": "nbdense.export.importer",
     "to_onnx": "nbdense.export.exporter",
     "verify_onnx": "nbdense.export.verification",
 }

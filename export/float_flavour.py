@@ -3,11 +3,11 @@
 On inputs of one axis Dense is a Gemm with weights [N, K], which is what runtimes fuse and quantize; on more axes it is
 MatMul and Add, on the last one. There is no dropout, and softmax is on the last axis.
 
-Batch normalisation by its running statistics is BatchNormalization. That operator has its channels on axis 1, ours
-are the last: with more axes it is Mul and Add, by scale = gamma / sqrt(variance + epsilon) and shift = beta - mean
-scale, computed in float64. Both lose digits where a mean is many deviations away from zero (data that nobody scaled):
-runtimes fold BatchNormalization too, and x scale + shift cancels. There it is Sub, Mul and Add, which lose none. Layer
-normalisation is LayerNormalization from opset 17 on, and core operators before.
+Batch normalisation that is not folded (`nbdense.export.folding`) is BatchNormalization. That operator has its
+channels on axis 1, ours are the last: with more axes it is Mul and Add, by scale = gamma / sqrt(variance + epsilon) and
+shift = beta - mean scale, computed in float64. Both lose digits where a mean is many deviations away from zero (data
+that nobody scaled): runtimes fold BatchNormalization too, and x scale + shift cancels. There it is Sub, Mul and Add,
+which lose none. Layer normalisation is LayerNormalization from opset 17 on, and core operators before.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from nbdense.activations import CUSTOM, Activation
-from nbdense.export.graph import Graph
+from nbdense.export.folding import inference_rows, is_far_from_zero, norm_tensors, reads, scale_and_shift
+from nbdense.export.graph import Graph, finite_float32
 from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
 
 HARD_SWISH_OPSET = 14  # the first that has the operator
 LAYER_NORM_OPSET = 17
-FAR_FROM_ZERO = 4.0  # deviations: up to there x scale + shift loses about two of float32's 24 bits
+REDUCE_OPSET = 18  # from which ReduceMean takes its axes as an input
 
 # (graph, activation, alpha, the pre-activation's tensor, the output's)
 ActivationWriter = Callable[[Graph, Activation, float, str, str], None]
+# (graph, row, prefix of its tensors, the input's tensor, the output's)
+RowWriter = Callable[[Graph, Row, str, str, str], None]
 
 
 def _one_operator(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
@@ -34,7 +36,7 @@ def _one_operator(graph: Graph, activation: Activation, alpha: float, source: st
 
 
 def _softmax(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    graph.node(activation.onnx, [source], target, axis=-1)  # the default was 1 before opset 13: say it
+    graph.node(activation.onnx, [source], target, axis=graph.axis)
 
 
 def _with_alpha(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
@@ -139,7 +141,7 @@ def activation_writer(layer: str, activation: str) -> ActivationWriter | None:
     return ACTIVATION_NODES[activation]
 
 
-def write_float(graph: Graph, network: Network) -> None:
+def write_float(graph: Graph, network: Network, fold: bool = True) -> None:
     """Write a float network's nodes, from ``input`` to ``output``.
 
     Parameters
@@ -148,43 +150,95 @@ def write_float(graph: Graph, network: Network) -> None:
         Where to.
     network : Network
         float64 weights are stored as float32.
+    fold : bool
+        Whether dense layers take over the batch normalisations beside them.
 
     Raises
     ------
     ValueError
         If a row or its activation has no ONNX form, or a weight is not a finite float32 number; the layer is named.
     """
-    tensors = {0: graph.input}  # by buffer
-    rows = list(network.rows())
-    flat_input = len(network.input_shape) > 1 and any(_reads_input(row) and row.positions == 1 for row in rows)
+    source = graph.input
+    rows = inference_rows(network, fold)
+    flat_input = len(network.input_shape) > 1 and any(0 in reads(row) and row.positions == 1 for row in rows)
     if flat_input:  # the network has no row for it: it reads the same numbers as one row of columns
-        tensors[0] = graph.node("Flatten", [graph.input], f"{graph.input}_flat", axis=1)
+        source = graph.node("Flatten", [source], f"{source}_flat", axis=1)
     flat_output = flat_input or len(network.input_shape) == 1 or any(row.kind == RESHAPE for row in rows)
-    unflatten = flat_output and len(network.output_shape) > 1  # all of its axes but the last are of one element
+    if not flat_output or len(network.output_shape) == 1:
+        write_rows(graph, rows, source, graph.output, ROW_WRITERS)
+        return
+    # All of the output's axes but the last are of one element.
+    flat = write_rows(graph, rows, source, f"{graph.output}_flat", ROW_WRITERS)
+    shape = graph.constant(f"{graph.output}_shape", [0, *network.output_shape], np.int64)  # 0: the batch stays
+    graph.node("Reshape", [flat, shape], graph.output)
+
+
+def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers: dict[int, RowWriter]) -> str:
+    """Write rows as nodes that are wired by the buffers that the rows name; returns ``target``.
+
+    Parameters
+    ----------
+    graph : Graph
+        Where to.
+    rows : list of Row
+        In the order in which they run.
+    source : str
+        The tensor in buffer 0.
+    target : str
+        What the last row writes.
+    writers : dict of int to RowWriter
+        By kind of row, those that are more than an activation or a sum.
+
+    Raises
+    ------
+    ValueError
+        If a row or its activation has no ONNX form; the layer is named.
+    """
+    tensors = {0: source}  # by buffer
     for row in rows:
         prefix = graph.layer(row.name)
-        write_activation = _activation(row)
-        target = graph.output if row is rows[-1] and not unflatten else f"{prefix}/output"
-        before = target if write_activation is None else f"{prefix}/preactivation"
-        source = tensors[row.input]
-        if row.kind == ACTIVATION:
-            before = graph.node("Identity", [source], target) if write_activation is None else source
-        elif row.kind == ADD:
-            graph.node("Add", [source, tensors[row.second]], before)
-        elif row.kind in ROW_WRITERS:
-            ROW_WRITERS[row.kind](graph, row, prefix, source, before)
-        else:
-            raise ValueError(f"layer {row.name!r}: rows of kind {row.kind} have no ONNX form")
-        if write_activation is not None:
-            write_activation(graph, row.activation, row.alpha, before, target)
-        tensors[row.output] = target
-    if unflatten:
-        shape = graph.constant(f"{graph.output}_shape", [0, *network.output_shape], np.int64)  # 0: the batch stays
-        graph.node("Reshape", [tensors[rows[-1].output], shape], graph.output)
+        given = [tensors[buffer] for buffer in reads(row)]
+        output = target if row is rows[-1] else f"{prefix}/output"
+        tensors[row.output] = write_row(graph, row, prefix, given, output, writers)
+    return target
 
 
-def _reads_input(row: Row) -> bool:
-    return row.input == 0 or (row.kind == ADD and row.second == 0)
+def write_row(graph: Graph, row: Row, prefix: str, given: list[str], target: str, writers: dict[int, RowWriter]) -> str:
+    """Write one row and its activation; returns ``target``.
+
+    Parameters
+    ----------
+    graph : Graph
+        Where to.
+    row : Row
+        The row.
+    prefix : str
+        Of its tensors.
+    given : list of str
+        The tensors that it reads.
+    target : str
+        The tensor that it writes.
+    writers : dict of int to RowWriter
+        As in `write_rows`.
+
+    Raises
+    ------
+    ValueError
+        If the row or its activation has no ONNX form; the layer is named.
+    """
+    write_activation = _activation(row)
+    before = target if write_activation is None else f"{prefix}/preactivation"
+    if row.kind == ACTIVATION:
+        before = graph.node("Identity", given, target) if write_activation is None else given[0]
+    elif row.kind == ADD:
+        graph.node("Add", given, before)
+    elif row.kind in writers:
+        writers[row.kind](graph, row, prefix, given[0], before)
+    else:
+        raise ValueError(f"layer {row.name!r}: rows of kind {row.kind} have no ONNX form")
+    if write_activation is not None:
+        write_activation(graph, row.activation, row.alpha, before, target)
+    return target
 
 
 def _activation(row: Row) -> ActivationWriter | None:
@@ -198,10 +252,10 @@ def _activation(row: Row) -> ActivationWriter | None:
 
 
 def _dense(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
-    kernel = _float32(row.kernel, row.name, "kernel")
+    kernel = finite_float32(row.kernel, row.name, "kernel")
     bias = None
     if row.bias is not None:
-        bias = graph.constant(f"{prefix}/bias", _float32(row.bias, row.name, "bias"), np.float32)
+        bias = graph.constant(f"{prefix}/bias", finite_float32(row.bias, row.name, "bias"), np.float32)
     if row.positions == 1:
         weight = graph.constant(f"{prefix}/weight", kernel.T, np.float32)
         graph.node("Gemm", [source, weight, *([] if bias is None else [bias])], target, transB=1)
@@ -213,76 +267,93 @@ def _dense(graph: Graph, row: Row, prefix: str, source: str, target: str) -> Non
         graph.node("Add", [graph.node("MatMul", inputs, f"{prefix}/product"), bias], target)
 
 
-def _batch_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
-    assert row.mean is not None and row.variance is not None
-    tensors = {
-        "gamma": row.kernel if row.kernel.size else np.ones(row.n_out, np.float32),
-        "beta": np.zeros(row.n_out, np.float32) if row.bias is None else row.bias,
-        "mean": row.mean,
-        "variance": row.variance,
-    }
-    converted = {what: _float32(value, row.name, what) for what, value in tensors.items()}
-    gamma, beta, mean, variance = (value.astype(np.float64) for value in tensors.values())
-    if (variance + row.alpha <= 0).any():
-        raise ValueError(f"layer {row.name!r}: its moving variance plus epsilon is not above zero")
-    deviation = np.sqrt(variance + row.alpha)
-    far = bool((np.abs(mean) > FAR_FROM_ZERO * deviation).any())
+def write_batch_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
+    """Write a batch normalisation by its running statistics.
+
+    Parameters
+    ----------
+    graph : Graph
+        Where to.
+    row : Row
+        Of kind FROZEN_NORM.
+    prefix : str
+        Of its tensors.
+    source, target : str
+        The tensors that it reads and writes.
+    """
+    tensors = norm_tensors(row)
+    far = is_far_from_zero(row)
     if row.positions == 1 and not far:
-        inputs = [graph.constant(f"{prefix}/{what}", value, np.float32) for what, value in converted.items()]
+        inputs = [graph.constant(f"{prefix}/{what}", value, np.float32) for what, value in tensors.items()]
         graph.node("BatchNormalization", [source, *inputs], target, epsilon=row.alpha)
         return
-    factor = gamma / deviation
-    scale = graph.constant(f"{prefix}/scale", _float32(factor, row.name, "gamma / sqrt(variance)"), np.float32)
-    offset = beta if far else beta - mean * factor
+    scale, shift = scale_and_shift(row)
+    parts = {"scale": scale, "shift": tensors["beta"] if far else shift, **({"mean": tensors["mean"]} if far else {})}
+    names = {
+        what: graph.constant(f"{prefix}/{what}", graph.along_columns(finite_float32(value, row.name, what)), np.float32)
+        for what, value in parts.items()
+    }
     if far:
-        centre = graph.constant(f"{prefix}/mean", converted["mean"], np.float32)
-        source = graph.node("Sub", [source, centre], f"{prefix}/centred")
-    scaled = graph.node("Mul", [source, scale], f"{prefix}/scaled")
-    shift = graph.constant(f"{prefix}/shift", _float32(offset, row.name, "shift"), np.float32)
-    graph.node("Add", [scaled, shift], target)
+        source = graph.node("Sub", [source, names["mean"]], f"{prefix}/centred")
+    graph.node("Add", [graph.node("Mul", [source, names["scale"]], f"{prefix}/scaled"), names["shift"]], target)
 
 
 def _layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
-    gamma = _float32(row.kernel, row.name, "gamma") if row.kernel.size else None
-    beta = None if row.bias is None else _float32(row.bias, row.name, "beta")
-    if graph.opset >= LAYER_NORM_OPSET:
-        scale = np.ones(row.n_out, np.float32) if gamma is None else gamma
-        inputs = [source, graph.constant(f"{prefix}/gamma", scale, np.float32)]
-        if beta is not None:
-            inputs.append(graph.constant(f"{prefix}/beta", beta, np.float32))
-        graph.node("LayerNormalization", inputs, target, axis=-1, epsilon=row.alpha)
+    if graph.opset < LAYER_NORM_OPSET:
+        write_layer_norm(graph, row, prefix, source, target)
         return
-    mean = graph.node("ReduceMean", [source], f"{prefix}/mean", axes=[-1], keepdims=1)
+    scale = finite_float32(row.kernel, row.name, "gamma") if row.kernel.size else np.ones(row.n_out, np.float32)
+    inputs = [source, graph.constant(f"{prefix}/gamma", scale, np.float32)]
+    if row.bias is not None:
+        inputs.append(graph.constant(f"{prefix}/beta", finite_float32(row.bias, row.name, "beta"), np.float32))
+    graph.node("LayerNormalization", inputs, target, axis=graph.axis, epsilon=row.alpha)
+
+
+def write_layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
+    """Write a layer normalisation in core operators, over the graph's axis of columns.
+
+    Parameters
+    ----------
+    graph : Graph
+        Where to.
+    row : Row
+        Of kind LAYER_NORM.
+    prefix : str
+        Of its tensors.
+    source, target : str
+        The tensors that it reads and writes.
+    """
+    mean = _mean(graph, prefix, source, f"{prefix}/mean")
     centred = graph.node("Sub", [source, mean], f"{prefix}/centred")
     square = graph.node("Mul", [centred, centred], f"{prefix}/square")
-    variance = graph.node("ReduceMean", [square], f"{prefix}/variance", axes=[-1], keepdims=1)
+    variance = _mean(graph, prefix, square, f"{prefix}/variance")
     epsilon = graph.constant(f"{prefix}/epsilon", row.alpha, np.float32)
     deviation = graph.node("Sqrt", [graph.node("Add", [variance, epsilon], f"{prefix}/raised")], f"{prefix}/deviation")
-    factors = [("Mul", "gamma", gamma), ("Add", "beta", beta)]
+    factors = [("Mul", "gamma", row.kernel if row.kernel.size else None), ("Add", "beta", row.bias)]
     steps = [(operator, what, value) for operator, what, value in factors if value is not None]
     tensor = graph.node("Div", [centred, deviation], f"{prefix}/standardised" if steps else target)
     for operator, what, value in steps:
-        constant = graph.constant(f"{prefix}/{what}", value, np.float32)
+        constant = graph.constant(
+            f"{prefix}/{what}", graph.along_columns(finite_float32(value, row.name, what)), np.float32
+        )
         after = target if what == steps[-1][1] else f"{prefix}/scaled"
         tensor = graph.node(operator, [tensor, constant], after)
+
+
+def _mean(graph: Graph, prefix: str, source: str, target: str) -> str:
+    if graph.opset < REDUCE_OPSET:
+        return graph.node("ReduceMean", [source], target, axes=[graph.axis], keepdims=1)
+    axes = graph.constant(f"{prefix}/axes", [graph.axis], np.int64)
+    return graph.node("ReduceMean", [source, axes], target, keepdims=1)
 
 
 def _flatten(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
     graph.node("Flatten", [source], target, axis=1)
 
 
-# By kind of row: (graph, row, prefix of its tensors, the input's tensor, the output's).
-ROW_WRITERS: dict[int, Callable[[Graph, Row, str, str, str], None]] = {
+ROW_WRITERS: dict[int, RowWriter] = {
     DENSE: _dense,
-    FROZEN_NORM: _batch_norm,
+    FROZEN_NORM: write_batch_norm,
     LAYER_NORM: _layer_norm,
     RESHAPE: _flatten,
 }
-
-
-def _float32(array: npt.NDArray[np.floating], layer: str, what: str) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        converted = array.astype(np.float32)
-    if not np.isfinite(converted).all():
-        raise ValueError(f"layer {layer!r}: its {what} holds NaN, infinity, or a number too large for float32")
-    return converted

@@ -1,25 +1,37 @@
-"""An ONNX graph being written: names, nodes, constants, and at the end a checked ModelProto.
+"""An ONNX graph being written: names, nodes, constants, and at the end a ModelProto.
 
 All flavours write through `Graph`, so that names, versions and metadata are alike. Nothing here depends on time, memory
 addresses or hashing: the same calls give the same bytes, in every process.
+
+Constants lie in the file, unless together they are more than it can hold. Then the larger ones lie in one file beside
+it, named after the model's file and its own content, so that a model never meets the data of another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from nbdense._version import __version__
 
 INPUT = "input"  # the default names of the ends
 OUTPUT = "output"
 BATCH = "batch"  # the name of the dynamic dimension
-LARGEST_FILE = 2**31 - 1  # bytes: what protobuf can hold without side files
+LARGEST_FILE = 2**31 - 2**25  # bytes of constants in one file: protobuf holds 2 GiB, of which the nodes take some
+SMALLEST_OUTSIDE = 1024  # bytes of a constant that goes into a file beside: shapes and scales stay
+ALIGNMENT = 4096  # of constants in that file: runtimes map them into memory
+
+Shape = Sequence[int | str]  # numbers, and names of what is dynamic
 
 
 class Graph:
@@ -34,6 +46,15 @@ class Graph:
         The opset that the nodes are of.
     input, output : str
         The names of the network's ends.
+    label : str
+        The name of the output of labels, if there will be one.
+
+    Attributes
+    ----------
+    axis : int
+        Which axis of a tensor the layers' columns are: the last, or in a convolution the channels'.
+    outside : dict of str to ndarray
+        The constants that `finish` has left to a file beside the model's, in that file's order.
 
     Raises
     ------
@@ -41,16 +62,21 @@ class Graph:
         If an end's name could meet another tensor's.
     """
 
-    def __init__(self, opset: int, input: str = INPUT, output: str = OUTPUT) -> None:
-        for what, name, other in (("input", input, output), ("output", output, input)):
+    def __init__(self, opset: int, input: str = INPUT, output: str = OUTPUT, label: str | None = None) -> None:
+        ends = {"input": input, "output": output, **({} if label is None else {"label": label})}
+        for what, name in ends.items():
             if not isinstance(name, str) or not name or "/" in name:
                 raise ValueError(f"to_onnx: {what}_name must be a string without '/', got {name!r}")
-            if name == other or name.startswith(f"{other}_"):
-                raise ValueError(f"to_onnx: {what}_name {name!r} is too like the other end's, {other!r}")
-        self.opset, self.input, self.output = opset, input, output
+            for other in [end for key, end in ends.items() if key != what]:
+                if name == other or name.startswith(f"{other}_"):
+                    raise ValueError(f"to_onnx: {what}_name {name!r} is too like the other end's, {other!r}")
+        self.opset, self.input, self.output, self.axis = opset, input, output, -1
+        self.outside: dict[str, npt.NDArray[Any]] = {}
+        self._label: onnx.ValueInfoProto | None = None
+        self._domains: dict[str, int] = {}
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
-        self._size = 0
+        self._constants: dict[str, npt.NDArray[Any]] = {}
+        self._int4: dict[str, tuple[int, ...]] = {}  # shapes of the constants that are two numbers a byte
         self._layers: set[str] = set()
 
     def layer(self, name: str) -> str:
@@ -79,64 +105,179 @@ class Graph:
             Of any rank; a number makes a rank-0 tensor.
         dtype : dtype
             That it is stored in.
-
-        Raises
-        ------
-        ValueError
-            If all constants together are more than a file without side files can hold.
         """
-        array = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
-        self._size += array.nbytes
-        if self._size > LARGEST_FILE:
-            raise ValueError(f"the network's tensors take over {LARGEST_FILE:,} bytes: one ONNX file cannot hold them")
-        self._constants[name] = numpy_helper.from_array(array, name)
+        self._constants[name] = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
         return name
 
-    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def int4(self, name: str, value: npt.NDArray[np.int8]) -> str:
+        """A constant tensor of int4, two numbers a byte, the first in the low nibble; returns its name.
+
+        Parameters
+        ----------
+        name : str
+            Of the tensor.
+        value : ndarray of int8
+            In [-8, 7].
+        """
+        nibbles = np.append(value.astype(np.uint8).reshape(-1) & 15, np.zeros(value.size % 2, np.uint8))
+        self._int4[name] = value.shape
+        return self.constant(name, nibbles[::2] | nibbles[1::2] << np.uint8(4), np.uint8)
+
+    def along_columns(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A vector, a number a column, in the shape in which it broadcasts along ``axis``.
+
+        Parameters
+        ----------
+        value : ndarray, (n,)
+            The vector.
+        """
+        return value if self.axis == -1 else value.reshape(-1, 1, 1)
+
+    def node(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
         """A node with one output; returns the output's name.
 
         Parameters
         ----------
         operator : str
-            The ONNX operator.
+            The operator.
         inputs : list of str
             Tensor names.
         output : str
             Name of the tensor that it writes.
+        domain : str
+            Of the operator; ONNX's own by default. Of others version 1 is taken.
         **attributes
             Of the operator.
         """
-        self._nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes))
-        return output
+        return self.nodes(operator, inputs, [output], domain, **attributes)[0]
+
+    def nodes(
+        self, operator: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """A node with several outputs; returns their names.
+
+        Parameters
+        ----------
+        operator : str
+            The operator.
+        inputs, outputs : list of str
+            Tensor names.
+        domain : str
+            As in `node`.
+        **attributes
+            Of the operator.
+        """
+        if domain:
+            self._domains[domain] = 1
+        name = f"{outputs[0]}/{operator}"
+        self._nodes.append(helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes))
+        return outputs
+
+    def readers(self, tensor: str) -> int:
+        """How many times nodes read a tensor.
+
+        Parameters
+        ----------
+        tensor : str
+            The tensor.
+        """
+        return sum(list(node.input).count(tensor) for node in self._nodes)
+
+    def label(self, name: str, elem_type: int, shape: Shape) -> None:
+        """Say that a tensor is an output too, before the network's.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        elem_type : int
+            Its type, a TensorProto.DataType.
+        shape : sequence of int and str
+            Of one row of data.
+        """
+        self._label = helper.make_tensor_value_info(name, elem_type, [BATCH, *shape])
 
     def finish(
-        self, input_shape: tuple[int, ...], output_shape: tuple[int, ...], metadata: Mapping[str, str]
+        self, input_shape: Shape, output_shape: Shape, metadata: Mapping[str, str], file_name: str | None = None
     ) -> onnx.ModelProto:
         """The model: float32 input [batch, *input_shape] to float32 output [batch, *output_shape].
 
         Parameters
         ----------
-        input_shape, output_shape : tuple of int
+        input_shape, output_shape : sequence of int and str
             Of one row of data.
         metadata : mapping of str to str
             What the file says of itself, nbdense's version aside.
+        file_name : str, optional
+            Of the model's file, after which one beside it is named.
+
+        Raises
+        ------
+        ValueError
+            If the constants need a file beside the model's, and it has no name; or if those of 4 bits alone, which
+            stay inside, are too many.
         """
+        if sum(array.nbytes for array in self._constants.values()) > LARGEST_FILE:
+            self.outside = {
+                name: array
+                for name, array in self._constants.items()
+                if array.nbytes >= SMALLEST_OUTSIDE and name not in self._int4
+            }
+        if sum(self._constants[name].nbytes for name in self._int4) > LARGEST_FILE:
+            raise ValueError(
+                f"to_onnx: the weights of 4 bits take over {LARGEST_FILE:,} bytes, more than a file can hold"
+            )
+        ends = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])
+            for name, shape in ((self.input, input_shape), (self.output, output_shape))
+        ]
+        inside = [self._tensor(name) for name in self._constants if name not in self.outside]
         graph = helper.make_graph(
             self._nodes,
             "nbdense",
-            [helper.make_tensor_value_info(self.input, onnx.TensorProto.FLOAT, [BATCH, *input_shape])],
-            [helper.make_tensor_value_info(self.output, onnx.TensorProto.FLOAT, [BATCH, *output_shape])],
-            list(self._constants.values()),
+            ends[:1],
+            [*([] if self._label is None else [self._label]), ends[1]],
+            [*inside, *_references(self.outside, file_name)],
         )
+        domains = [helper.make_opsetid(domain, version) for domain, version in sorted(self._domains.items())]
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", self.opset)],
+            opset_imports=[helper.make_opsetid("", self.opset), *domains],
             ir_version=ir_version_of(self.opset),
             producer_name="nbdense",
             producer_version=__version__,
         )
         helper.set_model_props(model, {"nbdense_version": __version__, **metadata})
         return model
+
+    def _tensor(self, name: str) -> onnx.TensorProto:
+        if name in self._int4:
+            data = self._constants[name].tobytes()
+            return TensorProto(name=name, dims=self._int4[name], data_type=TensorProto.INT4, raw_data=data)
+        return numpy_helper.from_array(self._constants[name], name)
+
+
+def _references(arrays: Mapping[str, npt.NDArray[Any]], file_name: str | None) -> list[onnx.TensorProto]:
+    """What stands in the model for constants in the file beside it."""
+    if not arrays:
+        return []
+    if file_name is None:
+        raise ValueError(
+            f"to_onnx: the network's tensors take over {LARGEST_FILE:,} bytes, more than a ModelProto can hold: "
+            "give a path, so that they go into a file beside it"
+        )
+    digest, offset, tensors = hashlib.sha256(), 0, []
+    for array in arrays.values():
+        digest.update(array.data)
+    location = f"{file_name}.{digest.hexdigest()[:16]}.data"
+    for name, array in arrays.items():
+        tensor = TensorProto(name=name, dims=array.shape, data_location=TensorProto.EXTERNAL)
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+        for key, value in (("location", location), ("offset", offset), ("length", array.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        tensors.append(tensor)
+        offset += array.nbytes + -array.nbytes % ALIGNMENT
+    return tensors
 
 
 def newest_opset() -> int:
@@ -166,7 +307,7 @@ def serialize(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def check(model: onnx.ModelProto, name: str) -> None:
+def check(model: onnx.ModelProto, name: str, outside: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
     """Run onnx's full checker, and shape inference, strict and with data propagation.
 
     Parameters
@@ -175,14 +316,83 @@ def check(model: onnx.ModelProto, name: str) -> None:
         What to check.
     name : str
         What the error calls it.
+    outside : mapping of str to ndarray, optional
+        Its tensors that lie in a file beside it, which need not be there yet.
 
     Raises
     ------
     ValueError
         If it is no valid model, with the checker's reason.
     """
-    try:
-        onnx.checker.check_model(model, full_check=True)
+    with _refused(name):
+        if outside:
+            _check_with_a_file_beside(model)
+        else:
+            onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """`check` for a file, and for what lies beside it.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If it is no valid model, with the checker's reason.
+    """
+    with _refused(str(path)):
+        onnx.checker.check_model(str(path), full_check=True)
+        model = onnx.load_model(str(path), load_external_data=False)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+
+
+@contextmanager
+def _refused(name: str) -> Iterator[None]:
+    try:
+        yield
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, TypeError, ValueError) as error:
         raise ValueError(f"{name} is not a valid ONNX model: {error}") from error
+
+
+def _check_with_a_file_beside(model: onnx.ModelProto) -> None:
+    """Run the checker in a folder of its own, beside a file that has the right size and holds nothing."""
+    sizes: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        said = {entry.key: entry.value for entry in tensor.external_data}
+        if said:
+            end = int(said["offset"]) + int(said["length"])
+            sizes[said["location"]] = max(end, sizes.get(said["location"], 0))
+    with tempfile.TemporaryDirectory() as folder:
+        for location, size in sizes.items():
+            (Path(folder) / location).touch()
+            os.truncate(Path(folder) / location, size)
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(serialize(model))
+        onnx.checker.check_model(str(path), full_check=True)
+
+
+def finite_float32(array: npt.NDArray[np.floating], layer: str, what: str) -> npt.NDArray[np.float32]:
+    """An array as float32.
+
+    Parameters
+    ----------
+    array : ndarray
+        Of floats.
+    layer, what : str
+        The layer's name and its tensor's, for the error.
+
+    Raises
+    ------
+    ValueError
+        If something in it is not finite in float32.
+    """
+    with np.errstate(over="ignore"):
+        converted = array.astype(np.float32)
+    if not np.isfinite(converted).all():
+        raise ValueError(f"layer {layer!r}: its {what} holds NaN, infinity, or a number too large for float32")
+    return converted

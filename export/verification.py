@@ -8,24 +8,28 @@ Integers are compared twice. With onnxruntime's optimizations, which compute in 
 off by more than one; in a network with tables (sigmoid, tanh) the looser bound IN_FLOAT holds, because onnxruntime
 computes the function itself, and where it rounds one entry to the other side, every unit that meets it is off. And as
 written, without optimizations, in float, within IN_FLOAT again: only so is a wrong bias scale seen, which onnxruntime's
-fused operator never reads and other runtimes do.
+fused operator never reads and other runtimes do. See `nbdense.export.integers`, also for models that end in float.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from nbdense import _validate
-from nbdense.export.graph import check, serialize
+from nbdense.export import runtime
+from nbdense.export.graph import Shape, check, check_file
+from nbdense.export.integers import compare_integers, compare_values
+from nbdense.export.runtime import Outside, Session
+from nbdense.export.writing import location_of
 from nbdense.network import Network, aligned_zeros
 
 if TYPE_CHECKING:
@@ -35,13 +39,9 @@ BATCH_SIZES = (1, 7, 64)
 RANDOM_ROWS = 1024  # where no data is given; all at once are a batch too
 TOLERANCE = 1e-5
 FLOAT32_FACTOR = 4.0  # times what float32 costs the network, where that is more
-
-# (share of the integers that may differ, by how much at most)
-FUSED = (1e-3, 1)
-IN_FLOAT = (0.1, 3)
+BIT_FACTOR = 16.0  # times what the last bit of the input changes
 
 Floats = npt.NDArray[np.floating[Any]]
-Session = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Verification:
     max_relative : float
         Largest difference as a share of the row's largest absolute output.
     tolerance : float
-        What ``max_absolute`` or ``max_relative`` had to stay within; infinite for a quantized model, whose integers
-        count.
+        What ``max_absolute`` or ``max_relative`` had to stay within; infinite for a model with integers inside, where
+        those count, or how many rows differ.
     differing_classes : int
         Rows whose largest output is another; 0 for models of one output. Where outputs have more axes, the last one's
         rows are counted.
     integers : int or None
-        Output integers compared; None for a float model.
+        Output integers compared; None for a model that ends in float.
     differing_integers : int or None
         How many of them differ, as onnxruntime runs the file.
     max_integer_difference : int or None
@@ -77,6 +77,8 @@ class Verification:
     saturates : bool
         Whether integers differ and onnxruntime's own int8 kernels overflow on this CPU (x86 without VNNI). The file is
         not at fault then: it agrees if it does as written.
+    differing_labels : int or None
+        How many labels are not those of the outputs beside them, which none may be; None where there are no labels.
     """
 
     agrees: bool
@@ -91,6 +93,7 @@ class Verification:
     max_integer_difference: int | None = None
     differing_as_written: int | None = None
     saturates: bool = False
+    differing_labels: int | None = None
 
     def __str__(self) -> str:
         parts = [
@@ -99,13 +102,15 @@ class Verification:
             f"largest difference {self.max_absolute:.3g} (relative {self.max_relative:.3g})",
         ]
         if self.integers is None:
-            parts.append(f"allowed {self.tolerance:.3g}")
+            parts.append(f"allowed {self.tolerance:.3g}" if np.isfinite(self.tolerance) else "a few rows may differ")
         else:
             parts.append(
                 f"{self.differing_integers} of {self.integers} integers differ, "
                 f"by {self.max_integer_difference} at most, {self.differing_as_written} without optimizations"
             )
         parts.append(f"{self.differing_classes} classes differ")
+        if self.differing_labels:
+            parts.append(f"{self.differing_labels} labels are not the outputs'")
         if self.saturates:
             parts.append("onnxruntime's int8 kernels saturate on this CPU")
         return "; ".join(parts)
@@ -115,12 +120,13 @@ def verify_onnx(path_or_model: str | os.PathLike[str] | onnx.ModelProto, model: 
     """Compare an ONNX file with the model that it was made from.
 
     Runs onnx's full checker and strict shape inference, then onnxruntime (one thread, its optimizations on) at batch
-    sizes 1, 7, 64 and all rows, against ``model.predict``.
+    sizes 1, 7, 64 and all rows, against ``model.predict``. A convolution is run on a larger image too, against the
+    model on each of its windows.
 
     Parameters
     ----------
     path_or_model : path or ModelProto
-        The ONNX file or model. Its first input and its last output count.
+        The ONNX file or model. Its first input and its last output count; labels before that are held against it.
     model : Sequential, QuantizedModel, Network or QuantizedNetwork
         What it should compute.
     x : array-like, (rows, ..., n_in), optional
@@ -142,15 +148,20 @@ def verify_onnx(path_or_model: str | os.PathLike[str] | onnx.ModelProto, model: 
     RuntimeError
         If onnxruntime cannot load or run it.
     """
+    outside: Outside = {}
     if isinstance(path_or_model, onnx.ModelProto):
-        proto, name = path_or_model, "the ONNX model"
+        proto = path_or_model
+        if location_of(proto) is not None:
+            raise ValueError("the ONNX model's tensors lie in a file beside it: give the model's path")
+        check(proto, "the ONNX model")
     else:
-        proto, name = _read(path_or_model), str(path_or_model)
-    check(proto, name)
-    return compare(proto, model, x)
+        proto = _read(path_or_model)
+        check_file(path_or_model)
+        outside = _read_outside(proto, Path(path_or_model))
+    return compare(proto, model, x, outside)
 
 
-def compare(proto: onnx.ModelProto, model: Any, x: Any = None) -> Verification:
+def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside | None = None) -> Verification:
     """`verify_onnx` for a model that has passed the checker.
 
     Parameters
@@ -161,34 +172,46 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None) -> Verification:
         What it should compute.
     x : array-like, (rows, ..., n_in), optional
         Data.
+    outside : mapping of str to ndarray, optional
+        The tensors that the model refers to, but does not hold.
     """
     network = network_of(model)
     source, target = shapes_of(network)
     rows = _rows(x, source)
     reference = _with_predict(model, network)
-    run = _session(proto, source, target)
-    expected = reference.predict(rows)
-    batches = list(_batches(rows))
-    pairs = [(expected[index], run(batch)) for index, batch in batches]
+    slides = _slides(proto, source)
+    run = runtime.open_session(proto, *(_sliding(source, target) if slides else (source, target)), outside=outside)
+    batches = [rows[np.arange(size) % len(rows)] for size in dict.fromkeys((*BATCH_SIZES, len(rows)))]
+    outputs = [run(batch) for batch in batches]
+    # A dynamically quantized row's outputs depend on the batch: each is predicted by itself.
+    expected = [reference.predict(batch) for batch in batches]
+    pairs = [(e, out[-1].reshape(e.shape)) for e, out in zip(expected, outputs, strict=True)]
+    if slides:
+        pairs.append(_windows(reference, run, rows))
     absolute, relative = _differences(pairs)
+    labels = _differing_labels(proto, outputs[-1], 1 if slides else -1)
     found: dict[str, Any] = {}
-    if isinstance(network, Network):
+    if not has_integers(network):
         tolerance = TOLERANCE
         if min(absolute, relative) > tolerance:
-            cost = FLOAT32_FACTOR * _cost_of_float32(network, rows)
+            cost = _cost_of_float32(network, rows) if isinstance(network, Network) else _cost_of_a_bit(reference, rows)
             tolerance = max(tolerance, cost) if np.isfinite(cost) else tolerance
         agrees = min(absolute, relative) <= tolerance
     else:
         tolerance = float("inf")
-        agrees, found = _compare_integers(proto, reference, rows)
+        if network.ends_in_integers:
+            agrees, found = compare_integers(proto, reference, rows, outside)
+        else:
+            agrees, found = compare_values(proto, reference, rows, outside, TOLERANCE)
     return Verification(
-        agrees=agrees,
+        agrees=agrees and not labels,
         rows=len(rows),
-        batch_sizes=tuple(len(index) for index, _ in batches),
+        batch_sizes=tuple(len(batch) for batch in batches),
         max_absolute=absolute,
         max_relative=relative,
         tolerance=tolerance,
         differing_classes=sum(int((a.argmax(axis=-1) != b.argmax(axis=-1)).sum()) for a, b in pairs),
+        differing_labels=labels,
         **found,
     )
 
@@ -220,9 +243,7 @@ def shapes_of(network: Network | QuantizedNetwork) -> tuple[tuple[int, ...], tup
     network : Network or QuantizedNetwork
         The network.
     """
-    if isinstance(network, Network):
-        return network.input_shape, network.output_shape
-    return (network.n_in,), (network.n_out,)
+    return network.input_shape, network.output_shape
 
 
 def is_quantized(network: Any) -> bool:
@@ -236,6 +257,21 @@ def is_quantized(network: Any) -> bool:
     from nbdense.quant.network import QuantizedNetwork
 
     return isinstance(network, QuantizedNetwork)
+
+
+def has_integers(network: Network | QuantizedNetwork) -> TypeGuard[QuantizedNetwork]:
+    """Whether some tensor between a network's layers becomes integers, for good or while a layer multiplies.
+
+    Parameters
+    ----------
+    network : Network or QuantizedNetwork
+        The network.
+    """
+    if isinstance(network, Network):
+        return False
+    return network.ends_in_integers or any(
+        layer.kind == "dynamic_dense" or layer.output_format is not None for layer in network.layers
+    )
 
 
 def _with_predict(model: Any, network: Any) -> Any:
@@ -268,6 +304,15 @@ def _read(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise ValueError(f"{path} is damaged or truncated, or no ONNX file: {error}") from error
 
 
+def _read_outside(proto: onnx.ModelProto, path: Path) -> Outside:
+    """The tensors in the file beside a model."""
+    tensors = [tensor for tensor in proto.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    try:
+        return {tensor.name: numpy_helper.to_array(tensor, str(path.parent)) for tensor in tensors}
+    except Exception as error:  # onnx has no common class for what can be wrong with such a file
+        raise ValueError(f"{path}: the file {location_of(proto)} beside it is damaged or truncated: {error}") from error
+
+
 def _rows(x: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     if x is None:
         return np.random.default_rng(0).standard_normal((RANDOM_ROWS, *shape), np.float32)
@@ -281,48 +326,44 @@ def _rows(x: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return array.reshape(len(array), *shape)
 
 
-def _batches(rows: npt.NDArray[np.float32]) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
-    """Row numbers and rows of a batch of each size; where there are too few rows they come again."""
-    for size in dict.fromkeys((*BATCH_SIZES, len(rows))):
-        index = np.arange(size) % len(rows)
-        yield index, rows[index]
+def _slides(proto: onnx.ModelProto, shape: tuple[int, ...]) -> bool:
+    """Whether the model is a convolution: height and width of its input are dynamic."""
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    return len(shape) == 3 and len(dims) == 4 and not any(dim.HasField("dim_value") for dim in dims[2:])
 
 
-def _session(
-    proto: onnx.ModelProto, input_shape: tuple[int, ...], output_shape: tuple[int, ...], optimize: bool = True
-) -> Session:
-    """What runs the model in onnxruntime, from its first input to its last output; shapes are of one row of data."""
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise ImportError("verify_onnx needs onnxruntime: pip install 'nbdense[onnxruntime]'") from error
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4  # what matters is raised; nothing goes to stderr
-    opsets = ", ".join(str(entry.version) for entry in proto.opset_import)
-    try:
-        session = ort.InferenceSession(serialize(proto), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common class of their own
-        raise RuntimeError(
-            f"onnxruntime {ort.__version__} cannot load the model (opset {opsets}, IR version {proto.ir_version}); "
-            f"to_onnx with verify=False exports without it: {error}"
-        ) from error
-    source, target = session.get_inputs()[0], session.get_outputs()[-1]
-    for end, shape in ((source, input_shape), (target, output_shape)):
-        if not end.shape or tuple(end.shape[1:]) != shape or isinstance(end.shape[0], int):
-            wanted = ", ".join(map(str, shape))
-            raise ValueError(f"the ONNX model's {end.name!r} has shape {end.shape}, the model needs [batch, {wanted}]")
+def _sliding(source: tuple[int, ...], target: tuple[int, ...]) -> tuple[Shape, Shape]:
+    """Shapes of a convolution's ends, -1 for what is dynamic."""
+    return (source[0], -1, -1), (target[-1], -1, -1)
 
-    def run(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        try:
-            outputs: npt.NDArray[Any] = session.run([target.name], {source.name: batch})[0]
-        except Exception as error:
-            raise RuntimeError(f"onnxruntime cannot run the model at batch size {len(batch)}: {error}") from error
-        return outputs
 
-    return run
+def _windows(reference: Any, run: Session, rows: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """What the model says of each window of a larger image, and what a convolution makes of that image."""
+    _, _, height, width = rows.shape
+    four = rows[np.arange(4) % len(rows)]
+    image = np.concatenate([np.concatenate([*four[:2]], axis=2), np.concatenate([*four[2:]], axis=2)], axis=1)
+    image = np.ascontiguousarray(image[:, : height + 2, : width + 3])
+    windows = np.lib.stride_tricks.sliding_window_view(image, (height, width), axis=(1, 2))
+    windows = np.ascontiguousarray(windows.transpose(1, 2, 0, 3, 4)).reshape(-1, *rows.shape[1:])
+    expected = reference.predict(windows)
+    found = run(image[np.newaxis])[-1]
+    return expected, found.transpose(0, 2, 3, 1).reshape(expected.shape)
+
+
+def _differing_labels(proto: onnx.ModelProto, outputs: list[npt.NDArray[Any]], axis: int) -> int | None:
+    """How many labels are not those of the outputs beside them; None if there are no labels. NaN has no label."""
+    if len(outputs) < 2 or outputs[0].dtype.kind not in "iOU":
+        return None
+    labels, values = outputs[0], np.moveaxis(outputs[-1], axis, -1)
+    wanted: Any = values.argmax(axis=-1) if values.shape[-1] > 1 else (values[..., 0] >= 0.5).astype(np.int64)
+    if labels.dtype.kind != "i":
+        said = {entry.key: entry.value for entry in proto.metadata_props}
+        if "class_names" not in said:
+            raise ValueError("the ONNX model gives names as labels, but its metadata has no class_names")
+        wanted = np.array(json.loads(said["class_names"]), object)[wanted]
+    if labels.shape != wanted.shape:
+        raise ValueError(f"the ONNX model's labels have shape {labels.shape}, its outputs ask for {wanted.shape}")
+    return int(((labels != wanted) & ~np.isnan(values).any(axis=-1)).sum())
 
 
 def _differences(pairs: list[tuple[Floats, Floats]]) -> tuple[float, float]:
@@ -343,90 +384,17 @@ def _differences(pairs: list[tuple[Floats, Floats]]) -> tuple[float, float]:
 
 
 def _cost_of_float32(network: Network, rows: npt.NDArray[np.float32]) -> float:
-    """How far the network's outputs in float32 lie from those in float64: the lesser of absolute and relative."""
+    """What float32 may cost a network: how far its outputs lie from those in float64, some times."""
     outputs = []
     for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
         twin = network.copy()
         twin.params, twin.dtype = aligned_zeros(network.params.size, dtype), dtype
         twin.params[:] = network.params
         outputs.append(_BareNetwork(twin).predict(rows))
-    return min(_differences([(outputs[0], outputs[1])]))
+    return FLOAT32_FACTOR * min(_differences([(outputs[0], outputs[1])]))
 
 
-def _compare_integers(
-    proto: onnx.ModelProto, reference: Any, rows: npt.NDArray[np.float32]
-) -> tuple[bool, dict[str, Any]]:
-    """Whether the last layer's integers agree with nbdense's, and what there is to say of it.
-
-    They are read off the file's last DequantizeLinear; a Softmax behind it is cut off. Another output beside it would
-    not do: with int8 activations onnxruntime leaves a Gemm whose result has two readers in float, and would not
-    compute what it computes of the file.
-    """
-    network = reference.network
-    node = _last_dequantize(proto)
-    scale, zero_point = _scale_of(proto, node)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    if copy.graph.output[-1].name != node.output[0]:
-        (softmax,) = (other for other in copy.graph.node if copy.graph.output[-1].name in other.output)
-        copy.graph.node.remove(softmax)
-        copy.graph.output[-1].name = node.output[0]
-        del copy.graph.output[:-1]
-    expected = reference.predict_integers(rows)
-    fused, as_written = (
-        np.abs(np.rint(_session(copy, *shapes_of(network), optimize)(rows) / scale) + zero_point - expected)
-        for optimize in (True, False)
-    )
-    saturates = bool(fused.any()) and _saturates()
-    tables = any(layer.table is not None for layer in network.layers)
-    agrees = _within(as_written, IN_FLOAT) and (saturates or _within(fused, IN_FLOAT if tables else FUSED))
-    return agrees, {
-        "integers": fused.size,
-        "differing_integers": int(np.count_nonzero(fused)),
-        "max_integer_difference": int(fused.max()),
-        "differing_as_written": int(np.count_nonzero(as_written)),
-        "saturates": saturates,
-    }
-
-
-def _within(differences: npt.NDArray[Any], bound: tuple[float, int]) -> bool:
-    share, most = bound
-    return bool(np.count_nonzero(differences) <= share * differences.size and differences.max() <= most)
-
-
-def _last_dequantize(proto: onnx.ModelProto) -> onnx.NodeProto:
-    """The DequantizeLinear that the last output comes from, straight or through a Softmax."""
-    writers = {output: node for node in proto.graph.node for output in node.output}
-    output = proto.graph.output[-1].name
-    node = writers.get(output)
-    if node is not None and node.op_type == "Softmax":
-        node = writers.get(node.input[0])
-    if node is None or node.op_type != "DequantizeLinear":
-        raise ValueError(f"the ONNX model's {output!r} comes from no DequantizeLinear: it is not of a quantized model")
-    return node
-
-
-def _scale_of(proto: onnx.ModelProto, node: onnx.NodeProto) -> tuple[float, int]:
-    """Scale and zero point of a DequantizeLinear of one scale."""
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    values = [numpy_helper.to_array(constants[name]) for name in node.input[1:] if name in constants]
-    if len(values) != 2 or any(value.size != 1 for value in values):
-        raise ValueError(f"the ONNX model's node {node.name!r} needs one constant scale and one zero point")
-    return float(values[0].item()), int(values[1].item())
-
-
-def _saturates() -> bool:
-    """Whether onnxruntime's u8 * s8 products overflow 16 bits on this CPU, tried on the largest there are."""
-    depth = 64
-    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
-    types = onnx.TensorProto
-    graph = helper.make_graph(
-        [node],
-        "probe",
-        [helper.make_tensor_value_info("x", types.UINT8, ["batch", depth])],
-        [helper.make_tensor_value_info("y", types.INT32, ["batch", 1])],
-        [helper.make_tensor("w", types.INT8, [depth, 1], [127] * depth)],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    found = _session(proto, (depth,), (1,))(np.full((1, depth), 255, np.uint8))
-    return int(found[0, 0]) != 255 * 127 * depth
+def _cost_of_a_bit(reference: Any, rows: npt.NDArray[np.float32]) -> float:
+    """The same for a network of quantized weights, from what the last bit of its input changes."""
+    changed = reference.predict(np.nextafter(rows, np.float32(np.inf)))
+    return BIT_FACTOR * min(_differences([(reference.predict(rows), changed)]))

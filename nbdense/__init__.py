@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from nbdense.callbacks import ModelCheckpoint as ModelCheckpoint
     from nbdense.callbacks import ReduceLROnPlateau as ReduceLROnPlateau
     from nbdense.callbacks import TerminateOnNaN as TerminateOnNaN
+    from nbdense.estimators import MLPClassifier as MLPClassifier
+    from nbdense.estimators import MLPRegressor as MLPRegressor
+    from nbdense.export import from_onnx as from_onnx
+    from nbdense.export import pipeline_to_onnx as pipeline_to_onnx
     from nbdense.export import to_onnx as to_onnx
     from nbdense.export import verify_onnx as verify_onnx
     from nbdense.layers import Activation as Activation
@@ -61,8 +65,10 @@ if TYPE_CHECKING:
     from nbdense.optimizers import Lion as Lion
     from nbdense.optimizers import Nadam as Nadam
     from nbdense.optimizers import RMSprop as RMSprop
+    from nbdense.quant import compare as compare
     from nbdense.quant import prune as prune
     from nbdense.quant import quantize as quantize
+    from nbdense.quant import quantize_aware as quantize_aware
     from nbdense.regularizers import L1 as L1
     from nbdense.regularizers import L1L2 as L1L2
     from nbdense.regularizers import L2 as L2
@@ -94,7 +100,8 @@ _HOMES = {
         "ReduceLROnPlateau",
         "TerminateOnNaN",
     ],
-    "nbdense.export": ["to_onnx", "verify_onnx"],
+    "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
+    "nbdense.export": ["from_onnx", "pipeline_to_onnx", "to_onnx", "verify_onnx"],
     "nbdense.layers": [
         "Activation",
         "BatchNormalization",
@@ -136,7 +143,7 @@ _HOMES = {
     ],
     "nbdense.models": ["Sequential", "load_model"],
     "nbdense.optimizers": ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSprop"],
-    "nbdense.quant": ["prune", "quantize"],
+    "nbdense.quant": ["compare", "prune", "quantize", "quantize_aware"],
     "nbdense.regularizers": ["L1", "L1L2", "L2", "l1", "l1_l2", "l2"],
     "nbdense.schedules": [
         "CosineDecay",

@@ -129,6 +129,7 @@ def kernel(function: Callable[..., Any], *, inline: bool = False, allocates: boo
     Python cannot call it, except where the JIT is disabled. With ``inline`` it is always inlined: a call passes
     every array as seven numbers. It counts no references (``_nrt``), which would be atomic additions for every array
     that it slices or takes from a tuple: what it is lent lives longer than the call. One that allocates has to count.
+    An array that a kernel returned to an entry would be given up there without having been taken: it must not.
     """
     return numba.njit(pipeline_class=_KernelCompiler, forceinline=inline, _nrt=allocates, **_FLAGS)(function)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from nbdense.layers import BatchNormalization, Dense, Dropout, Input, Layer
+from nbdense.layers import BatchNormalization, Dense, Dropout, Input, Layer, Residual
 from nbdense.network import Network
 
 if TYPE_CHECKING:
@@ -60,19 +61,11 @@ class Derived:
         Returns
         -------
         Sequential
-            Not compiled. What could not be folded is still in it, and so is all inside a Residual.
+            Not compiled. What could not be folded is still in it.
         """
         model = cast("Sequential", self)
         tensors: dict[str, Any] = {name: view.astype(np.float64) for name, view in model.parameters.items()}
-        kept: list[Layer] = []
-        for layer in model._all:
-            before = next((other for other in reversed(kept) if not isinstance(other, Dropout)), None)
-            if isinstance(layer, BatchNormalization) and isinstance(before, Dense) and before.is_linear:
-                _fold(layer, before.name, tensors)
-                before.use_bias = True
-            else:
-                kept.append(layer.copy())
-        folded = _empty(model, model.name, kept)
+        folded = _empty(model, model.name, _folded(model._all, "", tensors))
         folded.epochs_trained = model.epochs_trained
         for name, view in folded.parameters.items():
             view[...] = tensors[name]
@@ -86,10 +79,25 @@ def _empty(model: Sequential, name: str, layers: list[Layer]) -> Sequential:
     return made
 
 
-def _fold(layer: BatchNormalization, name: str, tensors: dict[str, Any]) -> None:
-    """Work a batch normalisation's tensors into those of the dense layer of that name."""
-    of = {what: tensors.pop(f"{layer.name}/{what}", None) for what in ("gamma", "beta", "moving_mean")}
-    scale = 1.0 / np.sqrt(tensors.pop(f"{layer.name}/moving_variance") + layer.epsilon)
+def _folded(layers: Sequence[Layer], prefix: str, tensors: dict[str, Any]) -> list[Layer]:
+    """Copies of layers whose tensors' names begin with ``prefix``, less the batch normalisations that were folded."""
+    kept: list[Layer] = []
+    for layer in layers:
+        before = next((other for other in reversed(kept) if not isinstance(other, Dropout)), None)
+        if isinstance(layer, BatchNormalization) and isinstance(before, Dense) and before.is_linear:
+            _fold(layer, prefix + layer.name, prefix + before.name, tensors)
+            before.use_bias = True
+            continue
+        kept.append(layer.copy())
+        if isinstance(layer, Residual):
+            cast("Residual", kept[-1]).layers = _folded(layer.layers, f"{prefix}{layer.name}/", tensors)
+    return kept
+
+
+def _fold(layer: BatchNormalization, norm: str, name: str, tensors: dict[str, Any]) -> None:
+    """Work the tensors of a batch normalisation, named ``norm``, into those of the dense layer named ``name``."""
+    of = {what: tensors.pop(f"{norm}/{what}", None) for what in ("gamma", "beta", "moving_mean")}
+    scale = 1.0 / np.sqrt(tensors.pop(f"{norm}/moving_variance") + layer.epsilon)
     if of["gamma"] is not None:
         scale = scale * of["gamma"]
     shift = 0.0 if of["beta"] is None else of["beta"]

@@ -50,7 +50,8 @@ def load(path: str | os.PathLike[str], objects: Mapping[str, Any] | None = None)
     if file.kind == "quantized model":
         from nbdense.quant import QuantizedModel
 
-        return QuantizedModel.from_file(file)
+        with custom_objects(objects):
+            return QuantizedModel.from_file(file)
     raise FileFormatError(f"{file.path} holds a {file.kind!r}, which this nbdense does not know")
 
 

@@ -8,8 +8,10 @@ from typing import Any
 _HOME = {
     "QuantizedModel": "nbdense.quant.model",
     "QuantizedNetwork": "nbdense.quant.network",
+    "compare": "nbdense.quant.report",
     "prune": "nbdense.quant.pruning",
     "quantize": "nbdense.quant.static",
+    "quantize_aware": "nbdense.quant.aware",
 }
 __all__ = sorted(_HOME)
 

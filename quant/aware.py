@@ -16,12 +16,12 @@ import numpy.typing as npt
 from nbdense.activations import CUSTOM
 from nbdense.derived import _empty
 from nbdense.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
-from nbdense.layers import Activation, Dense, Flatten, Input, Layer, Residual, inner_layers
+from nbdense.layers import Activation, Dense, Dropout, Flatten, Input, Layer, Residual, inner_layers
 from nbdense.models import Sequential
 from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE, Network, Row
+from nbdense.quant.activations import FIXED_OUTPUTS, activation_parameters, without_flat_ends
 from nbdense.quant.calibration import Range, Ranges, calibrate, is_bare
 from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS
-from nbdense.quant.static import FIXED_OUTPUTS, _without_flat_ends, activation_parameters
 from nbdense.quant.trained import TrainedRanges as TrainedRanges
 from nbdense.quant.trained import copy_tensors, range_of
 from nbdense.quant.trained import trained_ranges as trained_ranges
@@ -40,6 +40,8 @@ def quantize_aware(
     block_size: int = 32,
     range_method: str = "minmax",
     activation_dtype: str = "int8",
+    symmetric: bool = False,
+    softmax: str = "float",
     solver: str = "auto",
     equalize: bool = False,
     bias_correction: bool = False,
@@ -74,6 +76,10 @@ def quantize_aware(
         How calibration chooses ranges, as in `quantize`.
     activation_dtype : str
         "int8" or "uint8".
+    symmetric : bool
+        False: ranges that learn have two ends.
+    softmax : str
+        "float": how training computes a softmax at the end.
     solver : str
         "auto" or "nearest": training takes the place of others.
     equalize, bias_correction : bool
@@ -111,8 +117,10 @@ def quantize_aware(
     for option, value, available in [
         ("scheme", scheme, ("static",)),
         ("bits", bits, tuple(KERNEL_LIMITS)),
-        ("granularity", granularity, tuple(g for g in GRANULARITIES if g != "block")),
+        ("granularity", granularity, GRANULARITIES),
         ("activation_dtype", activation_dtype, tuple(LIMITS)),
+        ("symmetric", symmetric, (False,)),
+        ("softmax", softmax, ("float",)),
         ("solver", solver, ("auto", "nearest")),
         ("equalize", equalize, (False,)),
         ("bias_correction", bias_correction, (False,)),
@@ -138,8 +146,7 @@ def quantize_aware(
     if not any(isinstance(layer, Dense) for layer in inner_layers(plain.layers)):
         raise ValueError("quantize_aware: the model has no Dense layer")
     _check_rows(plain.network)
-    how = {} if range_method == "minmax" else {"method": range_method}
-    ranges = calibrate(plain.network, calibration, **how)
+    ranges = calibrate(plain.network, calibration, range_method)
     return _with_ranges(model, plain, ranges, options, bool(learn_ranges))
 
 
@@ -215,6 +222,8 @@ class _Rewriting:
                     merged.append(following)
                     rest.pop(0)
                 made += self._dense(layer, merged, row, taken)
+                if row.activation.name == "linear" and self._clamps(rest, prefix):
+                    del made[-1]  # the integer model clamps as it rounds
             elif isinstance(layer, Residual):
                 made += self._residual(layer, prefix + layer.name, taken)
             else:
@@ -222,6 +231,12 @@ class _Rewriting:
                 if isinstance(layer, Activation) and row is not None:
                     made += self._output(layer.name, row, taken)
         return made
+
+    def _clamps(self, layers: Sequence[Layer], prefix: str) -> bool:
+        """Whether the next of the layers, dropout aside, is an activation that is no more than a clamp."""
+        following = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
+        row = self._rows.get(prefix + following.name) if isinstance(following, Activation) else None
+        return row is not None and not is_bare(row.activation)
 
     def _dense(self, layer: Dense, merged: list[Activation], row: Row, taken: set[str]) -> list[Layer]:
         """A dense layer and the activations in its row, and the rounding before and behind them."""
@@ -236,7 +251,7 @@ class _Rewriting:
         if row.activation.name != "softmax":
             fixed = FIXED_OUTPUTS.get(row.activation.name)
             scaled = (fixed[0], fixed[1][self._dtype]) if fixed else activation_parameters(output, self._dtype)
-            before = _without_flat_ends(row, before, scaled, self._dtype)
+            before = without_flat_ends(row, before, scaled, self._dtype)
         name = _new_name(f"{layer.name}_pre_activations", taken)
         return [*made, FakeQuantize(**self._range(before), name=name), *after, *self._output(layer.name, row, taken)]
 
@@ -249,9 +264,9 @@ class _Rewriting:
         return [block, *self._output(layer.name, self._rows[path], taken)]
 
     def _output(self, name: str, row: Row, taken: set[str]) -> list[Layer]:
-        """The rounding of what a row gives; of a softmax, none."""
+        """The rounding of what a row gives; of a softmax, none, and of a copy."""
         activation = row.activation.name
-        if activation == "softmax":
+        if activation == "softmax" or (row.kind == ACTIVATION and activation == "linear"):
             return []
         name = _new_name(f"{name}_values", taken)
         if row.kind in (DENSE, ACTIVATION) and activation in FIXED_OUTPUTS:

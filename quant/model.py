@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy.typing as npt
 
 from nbdense import _validate
 from nbdense.files import FileFormatError, TensorFile, write_tensors
-from nbdense.quant.network import QuantizedNetwork
+from nbdense.network import Network
+from nbdense.quant.network import DynamicDense, QuantizedNetwork
 from nbdense.quant.program import Program
 
 KIND = "quantized model"  # what a file says that it holds
@@ -29,11 +31,16 @@ class QuantizedModel:
     ----------
     network : QuantizedNetwork
         The same.
+    float_network : Network or None
+        What it was made of, where that was in this process: for the report's timings. Files do not hold it.
     """
 
     def __init__(self, network: QuantizedNetwork) -> None:
         self.network = network
+        self.float_network: Network | None = None
         self._program = Program(network)
+        # The scale of a dynamic layer is that of the whole call.
+        self._slice = None if any(isinstance(layer, DynamicDense) for layer in network.layers) else _SLICE
 
     @property
     def size_bytes(self) -> int:
@@ -45,22 +52,23 @@ class QuantizedModel:
 
         Parameters
         ----------
-        x : array-like, (rows, n_in)
-            Real numbers, quantized to the range that was calibrated: what lies outside saturates. A row that holds
-            a NaN gives a row of NaN.
+        x : array-like, (rows, *input_shape)
+            Real numbers. With static quantization what lies outside the range that was calibrated saturates. A row that
+            holds a NaN gives a row of NaN.
         batch_size : int, optional
-            Rows taken at a time; the result does not depend on it.
+            Rows taken at a time. The result does not depend on it, but with dynamic quantization, where what is taken
+            at a time, by default everything, has one scale.
         verbose : int or str
             Taken for Keras's sake; nothing is printed.
 
         Returns
         -------
-        ndarray of float32, (rows, n_out)
+        ndarray of float32, (rows, *output_shape)
 
         Raises
         ------
         TypeError, ValueError
-            If ``x`` is no matrix of numbers of the right width.
+            If ``x`` is no array of numbers of the right shape.
         """
         return self._run(self._program.values, np.dtype(np.float32), x, batch_size)
 
@@ -69,37 +77,92 @@ class QuantizedModel:
 
         Parameters
         ----------
-        x : array-like, (rows, n_in)
+        x : array-like, (rows, *input_shape)
             As in `predict`, but a NaN is taken as zero.
         batch_size : int, optional
             Rows taken at a time; the result does not depend on it.
 
         Returns
         -------
-        ndarray of int8 or uint8, (rows, n_out)
+        ndarray of int8 or uint8, (rows, *output_shape)
 
         Raises
         ------
         TypeError, ValueError
-            If ``x`` is no matrix of numbers of the right width.
+            If ``x`` is no array of numbers of the right shape, or the last layer computes in float.
         """
+        if not self.network.ends_in_integers:
+            raise ValueError(f"layer {self.network.layers[-1].name!r} computes in float: there are no integers to give")
         return self._run(self._program.integers, np.dtype(self.network.activation_dtype), x, batch_size)
 
     def _run(self, run: Any, dtype: np.dtype[Any], x: Any, batch_size: int | None) -> npt.NDArray[Any]:
         network = self.network
-        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 2 and x.shape[1] == network.n_in:
+        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 2 and x.shape[1:] == network.input_shape:
             array = x
         else:
-            array = _validate.matrix("x", x, network.n_in, f"layer {network.layers[0].name!r}")
+            array = _validate.rows("x", x, network.input_shape, f"layer {network.layers[0].name!r}")
         if batch_size is not None:
             batch_size = _validate.positive_int("predict", "batch_size", batch_size)
-        rows, step = array.shape[0], batch_size or _SLICE
+        rows = array.shape[0]
+        step = batch_size or self._slice or max(rows, 1)
         if 0 < rows <= step:
-            return run(_as_float32(array))
-        out = np.empty((rows, network.n_out), dtype)
-        for start in range(0, rows, step):
-            out[start : start + step] = run(_as_float32(array[start : start + step]))
-        return out
+            out = run(_as_float32(array))
+        else:
+            out = np.empty((rows, network.n_out), dtype)
+            for start in range(0, rows, step):
+                out[start : start + step] = run(_as_float32(array[start : start + step]))
+        return out if len(network.output_shape) == 1 else out.reshape(rows, *network.output_shape)
+
+    def report(self, form: str = "text", *, timings: bool = True) -> Any:
+        """What quantization did: of each layer ranges, scales, noise and bytes, and of the model what it costs.
+
+        Signal-to-quantization-noise ratios are in decibels, of each kernel and, on up to 512 rows of the calibration
+        data, of each layer's output against the float model's; beside it is the share of values that saturate. Of the
+        model: bytes in flash (those of its arrays), the most bytes of activations at a time, multiply-adds a row,
+        what ``accuracy_budget`` found, and microseconds a row, measured now, beside the float model's where it is at
+        hand.
+
+        Parameters
+        ----------
+        form : str
+            "text"; "dict", of JSON's types; or "plot", a matplotlib figure.
+        timings : bool
+            Whether to measure.
+
+        Returns
+        -------
+        str, dict or matplotlib Figure
+
+        Raises
+        ------
+        ValueError
+            For another form, or if the model was not made by `quantize`.
+        ImportError
+            If matplotlib is not installed.
+        """
+        from nbdense.quant import report
+
+        if form not in ("text", "dict", "plot"):
+            raise ValueError(f"report: form must be 'text', 'dict' or 'plot', got {form!r}")
+        if not self.network.report:
+            raise ValueError("report: this model was not made by quantize: nothing is known of its float model")
+        made = copy.deepcopy(dict(self.network.report))
+        if form == "plot":
+            return report.plot(made)
+        if timings:
+            made["timings"] = [self._timing(rows) for rows in (1, 256)]
+        return report.text(made) if form == "text" else made
+
+    def _timing(self, rows: int) -> dict[str, Any]:
+        from nbdense.quant.report import microseconds_a_row
+        from nbdense.training import predict
+
+        shape, network = self.network.input_shape, self.float_network
+        timing = {"rows": rows, "us": microseconds_a_row(self.predict, shape, rows)}
+        if network is not None:
+            flat = np.zeros((rows, network.n_in), network.dtype)
+            timing["float_us"] = microseconds_a_row(lambda _: predict(network, flat), shape, rows)
+        return timing
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file that `nbdense.models.load_model` reads: integers stay integers.

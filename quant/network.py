@@ -1,137 +1,70 @@
-"""The quantized network: integers and their scales, layer by layer. What the integer program, exporters and files read.
+"""The quantized network: its layers in the order in which they run. What the program, exporters and files read.
 
-A real value is ``scale * (integer - zero_point)``. Weights are int8 in [-127, 127] with zero point 0; activations
-int8 or uint8, one scale and zero point a tensor; biases int32 with scale ``input_scale * kernel_scales[j]``, taken
-in float32. Scales are float32 numbers, held as Python floats where there is one.
+See `layers` for what a layer is, and how it names the tensors that it reads.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._custom import find_custom
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.quant.rounding import fixed_point_multiplier, round_half_away
+from nbdense.quant.checks import GRANULARITIES as GRANULARITIES
+from nbdense.quant.checks import LIMITS as LIMITS
+from nbdense.quant.checks import WEIGHT_LIMITS as WEIGHT_LIMITS
+from nbdense.quant.checks import one_of
+from nbdense.quant.float_layers import DynamicDense as DynamicDense
+from nbdense.quant.float_layers import FloatLayer as FloatLayer
+from nbdense.quant.float_layers import WeightOnlyDense as WeightOnlyDense
+from nbdense.quant.layers import Format
+from nbdense.quant.layers import QuantizedActivation as QuantizedActivation
+from nbdense.quant.layers import QuantizedAdd as QuantizedAdd
+from nbdense.quant.layers import QuantizedDense as QuantizedDense
+from nbdense.quant.layers import QuantizedFlatten as QuantizedFlatten
+from nbdense.quant.layers import QuantizedSoftmax as QuantizedSoftmax
 
-LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}  # of each activation dtype
-WEIGHT_LIMIT = 127
-GRANULARITIES = ("per_channel", "per_tensor")
 ROUNDINGS = ("onnx", "tflite")
 FINAL_ACTIVATIONS = ("linear", "softmax")
-INT32_MAX = 2**31 - 1
 
-
-@dataclass(frozen=True, eq=False)
-class QuantizedDense:
-    """A dense layer in integers: multiply and accumulate, requantise and clamp, then look up in the table if there.
-
-    Attributes
-    ----------
-    name : str
-        The layer's name.
-    kernel : ndarray of int8, (n_in, n_out)
-        Weights in [-127, 127].
-    kernel_scales : ndarray of float32, (n_out,)
-        Scale of each column; all equal where ``granularity`` is "per_tensor".
-    bias : ndarray of int32, (n_out,)
-        Added to the accumulator; zeros where the layer has none.
-    input_scale, input_zero_point : float, int
-        Of the layer's input: its predecessor's output, or the network's input.
-    output_scale, output_zero_point : float, int
-        Of the layer's output, after its activation.
-    pre_scale, pre_zero_point : float, int
-        Of the requantised accumulator, which the table is indexed by; the output's where there is no table.
-    activation : str
-        Name in ``nbdense.activations.ACTIVATIONS``; "linear" in the last layer of a network that ends in softmax.
-    table : ndarray of the activation dtype, (256,), or None
-        The activation: entry ``q - minimum`` is the output for the requantised integer q. None: linear or a clamp.
-    granularity : str
-        "per_channel" or "per_tensor".
-    alpha : float
-        The activation's parameter, if it has one.
-    """
-
-    name: str
-    kernel: npt.NDArray[np.int8]
-    kernel_scales: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.int32]
-    input_scale: float
-    input_zero_point: int
-    output_scale: float
-    output_zero_point: int
-    pre_scale: float
-    pre_zero_point: int
-    activation: str = "linear"
-    table: npt.NDArray[Any] | None = None
-    granularity: str = "per_channel"
-    alpha: float = 0.0
-
-    @property
-    def function(self) -> Activation:
-        """The activation, with this layer's parameter."""
-        row = ACTIVATIONS[self.activation]
-        return row if row.least == np.inf else row.with_alpha(self.alpha)
-
-    @property
-    def n_in(self) -> int:
-        """Inputs."""
-        return self.kernel.shape[0]
-
-    @property
-    def n_out(self) -> int:
-        """Outputs."""
-        return self.kernel.shape[1]
-
-    def bias_scales(self) -> npt.NDArray[np.float32]:
-        """Scales of the bias and the accumulator, float32 (n_out,)."""
-        return np.float32(self.input_scale) * self.kernel_scales
-
-    def fixed_point_multipliers(self) -> list[tuple[int, int]]:
-        """(multiplier, shift) of each column, for the rounding "tflite".
-
-        Raises
-        ------
-        ValueError
-            If one is too large.
-        """
-        ratio = float(np.float32(self.input_scale))
-        try:
-            return [fixed_point_multiplier(ratio * float(scale) / self.pre_scale) for scale in self.kernel_scales]
-        except ValueError as error:
-            raise ValueError(f"layer {self.name!r}: {error}") from error
-
-    def clamp(self, dtype: str, rounding: str) -> tuple[int, int]:
-        """The least and greatest requantised integer that the activation leaves possible.
-
-        Parameters
-        ----------
-        dtype : str
-            The activation dtype.
-        rounding : str
-            Of bounds that are not whole: "onnx" half to even, "tflite" half away from zero.
-        """
-        low, high = LIMITS[dtype]
-        if self.table is not None:
-            return low, high
-        row = self.function
-        with np.errstate(over="ignore"):
-            bounds = np.array([row.lower, row.upper], np.float32) / np.float32(self.output_scale)
-        steps = np.rint(bounds) if rounding == "onnx" else np.array([round_half_away(float(b)) for b in bounds])
-        least, most = np.clip(steps.astype(np.float64) + self.output_zero_point, low, high)
-        return int(least), int(most)
+QuantizedLayer = (
+    QuantizedDense
+    | QuantizedAdd
+    | QuantizedActivation
+    | QuantizedSoftmax
+    | QuantizedFlatten
+    | DynamicDense
+    | WeightOnlyDense
+    | FloatLayer
+)
+LAYERS: dict[str, type[QuantizedLayer]] = {
+    layer.kind: layer
+    for layer in (
+        QuantizedDense,
+        QuantizedAdd,
+        QuantizedActivation,
+        QuantizedSoftmax,
+        QuantizedFlatten,
+        DynamicDense,
+        WeightOnlyDense,
+        FloatLayer,
+    )
+}
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizedNetwork:
-    """A chain of quantized layers.
+    """Quantized layers, each reading tensors that were written before.
 
     Attributes
     ----------
-    layers : list of QuantizedDense
-        In the order in which they run.
+    layers : list of layers
+        In the order in which they run; the last one's output is the network's.
     activation_dtype : str
         "int8" or "uint8".
     rounding : str
@@ -139,6 +72,14 @@ class QuantizedNetwork:
         multiplier and shift).
     final_activation : str
         "softmax": predictions are the softmax, in float, of the last layer's dequantized outputs; or "linear".
+    input_shape : tuple of int
+        Of one row of data; by default what the first layer that reads it takes.
+    tensors : list of (int, int)
+        Positions and columns of each tensor: of the input, then of each layer's output.
+    formats : list of (float, int) or None
+        Scale and zero point of each tensor; None: it is float, as the input is.
+    report : mapping
+        What quantize() found out, of JSON's types (see `QuantizedModel.report`); files hold it.
 
     Raises
     ------
@@ -146,38 +87,141 @@ class QuantizedNetwork:
         If the parts do not fit together, or an accumulator could leave int32; the message names the layer.
     """
 
-    layers: list[QuantizedDense]
+    layers: list[QuantizedLayer]
     activation_dtype: str = "int8"
     rounding: str = "onnx"
     final_activation: str = "linear"
+    input_shape: tuple[int, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+    tensors: list[tuple[int, int]] = field(init=False)
+    formats: list[Format] = field(init=False)
 
     def __post_init__(self) -> None:
-        check_network(self)
+        if not self.layers:
+            raise ValueError("a quantized network needs a layer")
+        one_of("activation_dtype", self.activation_dtype, LIMITS)
+        one_of("rounding", self.rounding, ROUNDINGS)
+        one_of("final_activation", self.final_activation, FINAL_ACTIVATIONS)
+        first = next((layer for i, layer in enumerate(self.layers) if 0 in self.inputs_of(i)), self.layers[0])
+        tensors, formats = [(first.positions, first.n_in)], list[Format]([None])
+        for i, layer in enumerate(self.layers):
+            where = f"layer {layer.name!r}: "
+            layer.check(self.activation_dtype, where)
+            if self.rounding == "tflite" and isinstance(layer, QuantizedDense | QuantizedAdd):
+                layer.fixed_point_multipliers()
+            _check_inputs(self, i, tensors, formats)
+            tensors.append((1 if _flattens(layer) else layer.positions, layer.n_out))
+            formats.append(layer.output_format)
+        object.__setattr__(self, "tensors", tensors)
+        object.__setattr__(self, "formats", formats)
+        if not self.input_shape:
+            positions, n = tensors[0]
+            object.__setattr__(self, "input_shape", (n,) if positions == 1 else (positions, n))
+        if math.prod(self.input_shape) != math.prod(tensors[0]):
+            raise ValueError(f"input_shape {self.input_shape} does not hold {math.prod(tensors[0])} elements")
+
+    def inputs_of(self, index: int) -> tuple[int, ...]:
+        """The tensors that a layer reads.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        """
+        inputs = self.layers[index].inputs
+        return (index,) if inputs is None else inputs
 
     @property
     def n_in(self) -> int:
-        """Width of the input."""
-        return self.layers[0].n_in
+        """Elements of one row of data."""
+        return math.prod(self.tensors[0])
 
     @property
     def n_out(self) -> int:
-        """Width of the output."""
-        return self.layers[-1].n_out
+        """Elements of one row of outputs."""
+        return math.prod(self.tensors[-1])
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of one row of outputs."""
+        positions, n = self.tensors[-1]
+        if positions == 1:
+            return (n,)
+        ahead = self.input_shape[:-1]
+        return (*ahead, n) if math.prod(ahead) == positions else (positions, n)
+
+    @property
+    def ends_in_integers(self) -> bool:
+        """Whether the last layer's output is integers."""
+        return self.formats[-1] is not None
+
+    def upto(self, tensor: int) -> QuantizedNetwork:
+        """The network that ends with a tensor of this one.
+
+        Parameters
+        ----------
+        tensor : int
+            From 1: the output of layer ``tensor - 1``.
+        """
+        return QuantizedNetwork(
+            self.layers[:tensor], self.activation_dtype, self.rounding, input_shape=self.input_shape
+        )
+
+    def layer_bytes(self) -> list[int]:
+        """What the arrays of each layer take in a file."""
+        sizes = [0] * len(self.layers)
+        for name, value in self.to_tensors()[0].items():
+            sizes[int(name.split("/")[0])] += value.nbytes
+        return sizes
+
+    def peak_activation_bytes(self) -> int:
+        """The most that the tensors of one row of data take at a time, each kept until its last reader is done.
+
+        The input counts as what its readers take: integers of one byte, or floats.
+        """
+        last_use = {tensor: i for i in range(len(self.layers)) for tensor in self.inputs_of(i)}
+        read_as_floats = {
+            tensor
+            for i, layer in enumerate(self.layers)
+            for tensor, form in zip(self.inputs_of(i), layer.input_formats, strict=True)
+            if form is None
+        }
+        sizes = [positions * n for positions, n in self.tensors]
+        for tensor, form in enumerate(self.formats):
+            if tensor in read_as_floats or (form is None and tensor > 0):
+                sizes[tensor] *= 4
+        peaks = []
+        for i in range(len(self.layers)):
+            alive = [t for t in range(i + 1) if last_use.get(t, -1) >= i]
+            peaks.append(sum(sizes[t] for t in alive) + sizes[i + 1])
+        return max(peaks)
 
     def to_tensors(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """The arrays by name, as they are, and a configuration of JSON's types, for a file."""
+        """The arrays by name, as they are, and a configuration of JSON's types, for a file.
+
+        Kernels of four bits are packed: "kernel_int4", uint8 ((n_in + 1) / 2, n_out), holds the weights of input 2 i in
+        its low and those of input 2 i + 1 in its high nibbles, in two's complement.
+        """
         tensors: dict[str, npt.NDArray[Any]] = {}
         layers = []
         for index, layer in enumerate(self.layers):
-            for key in ("kernel", "kernel_scales", "bias", "table"):
-                if getattr(layer, key) is not None:
-                    tensors[f"{index}/{key}"] = getattr(layer, key)
-            layers.append({key: getattr(layer, key) for key in _SETTINGS})
+            held = (
+                layer.tensors if isinstance(layer, FloatLayer) else {key: getattr(layer, key) for key in layer.arrays}
+            )
+            for key, value in held.items():
+                if key == "kernel" and getattr(layer, "bits", 8) == 4:
+                    tensors[f"{index}/kernel_int4"] = pack_nibbles(value)
+                elif value is not None:
+                    tensors[f"{index}/{key}"] = value
+            settings = {f.name: getattr(layer, f.name) for f in fields(layer) if f.name in _SETTINGS}
+            if getattr(layer, "bits", 8) == 4:
+                settings["n_in"] = layer.n_in
+            layers.append({"kind": layer.kind, **settings})
         config = {key: getattr(self, key) for key in ("activation_dtype", "rounding", "final_activation")}
-        return tensors, {**config, "layers": layers}
+        return tensors, {**config, "input_shape": list(self.input_shape), "layers": layers, "report": dict(self.report)}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, npt.NDArray[Any]], config: dict[str, Any]) -> QuantizedNetwork:
+    def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]) -> QuantizedNetwork:
         """The network of what `to_tensors` gave.
 
         Parameters
@@ -193,124 +237,121 @@ class QuantizedNetwork:
             If something is missing, of the wrong type or inconsistent.
         """
         try:
-            layers = [
-                QuantizedDense(
-                    kernel=tensors[f"{index}/kernel"],
-                    kernel_scales=tensors[f"{index}/kernel_scales"],
-                    bias=tensors[f"{index}/bias"],
-                    table=tensors.get(f"{index}/table"),
-                    **{key: kind({"alpha": 0.0, **settings}[key]) for key, kind in _SETTINGS.items()},
-                )
-                for index, settings in enumerate(config["layers"])
-            ]
-            return cls(layers, config["activation_dtype"], config["rounding"], config["final_activation"])
-        except (KeyError, TypeError, AttributeError) as error:
+            layers = [_layer(index, settings, tensors) for index, settings in enumerate(config["layers"])]
+            return cls(
+                layers,
+                config["activation_dtype"],
+                config["rounding"],
+                config["final_activation"],
+                tuple(map(int, config.get("input_shape", ()))),
+                dict(config.get("report", {})),
+            )
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a quantized network: {type(error).__name__}: {error}") from error
+
+
+def _numbers(kind: Any) -> Any:
+    return lambda value: None if value is None else tuple(kind(item) for item in value)
 
 
 # Of a layer, what is no array: JSON holds it.
 _SETTINGS: dict[str, Any] = {
     "name": str,
+    "what": str,
+    "n": int,
     "input_scale": float,
     "input_zero_point": int,
+    "input_scales": _numbers(float),
+    "input_zero_points": _numbers(int),
     "output_scale": float,
     "output_zero_point": int,
     "pre_scale": float,
     "pre_zero_point": int,
+    "scale": float,
+    "zero_point": int,
     "activation": str,
     "granularity": str,
-    "alpha": float,  # missing in files from before there were activations with one
+    "alpha": float,
+    "inputs": _numbers(int),
+    "positions": int,
+    "bits": int,
+    "block_size": int,
 }
 
 
-def check_network(network: QuantizedNetwork) -> None:
-    """Refuse what the integer program could not run exactly.
+def _layer(index: int, settings: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> QuantizedLayer:
+    kind = settings.get("kind", "dense")  # files from before there were others do not say it
+    if kind not in LAYERS:
+        raise ValueError(f"unknown kind of layer {kind!r}")
+    layer = LAYERS[kind]
+    names = {f.name for f in fields(layer)}
+    values = {key: _SETTINGS[key](value) for key, value in settings.items() if key in _SETTINGS and key in names}
+    prefix = f"{index}/"
+    held = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if "kernel_int4" in held:
+        held["kernel"] = unpack_nibbles(held.pop("kernel_int4"), int(settings["n_in"]))
+    if layer is FloatLayer:
+        values["tensors"] = held
+    else:
+        values |= {key: held.get(key) for key in layer.arrays}
+        missing = [f.name for f in fields(layer) if f.name in layer.arrays and f.name not in held]
+        if not set(missing) <= {"table", "bias"} or (layer is QuantizedDense and "bias" in missing):
+            raise KeyError(f"{prefix}{missing[0]}")
+    if "custom" in names and values.get("activation", "linear") not in ACTIVATIONS:
+        values["custom"] = find_custom("activation", values["activation"], Activation)
+    return layer(**values)
+
+
+def pack_nibbles(kernel: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """Weights of four bits, two a byte: see `QuantizedNetwork.to_tensors`.
 
     Parameters
     ----------
-    network : QuantizedNetwork
-        What to check.
+    kernel : ndarray of int8, (n_in, n_out)
+        In [-8, 7].
+    """
+    n_in, n_out = kernel.shape
+    padded = np.zeros((n_in + n_in % 2, n_out), np.uint8)
+    padded[:n_in] = kernel.view(np.uint8) & 15
+    return padded[::2] | padded[1::2] << np.uint8(4)
+
+
+def unpack_nibbles(packed: npt.NDArray[np.uint8], n_in: int) -> npt.NDArray[np.int8]:
+    """What `pack_nibbles` packed.
+
+    Parameters
+    ----------
+    packed : ndarray of uint8, ((n_in + 1) / 2, n_out)
+        Two weights a byte.
+    n_in : int
+        Inputs.
 
     Raises
     ------
     ValueError
-        Naming the layer and what is wrong with it.
+        If that is not what the array holds.
     """
-    _one_of("activation_dtype", network.activation_dtype, LIMITS)
-    _one_of("rounding", network.rounding, ROUNDINGS)
-    _one_of("final_activation", network.final_activation, FINAL_ACTIVATIONS)
-    if not network.layers:
-        raise ValueError("a quantized network needs a layer")
-    for layer in network.layers:
-        _check_layer(layer, network.activation_dtype)
-        _check_accumulator(layer, network.activation_dtype)
-        if network.rounding == "tflite":
-            layer.fixed_point_multipliers()
-    for before, layer in zip(network.layers, network.layers[1:], strict=False):
-        if layer.n_in != before.n_out:
-            raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, {before.name!r} {before.n_out} outputs")
-        given = (before.output_scale, before.output_zero_point)
-        if (layer.input_scale, layer.input_zero_point) != given:
-            raise ValueError(f"layer {layer.name!r}: its input has not the scale and zero point of {before.name!r}")
+    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[0] != -(-n_in // 2):
+        raise ValueError(f"kernel_int4 must be uint8 ({-(-n_in // 2)}, n_out), got {packed.dtype} {packed.shape}")
+    kernel = np.empty((2 * packed.shape[0], packed.shape[1]), np.int8)
+    kernel[::2], kernel[1::2] = (packed << np.uint8(4)).view(np.int8) >> 4, packed.view(np.int8) >> 4
+    return kernel[:n_in]
 
 
-def _one_of(what: str, value: Any, allowed: Any) -> None:
-    if value not in allowed:
-        raise ValueError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+def _flattens(layer: QuantizedLayer) -> bool:
+    return isinstance(layer, QuantizedFlatten) or (isinstance(layer, FloatLayer) and layer.what == "flatten")
 
 
-def _check_layer(layer: QuantizedDense, dtype: str) -> None:
-    where = f"layer {layer.name!r}: "
-    if layer.kernel.ndim != 2 or layer.kernel.size == 0:
-        raise ValueError(f"{where}kernel must be two-dimensional and not empty, got shape {layer.kernel.shape}")
-    table = layer.table is not None
-    if not table and (layer.activation not in ACTIVATIONS or ACTIVATIONS[layer.activation].forward is not None):
-        raise ValueError(f"{where}activation {layer.activation!r} needs a table")
-    if layer.activation in ACTIVATIONS:
-        try:
-            _ = layer.function
-        except ValueError as error:
-            raise ValueError(f"{where}{error}") from error
-    if not table and layer.activation == "softmax":
-        raise ValueError(f"{where}softmax is the network's final_activation, not a layer's")
-    _one_of(f"{where}granularity", layer.granularity, GRANULARITIES)
-    arrays: list[tuple[str, Any, tuple[int, ...]]] = [
-        ("kernel", np.int8, layer.kernel.shape),
-        ("kernel_scales", np.float32, (layer.n_out,)),
-    ]
-    arrays += [("bias", np.int32, (layer.n_out,))] + ([("table", np.dtype(dtype), (256,))] if table else [])
-    for key, kind, shape in arrays:
-        array = getattr(layer, key)
-        if array.dtype != kind or array.shape != shape:
-            raise ValueError(f"{where}{key} must be {np.dtype(kind)} {shape}, got {array.dtype} {array.shape}")
-    if (layer.kernel == -128).any():
-        raise ValueError(f"{where}a weight is -128; weights lie in [-127, 127]")
-    low, high = LIMITS[dtype]
-    for key in ("input", "output", "pre"):
-        scale, zero_point = getattr(layer, f"{key}_scale"), getattr(layer, f"{key}_zero_point")
-        if not (0 < scale < np.inf and float(np.float32(scale)) == scale):
-            raise ValueError(f"{where}{key}_scale must be a positive float32 number, got {scale!r}")
-        if not low <= zero_point <= high:
-            raise ValueError(f"{where}{key}_zero_point must lie in [{low}, {high}], got {zero_point}")
-    if not table and (layer.pre_scale, layer.pre_zero_point) != (layer.output_scale, layer.output_zero_point):
-        raise ValueError(f"{where}pre_scale and pre_zero_point must be the output's where there is no table")
-    if layer.granularity == "per_tensor" and (layer.kernel_scales != layer.kernel_scales[0]).any():
-        raise ValueError(f"{where}kernel_scales must be equal where granularity is per_tensor")
-    with np.errstate(over="ignore", under="ignore"):
-        scales = layer.bias_scales()
-        multipliers = scales / np.float32(layer.pre_scale)
-    if not ((layer.kernel_scales > 0) & (scales > 0) & (multipliers < np.inf)).all():
-        raise ValueError(f"{where}the scales of its input, weights and output are too far apart for float32")
-
-
-def _check_accumulator(layer: QuantizedDense, dtype: str) -> None:
-    low, high = (limit - layer.input_zero_point for limit in LIMITS[dtype])
-    positive = np.maximum(layer.kernel, 0).sum(axis=0, dtype=np.int64)
-    negative = np.minimum(layer.kernel, 0).sum(axis=0, dtype=np.int64)
-    most = positive * high + negative * low + layer.bias
-    least = positive * low + negative * high + layer.bias
-    if most.max() > INT32_MAX or least.min() < -INT32_MAX - 1:
-        raise ValueError(
-            f"layer {layer.name!r}: with {layer.n_in} inputs its accumulator can leave int32 "
-            "(at full range that takes more than 66,311)"
-        )
+def _check_inputs(network: QuantizedNetwork, index: int, tensors: list[tuple[int, int]], formats: list[Format]) -> None:
+    layer, inputs = network.layers[index], network.inputs_of(index)
+    if len(inputs) != len(layer.input_formats) or not all(0 <= tensor <= index for tensor in inputs):
+        raise ValueError(f"layer {layer.name!r}: it cannot read the tensors {inputs}")
+    for tensor, wanted in zip(inputs, layer.input_formats, strict=True):
+        before = "the input" if tensor == 0 else repr(network.layers[tensor - 1].name)
+        positions, n = tensors[tensor]
+        if layer.n_in != n:
+            raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, {before} {n} outputs")
+        if layer.positions != positions:
+            raise ValueError(f"layer {layer.name!r} has {layer.positions} positions, {before} {positions}")
+        if wanted is not None and formats[tensor] not in (None, wanted):
+            raise ValueError(f"layer {layer.name!r}: its input has not the scale and zero point of {before}")

@@ -14,25 +14,74 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba.core import types
 
-from nbdense._jit import kernel
+from nbdense import _cpu
+from nbdense._jit import intrinsic, kernel
 
 ONNX, TFLITE = range(2)
 CODES = {"onnx": ONNX, "tflite": TFLITE}
+SHIFT_OF_SUMS = 20  # TFLite's sums of two tensors have this many bits more than their terms
 
-# 1.5 * 2**23. A float32 within +-2**22 has no room for a fraction once this is added: the sum is rounded half to even.
+# 1.5 * 2**23. A float32 within +-2**22 has no room for a fraction once this is added: the sum is rounded half to even,
+# and its bits are those of _ROUND plus the whole number. They grow with the value, also where that is larger.
 _ROUND = np.float32(12582912.0)
+_ROUND_BITS = int(_ROUND.view(np.int32))
+_NOT_FINITE = 1 << 26  # a bit that sums of a NaN or an infinity have, and those within +-2**24 have not
 _INT32_MAX = 2**31 - 1
+
+
+@kernel
+def rounded_bits(value):
+    """A float32, not NaN, rounded half to even: bits of an int32 for `byte_of`."""
+    return np.float32(value + _ROUND).view(np.int32)
+
+
+@kernel
+def byte_of(bits, zero_point, low, high):
+    """clamp(value + zero_point, low, high) of a value's `rounded_bits`, for bounds within 0..255."""
+    least, most = np.int32(_ROUND_BITS + low - zero_point), np.int32(_ROUND_BITS + high - zero_point)
+    bits = least if bits < least else bits
+    bits = most if bits > most else bits
+    return np.uint8(np.int32(bits + np.int32(zero_point)) & np.int32(255))  # _ROUND_BITS end in a byte of zeros
 
 
 @kernel
 def round_to_byte(value, zero_point, low, high):
     """clamp(round_half_even(value) + zero_point, low, high), for a float32 that is not NaN and bounds within 0..255."""
-    least, most = np.float32(low - zero_point), np.float32(high - zero_point)
-    value = least if value < least else value
-    value = most if value > most else value
-    # Clamping first gives the same: the bounds are whole numbers.
-    return np.int32((value + _ROUND) - _ROUND) + np.int32(zero_point)
+    return byte_of(rounded_bits(value), zero_point, low, high)
+
+
+@kernel
+def may_be_nan(bits):
+    """Whether there may be one that was not finite among values whose `rounded_bits` were or-ed together."""
+    return (bits & np.int32(_NOT_FINITE)) != 0
+
+
+def _divide(x, divisor, reciprocal):
+    return x / divisor
+
+
+@intrinsic(_divide)
+def quotient(typing_context, x, divisor, reciprocal):
+    """x / divisor of float32, by its reciprocal: in two fused multiply-adds, where there are, in place of a division.
+
+    The product with the rounded reciprocal is corrected by its remainder (Markstein, "Computation of elementary
+    functions on the IBM RISC System/6000 processor", 1990). Rounded to a whole number within +-256 it is the quotient's
+    own, as all 2**23 mantissas of a divisor, at the floats around each tie, have shown. That holds for a divisor
+    between 1e-29 and 1e37; where x or the quotient is not finite, a NaN may come out.
+    """
+    number = types.float32
+
+    def codegen(context, builder, signature, arguments):
+        x, divisor, reciprocal = arguments
+        if not _cpu.target().fma:
+            return builder.fdiv(x, divisor)
+        first = builder.fmul(x, reciprocal)
+        remainder = builder.fma(builder.fneg(first), divisor, x)
+        return builder.fma(remainder, reciprocal, first)
+
+    return number(number, number, number), codegen
 
 
 @kernel
@@ -52,6 +101,17 @@ def fixed_point_multiply(x, multiplier, shift):
     mask = (np.int64(1) << np.int64(right)) - np.int64(1)
     threshold = (mask >> np.int64(1)) + (np.int64(1) if high < 0 else np.int64(0))
     return (high >> np.int64(right)) + (np.int64(1) if (high & mask) > threshold else np.int64(0))
+
+
+@kernel
+def fixed_point_sum(a, b, multipliers, shifts):
+    """Of two terms less their zero points, the rescaled sum (TFLite, kernels/internal/reference/add.h); as int64.
+
+    multipliers, shifts : three of each, of the terms and of the sum
+    """
+    a = fixed_point_multiply(np.int32(a << SHIFT_OF_SUMS), multipliers[0], shifts[0])
+    b = fixed_point_multiply(np.int32(b << SHIFT_OF_SUMS), multipliers[1], shifts[1])
+    return fixed_point_multiply(np.int32(a + b), multipliers[2], shifts[2])
 
 
 def fixed_point_multiplier(real: float) -> tuple[int, int]:

@@ -1,39 +1,52 @@
-"""Static int8 quantization: ranges from calibration data, scales from ranges, integers from scales.
+"""quantize(): from a float network to a quantized one.
 
-Method: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
-(2018), section 2, with a scale for each output channel of the weights as in TFLite's int8 specification.
+Method of static quantization: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference" (2018), section 2, with a scale for each output channel of the weights as in TFLite's
+int8 specification.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.network import Network, Row
-from nbdense.quant import kernels
-from nbdense.quant.calibration import Range, calibrate, check_chain, is_bare
+from nbdense.activations import CUSTOM
+from nbdense.network import DENSE, Network, Row
+from nbdense.quant import bias_correction as correction
+from nbdense.quant import budget, gptq, report
+from nbdense.quant.activations import (
+    FIXED_OUTPUTS,
+    Parameters,
+    activation_parameters,
+    activation_table,
+    exponentials,
+    table_parameters,
+)
+from nbdense.quant.budget import Choice
+from nbdense.quant.calibration import batches, calibrate, check_repeatable, is_bare
+from nbdense.quant.equalization import equalize as equalized
+from nbdense.quant.layers import INT32_MAX
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import (
-    GRANULARITIES,
     LIMITS,
-    ROUNDINGS,
-    WEIGHT_LIMIT,
+    DynamicDense,
+    FloatLayer,
+    QuantizedActivation,
+    QuantizedAdd,
     QuantizedDense,
+    QuantizedFlatten,
+    QuantizedLayer,
     QuantizedNetwork,
+    QuantizedSoftmax,
+    WeightOnlyDense,
 )
-
-# TFLite's int8 specification: what these give has one scale, and the zero point of (int8, uint8) beside it.
-FIXED_OUTPUTS: dict[str, tuple[float, dict[str, int]]] = {
-    "sigmoid": (1 / 256, {"int8": -128, "uint8": 0}),
-    "tanh": (1 / 128, {"int8": 0, "uint8": 128}),
-}
-_SMALLEST = float(np.finfo(np.float32).tiny)  # the least scale that has all its digits
-_FINE = 2.0**24  # steps of a bias where nothing else asks for a scale
-_ROOM = 2.0**30  # steps of a bias at most: half of int32 is left to the products
-
-Parameters = tuple[float, int]
+from nbdense.quant.options import Options
+from nbdense.quant.plan import SOFTMAX, SUM, Step, plan
+from nbdense.quant.weights import kernel_integers
 
 
 def quantize(
@@ -43,34 +56,69 @@ def quantize(
     scheme: str = "static",
     bits: int = 8,
     granularity: str = "per_channel",
+    block_size: int = 32,
     range_method: str = "minmax",
     activation_dtype: str = "int8",
+    symmetric: bool = False,
+    softmax: str = "float",
+    solver: str = "auto",
+    equalize: bool = False,
+    bias_correction: bool = False,
     rounding: str = "onnx",
+    accuracy_budget: float | None = None,
+    evaluate: Any = None,
 ) -> QuantizedModel:
     """Turn a trained model into integers.
 
-    Weights become int8 in [-127, 127], symmetric about 0; activations int8 or uint8 with one scale and zero point a
-    tensor, over the range that the calibration data gives, widened to hold 0; biases int32. Sigmoid and tanh
-    become tables of 256 entries; a softmax at the end stays in float.
+    Batch normalisations go into the dense layers before them first, where they can. A model that was trained by
+    `quantize_aware` brings its ranges and scales with it, and takes no calibration data.
 
     Parameters
     ----------
     model : Sequential or Network
         The trained float model; not changed.
-    calibration : array-like, (rows, n_in)
-        Inputs as they will come in use, a few hundred rows.
+    calibration : array-like, (rows, *input_shape), or batches
+        Inputs as they will come in use, a few hundred rows: an array (a memmap is read slice by slice), a list of
+        arrays, or a function that returns an iterator over them. Scheme "static" needs it.
     scheme : str
-        "static".
+        "static": integers all the way. Weights become int8, symmetric about 0; activations int8 or uint8 with one scale
+        and zero point a tensor, from the calibration data; biases int32. Activations other than clamps become tables
+        of 256 entries, residual sums are rescaled; layer normalisations, and batch normalisations that cannot be
+        folded, stay in float. "dynamic": int8 weights; each dense layer's input is quantized to uint8 by the range that
+        it has in the call, as ONNX's DynamicQuantizeLinear does it, and all else is float. "weight_only": weights are
+        stored as integers, and everything is computed in float.
     bits : int
-        Of the weights: 8.
+        Of the weights: 8, or 4, of which two are stored in a byte.
     granularity : str
-        "per_channel": a weight scale for each output column; "per_tensor": one for each kernel.
+        "per_channel": a weight scale for each output column; "per_tensor": one for each kernel; "block", with
+        "weight_only": one for each ``block_size`` inputs of a column.
+    block_size : int
+        Inputs that share a scale, where granularity is "block".
     range_method : str
-        "minmax": ranges hold every calibration value.
+        How ranges come from calibration data: "minmax", "percentile", "mse" or "entropy" (see
+        `nbdense.quant.calibration.calibrate`).
     activation_dtype : str
-        "int8" or "uint8".
+        "int8" or "uint8", of scheme "static".
+    symmetric : bool
+        Whether activations have their zero point in the middle of the type, with which some accelerators save a sum.
+    softmax : str
+        A softmax at the end is computed in "float", or in "integer" arithmetic with the output scale 1/256.
+    solver : str
+        How weights are rounded: "nearest"; "gptq", which makes up for each rounding error in the weights still to be
+        rounded (Frantar et al. 2022); "auto": GPTQ at 4 bits where there is calibration data.
+    equalize : bool
+        Level the ranges of channels across layers first (Nagel et al. 2019).
+    bias_correction : bool
+        Take the shift that quantization causes in the mean of each layer's pre-activations off its bias (the same).
     rounding : str
         How accumulators are requantised: "onnx", as onnxruntime does, or "tflite", as TFLite's reference kernels do.
+    accuracy_budget : float, optional
+        How much worse than the float model's the score of ``evaluate`` may be. Layers that cost most get 8 bits, if
+        they have 4, and then stay in float, one after the other, until it is kept; `QuantizedModel.report` says which.
+    evaluate : (x, y), or callable
+        What ``accuracy_budget`` is about: an evaluation set, of which the score is the share of right classes (y of
+        class numbers, or one-hot) or the coefficient of determination R^2 (other y); or a function that takes
+        something with ``predict`` and returns a score, of which more is better.
 
     Returns
     -------
@@ -78,8 +126,8 @@ def quantize(
 
     Raises
     ------
-    ValueError
-        For an option that there is not, calibration data that is missing, empty, of the wrong width or not
+    TypeError, ValueError
+        For an option that there is not, calibration data that is missing, empty, of the wrong shape or not
         finite, or a layer that cannot be quantized: the message names it.
 
     Examples
@@ -95,162 +143,406 @@ def quantize(
     >>> bool(np.abs(q.predict(x) - model.predict(x)).max() < 0.05)
     True
     """
-    for option, value, available in [
-        ("scheme", scheme, ("static",)),
-        ("bits", bits, (8,)),
-        ("granularity", granularity, GRANULARITIES),
-        ("range_method", range_method, ("minmax",)),
-        ("activation_dtype", activation_dtype, tuple(LIMITS)),
-        ("rounding", rounding, ROUNDINGS),
-    ]:
-        if value not in available:
-            raise ValueError(f"quantize: {option} must be {' or '.join(map(repr, available))}, got {value!r}")
+    options = Options(
+        scheme,
+        bits,
+        granularity,
+        block_size,
+        range_method,
+        activation_dtype,
+        symmetric,
+        softmax,
+        solver,
+        equalize,
+        bias_correction,
+        rounding,
+    )
     network: Network = getattr(model, "network", model)
     if not isinstance(network, Network):
         raise ValueError(f"quantize: expected a built model or a Network, got {type(model).__name__}")
-    if calibration is None:
-        raise ValueError("quantize: scheme 'static' needs calibration data")
-    check_chain(network)
-    ranges = calibrate(network, calibration)
-    given = activation_parameters(ranges.input, activation_dtype)
-    layers = []
-    for row, pre, output in zip(network.dense_rows("quantize"), ranges.pre, ranges.output, strict=True):
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # QuantizedNetwork refuses what comes of it
-            layer = _quantize_dense(row, given, pre, output, activation_dtype, granularity)
-        layers.append(layer)
-        given = (layer.output_scale, layer.output_zero_point)
-    softmax = row.activation.name == "softmax"
-    return QuantizedModel(QuantizedNetwork(layers, activation_dtype, rounding, "softmax" if softmax else "linear"))
-
-
-def _quantize_dense(
-    row: Row, given: Parameters, pre: Range, output: Range, dtype: str, granularity: str
-) -> QuantizedDense:
-    name = row.activation.name
-    table = None
-    if not is_bare(row.activation) or name == "softmax":
-        name = "linear" if name == "softmax" else name
-        before = after = activation_parameters(pre, dtype)
+    budget.check(accuracy_budget, evaluate)
+    quantizer = Quantizer(network, calibration, options)
+    if accuracy_budget is None:
+        quantized = quantizer.network({})
+        findings: dict[str, Any] = {}
     else:
-        if name in FIXED_OUTPUTS:
-            after = FIXED_OUTPUTS[name][0], FIXED_OUTPUTS[name][1][dtype]
+        quantized, findings = budget.search(quantizer, model, accuracy_budget, evaluate)
+    made = QuantizedModel(report.with_findings(quantized, quantizer, findings))
+    made.float_network = quantizer.source
+    return made
+
+
+class Quantizer:
+    """Makes quantized networks of one float network: what calibration says is found out once.
+
+    Parameters
+    ----------
+    network : Network
+        The float network, or one with fake quantization.
+    calibration : array-like, batches or None
+        See `quantize`.
+    options : Options
+        What was asked for.
+
+    Attributes
+    ----------
+    source : Network
+        The float network: without fake quantization, equalized if that was asked for.
+    steps : list of Step
+        Its steps.
+    trained : TrainedRanges or None
+        What quantization-aware training has settled.
+    """
+
+    def __init__(self, network: Network, calibration: Any, options: Options) -> None:
+        trained = _trained(network)
+        if trained is not None:
+            options = _trained_options(trained, options)
+            network = trained.network
+        self.options, self.calibration = options, calibration
+        self.trained = trained
+        if options.needs_data() and calibration is None and (trained is None or options.bias_correction):
+            raise ValueError(f"quantize: {options.needs_data()} needs calibration data")
+        if options.equalize:
+            network = equalized(network)
+        self.source = network
+        solves = trained is None and options.solves(calibration is not None)
+        passes = sum((trained is None and options.scheme == "static", solves, options.bias_correction))
+        if calibration is not None and passes > 1:
+            check_repeatable(calibration, "quantize, with these options,")
+        ranges = trained.ranges if trained else None
+        if trained is None and options.scheme == "static":
+            ranges = calibrate(network, calibration, options.range_method)
+        self.ranges = ranges
+        self.steps = plan(network, ranges, settled=trained is not None)
+        self._moments: Mapping[int, npt.NDArray[np.float64]] = {}
+        if solves:
+            self._moments = gptq.input_moments(network, calibration)
+        self._means: Mapping[int, npt.NDArray[np.float64]] = {}
+        if options.bias_correction:
+            self._means = correction.input_means(network, calibration)
+
+    def network(self, choices: Mapping[int, Choice]) -> QuantizedNetwork:
+        """The quantized network.
+
+        Parameters
+        ----------
+        choices : mapping of int to Choice
+            Of steps that are to be otherwise than the options say.
+        """
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # QuantizedNetwork refuses what comes of it
+            return _Assembly(self, choices).result()
+
+    def weights(
+        self, step: Step, input_scale: float | None, bits: int
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Integers and scales of a dense step's kernel.
+
+        Parameters
+        ----------
+        step : Step
+            A dense one.
+        input_scale : float, optional
+            Of its input; None: its bias stays float.
+        bits : int
+            Of the weights.
+        """
+        options = self.options
+        if bits != options.bits:
+            options = Options(**{**options.to_config(), "bits": bits, "solver": "nearest"})
+        moments = self._moments.get(step.row.index) if bits == self.options.bits else None
+        scales = self.trained.kernel_scales[step.row.index] if self.trained else None
+        try:
+            return kernel_integers(step.row.kernel, step.row.bias, input_scale, options, moments, scales)
+        except ValueError as error:
+            raise ValueError(f"layer {step.row.name!r}: {error}") from error
+
+    def bias(self, step: Step, dequantized: npt.NDArray[np.float32], given: Callable[[Any], Any]) -> Any:
+        """A dense step's bias in float64, corrected if that was asked for; None where there is none.
+
+        Parameters
+        ----------
+        step : Step
+            A dense one.
+        dequantized : ndarray of float32, (n_in, n_out)
+            Its kernel as it will be.
+        given : callable
+            Its input in the quantized network, dequantized, (rows, n_in), of float rows of data.
+        """
+        bias = None if step.row.bias is None else step.row.bias.astype(np.float64)
+        if not self.options.bias_correction:
+            return bias
+        mean = correction.Mean(step.row.n_in)
+        for x in batches(self.calibration, self.source):
+            mean.update(given(x).reshape(-1, step.row.n_in))
+        moved = correction.shift(step.row.kernel, dequantized, self._means[step.row.index], mean.value())
+        return (0.0 if bias is None else bias) - moved
+
+
+def _trained(network: Network) -> Any:
+    """What quantization-aware training has settled, if the network comes from there."""
+    if not network.rounds_kernels:
+        return None
+    from nbdense.quant.aware import trained_ranges
+
+    return trained_ranges(network)
+
+
+def _trained_options(trained: Any, options: Options) -> Options:
+    """What a model was trained for."""
+    settled = {
+        name: getattr(trained, name)
+        for name in ("bits", "granularity", "activation_dtype", "rounding", "scheme", "symmetric")
+    }
+    default = Options()
+    for name, value in settled.items():
+        if getattr(options, name) not in (value, getattr(default, name)):
+            raise ValueError(
+                f"quantize: quantize_aware has trained the model with {name}={value!r}, not {getattr(options, name)!r}"
+            )
+    if options.equalize:
+        raise ValueError("quantize: equalize would undo what quantize_aware has trained")
+    return Options(**{**options.to_config(), **settled})
+
+
+@dataclass
+class _Assembly:
+    """Makes the layers of one quantized network, step by step."""
+
+    quantizer: Quantizer
+    choices: Mapping[int, Choice]
+    layers: list[QuantizedLayer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.options = self.quantizer.options
+        self.dtype = self.options.activation_dtype
+        static = self.options.scheme == "static"
+        bounds = self.quantizer.ranges.input if static and self.quantizer.ranges else (0.0, 0.0)
+        # By tensor of the plan: that of the network, and the integers in which it is read.
+        self.tensor = [0]
+        self.formats: list[Parameters] = [activation_parameters(bounds, self.dtype, self.options.symmetric)]
+        self.final = "linear"
+
+    def result(self) -> QuantizedNetwork:
+        """The network of all steps."""
+        steps = self.quantizer.steps
+        for number, step in enumerate(steps):
+            bits = self.choices[number].bits if number in self.choices else self.options.bits
+            last = number == len(steps) - 1
+            if self.options.scheme == "static":
+                self._static(step, bits, last)
+            elif step.row.kind == DENSE and bits:
+                self._float_weights(step, bits)
+            else:
+                self._float(step)
+            self.tensor.append(len(self.layers))
+        return self._network(self.layers)
+
+    def _network(self, layers: list[QuantizedLayer]) -> QuantizedNetwork:
+        shape = self.quantizer.source.input_shape
+        return QuantizedNetwork(layers, self.dtype, self.options.rounding, self.final, shape)
+
+    def _common(self, step: Step) -> dict[str, Any]:
+        inputs = tuple(self.tensor[source] for source in step.inputs)
+        return {
+            "name": step.row.name,
+            "inputs": None if inputs == (len(self.layers),) else inputs,
+            "positions": step.row.positions,
+        }
+
+    def _parameters(self, bounds: Any) -> Parameters:
+        return activation_parameters(bounds, self.dtype, self.options.symmetric)
+
+    # -- integers --
+
+    def _static(self, step: Step, bits: int, last: bool) -> None:
+        what, name = step.what, step.row.activation.name
+        if what in ("batch_norm", "layer_norm") or (what == "dense" and not bits):
+            self._float(step)
+            self.formats.append(self._parameters(step.output))
+        elif what == "flatten":
+            scale, zero_point = self.formats[step.inputs[0]]
+            layer = QuantizedFlatten(n=step.row.n_in, scale=scale, zero_point=zero_point, **self._common(step))
+            self.layers.append(layer)
+            self.formats.append((scale, zero_point))
+        elif what == "dense":
+            self.formats.append(self._dense(step, bits, last))
+        elif name == "softmax":
+            self.formats.append(self._softmax(step, self.formats[step.inputs[0]], last, self._common(step)))
+        elif what == "activation":
+            self.formats.append(self._activation(step))
         else:
-            after = activation_parameters(output, dtype)
-        before = activation_parameters(_without_flat_ends(row, pre, after, dtype), dtype)
-        table = activation_table(row, before, after, dtype)
-    bias = np.zeros(row.n_out) if row.bias is None else row.bias.astype(np.float64)
-    scales = weight_scales(row.kernel, bias, given[0], granularity)
-    steps = np.float32(given[0]) * scales
-    return QuantizedDense(
-        name=row.name,
-        kernel=np.clip(np.rint(row.kernel.astype(np.float32) / scales), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8),
-        kernel_scales=scales,
-        bias=np.rint(bias / steps).astype(np.int32),
-        input_scale=given[0],
-        input_zero_point=given[1],
-        output_scale=after[0],
-        output_zero_point=after[1],
-        pre_scale=before[0],
-        pre_zero_point=before[1],
-        activation=name,
-        table=table,
-        granularity=granularity,
-        alpha=row.alpha,
-    )
+            self.formats.append(self._add(step))
+
+    def _dense(self, step: Step, bits: int, last: bool) -> Parameters:
+        """Returns the format of the output."""
+        row, name = step.row, step.row.activation.name
+        given = self.formats[step.inputs[0]]
+        table = None
+        softmax = name == "softmax"
+        if softmax or not is_bare(row.activation):
+            before = after = self._parameters(step.pre)
+        else:
+            settled = self.quantizer.trained is not None
+            before, after = table_parameters(row, step.pre, step.output, self.dtype, self.options.symmetric, settled)
+            table = activation_table(row, before, after, self.dtype)
+        kernel, scales = self.quantizer.weights(step, given[0], bits)
+        dequantized = kernel.astype(np.float32) * scales
+        bias = self.quantizer.bias(step, dequantized, self._seen(step, given))
+        steps = np.zeros(row.n_out) if bias is None else bias / (np.float32(given[0]) * scales)
+        if not np.abs(steps).max() <= INT32_MAX:
+            raise ValueError(
+                f"layer {row.name!r}: the scales of its input and weights are too far apart for float32, or its bias "
+                "too large for them"
+            )
+        common = self._common(step)
+        self.layers.append(
+            QuantizedDense(
+                kernel=kernel,
+                kernel_scales=scales,
+                bias=np.rint(steps).astype(np.int32),
+                input_scale=given[0],
+                input_zero_point=given[1],
+                output_scale=after[0],
+                output_zero_point=after[1],
+                pre_scale=before[0],
+                pre_zero_point=before[1],
+                activation="linear" if softmax else name,
+                table=table,
+                granularity=self.options.granularity,
+                alpha=row.alpha,
+                bits=bits,
+                **common,
+            )
+        )
+        if not softmax:
+            return after
+        common = {"name": f"{row.name}{SOFTMAX}", "inputs": None, "positions": row.positions}
+        return self._softmax(step, after, last, common)
+
+    def _softmax(self, step: Step, given: Parameters, last: bool, common: dict[str, Any]) -> Parameters:
+        if last and self.options.softmax == "float" and (step.row.kind == DENSE or common["inputs"] is None):
+            self.final = "softmax"
+            return given
+        low = LIMITS[self.dtype][0]
+        self.layers.append(
+            QuantizedSoftmax(
+                n=step.row.n_out,
+                input_scale=given[0],
+                input_zero_point=given[1],
+                output_zero_point=low,
+                exponentials=exponentials(given[0]),
+                **common,
+            )
+        )
+        return QuantizedSoftmax.output_scale, low
+
+    def _activation(self, step: Step) -> Parameters:
+        row = step.row
+        before = self.formats[step.inputs[0]]
+        fixed = FIXED_OUTPUTS.get(row.activation.name)
+        after = (fixed[0], fixed[1][self.dtype]) if fixed else self._parameters(step.output)
+        self.layers.append(
+            QuantizedActivation(
+                n=row.n_in,
+                input_scale=before[0],
+                input_zero_point=before[1],
+                output_scale=after[0],
+                output_zero_point=after[1],
+                table=activation_table(row, before, after, self.dtype),
+                activation=row.activation.name,
+                alpha=row.alpha,
+                **self._common(step),
+            )
+        )
+        return after
+
+    def _add(self, step: Step) -> Parameters:
+        first, second = (self.formats[source] for source in step.inputs)
+        after = self._parameters(step.output)
+        self.layers.append(
+            QuantizedAdd(
+                n=step.row.n_in,
+                input_scales=(first[0], second[0]),
+                input_zero_points=(first[1], second[1]),
+                output_scale=after[0],
+                output_zero_point=after[1],
+                activation=step.row.activation.name,
+                alpha=step.row.alpha,
+                **self._common(step),
+            )
+        )
+        return after
+
+    def _seen(self, step: Step, given: Parameters | None) -> Callable[[Any], Any]:
+        """What gives a step's input, as the layers before it give it and it reads it, of rows of data."""
+        tensor = self.tensor[step.inputs[0]]
+        before = QuantizedModel(self._network(self.layers[:tensor])) if tensor > 0 else None
+
+        def values(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            shaped = x.reshape(-1, *self.quantizer.source.input_shape)
+            seen = x.astype(np.float32) if before is None else before.predict(shaped)
+            if given is None:
+                return seen
+            scale, zero_point = np.float32(given[0]), given[1]
+            low, high = LIMITS[self.dtype]
+            return (np.clip(np.rint(seen / scale) + zero_point, low, high) - zero_point) * scale
+
+        return values
+
+    # -- float --
+
+    def _float_weights(self, step: Step, bits: int) -> None:
+        """Integers in store, or multiplied with what a call brings; the rest in float."""
+        row, options = step.row, self.options
+        kernel, scales = self.quantizer.weights(step, None, bits)
+        common = {
+            "kernel": kernel,
+            "activation": row.activation.name,
+            "alpha": row.alpha,
+            "bits": bits,
+            "custom": row.activation if row.activation.code >= CUSTOM else None,
+            **self._common(step),
+        }
+        layer: DynamicDense | WeightOnlyDense
+        if options.scheme == "dynamic":
+            layer = DynamicDense(kernel_scales=scales, granularity=options.granularity, **common)
+        else:
+            table = scales if options.blocks else scales[np.newaxis]
+            layer = WeightOnlyDense(kernel_scales=table, block_size=options.blocks or 0, **common)
+        bias = self.quantizer.bias(step, layer.dequantized(), self._seen(step, None))
+        if bias is not None:
+            object.__setattr__(layer, "bias", _float32(bias, row, "bias"))
+        self.layers.append(layer)
+
+    def _float(self, step: Step) -> None:
+        row = step.row
+        tensors: dict[str, npt.NDArray[Any] | None] = {}
+        if step.what == "dense":
+            tensors = {"kernel": row.kernel, "bias": row.bias}
+        elif step.what in ("batch_norm", "layer_norm"):
+            tensors = {"gamma": row.kernel if row.kernel.size else None, "beta": row.bias}
+        if step.what == "batch_norm":
+            tensors |= {"mean": row.mean, "variance": row.variance}
+        settings = {
+            "activation": row.activation.name,
+            "alpha": row.alpha,
+            "custom": row.activation if row.activation.code >= CUSTOM else None,
+        }
+        common = self._common(step)
+        if step.what == "add" and row.activation.name != "linear":
+            self.layers.append(FloatLayer(what="add", n=row.n_in, **{**common, "name": f"{row.name}{SUM}"}))
+            self.layers.append(
+                FloatLayer(row.name, "activation", row.n_in, positions=row.positions, **settings)  # type: ignore[arg-type]
+            )
+            return
+        held = {name: _float32(value, row, name) for name, value in tensors.items() if value is not None}
+        self.layers.append(FloatLayer(what=step.what, n=row.n_in, tensors=held, **settings, **common))
 
 
-def activation_parameters(bounds: Range, dtype: str) -> Parameters:
-    """Scale and zero point for values within bounds, which are first widened to hold 0.
-
-    Parameters
-    ----------
-    bounds : (float, float)
-        Least and greatest value. Where both are 0 (dead units, constant data) nothing is known: [0, 1] is taken.
-    dtype : str
-        "int8" or "uint8".
-
-    Returns
-    -------
-    (float, int)
-        The scale, a float32 number, and the zero point.
-    """
-    least, most = LIMITS[dtype]
-    low, high = min(float(np.float32(bounds[0])), 0.0), max(float(np.float32(bounds[1])), 0.0)
-    scale = float(np.float32((high - low) / (most - least)))
-    if scale < _SMALLEST:
-        low, scale = 0.0, float(np.float32(1 / (most - least)))
-    return scale, int(np.clip(np.rint(least - low / scale), least, most))
-
-
-def weight_scales(
-    kernel: npt.NDArray[Any], bias: npt.NDArray[Any], input_scale: float, granularity: str
-) -> npt.NDArray[np.float32]:
-    """Scale of each output column: its largest weight at 127, or coarser where the bias would not fit int32.
-
-    Parameters
-    ----------
-    kernel : ndarray, (n_in, n_out)
-        Float weights.
-    bias : ndarray, (n_out,)
-        Float biases, which get the scale ``input_scale * scale``.
-    input_scale : float
-        Of the layer's input.
-    granularity : str
-        "per_channel" or "per_tensor".
-
-    Returns
-    -------
-    ndarray of float32, (n_out,)
-        Where all weights are 0 the bias alone sets the scale, so that it keeps its digits.
-    """
-    largest = np.abs(kernel).max(axis=0).astype(np.float32) / np.float32(WEIGHT_LIMIT)
-    size = np.abs(bias) / input_scale
-    least = np.maximum(size / _ROOM, max(_SMALLEST / input_scale, _SMALLEST)).astype(np.float32)
-    alone = np.where(bias == 0, 1.0, size / _FINE).astype(np.float32)
-    if granularity == "per_tensor":
-        largest = np.full_like(largest, largest.max())
-        alone, least = np.full_like(alone, alone.max()), np.full_like(least, least.max())
-    return np.maximum(np.where(largest == 0, alone, largest), np.nextafter(least, np.float32(np.inf)))
-
-
-def activation_table(row: Row, before: Parameters, after: Parameters, dtype: str) -> npt.NDArray[Any]:
-    """The activation for each of the 256 integers before it, as integers after it.
-
-    Parameters
-    ----------
-    row : Row
-        The layer, of which the activation and its parameter count.
-    before, after : (float, int)
-        Scale and zero point of the table's index and of its entries.
-    dtype : str
-        "int8" or "uint8".
-    """
-    least, most = LIMITS[dtype]
-    z = (np.arange(least, most + 1) - before[1]).astype(np.float32) * np.float32(before[0])
-    return _to_integers(_apply(row, z), after, dtype)
-
-
-def _apply(row: Row, z: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    values = z.astype(np.float64)
-    kernels.evaluate(row.activation.code, row.alpha, values)
-    return values
-
-
-def _to_integers(values: npt.NDArray[np.float64], parameters: Parameters, dtype: str) -> npt.NDArray[Any]:
-    steps = np.rint(values.astype(np.float32) / np.float32(parameters[0])).astype(np.float64)
-    return np.clip(steps + parameters[1], *LIMITS[dtype]).astype(dtype)
-
-
-def _without_flat_ends(row: Row, bounds: Range, after: Parameters, dtype: str) -> Range:
-    """Bounds less the ends on which the activation's integers no longer change: finer steps for the rest, free."""
-    low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)
-    width = np.inf
-    while 0.9 * width > high - low > 0:
-        width = high - low
-        z = np.linspace(low, high, 1024)
-        entries = _to_integers(_apply(row, z), after, dtype)
-        first, last = (np.flatnonzero(entries != end) for end in (entries[0], entries[-1]))
-        if first.size == 0:
-            break
-        low, high = min(z[first[0] - 1], 0.0), max(z[last[-1] + 1], 0.0)
-    return float(low), float(high)
+def _float32(value: npt.NDArray[Any], row: Row, what: str) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(value, np.float32)
+    if not np.isfinite(converted).all():
+        raise ValueError(f"layer {row.name!r}: its {what} holds a number that is too large for float32")
+    return converted

@@ -81,6 +81,8 @@ class TrainedRanges:
         Of the weights.
     granularity, activation_dtype, rounding, scheme, range_method : str
         As `quantize_aware` was asked for.
+    symmetric : bool
+        False: ranges learn at both their ends.
     """
 
     network: Network
@@ -92,6 +94,7 @@ class TrainedRanges:
     rounding: str
     scheme: str
     range_method: str
+    symmetric: bool = False
 
 
 def trained_ranges(network: Network) -> TrainedRanges | None:
@@ -222,7 +225,8 @@ class _Restoring:
         elif kind == ACTIVATION:
             given = int(row["input"])
             shared = self._readers[self._stands_for.get(given, given)] > 1
-            if before != last or shared or not is_bare(activation):
+            rounded = before in self._pre
+            if before != last or shared or (rounded and not is_bare(activation)):
                 builder.pin()  # keeps it a row of its own
             builder.activation(name, activation, float(row["alpha"]))
         elif kind == ADD:
@@ -235,7 +239,7 @@ class _Restoring:
         if kind == DENSE and row["scales"] >= 0:
             self._scales[number] = self._network.tensor(self._at[int(row["scales"])]).astype(np.float32)
         elif kind != DENSE and kind != ADD and number != before:  # as calibrate has it: its input's range
-            self._pre[number] = self._output[before]
+            self._pre[number] = self._output.get(before, (0.0, 0.0))
         self._now[int(row["output"])] = builder.output, builder.shape, number
 
     def _now_last(self) -> int:

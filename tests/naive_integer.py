@@ -295,3 +295,51 @@ def integer_mlp_forward(x: Array, layers: list[IntegerDense], dtype: str = "int8
     for layer in layers:
         q = layer(q, rounding)
     return q
+
+
+# -- sums and softmax --
+
+Format = tuple[float, int]  # scale, zero point
+
+
+def add(
+    a: Array,
+    a_format: Format,
+    b: Array,
+    b_format: Format,
+    format: Format,
+    dtype: str = "int8",
+    *,
+    rounding: str = "onnx",
+    activation: str = "linear",
+) -> Array:
+    """The sum of two integer tensors. "tflite": kernels/internal/reference/add.h, AddElementwise with left_shift 20."""
+    (sa, za), (sb, zb), (s, z) = a_format, b_format, format
+    limits = clamp_limits(activation, F32(s), z, dtype, rounding)
+    if rounding == "onnx":
+        terms = [(q.astype(np.int32) - zero).astype(F32) * (F32(scale) / F32(s)) for q, scale, zero in
+                 ((a, sa, za), (b, sb, zb))]  # fmt: skip
+        return np.clip(np.rint(terms[0] + terms[1]).astype(np.float64) + z, *limits).astype(dtype)
+    twice = 2 * max(sa, sb)
+    first, second, last = (quantize_multiplier(real) for real in (sa / twice, sb / twice, twice / (2**20 * s)))
+    out = np.empty(a.shape, np.int64)
+    for i in np.ndindex(a.shape):
+        total = multiply_by_quantized_multiplier((int(a[i]) - za) * 2**20, *first)
+        total += multiply_by_quantized_multiplier((int(b[i]) - zb) * 2**20, *second)
+        out[i] = multiply_by_quantized_multiplier(total, *last)
+    return np.clip(out + z, *limits).astype(dtype)
+
+
+def exponentials(scale: float) -> Array:
+    """round(2**23 exp(-d scale)) for d in 0..255."""
+    return np.array([round(2**23 * math.exp(-d * scale)) for d in range(256)], np.int32)
+
+
+def softmax(q: Array, scale: float, dtype: str = "int8") -> Array:
+    """Of integers, at scale 1/256: exact rational arithmetic on the table, to nearest, halves up."""
+    table = exponentials(scale)
+    out = np.empty(q.shape, np.int64)
+    for i in range(q.shape[0]):
+        row = [int(table[int(q[i].max()) - int(value)]) for value in q[i]]
+        out[i] = [min((512 * e + sum(row)) // (2 * sum(row)), 255) for e in row]
+    return (out + LIMITS[dtype][0]).astype(dtype)

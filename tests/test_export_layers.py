@@ -49,7 +49,8 @@ def test_onnxruntime_computes_the_same(name, tmp_path):
     model = model_of(name)
     for opset in sorted({13, 17, newest_opset()}):
         path = tmp_path / f"{opset}.onnx"
-        proto = to_onnx(model, path, opset=opset, verify=False)
+        fold = opset != 17  # both have their turn
+        proto = to_onnx(model, path, opset=opset, verify=False, fold_batch_norm=fold)
         onnx.checker.check_model(str(path), full_check=True)
         ends = [
             [d.dim_param or d.dim_value for d in end.type.tensor_type.shape.dim]
@@ -79,8 +80,8 @@ def test_bytes_are_the_same(name):
 
 
 def export(layers, shape, opset=None, **options):
-    model = randomise(made(layers, shape, "float32"), **options)
-    proto = to_onnx(model, opset=opset)  # and verified
+    model = randomise(made(layers, shape, "float32"))
+    proto = to_onnx(model, opset=opset, **options)  # and verified
     return operators(proto), proto, model
 
 

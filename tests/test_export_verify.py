@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from nbdense.export import to_onnx, verification, verify_onnx
+from nbdense.export import runtime, to_onnx, verification, verify_onnx
 from nbdense.export.graph import serialize
 from nbdense.quant import quantize
 from test_export import network, rows
@@ -44,7 +44,7 @@ def test_a_doctored_float_file_differs(change, tmp_path):
 )
 @pytest.mark.parametrize("final", ["softmax", "linear"])
 def test_a_doctored_quantized_file_differs(final, name, change, monkeypatch):
-    monkeypatch.setattr(verification, "_saturates", lambda: False)
+    monkeypatch.setattr(runtime, "kernels_saturate", lambda: False)
     quantized = quantize(network((6, 9, 4), ["relu", final]), rows(6))
     model = to_onnx(quantized)
     result = verify_onnx(doctored(model, name, change), quantized)
@@ -55,16 +55,16 @@ def test_a_doctored_quantized_file_differs(final, name, change, monkeypatch):
 def test_a_cpu_on_which_onnxruntime_saturates_is_reported(monkeypatch):
     quantized = quantize(network((6, 9, 4), ["relu", "softmax"]), rows(6))
     model = to_onnx(quantized)
-    real, runs = verification._session, []
+    real, runs = runtime.open_session, []
 
-    def saturating(proto, n_in, n_out, optimize=True):
-        run = real(proto, n_in, n_out, optimize)
+    def saturating(proto, n_in, n_out, optimize=True, outside=None):
+        run = real(proto, n_in, n_out, optimize, outside)
         runs.append(optimize)
-        return (lambda batch: np.maximum(run(batch), 0.25)) if optimize else run
+        return (lambda batch: [np.maximum(run(batch)[-1], 0.25)]) if optimize else run
 
-    monkeypatch.setattr(verification, "_session", saturating)
+    monkeypatch.setattr(runtime, "open_session", saturating)
     for saturates in (False, True):
-        monkeypatch.setattr(verification, "_saturates", lambda answer=saturates: answer)
+        monkeypatch.setattr(runtime, "kernels_saturate", lambda answer=saturates: answer)
         result = verify_onnx(model, quantized)
         assert result.agrees == result.saturates == saturates
         assert result.differing_integers > result.integers / 10
@@ -75,7 +75,7 @@ def test_a_cpu_on_which_onnxruntime_saturates_is_reported(monkeypatch):
 
 
 def test_the_probe_for_saturation_runs():
-    assert verification._saturates() in {False, True}
+    assert runtime.kernels_saturate() in {False, True}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -13,10 +13,10 @@ from nbdense.fake_quantization import FakeQuantize, FakeQuantizedDense, FakeQuan
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.layers import layer_from_config
 from nbdense.quant import prune, quantize
+from nbdense.quant.activations import activation_parameters
 from nbdense.quant.aware import _check_rows, _with_ranges, kernel_scales, quantize_aware, trained_ranges
 from nbdense.quant.calibration import Ranges
 from nbdense.quant.network import LIMITS
-from nbdense.quant.static import activation_parameters
 
 FUNCTIONS = {"tanh": np.tanh, "sigmoid": lambda z: 1 / (1 + np.exp(-z))}
 

@@ -9,11 +9,13 @@ import pytest
 
 import naive
 import naive_integer
+from compiled import compiled
+from nbdense._jit import JIT
 from nbdense.activations import ACTIVATIONS
 from nbdense.quant import QuantizedModel, QuantizedNetwork
-from nbdense.quant.kernels import CHUNK, TILE_COLUMNS, TILE_ROWS
+from nbdense.quant.kernels import CHUNK, TILE_COLUMNS, TILE_ROWS, quantize_rows
 from nbdense.quant.network import LIMITS, QuantizedDense
-from nbdense.quant.rounding import fixed_point_multiplier
+from nbdense.quant.rounding import fixed_point_multiplier, quotient
 from source_tree import ROOT
 
 SETTINGS = str(ROOT / "pyproject.toml")
@@ -21,6 +23,17 @@ DTYPES = ["int8", "uint8"]
 ROUNDINGS = ["onnx", "tflite"]
 TABLES = {name: naive.ACTIVATIONS[name][0] for name, row in ACTIVATIONS.items() if row.forward is not None}
 EXTREMES = [np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, -1e-45, 0.0, -0.0, 0.5, -0.5, 1.5, 2.5]
+
+
+@compiled
+def quantize(x, scale, zero_point, out):
+    quantize_rows(x, 0, x.size, 1, x.size, scale, zero_point, out, 1, x.size, out[:0])
+
+
+@compiled
+def divide(x, divisors, out):
+    for i in range(x.size):
+        out[i] = quotient(x[i], divisors[i], np.float32(1.0) / divisors[i])
 
 
 def draw_network(rng, widths, activations, dtype="int8", rounding="onnx", per_channel=True, full_range=False):
@@ -171,6 +184,45 @@ def test_halves_round_to_even():
     x = np.array([[0.5], [1.5], [2.5], [-0.5], [-1.5], [126.5], [127.5], [-128.5], [-300]], np.float32)
     expected = [0, 2, 2, 0, -2, 126, 127, -128, -128]
     assert QuantizedModel(QuantizedNetwork([layer])).predict_integers(x).ravel().tolist() == expected
+
+
+def around_ties(scale, zero_point, dtype):
+    """Inputs at the floats on either side of where the byte changes, and beyond the range."""
+    low, high = LIMITS[dtype]
+    ties = (np.arange(low - 2, high + 2) + 0.5 - zero_point) * float(scale)
+    x = ties.astype(np.float32)
+    up, down = (np.nextafter(x, np.float32(end)) for end in (np.inf, -np.inf))
+    return np.concatenate([x, up, down, np.nextafter(up, np.float32(np.inf)), np.nextafter(down, np.float32(-np.inf))])
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1.0, 1e-44, 1e-30, 1e-28, 3e36, 2e37])
+def test_quantizing_divides(size, dtype):
+    """The product with the reciprocal would round otherwise at some ties, and outside some sizes it means nothing."""
+    rng = np.random.default_rng(14)
+    low, high = LIMITS[dtype]
+    with np.errstate(over="ignore"):
+        for scale in np.float32(size) * rng.uniform(0.3, 3, 20 if JIT else 2).astype(np.float32):
+            zero_point = int(rng.integers(low, high + 1))
+            x = around_ties(scale, zero_point, dtype)
+            got = np.zeros(x.size + 2, np.uint8)
+            quantize(x, scale, zero_point - low, got)
+            expected = naive_integer.quantize(x, scale, zero_point, dtype).astype(np.int64) - low
+            np.testing.assert_array_equal(got[1:-1], expected)
+
+
+@pytest.mark.parametrize("name", ["inf", "nan"])
+def test_quotient_equals_its_twin(name):
+    """Of ordinary numbers; and where something is not finite, what comes out is not either."""
+    rng = np.random.default_rng(15)
+    x, divisors = rng.standard_normal((2, 4096)).astype(np.float32)
+    divisors = np.abs(divisors) + np.float32(1e-3)
+    got = np.empty_like(x)
+    divide(x, divisors, got)
+    np.testing.assert_array_equal(got, np.array([quotient.twin(*pair, None) for pair in zip(x, divisors, strict=True)]))
+    divide(np.full_like(x, float(name)), divisors, got)
+    assert not np.isfinite(got).any()
 
 
 def test_threads_and_batches_change_nothing():

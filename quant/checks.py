@@ -1,0 +1,88 @@
+"""What the layers of a quantized network share: limits, and the checks of their parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense._custom import find_custom
+from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.quant.rounding import round_half_away
+
+LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}  # of each activation dtype
+WEIGHT_LIMITS = {8: 127, 4: 7}  # by bits: weights are symmetric about 0
+WEIGHT_LIMIT = WEIGHT_LIMITS[8]
+GRANULARITIES = ("per_channel", "per_tensor")
+INT32_MAX = 2**31 - 1
+
+
+def activation_of(name: str, alpha: float) -> Activation:
+    if name not in ACTIVATIONS:
+        return find_custom("activation", name, Activation)  # type: ignore[no-any-return]
+    row = ACTIVATIONS[name]
+    return row if row.least == np.inf else row.with_alpha(alpha)
+
+
+def clamp_limits(row: Activation, scale: float, zero_point: int, dtype: str, rounding: str) -> tuple[int, int]:
+    """The least and greatest integers that a clamp leaves possible."""
+    low, high = LIMITS[dtype]
+    with np.errstate(over="ignore"):
+        bounds = np.array([row.lower, row.upper], np.float32) / np.float32(scale)
+    steps = np.rint(bounds) if rounding == "onnx" else np.array([round_half_away(float(b)) for b in bounds])
+    least, most = np.clip(steps.astype(np.float64) + zero_point, low, high)
+    return int(least), int(most)
+
+
+def one_of(what: str, value: Any, allowed: Any) -> None:
+    """Refuse a value that is not among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_kernel(layer: Any, where: str) -> None:
+    kernel = layer.kernel
+    if kernel.ndim != 2 or kernel.size == 0:
+        raise ValueError(f"{where}kernel must be two-dimensional and not empty, got shape {kernel.shape}")
+    check_columns(kernel, kernel.shape, np.int8, f"{where}kernel")
+    one_of(f"{where}bits", layer.bits, WEIGHT_LIMITS)
+    most = WEIGHT_LIMITS[layer.bits]
+    least = int(kernel.min())
+    if least < -most or kernel.max() > most:
+        raise ValueError(
+            f"{where}a weight is {least if least < -most else kernel.max()}; weights lie in [-{most}, {most}]"
+        )
+
+
+def check_columns(array: Any, shape: tuple[int, ...], kind: Any, what: str) -> None:
+    if array.dtype != kind or array.shape != shape:
+        raise ValueError(f"{what} must be {np.dtype(kind)} {shape}, got {array.dtype} {array.shape}")
+
+
+def check_scales(scales: npt.NDArray[np.float32], where: str) -> None:
+    if not ((scales > 0) & (scales < np.inf)).all():
+        raise ValueError(f"{where}kernel_scales must be positive and finite")
+
+
+def check_table(layer: Any, dtype: str, where: str) -> None:
+    if layer.table is None:
+        if layer.activation not in ACTIVATIONS or ACTIVATIONS[layer.activation].forward is not None:
+            raise ValueError(f"{where}activation {layer.activation!r} needs a table")
+        if layer.activation == "softmax":
+            raise ValueError(f"{where}softmax is the network's final_activation, not a layer's")
+    else:
+        check_columns(layer.table, (256,), np.dtype(dtype), f"{where}table")
+    if layer.activation in ACTIVATIONS:
+        try:
+            _ = layer.function
+        except ValueError as error:
+            raise ValueError(f"{where}{error}") from error
+
+
+def check_format(scale: float, zero_point: int, dtype: str, where: str, what: str) -> None:
+    low, high = LIMITS[dtype]
+    if not (0 < scale < np.inf and float(np.float32(scale)) == scale):
+        raise ValueError(f"{where}{what}_scale must be a positive float32 number, got {scale!r}")
+    if not low <= zero_point <= high:
+        raise ValueError(f"{where}{what}_zero_point must lie in [{low}, {high}], got {zero_point}")

@@ -1,0 +1,96 @@
+"""The options of `quantize`, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nbdense._validate import positive_int
+from nbdense.quant.checks import GRANULARITIES, LIMITS, WEIGHT_LIMITS
+from nbdense.quant.network import ROUNDINGS
+
+SCHEMES = ("static", "dynamic", "weight_only")
+RANGE_METHODS = ("minmax", "percentile", "mse", "entropy")
+SOLVERS = ("auto", "nearest", "gptq")
+SOFTMAXES = ("float", "integer")
+BLOCK = "block"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for; see `quantize`.
+
+    Raises
+    ------
+    ValueError
+        For a value that there is not, or two that do not go together.
+    """
+
+    scheme: str = "static"
+    bits: int = 8
+    granularity: str = "per_channel"
+    block_size: int = 32
+    range_method: str = "minmax"
+    activation_dtype: str = "int8"
+    symmetric: bool = False
+    softmax: str = "float"
+    solver: str = "auto"
+    equalize: bool = False
+    bias_correction: bool = False
+    rounding: str = "onnx"
+
+    def __post_init__(self) -> None:
+        for option, available in (
+            ("scheme", SCHEMES),
+            ("bits", tuple(WEIGHT_LIMITS)),
+            ("granularity", (*GRANULARITIES, BLOCK)),
+            ("range_method", RANGE_METHODS),
+            ("activation_dtype", tuple(LIMITS)),
+            ("symmetric", (False, True)),
+            ("softmax", SOFTMAXES),
+            ("solver", SOLVERS),
+            ("equalize", (False, True)),
+            ("bias_correction", (False, True)),
+            ("rounding", ROUNDINGS),
+        ):
+            value = getattr(self, option)
+            if value not in available:
+                raise ValueError(f"quantize: {option} must be {' or '.join(map(repr, available))}, got {value!r}")
+        positive_int("quantize", "block_size", self.block_size)
+        if self.granularity == BLOCK and self.scheme != "weight_only":
+            raise ValueError(
+                f"quantize: granularity 'block' needs scheme 'weight_only': scheme {self.scheme!r} has a scale "
+                "for each column"
+            )
+
+    @property
+    def limit(self) -> int:
+        """Integers of weights lie in [-limit, limit]."""
+        return WEIGHT_LIMITS[self.bits]
+
+    @property
+    def blocks(self) -> int | None:
+        """Inputs that share a scale; None: all."""
+        return self.block_size if self.granularity == BLOCK else None
+
+    def solves(self, calibrated: bool) -> bool:
+        """Whether weights are rounded by GPTQ.
+
+        Parameters
+        ----------
+        calibrated : bool
+            Whether there is calibration data.
+        """
+        return self.solver == "gptq" or (self.solver == "auto" and self.bits == 4 and calibrated)
+
+    def needs_data(self) -> str:
+        """What of these cannot be done without calibration data; empty if nothing."""
+        if self.scheme == "static":
+            return "scheme 'static'"
+        if self.solver == "gptq":
+            return "solver 'gptq'"
+        return "bias_correction" if self.bias_correction else ""
+
+    def to_config(self) -> dict[str, Any]:
+        """As JSON's types."""
+        return dict(vars(self))
