@@ -34,7 +34,8 @@ def activation_of(name: str, alpha: float) -> Activation:
         If there is none, or the parameter does not fit.
     """
     if name not in ACTIVATIONS:
-        return find_custom("activation", name, Activation)  # type: ignore[no-any-return]
+        found: Activation = find_custom("activation", name, Activation)
+        return found
     row = ACTIVATIONS[name]
     return row if row.least == np.inf else row.with_alpha(alpha)
 

@@ -28,8 +28,8 @@ from nbdense.quant.activations import (
 )
 from nbdense.quant.budget import Choice
 from nbdense.quant.calibration import batches, calibrate, check_repeatable, is_bare
+from nbdense.quant.checks import INT32_MAX
 from nbdense.quant.equalization import equalize as equalized
-from nbdense.quant.layers import INT32_MAX
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import (
     LIMITS,
@@ -523,7 +523,7 @@ class _Assembly:
             tensors = {"gamma": row.kernel if row.kernel.size else None, "beta": row.bias}
         if step.what == "batch_norm":
             tensors |= {"mean": row.mean, "variance": row.variance}
-        settings = {
+        settings: dict[str, Any] = {
             "activation": row.activation.name,
             "alpha": row.alpha,
             "custom": row.activation if row.activation.code >= CUSTOM else None,
@@ -531,9 +531,7 @@ class _Assembly:
         common = self._common(step)
         if step.what == "add" and row.activation.name != "linear":
             self.layers.append(FloatLayer(what="add", n=row.n_in, **{**common, "name": f"{row.name}{SUM}"}))
-            self.layers.append(
-                FloatLayer(row.name, "activation", row.n_in, positions=row.positions, **settings)  # type: ignore[arg-type]
-            )
+            self.layers.append(FloatLayer(row.name, "activation", row.n_in, positions=row.positions, **settings))
             return
         held = {name: _float32(value, row, name) for name, value in tensors.items() if value is not None}
         self.layers.append(FloatLayer(what=step.what, n=row.n_in, tensors=held, **settings, **common))
