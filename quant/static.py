@@ -269,7 +269,8 @@ def _trained(network: Network) -> Any:
 def _trained_options(trained: Any, options: Options) -> Options:
     """What a model was trained for."""
     settled = {
-        name: getattr(trained, name) for name in ("bits", "granularity", "activation_dtype", "rounding", "scheme")
+        name: getattr(trained, name)
+        for name in ("bits", "granularity", "activation_dtype", "rounding", "scheme", "symmetric")
     }
     default = Options()
     for name, value in settled.items():
