@@ -21,7 +21,7 @@ from nbdense.files import FileFormatError
 
 LARGEST_ROW = 2**24  # elements that one row of data may have, anywhere in the network
 LARGEST_FOLDED = 2**26  # elements that a constant made of others may have
-BATCH = -(2**40) - 7  # stands for the number of rows where a graph computes with shapes
+BATCH = -(2**30) - 7  # stands for the number of rows where a graph computes with shapes, in int32 too
 MICROSOFT = "com.microsoft"
 
 ONE_ARGUMENT = {  # elementwise; what they take beside it are attributes

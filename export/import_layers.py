@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from nbdense.export.import_graph import Value
-from nbdense.export.import_patterns import FUNCTIONS, affine_of, layer_norm, recognise
+from nbdense.export.import_patterns import FUNCTIONS, affine_of, fitted_layer_norm, layer_norm, recognise
 from nbdense.export.import_steps import (
     AffineStep,
     ColumnsStep,
@@ -113,7 +113,7 @@ def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Valu
             return FUNCTIONS[operator](value), value.values[0]
         except ValueError as error:
             raise UnknownError(str(error)) from error
-    found = layer_norm(value) or recognise(value, half) or affine_of(value)
+    found = layer_norm(value) or recognise(value, half) or affine_of(value) or fitted_layer_norm(value)
     if found is not None:
         return found
     if operator in ("Add", "Sum") and not single and depth is not None:

@@ -48,8 +48,11 @@ def _elementwise(call: Call) -> Value:
     array = call.constant(array, "other input")
     if array.ndim and array.shape[-1] != 1:
         call.state.width_of(value, array.shape[-1])
-    cut = call.row_constant(array, value.seen)
-    return call.make([cut if other is not value else value for other in call.inputs], value.shape)
+    shape, seen = value.shape, value.seen
+    if shape[-1:] == (1,) and array.ndim and array.shape[-1] > 1:  # a mean times a column each: in layer norms
+        shape, seen = (*shape[:-1], array.shape[-1]), (*seen[:-1], array.shape[-1])
+    cut = call.row_constant(array, seen)
+    return call.make([cut if other is not value else value for other in call.inputs], shape)
 
 
 def _where(call: Call) -> Value:
@@ -211,6 +214,14 @@ def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
     return call.make([value], row, operator="Reshape", merged=False)
 
 
+def _global_mean(call: Call) -> Value:
+    """A mean over the last axis of three: what tf2onnx makes of one."""
+    value = call.data()
+    if len(value.seen) != 2:
+        raise call.fail("only a mean over the last of three axes is taken: in a layer normalisation")
+    return call.make([value], (*value.shape[:-1], 1), operator="ReduceMean")
+
+
 def _all_as_rows(call: Call, value: Value) -> Value:
     """[rows, positions, columns] as [rows * positions, columns]: the same rows of data, seen otherwise."""
     if value.is_integer:
@@ -368,6 +379,7 @@ OPERATORS: dict[str, Rule] = {
     "Dropout": _dropout,
     "Flatten": _flatten,
     "Gemm": _gemm,
+    "GlobalAveragePool": _global_mean,
     "Identity": _identity,
     "LayerNormalization": _layer_norm,
     "MatMul": _matmul,

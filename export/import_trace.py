@@ -128,7 +128,7 @@ def _fold(call: Call, inputs: list[Array]) -> Array:
     state, node = call.state, call.node
     if not _is_folded(node):
         raise call.fail("it is not computed of constants alone")
-    if any(value.dtype == np.int64 and (value == BATCH).any() for value in inputs) and node.op_type not in _MOVING:
+    if any(value.dtype.kind == "i" and (value == BATCH).any() for value in inputs) and node.op_type not in _MOVING:
         raise call.fail("it computes with the number of rows")
     sizes = [value.size for value in inputs]
     if node.op_type == "ConstantOfShape":
