@@ -243,6 +243,9 @@ def _lookup(call: Call) -> Value:
     kind = index.settings["dtype"]
     # Gather counts negative indices from the end.
     entries = table[np.arange(_STEPS[kind], _STEPS[kind] + 256) % 256] if kind in _STEPS else table
+    if index.operator == "Lookup":  # a table of a table is one: what the integers between stand for, nobody says
+        entries = entries[index.settings["table"].astype(np.int64) - _STEPS[kind]]
+        index = index.values[0]
     return call.make([index], index.shape, {"table": entries, "dtype": table.dtype.name}, "Lookup")
 
 

@@ -103,7 +103,7 @@ def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Valu
     operator = value.operator
     if operator in STRUCTURES:
         return [STRUCTURES[operator](value)], value.values[0]
-    if operator in ("Identity", "DequantizeLinear"):
+    if operator == "DequantizeLinear":
         return [], value.values[0]
     if operator == "QuantizeLinear":
         return _quantized(value), value.values[0]

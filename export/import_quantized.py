@@ -95,7 +95,7 @@ class _Lowering:
             raise _refusal(wide, f"activations are {wide.settings['dtype']}; int8 and uint8 are taken")
         self.dtype = kinds[-1] if kinds else "int8"
         for value in values:
-            if value.is_integer:
+            if value.is_integer and "scale" in value.settings:  # others are read through another table
                 self.integers(value)
         final, last = "linear", end
         if end.operator == "Softmax" and end.values[0].operator == "DequantizeLinear":
