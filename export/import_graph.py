@@ -66,7 +66,7 @@ class Value:
     ) -> None:
         self.operator, self.inputs, self.shape, self.place = operator, list(inputs), shape, place
         self.settings, self.name = settings or {}, name
-        self.merged = any(value.merged for value in self.values) if merged is None else merged
+        self.merged: bool = any(value.merged for value in self.values) if merged is None else merged
         self.readers = 0
         for value in self.values:
             value.readers += 1

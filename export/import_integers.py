@@ -390,7 +390,7 @@ def scaled_product(call: Call) -> Value | tuple[Value, Array, None, dict[str, An
 
 def _dynamic_matmul(call: Call) -> Value:
     """DynamicQuantizeMatMul: what onnxruntime's optimizations make of the above."""
-    found = Integers(*(call.constant(call.given(i), "weights") for i in (1, 2)))
+    found = Integers(call.constant(call.given(1), "weights"), call.constant(call.given(2), "weights' scale"))
     zero = call.given(3)
     kernel = dataclasses.replace(found, zero=None if zero is None else call.constant(zero, "zero point"))
     bias = call.given(4)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from nbdense.export.import_graph import BATCH, COMPARISONS, ONE_ARGUMENT, TWO_ARGUMENTS, Call, Value
-from nbdense.export.import_integers import INDICES, clip_integers, integers_through, scaled_product
+from nbdense.export.import_integers import INDICES, Rule, clip_integers, integers_through, scaled_product
 from nbdense.export.import_tensors import FLOATS, Array
-
-Rule = Callable[[Call], "Value | Array"]
 
 
 def _same(call: Call) -> Value:

@@ -407,7 +407,7 @@ def _is_dense(layer: QuantizedLayer | None) -> bool:
     return isinstance(layer, FloatLayer) and layer.what == "dense"
 
 
-def _with_bias(layer: Any, step: Step) -> QuantizedLayer | None:
+def _with_bias(layer: Any, step: Step) -> Any:
     """A dense layer in float with what is added to its products; None where that cannot be."""
     held = layer.tensors.get("bias") if isinstance(layer, FloatLayer) else layer.bias
     if held is not None or not isinstance(step, AffineStep) or not step.by_column or not (step.scale == 1).all():
@@ -416,7 +416,7 @@ def _with_bias(layer: Any, step: Step) -> QuantizedLayer | None:
     bias = (shift - mean).astype(np.float32)
     if isinstance(layer, FloatLayer):
         return dataclasses.replace(layer, tensors={**layer.tensors, "bias": bias})
-    return dataclasses.replace(layer, bias=bias)  # type: ignore[no-any-return]
+    return dataclasses.replace(layer, bias=bias)
 
 
 def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
@@ -438,7 +438,7 @@ def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
     return kept
 
 
-def _joined(layer: QuantizedLayer, function: QuantizedLayer) -> QuantizedLayer | None:
+def _joined(layer: Any, function: QuantizedLayer) -> Any:
     """A linear dense layer with an activation; None where it is no such, or the activation none."""
     if isinstance(layer, QuantizedDense) and isinstance(function, QuantizedActivation):
         if layer.table is not None or layer.activation != "linear":
@@ -449,10 +449,9 @@ def _joined(layer: QuantizedLayer, function: QuantizedLayer) -> QuantizedLayer |
             return dataclasses.replace(layer, **said)
         said |= {"output_scale": function.output_scale, "output_zero_point": function.output_zero_point}
         return dataclasses.replace(layer, table=function.table, **said)
-    in_float = isinstance(layer, WeightOnlyDense | DynamicDense) or _is_dense(layer)
-    if in_float and isinstance(function, FloatLayer) and function.what == "activation":
-        if getattr(layer, "activation", None) == "linear":
-            return dataclasses.replace(layer, activation=function.activation, alpha=function.alpha)  # type: ignore[call-arg]
+    in_float = isinstance(layer, WeightOnlyDense | DynamicDense) or (isinstance(layer, FloatLayer) and _is_dense(layer))
+    if in_float and isinstance(function, FloatLayer) and function.what == "activation" and layer.activation == "linear":
+        return dataclasses.replace(layer, activation=function.activation, alpha=function.alpha)
     return None
 
 
