@@ -106,12 +106,12 @@ class _Lowering:
             index = self.floats(end)
         if index != len(self.layers) or not self.layers:  # the output is the last layer's
             index = self.add(FloatLayer(self.name(""), "activation", _columns(end), inputs=(index,)), end)
-        network = QuantizedNetwork(
-            _with_activations(self.layers),
-            self.dtype,
-            final_activation=final,
-            input_shape=self.state.input.shape or (1,),
-        )
+        shape = self.state.input.shape or (1,)
+        try:
+            layers = _with_activations(self.layers)
+            network = QuantizedNetwork(layers, self.dtype, final_activation=final, input_shape=shape)
+        except ValueError as error:
+            raise ValueError(f"{self.state.file.name}: {error}") from error
         if network.output_shape != (end.shape or (1,)) and math.prod(end.shape) != network.tensors[-1][1]:
             raise ValueError(f"{end.place}: its rows have shape {end.shape}; the layers make {network.output_shape}")
         return network
@@ -170,10 +170,13 @@ class _Lowering:
             return self.dense(value, before, activation)
         if before.operator == "Add" and clamps and [v.operator for v in before.values] == ["DequantizeLinear"] * 2:
             return self.sum(value, before, activation)
-        if before.operator == "DequantizeLinear" and activation is not None:
-            if activation.name == "softmax":
-                return self.softmax(value, before.values[0])
-            return self.table(value, before.values[0], activation)
+        if before.operator == "DequantizeLinear":
+            given = before.values[0]
+            if activation is None and self.format(given) == self.format(value):
+                return self.integers(given)
+            if activation is not None and activation.name == "softmax":
+                return self.softmax(value, given)
+            return self.table(value, given, activation or ACTIVATIONS["linear"])
         if before.operator == "Reshape" and before.values[0].operator == "DequantizeLinear" and activation is None:
             return self.reshape(value, before)
         return None

@@ -11,7 +11,16 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from nbdense.export.import_file import CORE, OnnxFile, check_nodes, describe
-from nbdense.export.import_graph import BATCH, LARGEST_ROW, TWO_ARGUMENTS, Call, Trace, Value, WidthUnknownError
+from nbdense.export.import_graph import (
+    BATCH,
+    LARGEST_ROW,
+    TWO_ARGUMENTS,
+    Call,
+    NodeError,
+    Trace,
+    Value,
+    WidthUnknownError,
+)
 from nbdense.export.import_integers import INTEGER_OPERATORS, MICROSOFT_OPERATORS, Rule, fold_integers
 from nbdense.export.import_operators import ML_OPERATORS, OPERATORS
 from nbdense.export.import_tensors import Array
@@ -108,7 +117,12 @@ def _follow(state: Trace) -> tuple[Trace, Value]:
             continue
         if node.op_type not in RULES.get(node.domain, {}):
             raise call.fail("it cannot be computed with what depends on the data")
-        made = RULES[node.domain][node.op_type](call)
+        try:
+            made = RULES[node.domain][node.op_type](call)
+        except (NodeError, FileFormatError):
+            raise
+        except ValueError as error:
+            raise call.fail(str(error)) from error
         for name, value in zip(node.output, made if isinstance(made, tuple) else [made], strict=False):
             if isinstance(value, Value) and math.prod(value.shape) > LARGEST_ROW:
                 raise FileFormatError(
