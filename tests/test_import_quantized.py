@@ -270,8 +270,8 @@ def test_imported_integers_go_out_again(tmp_path):
 
 @pytest.mark.parametrize(("first", "second"), [(np.uint8, np.int8), (np.int8, np.uint8), (np.int8, np.int8)])
 def test_integers_that_become_others(first, second):
-    """From one scale, zero point and type to another, and a sum of both: as onnxruntime computes it, exactly."""
-    constants = {"s": np.float32(0.04), "z": first(5), "t": np.float32(0.07), "v": second(7), "u": np.float32(0.1)}
+    """From one scale, zero point and type to another, and a sum of both."""
+    constants = {"s": np.float32(0.04), "z": first(5), "t": np.float32(0.07), "v": second(7), "u": np.float32(0.0931)}
     nodes = [
         node("QuantizeLinear", "x s z", "a"),
         node("DequantizeLinear", "a s z", "b"),
@@ -294,5 +294,5 @@ def test_integers_that_become_others(first, second):
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     expected = session.run(None, {"x": x})[0]
     found = model.predict(x)
-    # The sum's two products are rounded here and not there: a tie may go the other way.
-    assert (np.abs(found - expected) > 1e-6).mean() < 0.02 and np.abs(found - expected).max() < 0.101
+    # The sum's two products are rounded here and not there: near a tie a step may go the other way.
+    assert (np.abs(found - expected) > 1e-6).mean() < 0.005 and np.abs(found - expected).max() < 0.0932
