@@ -315,7 +315,7 @@ class _Layout:
         if self.network.rounding == "tflite":
             columns["fixed"], columns["shifts"] = np.array(layer.fixed_point_multipliers()).T
         clamp = self._clamp(layer, layer.output_zero_point)
-        self._integer_row(kernels.SUM, index, second=second, channels=self._columns(**columns), **clamp)
+        self._integer_row(kernels.SUM, index, second=second, channels=self._columns(0, **columns), **clamp)
 
     def _activation(self, index: int, layer: QuantizedActivation) -> None:
         self._integer_row(kernels.LOOKUP, index, table=self._table(layer.table))
