@@ -249,6 +249,10 @@ def _lookup(call: Call) -> Value:
     return call.make([index], index.shape, {"table": entries, "dtype": table.dtype.name}, "Lookup")
 
 
+def _reduce(call: Call) -> Value:
+    raise call.fail("only of integers is it taken, in a softmax")
+
+
 def _kernel(call: Call, first: int, rows: bool = False) -> Integers:
     """Weights, scale and zero point from three inputs; ``rows``: [n_out, n_in]."""
     parts = [call.constant(call.given(first + i), "weights") for i in range(2)]
@@ -406,6 +410,8 @@ INTEGER_OPERATORS: dict[str, Rule] = {
     "MatMulInteger": _matmul_integer,
     "QLinearMatMul": _qlinear_matmul,
     "QuantizeLinear": _quantize,
+    "ReduceMax": _reduce,
+    "ReduceSum": _reduce,
 }
 MICROSOFT_OPERATORS: dict[str, Rule] = {
     "DequantizeLinear": _dequantize,

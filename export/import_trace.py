@@ -23,6 +23,7 @@ from nbdense.export.import_graph import (
 )
 from nbdense.export.import_integers import INTEGER_OPERATORS, MICROSOFT_OPERATORS, Rule, fold_integers
 from nbdense.export.import_operators import ML_OPERATORS, OPERATORS
+from nbdense.export.import_softmax import softmax_part
 from nbdense.export.import_tensors import Array
 from nbdense.files import FileFormatError
 
@@ -118,7 +119,8 @@ def _follow(state: Trace) -> tuple[Trace, Value]:
         if node.op_type not in RULES.get(node.domain, {}):
             raise call.fail("it cannot be computed with what depends on the data")
         try:
-            made = RULES[node.domain][node.op_type](call)
+            part = softmax_part(call)
+            made = RULES[node.domain][node.op_type](call) if part is None else part
         except (NodeError, FileFormatError):
             raise
         except ValueError as error:
