@@ -99,7 +99,8 @@ def to_onnx(
         - "weight_only": one whose weights alone are integers, of 8 or 4 bits. onnxruntime rounds what weights of 4 bits
           or in blocks multiply to int8, unless its option "session.qdq_matmulnbits_accuracy_level" is "1".
 
-        Layers that were left in float in a quantized model are float in all of them.
+        Layers that were left in float in a quantized model are float in all of them. Weights of 4 bits are stored as
+        such by "weight_only", and as int8 by the others.
     opset : int, optional
         From 13 to the newest that the installed onnx knows, written with the lowest IR version that has it. By default
         17, with IR version 8; weights of 4 bits or in blocks need 21, with IR version 10.
