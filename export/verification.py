@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -188,7 +187,7 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside 
     reference = _with_predict(model, network)
     slides = _slides(proto, source)
     run = runtime.open_session(proto, *(_sliding(source, target) if slides else (source, target)), outside=outside)
-    batches = [batch for _, batch in _batches(rows)]
+    batches = [rows[np.arange(size) % len(rows)] for size in dict.fromkeys((*BATCH_SIZES, len(rows)))]
     outputs = [run(batch) for batch in batches]
     # A dynamically quantized row's outputs depend on the batch: each is predicted by itself.
     expected = [reference.predict(batch) for batch in batches]
@@ -331,13 +330,6 @@ def _rows(x: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         row, column = np.argwhere(~np.isfinite(array))[0]
         raise ValueError(f"x: NaN or infinity (in float32) in row {row}, column {column}; there is nothing to compare")
     return array.reshape(len(array), *shape)
-
-
-def _batches(rows: npt.NDArray[np.float32]) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
-    """Row numbers and rows of a batch of each size; where there are too few rows they come again."""
-    for size in dict.fromkeys((*BATCH_SIZES, len(rows))):
-        index = np.arange(size) % len(rows)
-        yield index, rows[index]
 
 
 def _slides(proto: onnx.ModelProto, shape: tuple[int, ...]) -> bool:
