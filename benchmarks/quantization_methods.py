@@ -143,6 +143,7 @@ METHODS = {
     FLOAT: Method("float32", OURS, float_model),
     "static": Method("static int8", OURS, post_training, bound=0.05),
     "static_tflite": Method('static int8, rounding="tflite"', OURS, partial(post_training, rounding="tflite")),
+    "static_uint8": Method("static int8, uint8 activations", OURS, partial(post_training, activation_dtype="uint8")),
     "static_peer": Method("static int8 (QDQ, MinMax, per channel)", THEIRS, partial(peer, how="static")),
     "aware": Method("quantization-aware int8", OURS, aware),
     "dynamic": Method("dynamic int8", OURS, partial(post_training, scheme="dynamic")),

@@ -136,7 +136,7 @@ def _exported(results: Results) -> str:
     return (
         f"The static int8 models as QDQ files in onnxruntime, on the same {found.rows:,} rows, beside nbdense's own "
         f"integers, the worst of the seeds: {_share(found.same)} of the output integers are equal (needed: "
-        f"{SAME_INTEGERS:.1%}), none is off by more than {found.largest} (allowed: {LARGEST_DIFFERENCE}), "
+        f"{SAME_INTEGERS:.1%}), the largest difference is {found.largest} (allowed: {LARGEST_DIFFERENCE}), "
         f"{found.classes} classes differ (allowed: {OTHER_CLASSES}): {found.verdict}.\n\n"
     )
 
