@@ -37,7 +37,7 @@ types: $(INSTALLED_TEST)
 test-aarch64: $(INSTALLED_TEST)
 	$(BIN)/python tests/aarch64/run.py $(ARGS)
 
-# A quarter of an hour on a quiet machine; `make bench ARGS=--help` says what can be chosen.
+# Twenty minutes on a quiet machine; `make bench ARGS=--help` says what can be chosen.
 bench: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") \
 		$(if $(ARGS),$(ARGS),--json benchmarks/results/published.json --readme)

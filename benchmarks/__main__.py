@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.cases import CASES, SMALLEST
-from benchmarks.measure import Settings, run
+from benchmarks.measure import PARTS, Settings, check_machine, merged, run
 from benchmarks.peers import PEERS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -36,6 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="default: 2 1")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each library a case; default: 7")
     parser.add_argument("--quick", action="store_true", help="the smallest case, two short rounds: does it work?")
+    parser.add_argument(
+        "--only",
+        metavar="PARTS",
+        type=_names(dict.fromkeys(PARTS)),
+        help=f"of {','.join(PARTS)}; default: all. With --json FILE, these are put into the results that it holds",
+    )
     parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files; adds time to accuracy")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
     parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
@@ -47,11 +53,13 @@ def _settings(options: argparse.Namespace) -> Settings:
     libraries = tuple(name for name in options.libraries or PEERS if PEERS[name].installed)
     if left_out := [name for name in options.libraries or PEERS if name not in libraries]:
         print(f"not installed, left out: {', '.join(left_out)}", file=sys.stderr)
+    parts = tuple(options.only or PARTS)
     if options.quick:
         names = tuple(options.cases or [SMALLEST])
-        return Settings(names, libraries, (max(options.threads),), 2, 0.02, 0.02, start=False, data=options.data)
+        parts = tuple(part for part in parts if part != "start")
+        return Settings(names, libraries, (max(options.threads),), 2, 0.02, 0.02, parts, options.data)
     names = tuple(options.cases or CASES)
-    return Settings(names, libraries, tuple(options.threads), options.rounds, data=options.data)
+    return Settings(names, libraries, tuple(options.threads), options.rounds, parts=parts, data=options.data)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,6 +68,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.quick and options.readme:
         parser.error("--quick is too noisy for the README")
+    before = None
+    if options.only and options.json and options.json.exists():
+        before = json.loads(options.json.read_text(encoding="utf-8"))
+        try:
+            check_machine(before)
+        except ValueError as error:
+            parser.error(f"--only: {options.json} was {error}: measure everything")
+    elif options.only and options.readme:
+        parser.error("--only with --readme needs --json FILE, which holds the rest")
     if options.source:
         results = json.loads(options.source.read_text(encoding="utf-8"))
     else:
@@ -68,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
             if not options.quick:
                 os.environ["NBDENSE_CACHE_DIR"] = cache
             results = run(_settings(options))
+        if before is not None:
+            results = merged(before, results, tuple(options.only))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

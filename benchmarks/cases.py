@@ -15,6 +15,8 @@ Weights = list[tuple[Floats, Floats]]  # kernel (n_in, n_out) and bias (n_out,) 
 
 LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
 TOLERANCE = 1e-4  # between a library's losses and predictions and the reference's
+INT8_TOLERANCE = 0.03  # between probabilities of a network in 8-bit integers and the reference's: twice what they cost
+CALIBRATION_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ _INFERENCE: dict[int, dict[str, float]] = {
     32: {"tab_s": 3, "mnist": 1.1, "wide": 1.1},
     1024: {"tab_s": 2, "mnist": 1.1, "wide": 1.02},
 }
+# Int8 inference, times faster than onnxruntime's int8 in its faster form.
+_INT8: dict[int, dict[str, float]] = {
+    1: {"tab_s": 2, "mnist": 1, "wide": 1},
+    32: {"tab_s": 1, "mnist": 1, "wide": 1},
+    1024: {"tab_s": 1, "mnist": 1.3, "wide": 1.3},
+}
 TARGETS = (
     *(
         Target(f"training/{case}/2 threads/times faster than {library}", bound)
@@ -99,6 +107,12 @@ TARGETS = (
         for batch, bounds in _INFERENCE.items()
         for case, bound in bounds.items()
     ),
+    *(
+        Target(f"int8/{case}, batch {batch}/2 threads/times faster than onnxruntime", bound)
+        for batch, bounds in _INT8.items()
+        for case, bound in bounds.items()
+    ),
+    Target("int8/wide, batch 1024/2 threads/times faster than nbdense in float32", 2.5),
     Target("accuracy/nbdense", ACCURACY),
     Target("start/import nbdense, times import numba", 1.3, at_most=True),
     # Stricter: `import nbdense` is lazy, and does not even import numba.

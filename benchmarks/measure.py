@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import cases, machine, reference, start
-from benchmarks.cases import CASES, TOLERANCE, Case
+from benchmarks.cases import CASES, INT8_TOLERANCE, TOLERANCE, Case
 from benchmarks.peers import PEERS
 from benchmarks.pool import Worker, take_turns, workers
 
 FORMAT = 1
+PARTS = ("training", "inference", "int8", "accuracy", "start")  # of the results; each can be measured by itself
 LIMIT = "limit"
 
 
@@ -30,7 +31,7 @@ class Settings:
     rounds: int = 7
     seconds: float = 0.3  # a turn
     rest: float = 0.25  # after it
-    start: bool = True
+    parts: tuple[str, ...] = PARTS
     data: str | None = None
 
     def say(self, line: str) -> None:
@@ -42,9 +43,9 @@ class CheckError(AssertionError):
     """A library does not compute what the reference computes: it is not timed."""
 
 
-def _compare(what: str, found: Any, expected: Any) -> float:
+def _compare(what: str, found: Any, expected: Any, tolerance: float = TOLERANCE) -> float:
     difference = float(np.max(np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64))))
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise CheckError(f"{what}: differs from the reference by {difference:.2g}")
     return difference
 
@@ -70,12 +71,12 @@ def check_training(worker: Worker, case: Case) -> tuple[float, float]:
     return max(differences), answer["first_s"]
 
 
-def check_inference(worker: Worker, case: Case, batch: int) -> tuple[float, float]:
+def check_inference(worker: Worker, case: Case, batch: int, tolerance: float = TOLERANCE) -> tuple[float, float]:
     """The same for predictions of ``batch`` rows."""
     x, _ = cases.make_rows(case.widths, batch)
     expected = reference.predict(x, cases.make_weights(case.widths))
     answer = worker.ask("inference", case=case.name, batch=batch)
-    difference = _compare(f"{worker.library}, {case.name}, batch {batch}", answer["predictions"], expected)
+    difference = _compare(f"{worker.library}, {case.name}, batch {batch}", answer["predictions"], expected, tolerance)
     return difference, answer["first_s"]
 
 
@@ -84,9 +85,10 @@ def _time(
     check: Callable[[Worker], tuple[float, float]],
     settings: Settings,
     failures: list[str],
+    part: str,
     steps: int = 1,
 ) -> Iterable[dict[str, Any]]:
-    """A row of results for each worker that passes its check, with the limit's rate beside it.
+    """A row of results for each worker that passes its check, with the limit's rate beside it, where it is in the pool.
 
     ``each_s`` is a job's seconds divided by ``steps``, ``compile_s`` the first job's excess over those that follow.
     """
@@ -98,12 +100,13 @@ def _time(
             try:
                 checked[library] = check(worker)
             except CheckError as error:
-                failures.append(str(error))
+                failures.append(f"{part}: {error}")
                 continue
         passed[library] = worker
     timed = take_turns(passed, settings.rounds, settings.seconds, settings.rest)
     # The best turn, not the median: what disturbs it would flatter everything that is held against it.
-    gflops = operations / min(timed.pop(LIMIT)["turns_s"]) / 1e9
+    limit = timed.pop(LIMIT, None)
+    rate = {} if limit is None else {"limit_gflops": operations / min(limit["turns_s"]) / 1e9}
     for library, row in timed.items():
         difference, first = checked[library]
         yield {
@@ -113,7 +116,7 @@ def _time(
             "turns_s": [seconds / steps for seconds in row["turns_s"]],
             "compile_s": max(0.0, first - row["each_s"]),
             "difference": difference,
-            "limit_gflops": gflops,
+            **rate,
         }
 
 
@@ -149,13 +152,17 @@ def _training(pool: dict[str, Worker], settings: Settings, threads: int, results
     for case in map(CASES.__getitem__, settings.cases):
         settings.say(f"training {case.name}, {threads} threads")
         check = partial(check_training, case=case)
-        for row in _time(pool, check, settings, results["failures"], case.steps):
+        for row in _time(pool, check, settings, results["failures"], "training", case.steps):
             results["training"].append({"case": case.name, "threads": threads, **row})
-    if settings.data is not None and threads == max(settings.threads):
-        settings.say("time to accuracy")
-        # Keras cannot be set back without compiling anew.
-        racers = {name: worker for name, worker in pool.items() if name not in (LIMIT, "keras")}
-        results["accuracy"] += [{"threads": threads, **row} for row in _accuracy(racers, settings)]
+
+
+def _race(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
+    if settings.data is None or threads != max(settings.threads):
+        return
+    settings.say("time to accuracy")
+    # Keras cannot be set back without compiling anew.
+    racers = {name: worker for name, worker in pool.items() if name not in (LIMIT, "keras") and PEERS[name].training}
+    results["accuracy"] += [{"threads": threads, **row} for row in _accuracy(racers, settings)]
 
 
 def _inference(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
@@ -164,8 +171,21 @@ def _inference(pool: dict[str, Worker], settings: Settings, threads: int, result
         for batch in case.predict:
             settings.say(f"inference {case.name}, batch {batch}, {threads} threads")
             check = partial(check_inference, case=case, batch=batch)
-            for row in _time(pool, check, settings, results["failures"]):
+            for row in _time(pool, check, settings, results["failures"], "inference"):
                 results["inference"].append({"case": case.name, "batch": batch, "threads": threads, **row})
+
+
+def _int8(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
+    pool = {name: worker for name, worker in pool.items() if name != LIMIT and PEERS[name].int8}
+    for case in map(CASES.__getitem__, settings.cases):
+        for batch in case.predict:
+            settings.say(f"int8 inference {case.name}, batch {batch}, {threads} threads")
+            check = partial(check_inference, case=case, batch=batch, tolerance=INT8_TOLERANCE)
+            for row in _time(pool, check, settings, results["failures"], "int8"):
+                results["int8"].append({"case": case.name, "batch": batch, "threads": threads, **row})
+
+
+MEASURES = {"training": _training, "accuracy": _race, "inference": _inference, "int8": _int8}
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -174,17 +194,35 @@ def run(settings: Settings) -> dict[str, Any]:
         "format": FORMAT,
         "machine": machine.describe(),
         "settings": {"rounds": settings.rounds, "turn_s": settings.seconds, "threads": list(settings.threads)},
-        "training": [],
-        "inference": [],
-        "accuracy": [],
-        "start": {},
+        **{part: {} if part == "start" else [] for part in PARTS},
         "failures": [],
     }
-    for threads in settings.threads:
-        with workers([LIMIT, *settings.libraries], threads) as pool:
-            _training(pool, settings, threads, results)
-            _inference(pool, settings, threads, results)
-    if settings.start:
+    measures = [measure for part, measure in MEASURES.items() if part in settings.parts]
+    only_int8 = set(settings.parts) <= {"int8", "start"}
+    needed = [name for name in (LIMIT, *settings.libraries) if not only_int8 or (name != LIMIT and PEERS[name].int8)]
+    for threads in settings.threads if measures else ():
+        with workers(needed, threads) as pool:
+            for measure in measures:
+                measure(pool, settings, threads, results)
+    if "start" in settings.parts:
         settings.say("cold start")
         results["start"] = start.measure(settings.rounds)
     return results
+
+
+def check_machine(results: dict[str, Any]) -> None:
+    """Raise ValueError if what is measured now does not go with these results, being of another machine or format."""
+    here, there = machine.describe(), results["machine"]
+    for key in ("cpu", "cores", "vector_bytes"):
+        if here[key] != there[key]:
+            raise ValueError(f"measured on another machine ({key}: {there[key]}, and here {here[key]})")
+    if results["format"] != FORMAT:
+        raise ValueError(f"of format {results['format']}, and this is {FORMAT}")
+
+
+def merged(old: dict[str, Any], new: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
+    """The old results with these parts of the new ones in place of theirs."""
+    kept = [failure for failure in old["failures"] if failure.split(": ")[0] not in parts]
+    dates = {**old.get("dates", {}), **dict.fromkeys(parts, new["machine"]["date"])}
+    failures = [*kept, *new["failures"]]
+    return {**old, **{part: new[part] for part in parts}, "dates": dates, "failures": failures}

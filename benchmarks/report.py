@@ -10,6 +10,7 @@ from benchmarks.cases import ACCURACY, ACCURACY_CASE, CASES, TARGETS
 from benchmarks.peers import PEERS
 
 OURS = "nbdense"
+OURS_INT8, THEIRS_INT8 = "nbdense_int8", ("onnxruntime_int8", "onnxruntime_uint8")
 HEADING = "## Speed"
 # Where a README without our blocks gets them.
 BEFORE = "## Installing"
@@ -51,6 +52,14 @@ def figures(results: Results) -> dict[str, float]:
                     found[f"{label}/times faster than {library}"] = row["each_s"] / ours["each_s"]
             if kind == "training":
                 found[f"{label}/share of the FMA limit"] = share_of_limit(ours)
+    for key, libraries in _groups(results.get("int8", [])).items():
+        if OURS_INT8 not in libraries:
+            continue
+        label, ours = _label("int8", *key), libraries[OURS_INT8]
+        if theirs := [libraries[library]["each_s"] for library in THEIRS_INT8 if library in libraries]:
+            found[f"{label}/times faster than onnxruntime"] = min(theirs) / ours["each_s"]
+        if OURS in libraries:
+            found[f"{label}/times faster than nbdense in float32"] = libraries[OURS]["each_s"] / ours["each_s"]
     for row in results["accuracy"]:
         found[f"accuracy/{row['library']}"] = row["accuracy"]
     if start := results["start"]:
@@ -70,7 +79,8 @@ def verdicts(results: Results) -> str:
         verdict = "not measured" if value is None else "met" if target.met(value) else "NOT MET"
         shown = "-" if value is None else f"{value:.3g}"
         lines.append(f"{target.figure:<68}{str(target):>7}{shown:>9}  {verdict}")
-    unsteady = sum(max(row["turns_s"]) > 1.25 * row["each_s"] for row in results["training"] + results["inference"])
+    timed = results["training"] + results["inference"] + results.get("int8", [])
+    unsteady = sum(max(row["turns_s"]) > 1.25 * row["each_s"] for row in timed)
     if unsteady:
         lines.append(f"{unsteady} medians have a turn that was a quarter slower: was the machine quiet?")
     lines += [f"FAILED CHECK {failure}" for failure in results["failures"]]
@@ -87,17 +97,18 @@ def _microseconds(seconds: float) -> str:
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def _beside(libraries: dict[str, Row], columns: list[str]) -> list[str]:
+def _beside(libraries: dict[str, Row], columns: list[str], ours: str = OURS) -> list[str]:
     """Microseconds of each library; of the others also how many times ours that is."""
     cells = []
+    digits = 1 if ours == OURS else 2
     for library in columns:
         row = libraries.get(library)
         if row is None:
             cells.append("-")
-        elif library == OURS or OURS not in libraries:
+        elif library == ours or ours not in libraries:
             cells.append(_microseconds(row["each_s"]))
         else:
-            cells.append(f"{_microseconds(row['each_s'])} ({row['each_s'] / libraries[OURS]['each_s']:.1f}x)")
+            cells.append(f"{_microseconds(row['each_s'])} ({row['each_s'] / libraries[ours]['each_s']:.{digits}f}x)")
     return cells
 
 
@@ -113,8 +124,9 @@ def _titles(columns: list[str]) -> list[str]:
 def render_machine(results: Results) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    dates = "".join(f", {part} {date}" for part, date in results.get("dates", {}).items() if date != machine["date"])
     return (
-        f"Measured {machine['date']} by `make bench` on {machine['cores']} cores of {machine['cpu']} "
+        f"Measured {machine['date']}{dates} by `make bench` on {machine['cores']} cores of {machine['cpu']} "
         f"({machine['vector_bytes'] * 8}-bit vectors), {machine['system']}, Python {machine['python']}; {versions}."
     )
 
@@ -150,6 +162,24 @@ def render_inference(results: Results) -> str:
     ]
     table = _table(["network", "batch", "threads", *_titles(columns)], lines)
     return f"Inference, microseconds a call, NumPy in and NumPy out:\n\n{table}"
+
+
+def render_int8(results: Results) -> str:
+    rows = results.get("int8", [])
+    if not rows:
+        return "Int8 inference was not measured."
+    there = _columns(rows)
+    columns = [library for library in (OURS_INT8, *THEIRS_INT8, OURS) if library in there]
+    titles = ["nbdense float32" if library == OURS else PEERS[library].title for library in columns]
+    lines = [
+        [CASES[name].shape, str(batch), str(threads), *_beside(libraries, columns, OURS_INT8)]
+        for (name, batch, threads), libraries in _groups(rows).items()
+    ]
+    table = _table(["network", "batch", "threads", *titles], lines)
+    return (
+        "The same in 8-bit integers: nbdense's `quantize`, and onnxruntime on the file that nbdense exports of that "
+        f"network, with int8 and with uint8 activations (in brackets: how many times nbdense int8's):\n\n{table}"
+    )
 
 
 def render_accuracy(results: Results) -> str:
@@ -189,6 +219,7 @@ BLOCKS = {
     "machine": render_machine,
     "training": render_training,
     "inference": render_inference,
+    "int8": render_int8,
     "accuracy": render_accuracy,
     "start": render_start,
 }
@@ -199,12 +230,15 @@ def _block(name: str, results: Results) -> str:
 
 
 def readme_with(text: str, results: Results) -> str:
-    """A README's text with every block rendered anew; blocks that it lacks are put in, under a heading of their own."""
+    """A README's text with every block rendered anew; blocks that it lacks are put in, under a heading of their own.
+
+    Results from before there was a block do not put it in.
+    """
     missing = []
     for name in BLOCKS:
         pattern = re.compile(rf"<!-- benchmark: {name} -->\n.*?<!-- /benchmark -->", re.DOTALL)
         text, count = pattern.subn(lambda match, name=name: _block(name, results), text)  # type: ignore[misc]
-        if not count:
+        if not count and name in results:
             missing.append(_block(name, results))
     if missing:
         heading = [] if HEADING in text else [HEADING]

@@ -31,7 +31,9 @@ def register_converters() -> None:
     """
     try:
         from skl2onnx import update_registered_converter
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "skl2onnx":  # it is there, and lacks something itself
+            raise
         raise ImportError("exporting a Pipeline needs skl2onnx: pip install 'nbdense[skl2onnx]'") from error
     from nbdense.estimators import MLPClassifier, MLPRegressor
 
@@ -111,7 +113,9 @@ def _write_network(scope: Any, operator: Any, container: Any, target: str) -> No
     network = operator.raw_operator.model_.network
     graph = Graph(container.target_opset_onnx)
     write_float(graph, network)
-    written = graph.finish(network.input_shape, network.output_shape, {}).graph
+    written = graph.finish(network.input_shape, network.output_shape, {}, "model.onnx").graph
+    if graph.outside:
+        raise ValueError("the network's tensors take over 2 GB: a Pipeline has to fit into one ONNX file")
     names = {INPUT: source, OUTPUT: target}
     for tensor in written.initializer:
         names[tensor.name] = tensor.name = scope.get_unique_variable_name(tensor.name)

@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from nbdense.export.float_flavour import ROW_WRITERS, write_layer_norm, write_rows
+from nbdense.export.float_flavour import ROW_WRITERS, RowWriter, write_layer_norm, write_rows
 from nbdense.export.folding import inference_rows, reads
 from nbdense.export.graph import Graph, Shape, finite_float32
 from nbdense.network import ACTIVATION, DENSE, LAYER_NORM, Network, Row
@@ -52,7 +52,7 @@ def write_convolution(graph: Graph, network: Network, fold: bool = True) -> None
     images = _images(network, rows)
     graph.axis = CHANNELS
     conv = functools.partial(_conv, images=images, shape=network.input_shape)
-    writers = {**ROW_WRITERS, DENSE: conv, LAYER_NORM: write_layer_norm}
+    writers: dict[int, RowWriter] = {**ROW_WRITERS, DENSE: conv, LAYER_NORM: write_layer_norm}
     write_rows(graph, rows, graph.input, graph.output, writers)
 
 

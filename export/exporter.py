@@ -15,11 +15,14 @@ import numpy as np
 import onnx
 
 from nbdense.export.convolution import convolution_shapes, write_convolution
+from nbdense.export.dynamic_flavour import write_dynamic
 from nbdense.export.float_flavour import write_float
-from nbdense.export.graph import INPUT, OUTPUT, Graph, Shape, check, newest_opset
+from nbdense.export.graph import INPUT, OUTPUT, Graph, Shape, check, ir_version_of, newest_opset
 from nbdense.export.labels import LABEL, write_labels
 from nbdense.export.qdq_flavour import write_qdq
+from nbdense.export.qoperator_flavour import write_qoperator
 from nbdense.export.verification import compare, is_quantized, network_of, shapes_of
+from nbdense.export.weight_only_flavour import needed_opset, write_weight_only
 from nbdense.export.writing import write_model
 
 DEFAULT_OPSET = 17  # with IR version 8 the widest target of float and int8
@@ -28,18 +31,29 @@ OLDEST_OPSET = 13  # the first with scales per channel, and with today's Softmax
 
 @dataclass(frozen=True)
 class Flavour:
-    """One way to write a network: its writer, and whether that takes quantized networks or float ones.
+    """One way to write a network: its writer, and the kind of network that it takes.
 
     The writer gets the graph, the network, and whether dense layers take over the batch normalisations beside them.
     """
 
     write: Callable[[Graph, Any, bool], None]
-    quantized: bool
+    kind: str
 
 
+# The first of a kind is what models of it become by default.
 FLAVOURS = {
-    "float": Flavour(write_float, quantized=False),
-    "qdq": Flavour(write_qdq, quantized=True),
+    "float": Flavour(write_float, "float"),
+    "qdq": Flavour(write_qdq, "static"),
+    "qoperator": Flavour(write_qoperator, "static"),
+    "dynamic": Flavour(write_dynamic, "dynamic"),
+    "weight_only": Flavour(write_weight_only, "weight_only"),
+}
+# What models of each kind are called, and what quantize() makes them of float ones.
+KINDS = {
+    "float": ("a float model", ""),
+    "static": ("a quantized model", "quantize it first"),
+    "dynamic": ("a dynamically quantized model", "quantize it with scheme='dynamic'"),
+    "weight_only": ("a model of which the weights alone are quantized", "quantize it with scheme='weight_only'"),
 }
 
 
@@ -62,9 +76,10 @@ def to_onnx(
     """Export a model to ONNX, and see that onnxruntime computes what it computes.
 
     The graph takes float32 ``input`` [batch, ..., n_in], for any batch, and gives float32 ``output`` [batch, ...,
-    n_out]: probabilities or values, as ``predict``. The file's bytes are the same for the same model, in every process.
-    Dropout is left out, and batch normalisation is by its running statistics. There are no other files, unless the
-    weights take 2 GB or more: then they lie in one beside ``path``, called like it with a digest and ".data" behind.
+    n_out]: probabilities or values, as ``predict``; it is the last output. The file's bytes are the same for the same
+    model, in every process. Dropout is left out, and batch normalisation is by its running statistics. There are no
+    other files, unless the weights take 2 GB or more: then they lie in one beside ``path``, called like it with a
+    digest and ".data" behind.
 
     Parameters
     ----------
@@ -73,11 +88,21 @@ def to_onnx(
     path : path, optional
         Where to write the file; replaced, in one step, if it exists. None writes none.
     flavour : str, optional
-        "float", for a float model of any layers; "qdq", for a quantized one: QuantizeLinear and DequantizeLinear around
-        float operators, which runtimes fuse into integer ones. None: what the model is.
+        None: the first that fits the model.
+
+        - "float": a float model, of any layers.
+        - "qdq": a statically quantized one, with QuantizeLinear and DequantizeLinear around float operators, which
+          runtimes fuse into integer ones. int8 activations are the most portable, uint8 ones the fastest on x86: there
+          onnxruntime computes sums (Residual) of int8 in float, and of uint8 in integers.
+        - "qoperator": the same in operators on integers, some of them onnxruntime's own; exactly nbdense's integers.
+        - "dynamic": one whose inputs are quantized anew in every call.
+        - "weight_only": one whose weights alone are integers, of 8 or 4 bits. onnxruntime rounds what weights of 4 bits
+          or in blocks multiply to int8, unless its option "session.qdq_matmulnbits_accuracy_level" is "1".
+
+        Layers that were left in float in a quantized model are float in all of them.
     opset : int, optional
-        From 13 to the newest that the installed onnx knows, written with the lowest IR version that has it; by default
-        17, with IR version 8.
+        From 13 to the newest that the installed onnx knows, written with the lowest IR version that has it. By default
+        17, with IR version 8; weights of 4 bits or in blocks need 21, with IR version 10.
     input_name, output_name : str
         What the graph calls its input and its output.
     labels : bool
@@ -90,7 +115,8 @@ def to_onnx(
         there on. Kept in the file's metadata as "class_names", a JSON list.
     metadata : mapping of str to str, number, list or dict, optional
         What else the file shall say of itself, such as metrics. What is no str is written as JSON. Runtimes show all
-        of it as strings, beside "nbdense_version" and "nbdense_flavour".
+        of it as strings, beside "nbdense_version", "nbdense_flavour", and of a quantized model "nbdense_report", what
+        `quantize` found out, as JSON.
     fold_batch_norm : bool
         Whether dense layers take over the batch normalisations beside them, inside Residual too. What no dense layer
         can take over, and what stands on inputs whose mean is over 4 deviations away from 0, stays in any case.
@@ -113,7 +139,7 @@ def to_onnx(
     ValueError
         For a flavour or opset that there is not or that does not fit the model, a layer or an activation (one of your
         own, say) that has no ONNX form (named), a weight that is not finite in float32, a quantized model of another
-        rounding than "onnx", or names, class names or metadata that do not fit.
+        rounding than "onnx", labels or a convolution of a model that has none, or names or metadata that do not fit.
     RuntimeError
         If onnxruntime cannot load the model (an opset too new for it, say) or computes something else; nothing is
         written.
@@ -129,19 +155,19 @@ def to_onnx(
     >>> [node.op_type for node in model.graph.node]
     ['Gemm', 'Relu', 'Gemm', 'Softmax']
     """
-    network = network_of(model_or_quantized)
-    name = _flavour(flavour, is_quantized(network), as_convolution)
+    network: Any = network_of(model_or_quantized)  # of the class that _kind finds
+    name = _flavour(flavour, _kind(network), as_convolution)
     ends: tuple[Shape, Shape] = convolution_shapes(network) if as_convolution else shapes_of(network)
-    names = None if class_names is None else _class_names(class_names, shapes_of(network)[1][-1])
-    said = {"nbdense_flavour": name, **_metadata(metadata)}
-    if names is not None:
-        said["class_names"] = json.dumps(names, ensure_ascii=False)
-    graph = Graph(_opset(opset), input_name, output_name, label_name if labels else None)
+    said = {"nbdense_flavour": name, **_class_names(class_names, shapes_of(network)[1][-1]), **_metadata(metadata)}
+    if is_quantized(network) and network.report:
+        said["nbdense_report"] = json.dumps(network.report, sort_keys=True, default=_plain)
+    graph = Graph(_opset(opset, network), input_name, output_name, label_name if labels else None)
     if as_convolution:
         write_convolution(graph, network, fold_batch_norm)
     else:
         FLAVOURS[name].write(graph, network, fold_batch_norm)
     if labels:
+        names = json.loads(said["class_names"]) if "class_names" in said else None
         write_labels(graph, ends[1], _last_activation(network), label_name, names)
     model = graph.finish(*ends, said, None if path is None else Path(path).name)
     check(model, "the exported graph", graph.outside)
@@ -156,31 +182,43 @@ def to_onnx(
 
 def _last_activation(network: Any) -> str:
     if is_quantized(network):
-        return "softmax" if network.final_activation == "softmax" else str(network.layers[-1].activation)
+        own = getattr(network.layers[-1], "activation", network.layers[-1].kind)
+        return "softmax" if network.final_activation == "softmax" else str(own)
     return str(list(network.rows())[-1].activation.name)
 
 
-def _flavour(name: str | None, quantized: bool, as_convolution: bool) -> str:
-    kinds = {False: "a float model", True: "a quantized model"}
+def _kind(network: Any) -> str:
+    if not is_quantized(network):
+        return "float"
+    if any(form is not None for form in network.formats):
+        return "static"
+    return "dynamic" if any(layer.kind == "dynamic_dense" for layer in network.layers) else "weight_only"
+
+
+def _flavour(name: str | None, kind: str, as_convolution: bool) -> str:
     if name is None:
-        name = next(key for key, flavour in FLAVOURS.items() if flavour.quantized == quantized)
+        name = next(key for key, flavour in FLAVOURS.items() if flavour.kind == kind)
     if name not in FLAVOURS:
-        there = ", ".join(f"{key!r} (of {kinds[flavour.quantized]})" for key, flavour in FLAVOURS.items())
+        there = ", ".join(f"{key!r} (of {KINDS[flavour.kind][0]})" for key, flavour in FLAVOURS.items())
         raise ValueError(f"to_onnx: there is no flavour {name!r}; there are: {there}")
-    if FLAVOURS[name].quantized != quantized:
-        hint = "; quantize it first" if not quantized else ""
-        raise ValueError(f"to_onnx: flavour {name!r} is of {kinds[not quantized]}, this is {kinds[quantized]}{hint}")
+    wanted, hint = KINDS[FLAVOURS[name].kind]
+    if FLAVOURS[name].kind != kind:
+        hint = f"; {hint}" if kind == "float" else ""
+        raise ValueError(f"to_onnx: flavour {name!r} is of {wanted}, this is {KINDS[kind][0]}{hint}")
     if as_convolution and name != "float":
-        raise ValueError(f"to_onnx: as_convolution is for float models, this is {kinds[quantized]}")
+        raise ValueError(f"to_onnx: as_convolution is for float models, this is {KINDS[kind][0]}")
     return name
 
 
-def _class_names(names: Sequence[str], n_out: int) -> list[str]:
+def _class_names(names: Sequence[str] | None, n_out: int) -> dict[str, str]:
+    """The metadata of class names; none where there are none."""
+    if names is None:
+        return {}
     listed = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else []
     wanted = n_out if n_out > 1 else 2
     if len(listed) != wanted or len(set(listed)) != wanted or not all(isinstance(name, str) for name in listed):
         raise ValueError(f"to_onnx: class_names must be {wanted} different strings for {n_out} outputs, got {names!r}")
-    return listed
+    return {"class_names": json.dumps(listed, ensure_ascii=False)}
 
 
 def _metadata(given: Mapping[str, Any] | None) -> dict[str, str]:
@@ -205,9 +243,10 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"got {type(value).__name__}")
 
 
-def _opset(value: int | None) -> int:
+def _opset(value: int | None, network: Any = None) -> int:
+    needed, why = needed_opset(network) if is_quantized(network) else (0, "")
     if value is None:
-        return DEFAULT_OPSET
+        return max(DEFAULT_OPSET, needed)
     newest = newest_opset()
     try:
         opset = operator.index(value)
@@ -215,4 +254,6 @@ def _opset(value: int | None) -> int:
         opset = 0
     if not OLDEST_OPSET <= opset <= newest:
         raise ValueError(f"to_onnx: opset must be from {OLDEST_OPSET} to {newest}, the installed onnx's, got {value!r}")
+    if opset < needed:
+        raise ValueError(f"to_onnx: {why} need opset {needed} (IR version {ir_version_of(needed)}), got {opset}")
     return opset

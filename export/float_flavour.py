@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nbdense.activations import CUSTOM, Activation
+from nbdense.export.folding import FAR_FROM_ZERO as FAR_FROM_ZERO
 from nbdense.export.folding import inference_rows, is_far_from_zero, norm_tensors, reads, scale_and_shift
 from nbdense.export.graph import Graph, finite_float32
 from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
@@ -197,21 +198,47 @@ def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers:
     tensors = {0: source}  # by buffer
     for row in rows:
         prefix = graph.layer(row.name)
-        write_activation = _activation(row)
+        given = [tensors[buffer] for buffer in reads(row)]
         output = target if row is rows[-1] else f"{prefix}/output"
-        before = output if write_activation is None else f"{prefix}/preactivation"
-        given = tensors[row.input]
-        if row.kind == ACTIVATION:
-            before = graph.node("Identity", [given], output) if write_activation is None else given
-        elif row.kind == ADD:
-            graph.node("Add", [given, tensors[row.second]], before)
-        elif row.kind in writers:
-            writers[row.kind](graph, row, prefix, given, before)
-        else:
-            raise ValueError(f"layer {row.name!r}: rows of kind {row.kind} have no ONNX form")
-        if write_activation is not None:
-            write_activation(graph, row.activation, row.alpha, before, output)
-        tensors[row.output] = output
+        tensors[row.output] = write_row(graph, row, prefix, given, output, writers)
+    return target
+
+
+def write_row(graph: Graph, row: Row, prefix: str, given: list[str], target: str, writers: dict[int, RowWriter]) -> str:
+    """Write one row and its activation; returns ``target``.
+
+    Parameters
+    ----------
+    graph : Graph
+        Where to.
+    row : Row
+        The row.
+    prefix : str
+        Of its tensors.
+    given : list of str
+        The tensors that it reads.
+    target : str
+        The tensor that it writes.
+    writers : dict of int to RowWriter
+        As in `write_rows`.
+
+    Raises
+    ------
+    ValueError
+        If the row or its activation has no ONNX form; the layer is named.
+    """
+    write_activation = _activation(row)
+    before = target if write_activation is None else f"{prefix}/preactivation"
+    if row.kind == ACTIVATION:
+        before = graph.node("Identity", given, target) if write_activation is None else given[0]
+    elif row.kind == ADD:
+        graph.node("Add", given, before)
+    elif row.kind in writers:
+        writers[row.kind](graph, row, prefix, given[0], before)
+    else:
+        raise ValueError(f"layer {row.name!r}: rows of kind {row.kind} have no ONNX form")
+    if write_activation is not None:
+        write_activation(graph, row.activation, row.alpha, before, target)
     return target
 
 

@@ -76,6 +76,7 @@ class Graph:
         self._domains: dict[str, int] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, npt.NDArray[Any]] = {}
+        self._int4: dict[str, tuple[int, ...]] = {}  # shapes of the constants that are two numbers a byte
         self._layers: set[str] = set()
 
     def layer(self, name: str) -> str:
@@ -107,6 +108,20 @@ class Graph:
         """
         self._constants[name] = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
         return name
+
+    def int4(self, name: str, value: npt.NDArray[np.int8]) -> str:
+        """A constant tensor of int4, two numbers a byte, the first in the low nibble; returns its name.
+
+        Parameters
+        ----------
+        name : str
+            Of the tensor.
+        value : ndarray of int8
+            In [-8, 7].
+        """
+        nibbles = np.append(value.astype(np.uint8).reshape(-1) & 15, np.zeros(value.size % 2, np.uint8))
+        self._int4[name] = value.shape
+        return self.constant(name, nibbles[::2] | nibbles[1::2] << np.uint8(4), np.uint8)
 
     def along_columns(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A vector, a number a column, in the shape in which it broadcasts along ``axis``.
@@ -158,6 +173,16 @@ class Graph:
         self._nodes.append(helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes))
         return outputs
 
+    def readers(self, tensor: str) -> int:
+        """How many times nodes read a tensor.
+
+        Parameters
+        ----------
+        tensor : str
+            The tensor.
+        """
+        return sum(list(node.input).count(tensor) for node in self._nodes)
+
     def label(self, name: str, elem_type: int, shape: Shape) -> None:
         """Say that a tensor is an output too, before the network's.
 
@@ -189,17 +214,24 @@ class Graph:
         Raises
         ------
         ValueError
-            If the constants need a file beside the model's, and it has no name.
+            If the constants need a file beside the model's, and it has no name; or if those of 4 bits alone, which
+            stay inside, are too many.
         """
         if sum(array.nbytes for array in self._constants.values()) > LARGEST_FILE:
-            self.outside = {n: array for n, array in self._constants.items() if array.nbytes >= SMALLEST_OUTSIDE}
+            self.outside = {
+                name: array
+                for name, array in self._constants.items()
+                if array.nbytes >= SMALLEST_OUTSIDE and name not in self._int4
+            }
+        if sum(self._constants[name].nbytes for name in self._int4) > LARGEST_FILE:
+            raise ValueError(
+                f"to_onnx: the weights of 4 bits take over {LARGEST_FILE:,} bytes, more than a file can hold"
+            )
         ends = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])
             for name, shape in ((self.input, input_shape), (self.output, output_shape))
         ]
-        inside = [
-            numpy_helper.from_array(array, name) for name, array in self._constants.items() if name not in self.outside
-        ]
+        inside = [self._tensor(name) for name in self._constants if name not in self.outside]
         graph = helper.make_graph(
             self._nodes,
             "nbdense",
@@ -217,6 +249,12 @@ class Graph:
         )
         helper.set_model_props(model, {"nbdense_version": __version__, **metadata})
         return model
+
+    def _tensor(self, name: str) -> onnx.TensorProto:
+        if name in self._int4:
+            data = self._constants[name].tobytes()
+            return TensorProto(name=name, dims=self._int4[name], data_type=TensorProto.INT4, raw_data=data)
+        return numpy_helper.from_array(self._constants[name], name)
 
 
 def _references(arrays: Mapping[str, npt.NDArray[Any]], file_name: str | None) -> list[onnx.TensorProto]:

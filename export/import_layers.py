@@ -6,9 +6,8 @@ import re
 
 import numpy as np
 
-from nbdense.export.import_file import Array
 from nbdense.export.import_graph import Value
-from nbdense.export.import_patterns import FUNCTIONS, affine_of, layer_norm, recognise
+from nbdense.export.import_patterns import FUNCTIONS, affine_of, fitted_layer_norm, layer_norm, recognise
 from nbdense.export.import_steps import (
     AffineStep,
     ColumnsStep,
@@ -22,6 +21,7 @@ from nbdense.export.import_steps import (
     affine,
     tidy,
 )
+from nbdense.export.import_tensors import Array
 from nbdense.layers import (
     Activation,
     BatchNormalization,
@@ -67,36 +67,65 @@ def steps_between(start: Value, end: Value, half: bool = False, depth: int = 0) 
             raise ValueError(f"{end.place}: it depends on more than one tensor comes from")
         try:
             steps, value = _step(value, half, depth)
-        except _UnknownError as error:
+        except UnknownError as error:
             raise ValueError(f"{value.place}: {error}") from error
         groups.append(steps)
     return tidy([step for group in reversed(groups) for step in group])
 
 
-class _UnknownError(ValueError):
+class UnknownError(ValueError):
     """What a node does, for an error that is to name it."""
 
 
-def _step(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
+def one_step(value: Value, half: bool) -> tuple[list[Step], Value]:
+    """The steps that make a value, and what they make it of; no residual block.
+
+    Parameters
+    ----------
+    value : Value
+        The result.
+    half : bool
+        Whether constants were float16.
+
+    Raises
+    ------
+    UnknownError
+        If no layer does what it does.
+    """
+    try:
+        return _step(value, half, None)
+    except UnknownError as error:
+        raise UnknownError(f"{value.place}: {error}") from error
+
+
+def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Value]:
     """The steps that make a value, and what they make it of."""
     operator = value.operator
     if operator in STRUCTURES:
         return [STRUCTURES[operator](value)], value.values[0]
-    if operator == "Identity":
+    if operator in ("Identity", "DequantizeLinear"):
         return [], value.values[0]
+    if operator == "QuantizeLinear":
+        return _quantized(value), value.values[0]
     single = len(value.values) == 1
     if single and operator in FUNCTIONS:
         try:
             return FUNCTIONS[operator](value), value.values[0]
         except ValueError as error:
-            raise _UnknownError(str(error)) from error
-    found = layer_norm(value) or recognise(value, half) or affine_of(value)
+            raise UnknownError(str(error)) from error
+    found = layer_norm(value) or recognise(value, half) or affine_of(value) or fitted_layer_norm(value)
     if found is not None:
-        step, before = found
-        return [step], before
-    if operator in ("Add", "Sum") and not single:
+        return found
+    if operator in ("Add", "Sum") and not single and depth is not None:
         return _sum(value, half, depth)
-    raise _UnknownError("no layer does what it does with what it gets")
+    raise UnknownError("no layer does what it does with what it gets")
+
+
+def _quantized(value: Value) -> list[Step]:
+    """What quantizing does in float: nothing, or where the range begins at 0 a relu that its writer has left out."""
+    starts_at_zero = value.settings["zero"] == np.iinfo(value.settings["dtype"]).min
+    bare = value.values[0].operator in ("Dense", "Add", "BatchNormalization")
+    return [FUNCTIONS["Relu"](value)[0]] if starts_at_zero and bare else []
 
 
 def _sum(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
@@ -104,7 +133,7 @@ def _sum(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
     start = value.dominator
     assert start is not None
     if depth >= MOST_NESTED:
-        raise _UnknownError(f"residual blocks are nested more than {MOST_NESTED} deep")
+        raise UnknownError(f"residual blocks are nested more than {MOST_NESTED} deep")
     one, two = (steps_between(start, part, half, depth + 1) for part in value.values)
     if not one and not two:
         return [affine(scale=2.0)], start
@@ -119,7 +148,7 @@ def _sum(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
             if len(other) == 1 and isinstance(last, DenseStep) and last.activation is None:
                 moved: list[Step] = [] if last.bias is None else [affine(shift=last.bias)]
                 return [SumStep(_rows(tidy([*steps, *moved]), value), last.kernel, value.place)], start
-    raise _UnknownError(
+    raise UnknownError(
         "the branches that it adds are no residual block: one of them must be the data itself, or, where the widths "
         "differ, the data through one linear layer"
     )
@@ -132,7 +161,7 @@ def _rows(steps: list[Step], value: Value) -> list[Step]:
         if isinstance(step, ShapeStep):
             if step.keeps_columns:
                 continue
-            raise _UnknownError(f"rows change their shape in a branch of it, from {step.before} to {step.after}")
+            raise UnknownError(f"rows change their shape in a branch of it, from {step.before} to {step.after}")
         kept.append(step)
     return kept or [FunctionStep(Activation("linear").activation)]
 
@@ -232,7 +261,7 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
     if isinstance(step, DenseStep):
         tensors = {"kernel": step.kernel} | ({} if step.bias is None else {"bias": step.bias})
         units, use_bias = step.kernel.shape[1], step.bias is not None
-        return Dense(units, step.activation, use_bias, name=_name(step.name, names)), tensors
+        return Dense(units, step.activation, use_bias, name=layer_name(step.name, names)), tensors
     if isinstance(step, FunctionStep):
         return Activation(step.activation), {}
     if isinstance(step, AffineStep):
@@ -243,7 +272,7 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
         tensors["moving_variance"] = np.full(len(scale), 1.0 - _ONE_LESS)
         return BatchNormalization(epsilon=_ONE_LESS, trainable=False), tensors
     if isinstance(step, NormStep):
-        name = _name(step.name, names)
+        name = layer_name(step.name, names)
         if step.batch:
             return BatchNormalization(momentum=step.momentum, epsilon=step.epsilon, name=name), step.tensors
         scale, center = "gamma" in step.tensors, "beta" in step.tensors
@@ -263,8 +292,16 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
     return block, named
 
 
-def _name(given: str, names: set[str]) -> str | None:
-    """A layer's name of its weights', where that says what the layer is; None leaves it to the model."""
+def layer_name(given: str, names: set[str]) -> str | None:
+    """A layer's name of its weights', where that says what the layer is; None leaves it to the model.
+
+    Parameters
+    ----------
+    given : str
+        What the file calls the weights.
+    names : set of str
+        Those that are taken; the new one is added.
+    """
     words = [word for word in re.split(r"[./:]+", given) if word]
     named = False
     while len(words) > 1 and words[-1].lower() in _LAST_WORDS:

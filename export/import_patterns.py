@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.export.import_graph import ELEMENTWISE, Value
-from nbdense.export.import_steps import AffineStep, FunctionStep, NormStep, Step, affine, function
+from nbdense.export.import_graph import Value
+from nbdense.export.import_steps import FunctionStep, NormStep, Step, affine, function
+from nbdense.network import LAYER
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
 TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
 HALF_TOLERANCE = 2e-3  # where constants were float16; gelu and gelu_tanh differ by 5e-4: the nearest is taken
+WIDEST_FIT = 2**16  # columns
 _POINTS = np.concatenate([np.linspace(-12.0, 12.0, 252) + 0.0123, [-30.0, -20.0, 20.0, 30.0]])  # whole blocks
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)  # the operator's defaults
 
@@ -42,7 +44,7 @@ _NUMPY: dict[str, Callable[..., Any]] = {
     "Add": np.add,
     "Clip": _clipped,
     "Div": np.divide,
-    "Erf": lambda x: np.array([math.erf(value) for value in x]),
+    "Erf": np.vectorize(math.erf, otypes=[np.float64]),
     "Exp": np.exp,
     "Greater": np.greater,
     "GreaterOrEqual": np.greater_equal,
@@ -56,6 +58,7 @@ _NUMPY: dict[str, Callable[..., Any]] = {
     "Neg": np.negative,
     "Pow": np.power,
     "Reciprocal": lambda x: 1.0 / x,
+    "ReduceMean": lambda x: x.mean(axis=-1, keepdims=True),
     "Relu": lambda x: np.maximum(x, 0.0),
     "Sigmoid": _sigmoid,
     "Softplus": lambda x: np.logaddexp(0.0, x),
@@ -69,7 +72,8 @@ _WITH_SETTINGS = {"Clip", "HardSigmoid"}
 
 
 def _attribute(value: Value, name: str, default: float) -> float:
-    return float(value.settings.get(name, default))
+    """An attribute; what float32 has made of 0.2 is 0.2."""
+    return float(str(np.float32(value.settings.get(name, default))))
 
 
 def _hard_sigmoid(value: Value) -> list[Step]:
@@ -125,7 +129,8 @@ def clip(least: float, most: float) -> list[Step]:
         return [affine(mean=least), function("relu"), affine(shift=least)]
     if least == -math.inf:  # most - relu(most - x)
         return [affine(mean=most, scale=-1.0), function("relu"), affine(scale=-1.0, shift=most)]
-    return [affine(mean=least), function("relu6", most - least), affine(shift=least)]
+    width = float(str(np.float32(most - least)))
+    return [affine(mean=least), function("relu6", width), affine(shift=least)]
 
 
 def _bound(value: Value) -> list[Step]:
@@ -141,7 +146,7 @@ def _prelu(value: Value) -> list[Step]:
     slope = value.inputs[1]
     if not isinstance(slope, np.ndarray) or not isinstance(value.inputs[0], Value) or np.unique(slope).size != 1:
         raise ValueError("its slope must be one number: leaky_relu")
-    return [function("leaky_relu", float(slope.reshape(-1)[0]))]
+    return [function("leaky_relu", float(str(np.float32(slope.reshape(-1)[0]))))]
 
 
 # Operators that are activations, as steps of a value.
@@ -168,7 +173,7 @@ FUNCTIONS: dict[str, Callable[[Value], list[Step]]] = {
 }
 
 
-def affine_of(value: Value) -> tuple[AffineStep, Value] | None:
+def affine_of(value: Value) -> tuple[list[Step], Value] | None:
     """A sum, difference, product or quotient with a constant, and what it is of.
 
     Parameters
@@ -177,6 +182,8 @@ def affine_of(value: Value) -> tuple[AffineStep, Value] | None:
         The result.
     """
     if value.operator not in ("Add", "Sub", "Mul", "Div", "Sum") or len(value.values) != 1:
+        return None
+    if value.shape != value.values[0].shape:
         return None
     first = isinstance(value.inputs[0], Value)
     array = np.asarray(value.inputs[1 if first else 0], np.float64)
@@ -192,10 +199,10 @@ def affine_of(value: Value) -> tuple[AffineStep, Value] | None:
         else:
             return None
     step.place = value.place
-    return step, value.values[0]
+    return [step], value.values[0]
 
 
-def recognise(value: Value, half: bool = False) -> tuple[FunctionStep, Value] | None:
+def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | None:
     """The activation that several operators make together, and what it is of.
 
     Parameters
@@ -211,15 +218,22 @@ def recognise(value: Value, half: bool = False) -> tuple[FunctionStep, Value] | 
         if inside is None:
             return None
         if len(inside) > 1:
-            found = _nearest(_evaluate(inside, start), HALF_TOLERANCE if half else TOLERANCE)
+            values, tolerance = _evaluate(inside, start), HALF_TOLERANCE if half else TOLERANCE
+            found = _nearest(values, tolerance)
             if found is not None:
-                return FunctionStep(found), start
+                return [FunctionStep(found)], start
+            bounds = _bounds(values, tolerance)
+            if bounds is not None:
+                return clip(*bounds), start
         start = start.dominator
     return None
 
 
-def _between(start: Value, end: Value) -> list[Value] | None:
-    """The values behind ``start`` up to ``end``, each behind its own; None where one is not of numbers alone."""
+def _between(start: Value, end: Value, means: bool = False) -> list[Value] | None:
+    """The values behind ``start`` up to ``end``, each behind its own; None where one is not of numbers alone.
+
+    With ``means``: of numbers, a number a column, and means over the columns.
+    """
     ordered: dict[Value, None] = {}
     stack = [(end, False)]
     while stack:
@@ -229,8 +243,10 @@ def _between(start: Value, end: Value) -> list[Value] | None:
             continue
         if value is start or value in ordered:
             continue
-        numbers = all(isinstance(part, Value) or (part is not None and part.size == 1) for part in value.inputs)
-        if value.operator not in ELEMENTWISE or value.operator not in _NUMPY or not numbers:
+        constants = [part for part in value.inputs if isinstance(part, np.ndarray)]
+        numbers = all(part.size == 1 or (means and part.size == part.shape[-1]) for part in constants)
+        known = value.operator in _NUMPY and (means or value.operator != "ReduceMean")
+        if not known or not numbers or len(constants) + len(value.values) != len(value.inputs):
             return None
         if len(ordered) + len(stack) > 3 * MOST_OPERATORS:
             return None
@@ -239,17 +255,19 @@ def _between(start: Value, end: Value) -> list[Value] | None:
     return list(ordered) if len(ordered) <= MOST_OPERATORS else None
 
 
-def _evaluate(inside: list[Value], start: Value) -> Doubles:
-    results: dict[Value, Doubles] = {start: _POINTS}
+def _evaluate(inside: list[Value], start: Value, points: Doubles = _POINTS) -> Doubles:
+    results: dict[Value, Doubles] = {start: points}
     with np.errstate(all="ignore"):
         for value in inside:
-            arguments = [
-                results[part] if isinstance(part, Value) else float(np.asarray(part).reshape(-1)[0])
-                for part in value.inputs
-            ]
+            arguments = [results[part] if isinstance(part, Value) else _numbers(part) for part in value.inputs]
             extra = [value.settings] if value.operator in _WITH_SETTINGS else []
             results[value] = _NUMPY[value.operator](*arguments, *extra)
     return results[inside[-1]]
+
+
+def _numbers(part: Any) -> Any:
+    array = np.asarray(part, np.float64).reshape(-1)
+    return array if array.size > 1 else float(array[0])
 
 
 def _nearest(found: Doubles, tolerance: float) -> Activation | None:
@@ -263,6 +281,16 @@ def _nearest(found: Doubles, tolerance: float) -> Activation | None:
         if away <= tolerance and (best is None or away < best[0]):
             best = (away, row)
     return None if best is None else best[1]
+
+
+def _bounds(found: Doubles, tolerance: float) -> tuple[float, float] | None:
+    """The two numbers between which these values are those of _POINTS, and which they are beyond."""
+    least, most = _rounded(float(found.min())), _rounded(float(found.max()))
+    if not (least < most) or (least <= _POINTS.min() and most >= _POINTS.max()):
+        return None
+    if (np.abs(np.clip(_POINTS, least, most) - found) > tolerance * np.maximum(np.abs(found), 1.0)).any():
+        return None
+    return least if least > _POINTS.min() else -math.inf, most if most < _POINTS.max() else math.inf
 
 
 def _candidates(found: Doubles) -> list[Activation]:
@@ -293,12 +321,14 @@ def _values(name: str, alpha: float) -> Doubles:
         return np.clip(_POINTS, row.lower, alpha if row.least != math.inf else row.upper)
     from nbdense.quant import kernels
 
-    values = _POINTS.copy()
-    kernels.evaluate(row.code, alpha, values)
+    values, layer = _POINTS.copy(), np.zeros(1, LAYER)
+    layer["n_out"] = layer["ld_out"] = values.size
+    layer["activation"], layer["alpha"], layer["lower"], layer["upper"] = row.code, alpha, row.lower, row.upper
+    kernels.evaluate(layer, values)
     return values
 
 
-def layer_norm(value: Value) -> tuple[NormStep, Value] | None:
+def layer_norm(value: Value) -> tuple[list[Step], Value] | None:
     """A layer normalisation by core operators, without gamma and beta, and what it is of.
 
     Parameters
@@ -323,8 +353,56 @@ def layer_norm(value: Value) -> tuple[NormStep, Value] | None:
         found = _standardised(centred, root.values[0])
         if found is not None:
             epsilon, source = found
-            return NormStep(batch=False, width=source.shape[-1], tensors={}, epsilon=epsilon), source
+            return [NormStep(batch=False, width=source.shape[-1], tensors={}, epsilon=epsilon)], source
     return None
+
+
+def fitted_layer_norm(value: Value) -> tuple[list[Step], Value] | None:
+    """A layer normalisation written in another way, as TensorFlow's x (gamma / s) + (beta - mean gamma / s).
+
+    What operators make of random rows is compared with what a layer normalisation of the same epsilon makes of them.
+
+    Parameters
+    ----------
+    value : Value
+        The result.
+    """
+    if value.operator not in ("Add", "Sub", "Mul", "Div", "Sum"):
+        return None
+    start = value.dominator
+    while start is not None:
+        inside = _between(start, value, means=True)
+        if inside is None:
+            return None
+        if start.shape == value.shape and sum(part.operator == "ReduceMean" for part in inside) == 2:
+            break
+        start = start.dominator
+    width = start.shape[-1] if start is not None and start.shape else 0
+    epsilon = next((found for found in map(_epsilon, inside) if found), None) if start is not None else None
+    if start is None or epsilon is None or not 2 <= width <= WIDEST_FIT:
+        return None
+    rows = np.random.default_rng(0).standard_normal((8, width)) * np.geomspace(0.1, 10.0, 8)[:, None] + 0.5
+    found = np.broadcast_to(_evaluate(inside, start, rows), rows.shape)
+    centred = rows - rows.mean(axis=-1, keepdims=True)
+    standard = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
+    middle = standard - standard.mean(axis=0)
+    gamma = (middle * found).sum(axis=0) / (middle**2).sum(axis=0)
+    beta = (found - gamma * standard).mean(axis=0)
+    away = np.abs(gamma * standard + beta - found)
+    if not (away <= 1e-9 * np.maximum(np.abs(found), 1.0)).all():
+        return None
+    tensors = {"gamma": gamma, "beta": beta}
+    return [NormStep(batch=False, width=width, tensors=tensors, epsilon=epsilon)], start
+
+
+def _epsilon(root: Value) -> float | None:
+    """What is added to a mean before its root is taken."""
+    if root.operator != "Sqrt" and not (root.operator == "Pow" and abs(_number(root.inputs[1]) or 0.0) == 0.5):
+        return None
+    raised = root.values[0]
+    if raised.operator not in ("Add", "Sum") or len(raised.values) != 1 or raised.values[0].operator != "ReduceMean":
+        return None
+    return _number(next(part for part in raised.inputs if not isinstance(part, Value)))
 
 
 def _standardised(centred: Value, raised: Value) -> tuple[float, Value] | None:

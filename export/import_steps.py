@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.export.float_flavour import FAR_FROM_ZERO
-from nbdense.export.import_file import Array
+from nbdense.export.folding import FAR_FROM_ZERO
+from nbdense.export.import_tensors import Array
 
 Doubles = npt.NDArray[np.float64]
 
@@ -157,7 +157,10 @@ def tidy(steps: list[Step]) -> list[Step]:
 
 def _append(kept: list[Step], step: Step) -> None:
     last = kept[-1] if kept else None
-    if isinstance(step, ShapeStep) and isinstance(last, AffineStep):
+    if isinstance(step, ShapeStep) and step.keeps_columns:  # nothing, to layers
+        if isinstance(last, AffineStep):
+            kept[-1] = _reshaped(last, step)
+    elif isinstance(step, ShapeStep) and isinstance(last, AffineStep):
         kept.pop()
         _append(kept, step)
         _append(kept, _reshaped(last, step))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from nbdense.export.import_file import OnnxFile, read_file
-from nbdense.export.import_graph import trace
 from nbdense.export.import_layers import build_model, steps_between
+from nbdense.export.import_quantized import is_quantized, quantized_network
+from nbdense.export.import_trace import trace
 from nbdense.models import Sequential
 
+if TYPE_CHECKING:
+    from nbdense.quant.model import QuantizedModel
 
-def from_onnx(source: str | os.PathLike[str] | bytes | onnx.ModelProto, *, output: str | None = None) -> Any:
+
+def from_onnx(
+    source: str | os.PathLike[str] | bytes | onnx.ModelProto, *, output: str | None = None, quantized: str = "auto"
+) -> Any:
     """Make a model of an ONNX file, whoever wrote it.
 
     It predicts what onnxruntime computes of the file, and can be trained, pruned and quantized. It is not compiled.
@@ -33,9 +39,13 @@ def from_onnx(source: str | os.PathLike[str] | bytes | onnx.ModelProto, *, outpu
         The name of the tensor that ``predict`` shall give, of the graph's outputs or any other; None: the one output
         that holds probabilities or values.
 
+    quantized : {"auto", "float"}
+        "auto": a graph with integers in it becomes a QuantizedModel, and is refused where that could not hold them as
+        they are. "float": a Sequential of the real numbers that its weights stand for; activations are not rounded.
+
     Returns
     -------
-    Sequential
+    Sequential or QuantizedModel
         Its attribute ``class_names`` is what the columns of the output stand for, a list of str, where the file says
         so (the metadata "class_names" that `to_onnx` writes, a ZipMap, or the constant that labels are picked from),
         and None elsewhere. It is not saved with the model.
@@ -62,14 +72,18 @@ def from_onnx(source: str | os.PathLike[str] | bytes | onnx.ModelProto, *, outpu
     >>> [(layer.units, layer.activation.name) for layer in from_onnx(proto).layers]
     [(8, 'relu'), (3, 'softmax')]
     """
+    if quantized not in ("auto", "float"):
+        raise ValueError(f"from_onnx: quantized must be 'auto' or 'float', got {quantized!r}")
     file = read_file(source, output)
-    return _float_model(file)
-
-
-def _float_model(file: OnnxFile) -> Sequential:
     state, end = trace(file)
-    steps = steps_between(state.input, end, file.constants.half)
-    model = build_model(steps, state.input.shape, end.shape, state.dtype, file.name)
+    model: Sequential | QuantizedModel
+    if quantized == "auto" and is_quantized(state):
+        from nbdense.quant.model import QuantizedModel
+
+        model = QuantizedModel(quantized_network(state, end))
+    else:
+        steps = steps_between(state.input, end, file.constants.half)
+        model = build_model(steps, state.input.shape, end.shape, state.dtype, file.name)
     vars(model)["class_names"] = _class_names(file, end.shape)
     return model
 

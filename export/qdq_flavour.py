@@ -1,8 +1,12 @@
 """The QDQ flavour: QuantizeLinear and DequantizeLinear around float operators, as onnxruntime fuses them to integers.
 
-For each layer: Gemm of the dequantized input, weights [N, K] and int32 bias, then QuantizeLinear. onnxruntime turns
-that into one QGemm if (and only if) the scales of activations are rank 0, every zero point is there, and the bias has
-the scale ``input_scale * weight_scale``. A DequantizeLinear always comes last: without it only part is fused.
+For each dense layer: Gemm of the dequantized input, weights [N, K] and int32 bias, then QuantizeLinear. onnxruntime
+turns that into one QGemm if (and only if) the scales of activations are rank 0, every zero point is there, and the bias
+has the scale ``input_scale * weight_scale``. A DequantizeLinear always comes last: without it only part is fused.
+
+Activations are their float operators, between integers on both sides; one of the user's own is its table. Sums are Add
+between integers. onnxruntime on x86 fuses both with uint8. With int8 it first makes uint8 of integers that one node
+reads: what others stand beside, sums and tables and what leads to them, it computes in float.
 """
 
 from __future__ import annotations
@@ -12,28 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.export.float_flavour import activation_writer
+from nbdense.activations import ACTIVATIONS
+from nbdense.export import dynamic_flavour
+from nbdense.export.float_flavour import ActivationWriter, activation_writer
 from nbdense.export.graph import Graph
-from nbdense.quant.network import LIMITS, QuantizedDense, QuantizedNetwork
-
-
-class _Integers:
-    """Writes QuantizeLinear and DequantizeLinear of one activation dtype."""
-
-    def __init__(self, graph: Graph, dtype: str) -> None:
-        self.graph, self.dtype = graph, dtype
-
-    def scale(self, prefix: str, scale: float, zero_point: int) -> list[str]:
-        """Constants of a scale and a zero point, rank 0."""
-        return [
-            self.graph.constant(f"{prefix}_scale", scale, np.float32),
-            self.graph.constant(f"{prefix}_zero_point", zero_point, self.dtype),
-        ]
-
-    def through(self, source: str, prefix: str, scale: list[str], target: str | None = None) -> str:
-        """To integers and back: what a float tensor says in 256 steps."""
-        quantized = self.graph.node("QuantizeLinear", [source, *scale], f"{prefix}_quantized")
-        return self.graph.node("DequantizeLinear", [quantized, *scale], target or f"{prefix}_dequantized")
+from nbdense.export.quantized import Integers, LayerWriter, Walk
+from nbdense.quant.network import (
+    LIMITS,
+    QuantizedActivation,
+    QuantizedAdd,
+    QuantizedDense,
+    QuantizedFlatten,
+    QuantizedNetwork,
+    QuantizedSoftmax,
+)
 
 
 def write_qdq(graph: Graph, network: QuantizedNetwork, fold: bool = True) -> None:
@@ -46,55 +42,101 @@ def write_qdq(graph: Graph, network: QuantizedNetwork, fold: bool = True) -> Non
     network : QuantizedNetwork
         Of the rounding "onnx".
     fold : bool
-        There is no batch normalisation in it.
+        Batch normalisations stay: their layers are integers.
 
     Raises
     ------
     ValueError
         If the rounding is another, or a layer's activation has no QDQ form; the layer is named.
     """
-    if network.rounding != "onnx":
-        raise ValueError(
-            f"the network rounds as {network.rounding!r}, ONNX's operators do not: "
-            "quantize with rounding='onnx' to export"
+    Walk(graph, network).run(WRITERS)
+
+
+def _dense(walk: Walk, index: int, layer: QuantizedDense, prefix: str) -> None:
+    graph, before = walk.graph, f"{prefix}/preactivation"
+    tensor = graph.node("Gemm", [walk.dequantized(index), *_weights(graph, layer, prefix)], before, transB=1)
+    # onnxruntime drops an activation before a QuantizeLinear only where the type's limits do its clamping; any other
+    # would keep the Gemm in float, unless there are integers on both its sides.
+    if layer.table is not None or layer.clamp(walk.dtype, "onnx") != LIMITS[walk.dtype]:
+        _activate(walk, index, layer, prefix, walk.quantize(tensor, before, layer.pre_scale, layer.pre_zero_point))
+    else:
+        _give(walk, index, prefix, _function(walk, layer, prefix, tensor))
+
+
+def _add(walk: Walk, index: int, layer: QuantizedAdd, prefix: str) -> None:
+    before = f"{prefix}/preactivation"
+    tensor = walk.graph.node("Add", [walk.dequantized(index, which) for which in range(2)], before)
+    if layer.clamp(walk.dtype, "onnx") != LIMITS[walk.dtype]:
+        _activate(
+            walk, index, layer, prefix, walk.quantize(tensor, before, layer.output_scale, layer.output_zero_point)
         )
-    integers = _Integers(graph, network.activation_dtype)
-    first, last = network.layers[0], network.layers[-1]
-    tensor = integers.through(
-        graph.input, graph.input, integers.scale(graph.input, first.input_scale, first.input_zero_point)
-    )
-    softmax = network.final_activation == "softmax"
-    for layer in network.layers:
-        prefix = graph.layer(layer.name)
-        target = graph.output if layer is last and not softmax else f"{prefix}/output"
-        tensor = _dense(integers, layer, prefix, tensor, target)
-    if softmax:
-        graph.node("Softmax", [tensor], graph.output, axis=-1)
+    else:
+        _give(walk, index, prefix, _function(walk, layer, prefix, tensor))
 
 
-def _dense(integers: _Integers, layer: QuantizedDense, prefix: str, source: str, target: str) -> str:
-    """One layer, from the dequantized input to the dequantized output ``target``."""
-    graph, before = integers.graph, f"{prefix}/preactivation"
-    tensor = graph.node("Gemm", [source, *_weights(graph, layer, prefix)], before, transB=1)
+def _activation(walk: Walk, index: int, layer: QuantizedActivation, prefix: str) -> None:
+    _activate(walk, index, layer, prefix, walk.integers(index))
+
+
+def _activate(
+    walk: Walk,
+    index: int,
+    layer: QuantizedDense | QuantizedAdd | QuantizedActivation,
+    prefix: str,
+    source: Integers,
+) -> None:
+    """An activation of integers: in float between them, or where ONNX does not have it, by its table."""
+    if layer.activation in ACTIVATIONS:
+        _give(walk, index, prefix, _function(walk, layer, prefix, walk.dequantize(source)))
+        return
+    assert not isinstance(layer, QuantizedAdd) and layer.table is not None
+    output = walk.output(index)
+    walk.look_up(source.tensor, prefix, layer.table, output.tensor)
+    walk.give_integers(index, output)
+
+
+def _function(walk: Walk, layer: QuantizedDense | QuantizedAdd | QuantizedActivation, prefix: str, source: str) -> str:
+    """An activation in float; returns its output, or ``source`` where there is none."""
     write = activation_writer(layer.name, layer.activation)
-    if write is not None:
-        if layer.clamp(integers.dtype, "onnx") != LIMITS[integers.dtype] or layer.table is not None:
-            # onnxruntime drops an activation before a QuantizeLinear only where the type's limits do its clamping; any
-            # other would keep the Gemm in float, unless there are integers on both its sides.
-            tensor = integers.through(tensor, before, integers.scale(before, layer.pre_scale, layer.pre_zero_point))
-        write(graph, layer.function, layer.alpha, tensor, f"{prefix}/activation")
-        tensor = f"{prefix}/activation"
-    after = integers.scale(f"{prefix}/output", layer.output_scale, layer.output_zero_point)
-    return integers.through(tensor, f"{prefix}/output", after, target)
+    if write is None:
+        return source
+    if _readers(write, walk.graph.opset) > 1:
+        # With int8, a DequantizeLinear that two nodes read would keep the Gemm before it in float.
+        source = walk.graph.node("Max", [source], f"{prefix}/alone")
+    write(walk.graph, layer.function, layer.alpha, source, f"{prefix}/activation")
+    return f"{prefix}/activation"
+
+
+def _readers(write: ActivationWriter, opset: int) -> int:
+    """How many of an activation's nodes read its input."""
+    scratch = Graph(opset)
+    write(scratch, ACTIVATIONS["relu6"], 1.0, scratch.input, scratch.output)
+    return scratch.readers(scratch.input)
+
+
+def _give(walk: Walk, index: int, prefix: str, tensor: str) -> None:
+    form = walk.network.formats[index + 1]
+    assert form is not None
+    walk.give_integers(index, walk.quantize(tensor, f"{prefix}/output", *form, walk.target(index)))
+
+
+def _softmax(walk: Walk, index: int, layer: QuantizedSoftmax, prefix: str) -> None:
+    _give(walk, index, prefix, walk.graph.node("Softmax", [walk.dequantized(index)], f"{prefix}/softmax", axis=-1))
+
+
+def _flatten(walk: Walk, index: int, layer: QuantizedFlatten, prefix: str) -> None:
+    shape = walk.graph.constant(f"{prefix}/shape", [-1, layer.n_out], np.int64)
+    _give(walk, index, prefix, walk.graph.node("Reshape", [walk.dequantized(index), shape], f"{prefix}/flat"))
 
 
 def _weights(graph: Graph, layer: QuantizedDense, prefix: str) -> list[str]:
     """The dequantized weight [N, K] and bias [N]: per channel along axis 0, or with rank-0 scales."""
-    parts: list[tuple[str, npt.NDArray[Any], npt.NDArray[np.float32]]] = [
+    parts: list[tuple[str, npt.NDArray[np.integer], npt.NDArray[np.float32]]] = [
         ("weight", layer.kernel.T, layer.kernel_scales),
         ("bias", layer.bias, layer.bias_scales()),
     ]
     per_tensor = layer.granularity == "per_tensor"
+    attributes: dict[str, Any] = {} if per_tensor else {"axis": 0}
     names = []
     for what, value, scales in parts:
         scale = scales[0] if per_tensor else scales
@@ -103,5 +145,15 @@ def _weights(graph: Graph, layer: QuantizedDense, prefix: str) -> list[str]:
             graph.constant(f"{prefix}/{what}_scale", scale, np.float32),
             graph.constant(f"{prefix}/{what}_zero_point", np.zeros(np.shape(scale)), value.dtype),
         ]
-        names.append(graph.node("DequantizeLinear", inputs, f"{prefix}/{what}", **({} if per_tensor else {"axis": 0})))
+        names.append(graph.node("DequantizeLinear", inputs, f"{prefix}/{what}", **attributes))
     return names
+
+
+WRITERS: dict[type, LayerWriter] = {
+    **dynamic_flavour.WRITERS,
+    QuantizedDense: _dense,
+    QuantizedAdd: _add,
+    QuantizedActivation: _activation,
+    QuantizedSoftmax: _softmax,
+    QuantizedFlatten: _flatten,
+}

@@ -19,7 +19,7 @@ Outside = Mapping[str, npt.NDArray[Any]]  # tensors that lie in a file beside th
 def open_session(
     proto: onnx.ModelProto,
     input_shape: Shape,
-    output_shape: Shape,
+    output_shape: Shape | None,
     optimize: bool = True,
     outside: Outside | None = None,
 ) -> Session:
@@ -30,7 +30,8 @@ def open_session(
     proto : ModelProto
         The model.
     input_shape, output_shape : sequence of int
-        Of one row of data, which its first input and its last output must have; -1 for what is dynamic.
+        Of one row of data, which its first input and its last output must have; -1 for what is dynamic. None:
+        whatever it has.
     optimize : bool
         Whether with onnxruntime's optimizations.
     outside : mapping of str to ndarray, optional
@@ -53,6 +54,8 @@ def open_session(
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Else it would compute products with weights of 4 bits on inputs rounded to int8.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     options.log_severity_level = 4  # what matters is raised; nothing goes to stderr
     values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in (outside or {}).items()}
     if values:
@@ -68,7 +71,7 @@ def open_session(
     source, target = session.get_inputs()[0], session.get_outputs()[-1]
     for end, shape in ((source, input_shape), (target, output_shape)):
         sizes = [size if isinstance(size, int) else -1 for size in end.shape]
-        if sizes != [-1, *shape]:
+        if shape is not None and sizes != [-1, *shape]:
             wanted = ", ".join(str(size) if size != -1 else "dynamic" for size in shape)
             raise ValueError(f"the ONNX model's {end.name!r} has shape {end.shape}, the model needs [batch, {wanted}]")
 

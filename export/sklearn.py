@@ -7,6 +7,8 @@ pipeline gives the same bytes in every process.
 
 from __future__ import annotations
 
+import json
+import operator
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,9 +23,9 @@ from onnx import TensorProto, helper
 
 from nbdense._version import __version__
 from nbdense.export.converters import register_converters
-from nbdense.export.exporter import _class_names, _metadata, _opset
-from nbdense.export.graph import BATCH, INPUT, check, serialize
-from nbdense.export.verification import FLOAT32_FACTOR, RANDOM_ROWS, TOLERANCE, _batches, _differences
+from nbdense.export.exporter import DEFAULT_OPSET, OLDEST_OPSET, _class_names, _metadata
+from nbdense.export.graph import BATCH, INPUT, check, newest_opset, serialize
+from nbdense.export.verification import BATCH_SIZES, FLOAT32_FACTOR, RANDOM_ROWS, TOLERANCE, _differences
 from nbdense.files import atomic_write
 
 ML_DOMAIN = "ai.onnx.ml"
@@ -109,8 +111,9 @@ def pipeline_to_onnx(
     if class_names is not None and classes is None:
         raise ValueError("pipeline_to_onnx: class_names are a classifier's; this pipeline ends in a regressor")
     names = class_names if class_names is not None or classes is None else [str(label) for label in classes]
-    said = {"nbdense_flavour": "float", **_class_names(names, 0 if classes is None else len(classes))}
-    said |= _metadata(metadata)
+    said = {"nbdense_flavour": "float", **_metadata(metadata)}
+    if names is not None:
+        said["class_names"] = json.dumps(_class_names(names, len(estimator.classes_)), ensure_ascii=False)
     rows = _rows_of(pipeline, X)
     model = _convert(pipeline, estimator, rows, number)
     _settle(model, number, said)
@@ -126,11 +129,17 @@ def pipeline_to_onnx(
 
 
 def _opset_of(value: int | None) -> int:
-    from skl2onnx import __max_supported_opset__ as newest
+    from skl2onnx import __max_supported_opset__
 
-    number = _opset(value)
-    if number > newest:
-        raise ValueError(f"pipeline_to_onnx: opset must be at most {newest}, the installed skl2onnx's, got {number}")
+    newest = min(__max_supported_opset__, newest_opset())
+    try:
+        number = DEFAULT_OPSET if value is None else operator.index(value)
+    except TypeError:
+        number = 0
+    if not OLDEST_OPSET <= number <= newest:
+        raise ValueError(
+            f"pipeline_to_onnx: opset must be from {OLDEST_OPSET} to {newest}, the installed skl2onnx's, got {value!r}"
+        )
     return number
 
 
@@ -303,7 +312,8 @@ def _verify(model: onnx.ModelProto, pipeline: Any, estimator: Any, rows: _Rows) 
             ) from error
     tolerance = max(TOLERANCE, FLOAT32_FACTOR * min(_differences([(precise, expected)])))
     run = _session(model)
-    for index, _ in _batches(everything.astype(np.float32)):  # of which it takes the length
+    for size in dict.fromkeys((*BATCH_SIZES, len(everything))):
+        index = np.arange(size) % len(everything)
         found = run(rows.feed(index))
         difference = min(_differences([(expected[index], _as_rows(found[-1]))]))
         if not difference <= tolerance:

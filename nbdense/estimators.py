@@ -36,7 +36,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     """A multilayer perceptron that classifies: scikit-learn's, trained by nbdense.
 
     It minimises the cross-entropy of labels of any type. Two classes share one sigmoid output, more have a softmax, and
-    where ``y`` is a matrix of 0 and 1 (rows of several labels each) every label has a sigmoid of its own.
+    where ``y`` is a matrix of 0 and 1 (several labels a row) each label has its own, and the loss is the sum of theirs.
 
     Parameters
     ----------

@@ -81,12 +81,14 @@ def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
         lambda: _compile_twin(program.predict),
     ]
     if quant:
-        from nbdense.quant import kernels, quantize
-        from nbdense.quant.aware import quantize_aware
+        from nbdense.quant import dynamic_kernels, kernels, quantize, quantize_aware
 
         steps += [
-            lambda: quantize(model, calibration=x).predict(x),
+            lambda: quantize(model, x).predict(x),
+            lambda: quantize(model, x, scheme="weight_only", bits=4).predict(x),  # layers in float, and GPTQ
             lambda: _compile_twin(kernels.predict),
+            lambda: quantize(model, scheme="dynamic").predict(x),
+            lambda: _compile_twin(dynamic_kernels.predict_dynamic),
             lambda: quantize_aware(model, x).predict(x),
         ]
     return steps

@@ -8,23 +8,23 @@ becomes a table, behind every layer, and in the kernels. Its gradients are `nbde
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import CUSTOM
-from nbdense.builder import NetworkBuilder
 from nbdense.derived import _empty
-from nbdense.engine.fake_quant import LEAST_FACTOR
 from nbdense.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
-from nbdense.layers import Activation, Dense, Flatten, Input, Layer, Residual, inner_layers
+from nbdense.layers import Activation, Dense, Dropout, Flatten, Input, Layer, Residual, inner_layers
 from nbdense.models import Sequential
-from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE, Network, Parameter, Row
+from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE, Network, Row
 from nbdense.quant.activations import FIXED_OUTPUTS, activation_parameters, without_flat_ends
 from nbdense.quant.calibration import Range, Ranges, calibrate, is_bare
 from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS
+from nbdense.quant.trained import TrainedRanges as TrainedRanges
+from nbdense.quant.trained import copy_tensors, range_of
+from nbdense.quant.trained import trained_ranges as trained_ranges
 
 _BIAS_STEPS = 2.0**26  # of a bias at most, when training begins: its integer has room to grow sixteen times larger
 _SHARES = np.linspace(0.2, 1.0, 41)  # of a column's largest weight, that are tried for the largest integer to stand for
@@ -40,6 +40,8 @@ def quantize_aware(
     block_size: int = 32,
     range_method: str = "minmax",
     activation_dtype: str = "int8",
+    symmetric: bool = False,
+    softmax: str = "float",
     solver: str = "auto",
     equalize: bool = False,
     bias_correction: bool = False,
@@ -74,6 +76,10 @@ def quantize_aware(
         How calibration chooses ranges, as in `quantize`.
     activation_dtype : str
         "int8" or "uint8".
+    symmetric : bool
+        False: ranges that learn have two ends.
+    softmax : str
+        "float": how training computes a softmax at the end.
     solver : str
         "auto" or "nearest": training takes the place of others.
     equalize, bias_correction : bool
@@ -111,8 +117,10 @@ def quantize_aware(
     for option, value, available in [
         ("scheme", scheme, ("static",)),
         ("bits", bits, tuple(KERNEL_LIMITS)),
-        ("granularity", granularity, tuple(g for g in GRANULARITIES if g != "block")),
+        ("granularity", granularity, GRANULARITIES),
         ("activation_dtype", activation_dtype, tuple(LIMITS)),
+        ("symmetric", symmetric, (False,)),
+        ("softmax", softmax, ("float",)),
         ("solver", solver, ("auto", "nearest")),
         ("equalize", equalize, (False,)),
         ("bias_correction", bias_correction, (False,)),
@@ -138,8 +146,7 @@ def quantize_aware(
     if not any(isinstance(layer, Dense) for layer in inner_layers(plain.layers)):
         raise ValueError("quantize_aware: the model has no Dense layer")
     _check_rows(plain.network)
-    how = {} if range_method == "minmax" else {"method": range_method}
-    ranges = calibrate(plain.network, calibration, **how)
+    ranges = calibrate(plain.network, calibration, range_method)
     return _with_ranges(model, plain, ranges, options, bool(learn_ranges))
 
 
@@ -162,26 +169,15 @@ def _with_ranges(
     made = _Rewriting(plain.network, ranges, options, learned).layers(plain._all)
     aware = _empty(plain, model.name, made)
     aware.epochs_trained = model.epochs_trained
-    known = plain.network.tensors()
-    for name, view in aware.network.tensors().items():
-        if name in known:
-            view[...] = known[name]
+    copy_tensors(plain.network, plain.network.params, aware.network, aware.network.params)
     _set_kernel_scales(aware.network, options["granularity"])
     if model.network.mask is not None:
         aware.network.mask = np.ones_like(aware.network.params)
-        _copy_tensors(model.network, model.network.mask, aware.network, aware.network.mask)
+        copy_tensors(model.network, model.network.mask, aware.network, aware.network.mask)
     if model.optimizer is not None and model.loss is not None:
         fresh = type(model.optimizer)(**model.optimizer.get_config())
         aware.compile(fresh, model.loss, list(model._metric_names))
     return aware
-
-
-def _copy_tensors(source: Network, values: npt.NDArray[Any], target: Network, out: npt.NDArray[Any]) -> None:
-    """What two networks have in common, by name, from one flat vector to the other."""
-    known = source.tensors(values)
-    for name, view in target.tensors(out).items():
-        if name in known and known[name].shape == view.shape:
-            view[...] = known[name]
 
 
 class _Rewriting:
@@ -222,9 +218,12 @@ class _Rewriting:
             row = self._rows.get(prefix + layer.name)
             if isinstance(layer, Dense) and row is not None:
                 merged: list[Activation] = []  # as the builder does it: activations in the dense layer's row
-                while rest and isinstance(rest[0], Activation) and all(_is_linear(a) for a in (layer, *merged)):
-                    merged.append(rest.pop(0))
+                while rest and isinstance(following := rest[0], Activation) and _are_linear(layer, *merged):
+                    merged.append(following)
+                    rest.pop(0)
                 made += self._dense(layer, merged, row, taken)
+                if row.activation.name == "linear" and self._clamps(rest, prefix):
+                    del made[-1]  # the integer model clamps as it rounds
             elif isinstance(layer, Residual):
                 made += self._residual(layer, prefix + layer.name, taken)
             else:
@@ -233,13 +232,19 @@ class _Rewriting:
                     made += self._output(layer.name, row, taken)
         return made
 
+    def _clamps(self, layers: Sequence[Layer], prefix: str) -> bool:
+        """Whether the next of the layers, dropout aside, is an activation that is no more than a clamp."""
+        following = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
+        row = self._rows.get(prefix + following.name) if isinstance(following, Activation) else None
+        return row is not None and not is_bare(row.activation)
+
     def _dense(self, layer: Dense, merged: list[Activation], row: Row, taken: set[str]) -> list[Layer]:
         """A dense layer and the activations in its row, and the rounding before and behind them."""
         config = layer.get_config() | {"kernel_bits": self._bits}
         after: list[Layer] = [activation.copy() for activation in merged]
         if not is_bare(row.activation):
             return [FakeQuantizedDense(**config), *after, *self._output(layer.name, row, taken)]
-        if not _is_linear(layer):
+        if not _are_linear(layer):
             after = [Activation(layer.activation, _new_name(f"{layer.name}_{row.activation.name}", taken))]
         made: list[Layer] = [FakeQuantizedDense(**config | {"activation": None})]
         before, output = self._ranges[row.name]
@@ -259,9 +264,9 @@ class _Rewriting:
         return [block, *self._output(layer.name, self._rows[path], taken)]
 
     def _output(self, name: str, row: Row, taken: set[str]) -> list[Layer]:
-        """The rounding of what a row gives; of a softmax, none."""
+        """The rounding of what a row gives; of a softmax, none, and of a copy."""
         activation = row.activation.name
-        if activation == "softmax":
+        if activation == "softmax" or (row.kind == ACTIVATION and activation == "linear"):
             return []
         name = _new_name(f"{name}_values", taken)
         if row.kind in (DENSE, ACTIVATION) and activation in FIXED_OUTPUTS:
@@ -280,8 +285,8 @@ class _Rewriting:
         return {"low": low, "high": high, "dtype": self._dtype, "learned": self._learned}
 
 
-def _is_linear(layer: Dense | Activation) -> bool:
-    return layer.activation.name == "linear"
+def _are_linear(*layers: Dense | Activation) -> bool:
+    return all(layer.activation.name == "linear" for layer in layers)
 
 
 def _new_name(wanted: str, taken: set[str]) -> str:
@@ -299,18 +304,6 @@ def _dtype_of(row: Any) -> str:
     return next(dtype for dtype, limits in LIMITS.items() if limits == (int(row["lower"]), int(row["upper"])))
 
 
-def _range_of(network: Network, row: Any) -> Range:
-    """Of a FAKE_QUANT row, the range as it is now: what `nbdense.engine.fake_quant.parameters` makes of its factors."""
-    factors = (1.0, 1.0)
-    if row["kernel"] >= 0:
-        at = int(row["kernel"])
-        factors = tuple(max(float(factor), LEAST_FACTOR) for factor in network.params[at : at + 2])
-    low, high = (
-        float(np.float32(float(row[end]) * factor)) for end, factor in zip(("alpha", "rate"), factors, strict=True)
-    )
-    return low, high
-
-
 def _set_kernel_scales(network: Network, granularity: str) -> None:
     """Give every rounded kernel the scales that suit its weights."""
     at = {parameter.offset: network.tensor(parameter) for parameter in network.parameters}
@@ -318,7 +311,7 @@ def _set_kernel_scales(network: Network, granularity: str) -> None:
     for row in network.inference:
         scale = input_scales.get(int(row["input"]), 1 / 255)
         if row["kind"] == FAKE_QUANT:
-            scale = activation_parameters(_range_of(network, row), _dtype_of(row))[0]
+            scale = activation_parameters(range_of(network, row), _dtype_of(row))[0]
         elif row["scales"] >= 0:
             bias = at[int(row["bias"])] if row["bias"] >= 0 else np.zeros(int(row["n_out"]))
             kernel = at[int(row["kernel"])]
@@ -371,168 +364,3 @@ def kernel_scales(
     if granularity == "per_tensor":
         finest[:] = finest.max()
     return np.maximum(scales, finest).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedRanges:
-    """What quantization-aware training has settled, for `quantize` to take as it is.
-
-    Attributes
-    ----------
-    network : Network
-        The plain float network: without rounding, with the float weights behind the rounded ones.
-    ranges : Ranges
-        Of the rows of ``network.rows()``. What `activation_parameters` makes of them is what training rounded to. Of a
-        row whose activation is a table, ``pre`` needs no cutting any more; a fixed output is as in FIXED_OUTPUTS.
-    kernel_scales : dict of int to ndarray of float32, (n_out,)
-        Of each row that has a kernel, by its index: integers are ``clip(rint(kernel / scales), -limit, limit)``.
-    bits : int
-        Of the weights.
-    granularity, activation_dtype, rounding, scheme, range_method : str
-        As `quantize_aware` was asked for.
-    """
-
-    network: Network
-    ranges: Ranges
-    kernel_scales: dict[int, npt.NDArray[np.float32]]
-    bits: int
-    granularity: str
-    activation_dtype: str
-    rounding: str
-    scheme: str
-    range_method: str
-
-
-def trained_ranges(network: Network) -> TrainedRanges | None:
-    """The ranges and scales that a network has learned by quantization-aware training.
-
-    Parameters
-    ----------
-    network : Network
-        Of any model.
-
-    Returns
-    -------
-    TrainedRanges or None
-        None for a network without fake quantization.
-
-    Raises
-    ------
-    ValueError
-        If its layers are not such as `quantize_aware` puts together.
-    """
-    if not network.rounds_kernels and not (network.inference["kind"] == FAKE_QUANT).any():
-        return None
-    missing = {"bits", "granularity", "activation_dtype", "rounding", "scheme", "range_method"} - set(
-        network.quantization
-    )
-    if missing:
-        raise ValueError("quantize: the model has fake quantization that quantize_aware has not put there")
-    return _Restoring(network).result()
-
-
-class _Restoring:
-    """Of a network with fake quantization, the plain one, row by row, and what was in between.
-
-    Parameters
-    ----------
-    network : Network
-        With fake quantization.
-    """
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._builder = NetworkBuilder(network.input_shape, network.dtype)
-        if network.inference[0]["positions"] == 1:
-            self._builder.flatten("")  # of the input: no row
-        # Of each buffer, what stands for it: its name, its shape, and the number of its row; the input has none.
-        self._now = {0: (self._builder.output, self._builder.shape, -1)}
-        self._input: Range | None = None
-        self._pre: dict[int, Range] = {}
-        self._output: dict[int, Range] = {}
-        self._scales: dict[int, npt.NDArray[np.float32]] = {}
-        self._at = {parameter.offset: parameter for parameter in network.parameters}
-        stands_for: dict[int, int] = {}
-        self._readers: dict[int, int] = {}
-        for row in network.inference:
-            sources = [int(row["input"])] + ([int(row["second"])] if row["kind"] == ADD else [])
-            sources = [stands_for.get(source, source) for source in sources]
-            if row["kind"] == FAKE_QUANT:
-                stands_for[int(row["output"])] = sources[0]
-            else:
-                for source in sources:
-                    self._readers[source] = self._readers.get(source, 0) + 1
-        self._stands_for = stands_for
-
-    def result(self) -> TrainedRanges:
-        """Everything that there is to be known."""
-        for row in self._network.inference:
-            name = self._network.names[int(row["number"])]
-            if row["kind"] == FAKE_QUANT:
-                self._take_range(row)
-            else:
-                self._take_row(row, name)
-        plain = self._builder.finish()
-        for parameter, segment in zip(plain.parameters, plain.segments, strict=True):
-            same = next(i for i, p in enumerate(self._network.parameters) if p.name == parameter.name)
-            segment["trainable"] = self._network.segments[same]["trainable"]
-        plain.refresh()
-        if self._network.mask is not None:
-            plain.mask = np.ones_like(plain.params)
-            _copy_tensors(self._network, self._network.mask, plain, plain.mask)
-        count = len(plain.inference)
-        if self._input is None or set(self._scales) != {r.index for r in plain.rows() if r.kind == DENSE}:
-            raise ValueError("quantize: the model has fake quantization that quantize_aware has not put there")
-        pre = [self._pre.get(i, (0.0, 0.0)) for i in range(count)]
-        output = [self._output.get(i, pre[i]) for i in range(count)]
-        options = self._network.quantization
-        return TrainedRanges(plain, Ranges(self._input, pre, output), self._scales, **options)
-
-    def _take_range(self, row: Any) -> None:
-        now = self._now[int(row["input"])]
-        bounds = _range_of(self._network, row)
-        if now[2] < 0:
-            self._input = bounds
-        else:
-            self._pre.setdefault(now[2], bounds)
-            self._output[now[2]] = bounds
-        self._now[int(row["output"])] = now
-
-    def _parameter(self, offset: int) -> int:
-        if offset < 0:
-            return -1
-        parameter: Parameter = self._at[offset]
-        return self._builder.parameter(parameter.name, self._network.tensor(parameter))
-
-    def _take_row(self, row: Any, name: str) -> None:
-        builder, kind = self._builder, row["kind"]
-        source, builder.shape, number = self._now[int(row["input"])]
-        builder.output = source
-        activation, last = self._network.activation_of(row), self._now_last()
-        if activation.least != np.inf:
-            activation = activation.with_alpha(float(row["alpha"]))
-        if kind == DENSE:
-            kernel, bias = self._parameter(int(row["kernel"])), self._parameter(int(row["bias"]))
-            builder.dense(name, int(row["n_out"]), activation, float(row["alpha"]), kernel, bias)
-        elif kind == ACTIVATION:
-            given = int(row["input"])
-            shared = self._readers[self._stands_for.get(given, given)] > 1
-            if number != last or shared or not is_bare(activation):
-                builder.pin()  # keeps it a row of its own
-            builder.activation(name, activation, float(row["alpha"]))
-        elif kind == ADD:
-            builder.add(name, self._now[int(row["second"])][0])
-        elif kind == RESHAPE:
-            builder.flatten(name)
-        else:
-            raise ValueError(f"quantize: layer {name!r} is not supported")
-        number = number if builder.output == source else last + 1
-        if kind == DENSE and row["scales"] >= 0:
-            self._scales[number] = self._network.tensor(self._at[int(row["scales"])]).astype(np.float32)
-        elif kind == RESHAPE:
-            self._pre[number], self._output[number] = self._pre[last], self._output[last]
-        self._now[int(row["output"])] = builder.output, builder.shape, number
-
-    def _now_last(self) -> int:
-        """The number of the last row so far."""
-        return max(number for _, _, number in self._now.values())

@@ -19,14 +19,41 @@ INT32_MAX = 2**31 - 1
 
 
 def activation_of(name: str, alpha: float) -> Activation:
+    """The activation of that name, with a parameter where it has one.
+
+    Parameters
+    ----------
+    name : str
+        In ``nbdense.activations.ACTIVATIONS``; else among the custom objects that are given at the moment.
+    alpha : float
+        The parameter.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or the parameter does not fit.
+    """
     if name not in ACTIVATIONS:
-        return find_custom("activation", name, Activation)  # type: ignore[no-any-return]
+        found: Activation = find_custom("activation", name, Activation)
+        return found
     row = ACTIVATIONS[name]
     return row if row.least == np.inf else row.with_alpha(alpha)
 
 
 def clamp_limits(row: Activation, scale: float, zero_point: int, dtype: str, rounding: str) -> tuple[int, int]:
-    """The least and greatest integers that a clamp leaves possible."""
+    """The least and greatest integers that a clamp leaves possible.
+
+    Parameters
+    ----------
+    row : Activation
+        The clamp.
+    scale, zero_point : float, int
+        Of the integers.
+    dtype : str
+        Theirs: "int8" or "uint8".
+    rounding : str
+        Of bounds that are not whole: "onnx" half to even, "tflite" half away from zero.
+    """
     low, high = LIMITS[dtype]
     with np.errstate(over="ignore"):
         bounds = np.array([row.lower, row.upper], np.float32) / np.float32(scale)
@@ -36,12 +63,36 @@ def clamp_limits(row: Activation, scale: float, zero_point: int, dtype: str, rou
 
 
 def one_of(what: str, value: Any, allowed: Any) -> None:
-    """Refuse a value that is not among those allowed."""
+    """Refuse a value that is not among those allowed.
+
+    Parameters
+    ----------
+    what : str
+        What it is, for the error.
+    value : object
+        The value.
+    allowed : iterable
+        What it may be.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
     if value not in allowed:
         raise ValueError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def check_kernel(layer: Any, where: str) -> None:
+    """Refuse a layer's kernel that is no matrix of int8, or leaves what its bits hold.
+
+    Parameters
+    ----------
+    layer : layer
+        With ``kernel`` and ``bits``.
+    where : str
+        What the error begins with.
+    """
     kernel = layer.kernel
     if kernel.ndim != 2 or kernel.size == 0:
         raise ValueError(f"{where}kernel must be two-dimensional and not empty, got shape {kernel.shape}")
@@ -56,16 +107,49 @@ def check_kernel(layer: Any, where: str) -> None:
 
 
 def check_columns(array: Any, shape: tuple[int, ...], kind: Any, what: str) -> None:
+    """Refuse an array of another dtype or shape.
+
+    Parameters
+    ----------
+    array : ndarray
+        The array.
+    shape : tuple of int
+        That it must have.
+    kind : dtype
+        That it must be of.
+    what : str
+        What it is, for the error.
+    """
     if array.dtype != kind or array.shape != shape:
         raise ValueError(f"{what} must be {np.dtype(kind)} {shape}, got {array.dtype} {array.shape}")
 
 
 def check_scales(scales: npt.NDArray[np.float32], where: str) -> None:
+    """Refuse scales that are not positive and finite.
+
+    Parameters
+    ----------
+    scales : ndarray of float32
+        Of weights.
+    where : str
+        What the error begins with.
+    """
     if not ((scales > 0) & (scales < np.inf)).all():
         raise ValueError(f"{where}kernel_scales must be positive and finite")
 
 
 def check_table(layer: Any, dtype: str, where: str) -> None:
+    """Refuse a table of another dtype or shape, or an activation that needs one and has none.
+
+    Parameters
+    ----------
+    layer : layer
+        With ``table`` and ``activation``.
+    dtype : str
+        The network's activation dtype.
+    where : str
+        What the error begins with.
+    """
     if layer.table is None:
         if layer.activation not in ACTIVATIONS or ACTIVATIONS[layer.activation].forward is not None:
             raise ValueError(f"{where}activation {layer.activation!r} needs a table")
@@ -81,6 +165,19 @@ def check_table(layer: Any, dtype: str, where: str) -> None:
 
 
 def check_format(scale: float, zero_point: int, dtype: str, where: str, what: str) -> None:
+    """Refuse a scale that is no positive float32 number, or a zero point outside its type.
+
+    Parameters
+    ----------
+    scale, zero_point : float, int
+        Of a tensor.
+    dtype : str
+        The network's activation dtype.
+    where : str
+        What the error begins with.
+    what : str
+        The tensor's part in the layer, such as "input".
+    """
     low, high = LIMITS[dtype]
     if not (0 < scale < np.inf and float(np.float32(scale)) == scale):
         raise ValueError(f"{where}{what}_scale must be a positive float32 number, got {scale!r}")

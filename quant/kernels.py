@@ -22,7 +22,7 @@ from numba import prange
 
 from nbdense._jit import entry, entry_pair, kernel
 from nbdense.activations import SOFTMAX
-from nbdense.engine.activation import activate, activate_row, clear_padding
+from nbdense.engine.activation import activate, activate_row, clear_padding, padded
 from nbdense.engine.rows import forward_row
 from nbdense.quant.microkernel import GROUP, integer_product
 from nbdense.quant.rounding import (
@@ -36,7 +36,7 @@ from nbdense.quant.rounding import (
     rounded_bits,
 )
 
-# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of `predict_dynamic`'s.
+# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of dynamic_kernels.py's.
 PRODUCT, SUM, LOOKUP, SOFTMAX_OF_BYTES, RESHAPE, QUANTIZE, DEQUANTIZE, FLOAT, DYNAMIC = range(9)
 
 # Offsets and strides in elements; buffers are named by their first column, as in nbdense.network.LAYER, of bytes or of
@@ -61,6 +61,16 @@ LAYER = np.dtype(
     ]
 )
 
+# The vectors: packed weights; one of each for a column; and tables of 256 bytes.
+VECTORS = {
+    "weights": np.int8,
+    "bias": np.int32,
+    "multipliers": np.float32,
+    "fixed": np.int32,
+    "shifts": np.int32,
+    "tables": np.uint8,
+}
+
 FORM = np.dtype(
     [
         ("width", np.int64),  # columns of the bytes' workspace
@@ -80,16 +90,20 @@ FORM = np.dtype(
     ]
 )
 
+# A static program is one array of bytes, since numba takes 50 ns to look at an argument of a call, and several times
+# that for a table or a tuple. It begins with where in it the parts lie; the form follows.
+PARTS = np.dtype([(name, np.int64) for name in (*VECTORS, "layers", "end")])
+FORM_AT, FORM_END = PARTS.itemsize, PARTS.itemsize + FORM.itemsize
+
 CHUNK = 96  # rows that go through all layers at a time
 TILE_ROWS, TILE_COLUMNS = 12, 128  # accumulators: 6 KiB
-_BLOCK = 16  # columns: what rows are padded to
 
 
 @kernel
 def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
     """The next layer's bytes of a tile of accumulators: rescale, clamp, and look up where there is a table.
 
-    vectors : as in `predict`; the tile's channels start at ``offset``
+    vectors : `VECTORS`; the tile's channels start at ``offset``
     out : (uint8 array, offset, row stride)
     """
     _, _, multipliers, fixed, shifts, tables = vectors
@@ -284,7 +298,7 @@ def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
 
 
 @kernel
-def _note_missing(x, offset, n, count, missing):
+def note_missing(x, offset, n, count, missing):
     """1 for each of ``count`` rows of n elements that holds a NaN."""
     for i in range(count):
         unordered = np.int32(0)
@@ -296,28 +310,39 @@ def _note_missing(x, offset, n, count, missing):
 
 
 @kernel
-def _give_values(form, memory, count, out, first):
-    """The last outputs as float32 from row ``first`` of ``out``, through a softmax where there is one.
+def give_values(form, memory, count, out, first):
+    """The last outputs as float32 from row ``first`` of the flat ``out``, through a softmax where there is one.
 
     NaN in rows that came with one.
     """
     work, float_work, _, missing, buffer, capacity = memory
     n, positions, ld = form["n_out"], form["positions_out"], form["ld_output"]
     scale, zero_point = form["output_scale"], np.int32(form["output_zero_point"])
-    for i in range(count):
-        target = out[first + i]
-        for p in range(positions):
-            source = form["output"] * capacity + (i * positions + p) * ld
+    width = padded(n)
+    rows, few = count * positions, buffer.size // width
+    for begin in range(0, rows, few):
+        m = min(few, rows - begin)
+        for i in range(m):
+            source = form["output"] * capacity + (begin + i) * ld
+            target = buffer[i * width : (i + 1) * width]
             if form["integers"]:
-                for j in range(n):
-                    buffer[j] = np.float32(np.int32(work[source + j]) - zero_point) * scale
+                bytes_of_row = work[source : source + width]
+                for j in range(width):
+                    target[j] = np.float32(np.int32(np.int32(bytes_of_row[j]) - zero_point)) * scale
+            else:
+                floats_of_row = float_work[source : source + width]
+                for j in range(width):
+                    target[j] = floats_of_row[j]
+        if form["softmax"]:
+            activate(SOFTMAX, 0.0, buffer, 0, width, m, n)
+        for i in range(m):
+            target = out[(first * positions + begin + i) * n : (first * positions + begin + i + 1) * n]
+            source = buffer[i * width : i * width + n]
+            if missing[(begin + i) // positions]:
+                target[:] = np.float32(np.nan)
             else:
                 for j in range(n):
-                    buffer[j] = float_work[source + j]
-            if form["softmax"]:
-                activate(SOFTMAX, 0.0, buffer, 0, buffer.size, 1, n)
-            for j in range(n):
-                target[p * n + j] = np.float32(np.nan) if missing[i] else buffer[j]
+                    target[j] = source[j]
 
 
 @kernel
@@ -332,7 +357,7 @@ def _give_integers(form, memory, count, out, first):
 
 
 @kernel
-def _copy_input(form, x, offset, n_in, count, work):
+def copy_input(form, x, offset, n_in, count, work):
     """The input of ``count`` rows of data into its buffer among the floats, where some rows of the engine's read it."""
     n, ld = n_in // form["positions"], form["ld_input"]
     for i in range(count * form["positions"]):
@@ -341,11 +366,28 @@ def _copy_input(form, x, offset, n_in, count, work):
 
 
 @kernel
-def _work_on_rows(layers, vectors, form, floats, x, integers, values, begin, end, memory):
+def _parts(program):
+    """Layers, vectors and the one form of a program."""
+    at = program[:FORM_AT].view(PARTS)[0]
+    vectors = (
+        program[at["weights"] : at["bias"]].view(np.int8),
+        program[at["bias"] : at["multipliers"]].view(np.int32),
+        program[at["multipliers"] : at["fixed"]].view(np.float32),
+        program[at["fixed"] : at["shifts"]].view(np.int32),
+        program[at["shifts"] : at["tables"]].view(np.int32),
+        program[at["tables"] : at["layers"]],
+    )
+    return program[at["layers"] : at["end"]].view(LAYER), vectors, program[FORM_AT:FORM_END].view(FORM)
+
+
+@kernel
+def _work_on_rows(program, floats, x, integers, values, begin, end, memory):
     """One thread's rows, from float to bytes or float.
 
-    memory : (bytes, floats, tile, a flag for each row, a buffer for one row of outputs, rows that fit)
+    memory : (bytes, floats, tile, a flag for each row, a buffer for some rows of outputs, rows that fit)
     """
+    layers, vectors, forms = _parts(program)
+    form = forms[0]
     n_in = x.shape[1]
     flat = x.reshape(x.size)
     capacity, missing = memory[5], memory[3]
@@ -354,166 +396,38 @@ def _work_on_rows(layers, vectors, form, floats, x, integers, values, begin, end
         at = first * n_in
         missing[:] = 0
         if floats is not None or form["positions"] > 1:
-            _note_missing(flat, at, n_in, count, missing)
+            note_missing(flat, at, n_in, count, missing)
         if floats is not None and form["copies_input"]:
-            _copy_input(form, flat, at, n_in, count, memory[1])
+            copy_input(form, flat, at, n_in, count, memory[1])
         _walk(layers, vectors, form, floats, flat, at, memory, count)
         if values.shape[0] > 0:
-            _give_values(form, memory, count, values, first)
+            give_values(form, memory, count, values.reshape(values.size), first)
         if integers.shape[0] > 0:
             _give_integers(form, memory, count, integers, first)
 
 
-def _predict(layers, vectors, forms, floats, x, integers, values, threads):
+def _predict(program, floats, x, integers, values, threads):
     """Outputs of all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
 
-    vectors : (weights, bias, multipliers, fixed, shifts, tables), bias to shifts one a column; forms : one `FORM`
-    floats : (the engine's rows, their parameters), or None
+    program : bytes (see `PARTS`); floats : (the engine's rows, their parameters), or None
     Either output may have no rows: then it is not wanted.
     """
     rows = x.shape[0]
     share = (rows + threads - 1) // threads
+    forms = program[FORM_AT:FORM_END].view(FORM)
     for thread in prange(threads):
         begin = thread * share
         end = min(rows, begin + share)
         if begin < end:
             capacity = min(CHUNK, end - begin)
-            work = np.zeros(forms[0]["width"] * capacity, np.uint8)
+            # Nothing has to be zero: bytes behind a row's end meet weights that are.
+            work = np.empty(forms[0]["width"] * capacity, np.uint8)
             float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
             tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
             missing = np.empty(capacity, np.uint8)
-            buffer = np.zeros((forms[0]["n_out"] + _BLOCK - 1) // _BLOCK * _BLOCK, np.float32)
+            buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
             memory = (work, float_work, tile, missing, buffer, capacity)
-            _work_on_rows(layers, vectors, forms[0], floats, x, integers, values, begin, end, memory)
-
-
-@kernel
-def _operand(row, x, work, capacity):
-    """Where a layer's input lies: (array, offset, row stride)."""
-    if row["input"] == 0:
-        return x, np.int64(0), row["n_in"]
-    return work, row["input"] * capacity, row["ld_in"]
-
-
-@kernel
-def _range_of_rows(row, x, work, capacity, first, count):
-    """Least and greatest finite values, 0 included, of one thread's rows of a layer's input."""
-    values, offset, ld = _operand(row, x, work, capacity)
-    n, positions = row["n_in"], row["positions"]
-    low, high = np.float32(0.0), np.float32(0.0)
-    largest = np.float32(3.4028235e38)
-    for i in range(first * positions, (first + count) * positions):
-        source = values[offset + i * ld : offset + i * ld + n]
-        for j in range(n):
-            value = source[j]
-            finite = abs(value) <= largest
-            low = value if finite and value < low else low
-            high = value if finite and value > high else high
-    return low, high
-
-
-@kernel
-def _dynamic_rows(row, float_layer, vectors, biases, x, form, corrections, floats, capacity, span, memory):
-    """One thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
-    weights, _, scales, _, _, _ = vectors
-    values, offset, ld_x = _operand(row, x, floats, capacity)
-    work, tile = memory
-    scale, zero_point = form
-    first, last = span[0] * row["positions"], (span[0] + span[1]) * row["positions"]
-    n_in, n_out, at, ld = row["n_in"], row["n_out"], row["channels"], row["ld_in"]
-    for begin in range(first, last, TILE_ROWS):
-        m = min(TILE_ROWS, last - begin)
-        quantize_rows(values, offset + begin * ld_x, ld_x, m, n_in, scale, zero_point, work, 0, ld, work[:0])
-        for j in range(0, n_out, TILE_COLUMNS):
-            n = min(TILE_COLUMNS, n_out - j)
-            w = (weights, row["kernel"] + GROUP * j, GROUP * row["ld_out"])
-            integer_product(m, n, n_in, (work, np.int64(0), ld), w, (corrections, at + j), tile, TILE_COLUMNS)
-            for i in range(m):
-                sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
-                output = row["output"] * capacity + (begin + i) * row["ld_out"] + j
-                for k in range(n):
-                    factor = scale * scales[at + j + k]
-                    value = np.float32(sums[k]) * factor
-                    floats[output + k] = value + biases[at + j + k]
-        start = row["output"] * capacity + begin * row["ld_out"]
-        clear_padding(floats, start, row["ld_out"], m, n_out)
-        activate_row(float_layer, floats, start, m)
-
-
-def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads):
-    """Outputs of all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
-
-    vectors : as in `predict`; a layer's columns of bias are the sums of its weights, negated, multipliers its scales
-    biases : float32, one a column
-    """
-    form = forms[0]
-    float_layers, params = floats
-    rows, n_in = x.shape
-    flat = x.reshape(x.size)
-    work = np.zeros(form["float_width"] * rows, np.float32)
-    bounds = np.empty((threads, 2), np.float32)
-    share = (rows + threads - 1) // threads
-    corrections = np.empty(vectors[1].size, np.int32)
-    if form["copies_input"]:
-        _copy_input(form, flat, 0, n_in, rows, work)
-    for index in range(layers.shape[0]):
-        row = layers[index]
-        if row["kind"] == FLOAT:
-            for thread in prange(threads):
-                first = thread * share
-                count = min(share, rows - first)
-                if count > 0:
-                    _float_rows(layers[index], floats, flat, work, rows, first, count)
-            continue
-        for thread in prange(threads):
-            first = thread * share
-            count = min(share, rows - first)
-            low, high = np.float32(0.0), np.float32(0.0)
-            if count > 0:
-                low, high = _range_of_rows(layers[index], flat, work, rows, first, count)
-            bounds[thread, 0], bounds[thread, 1] = low, high
-        least, most = np.float32(0.0), np.float32(0.0)
-        for thread in range(threads):
-            least, most = min(least, bounds[thread, 0]), max(most, bounds[thread, 1])
-        scale = (most - least) / np.float32(255.0)
-        scale = scale if scale > np.float32(0.0) else np.float32(1.0)
-        zero_point = np.int64(round_to_byte(-least / scale, 0, 0, 255))
-        for j in range(corrections.size):
-            corrections[j] = vectors[1][j] * np.int32(zero_point)
-        for thread in prange(threads):
-            first = thread * share
-            count = min(share, rows - first)
-            if count > 0:
-                memory = (
-                    np.zeros(TILE_ROWS * layers[index]["ld_in"], np.uint8),
-                    np.empty(TILE_ROWS * TILE_COLUMNS, np.int32),
-                )
-                _dynamic_rows(
-                    layers[index],
-                    float_layers[layers[index]["table"]],
-                    vectors,
-                    biases,
-                    flat,
-                    (scale, zero_point),
-                    corrections,
-                    work,
-                    rows,
-                    (first, count),
-                    memory,
-                )
-    missing = np.zeros(rows, np.uint8)
-    _note_missing(flat, 0, n_in, rows, missing)
-    buffer = np.zeros((form["n_out"] + _BLOCK - 1) // _BLOCK * _BLOCK, np.float32)
-    nothing = np.zeros(0, np.uint8)
-    _give_values(form, (nothing, work, corrections, missing, buffer, rows), rows, values, 0)
-
-
-@kernel
-def _float_rows(row, floats, x, work, capacity, first, count):
-    """One thread's rows of data through one row of the engine's."""
-    operand, span = (x, np.int64(0), row["n_in"]), (first, count)
-    float_layers, params = floats
-    forward_row(float_layers[row["kernel"]], params, operand, work, capacity, span, False, np.int64(0), np.uint64(0))
+            _work_on_rows(program, floats, x, integers, values, begin, end, memory)
 
 
 def _evaluate(layers, values):
@@ -522,5 +436,4 @@ def _evaluate(layers, values):
 
 
 predict = entry_pair(_predict)
-predict_dynamic = entry_pair(_predict_dynamic)
 evaluate = entry(_evaluate)

@@ -3,8 +3,11 @@
 Weights are packed once, four of a column side by side: ``[depth / 4][columns][4]`` bytes, zeros behind the depth
 and the last column. Four activations of a row are one 32-bit number, which meets a column's four weights in a lane:
 
-- VNNI (AVX-512, or AVX on CPUs without it): vpdpbusd, four products and their sum in one instruction;
+- x86 with VNNI (AVX-512, or AVX on CPUs without it): vpdpbusd, four products and their sum in one instruction;
 - other x86: bytes widened to int16, those at even places and those at odd ones, and pmaddwd; pmaddubsw would saturate;
+- arm64 with i8mm: usdot, as vpdpbusd;
+- arm64 with dotprod: sdot, of s8 and s8: it gets the activations less 128 (`OFFSET`), and the bias makes up for that;
+- other arm64: bytes widened to int16, whose products fit int16, and sadalp;
 - elsewhere: the four products one by one, in int32.
 
 Sums wrap modulo 2**32 and nothing saturates on the way, so all of these give the same bits. What activations hold
@@ -28,16 +31,18 @@ from nbdense import _cpu
 from nbdense._jit import intrinsic, kernel, switch
 from nbdense.engine.microkernel import keep_rolled, operand, splat
 
+_DOTS = ("vnni", "usdot", "sdot")  # ways that take four products in one instruction
+_IN_SHORTS = ("pmaddwd", "sadalp")  # and those that widen bytes to int16
 GROUP = 4  # activations of a row, and weights of a column, that lie side by side
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
-# Summed products of u8 and s8, which LLVM turns into vpdpbusd where the CPU has it. Calling vpdpbusd itself to see if
-# it is there would end the process where it is not.
+# Summed products of u8 (or s8) and s8, which LLVM turns into vpdpbusd, usdot or sdot where the CPU has it. Calling one
+# of these to see if it is there would end the process where it is not.
 _PROBE = """
 define i32 @probe(ptr %p, ptr %q) {{
   %a = load <{n} x i8>, ptr %p
   %b = load <{n} x i8>, ptr %q
-  %x = zext <{n} x i8> %a to <{n} x i32>
+  %x = {extend} <{n} x i8> %a to <{n} x i32>
   %y = sext <{n} x i8> %b to <{n} x i32>
   %z = mul <{n} x i32> %x, %y
   %s = call i32 @llvm.vector.reduce.add.v{n}i32(<{n} x i32> %z)
@@ -49,31 +54,49 @@ declare i32 @llvm.vector.reduce.add.v{n}i32(<{n} x i32>)
 
 @functools.cache
 def instructions() -> tuple[str, int]:
-    """What multiplies on the CPU that numba compiles for: "vnni", "pmaddwd" or "portable", and bytes a vector."""
+    """What multiplies on the CPU that numba compiles for, and bytes a vector.
+
+    "vnni" or "pmaddwd"; on arm64 "usdot", "sdot" or "sadalp"; elsewhere "portable".
+    """
     if _cpu.is_arm64():
-        return "portable", 16
+        for method, extend in (("usdot", "zext"), ("sdot", "sext")):
+            if re.search(rf"\b{method}\b", _cpu.assembly(_PROBE.format(n=16, extend=extend))):
+                return method, 16
+        return "sadalp", 16
     for width, letter in ((64, "z"), (32, "y")):
         if _cpu.target().vector_bytes >= width:
-            text = _cpu.assembly(_PROBE.format(n=width))
+            text = _cpu.assembly(_PROBE.format(n=width, extend="zext"))
             if re.search(rf"vpdpbusd.*%{letter}mm", text):
                 return "vnni", width
-    if "%xmm" in _cpu.assembly(_PROBE.format(n=16)):
+    if "%xmm" in _cpu.assembly(_PROBE.format(n=16, extend="zext")):
         return "pmaddwd", min(32, _cpu.target().vector_bytes)
     return "portable", 16
 
 
+def offset_of(method: str) -> int:
+    """What this way of multiplying takes off the activations."""
+    return 128 if method == "sdot" else 0
+
+
 METHOD, VECTOR_BYTES = instructions()
 LANES = VECTOR_BYTES // 4
+OFFSET = offset_of(METHOD)
 
-# Rows a tile of two vectors: accumulators, the vectors of W (pmaddwd has two of each) and a broadcast fill the
-# registers. One row takes more vectors, since its additions wait for one another.
-ROWS = {("vnni", 64): (12, 4, 1), ("vnni", 32): (6, 2, 1)}.get((METHOD, VECTOR_BYTES), (4, 1))
+# Rows a tile of two vectors: accumulators, the vectors of W (pmaddwd and sadalp have two of each) and a broadcast fill
+# the registers. One row takes more vectors, since its additions wait for one another.
+ROWS = {
+    ("vnni", 64): (12, 4, 1),
+    ("vnni", 32): (6, 2, 1),
+    ("usdot", 16): (12, 4, 1),
+    ("sdot", 16): (12, 4, 1),
+    ("sadalp", 16): (8, 4, 1),
+}.get((METHOD, VECTOR_BYTES), (4, 1))
 SHAPES = [(rows, vectors) for vectors in (2, 1) for rows in ROWS] + [(1, 4)]
 if VECTOR_BYTES == 64:
     SHAPES.append((1, 8))
 
 
-def _plain_tile(rows, columns):
+def _plain_tile(rows, columns, activation_offset):
     def tile(groups, x, w, bias, out):
         x, x_offset, x_row = x
         w, w_offset, w_row = w
@@ -84,7 +107,7 @@ def _plain_tile(rows, columns):
                 total = np.int32(bias[bias_offset + j])
                 for k in range(groups):
                     for byte in range(GROUP):
-                        value = np.int32(x[x_offset + i * x_row + GROUP * k + byte])
+                        value = np.int32(x[x_offset + i * x_row + GROUP * k + byte]) - np.int32(activation_offset)
                         weight = np.int32(w[w_offset + k * w_row + GROUP * j + byte])
                         total = np.int32(total + value * weight)
                 out[out_offset + i * out_row + j] = total
@@ -95,7 +118,7 @@ def _plain_tile(rows, columns):
 def make_tile(rows, vectors, method=METHOD, width=VECTOR_BYTES):
     """The kernel for a tile of ``rows`` by ``vectors`` of ``width`` bytes, as an intrinsic with its plain twin."""
 
-    @intrinsic(_plain_tile(rows, vectors * width // 4))
+    @intrinsic(_plain_tile(rows, vectors * width // 4, offset_of(method)))
     def tile(typing_context, groups, x, w, bias, out):
         signature = types.void(types.int64, x, w, bias, out)
 
@@ -176,9 +199,9 @@ class _Emitter:
     def _weights(self, lanes):
         """What `_add` wants of a vector of weights."""
         builder = self.builder
-        if self.method == "vnni":
+        if self.method in _DOTS:
             return [lanes]
-        if self.method == "pmaddwd":
+        if self.method in _IN_SHORTS:
             shorts, eight = self._shorts(lanes), self._constant(8, self.shorts)
             return [builder.ashr(builder.shl(shorts, eight), eight), builder.ashr(shorts, eight)]
         top = self._constant(24, self.sums)
@@ -187,9 +210,10 @@ class _Emitter:
     def _activations(self, lanes):
         """What `_add` wants of four activations in every lane."""
         builder = self.builder
-        if self.method == "vnni":
-            return [lanes]
-        if self.method == "pmaddwd":
+        if self.method in _DOTS:
+            signs = self._constant(0x80808080 - 2**32, self.sums)
+            return [builder.xor(lanes, signs) if offset_of(self.method) else lanes]
+        if self.method in _IN_SHORTS:
             shorts = self._shorts(lanes)
             low = builder.and_(shorts, self._constant(255, self.shorts))
             return [low, builder.lshr(shorts, self._constant(8, self.shorts))]
@@ -199,20 +223,26 @@ class _Emitter:
     def _add(self, total, values, weights):
         """``total`` plus the products of four bytes in every lane."""
         builder = self.builder
-        if self.method == "vnni":
-            name = f"llvm.x86.avx512.vpdpbusd.{8 * self.width}"
-            return builder.call(self._function(name, [self.sums] * 3), [total, values[0], weights[0]])
+        if self.method in _DOTS:
+            arguments = [total, values[0], weights[0]]
+            if self.method == "vnni":
+                return builder.call(self._function(f"llvm.x86.avx512.vpdpbusd.{8 * self.width}", arguments), arguments)
+            arguments[1:] = [builder.bitcast(lanes, ir.VectorType(ir.IntType(8), 16)) for lanes in arguments[1:]]
+            return builder.call(self._function(f"llvm.aarch64.neon.{self.method}.v4i32.v16i8", arguments), arguments)
         for value, weight in zip(values, weights, strict=True):
             if self.method == "pmaddwd":
                 name = "llvm.x86.avx2.pmadd.wd" if self.width == 32 else "llvm.x86.sse2.pmadd.wd"
-                product = builder.call(self._function(name, [self.shorts] * 2), [value, weight])
+                product = builder.call(self._function(name, [value, weight]), [value, weight])
+            elif self.method == "sadalp":
+                pairs = builder.mul(value, weight)  # u8 times s8 fits int16
+                product = builder.call(self._function("llvm.aarch64.neon.saddlp.v4i32.v8i16", [pairs]), [pairs])
             else:
                 product = builder.mul(value, weight)
             total = builder.add(total, product)
         return total
 
     def _function(self, name, arguments):
-        kind = ir.FunctionType(self.sums, arguments)
+        kind = ir.FunctionType(self.sums, [argument.type for argument in arguments])
         return cgutils.get_or_insert_function(self.builder.module, kind, name)
 
 
@@ -226,7 +256,7 @@ _run_tile = switch("_run_tile", _CODES, _ARGUMENTS, f"{{f}}({_ARGUMENTS})", glob
 
 @kernel
 def integer_product(m, n, depth, x, w, bias, tile, ld):
-    """tile[i, j] = bias[j] + sum over k of x[i, k] * w[k, j] modulo 2**32, for m rows and n columns.
+    """tile[i, j] = bias[j] + sum over k of (x[i, k] - OFFSET) * w[k, j] modulo 2**32, for m rows and n columns.
 
     x : (uint8 array, offset, row stride), rows readable to a whole number of groups
     w : (int8 array, offset, row stride), packed; bias : (int32 array, offset)

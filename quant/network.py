@@ -210,7 +210,7 @@ class QuantizedNetwork:
             )
             for key, value in held.items():
                 if key == "kernel" and getattr(layer, "bits", 8) == 4:
-                    tensors[f"{index}/kernel_int4"] = pack_nibbles(value)
+                    tensors[f"{index}/kernel_int4"] = pack_nibbles(np.asarray(value, np.int8))
                 elif value is not None:
                     tensors[f"{index}/{key}"] = value
             settings = {f.name: getattr(layer, f.name) for f in fields(layer) if f.name in _SETTINGS}

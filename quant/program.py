@@ -12,8 +12,8 @@ from nbdense import _threads
 from nbdense import network as engine
 from nbdense.activations import CUSTOM
 from nbdense.network import aligned_zeros, leading_dimension
-from nbdense.quant import kernels, rounding
-from nbdense.quant.microkernel import GROUP, pack
+from nbdense.quant import dynamic_kernels, kernels, rounding
+from nbdense.quant.microkernel import GROUP, OFFSET, pack
 from nbdense.quant.network import (
     LIMITS,
     DynamicDense,
@@ -36,7 +36,7 @@ _FLOAT_KINDS = {
     "add": engine.ADD,
     "flatten": engine.RESHAPE,
 }
-_COLUMN_DTYPES = (np.int32, np.float32, np.int32, np.int32)  # bias, multipliers, fixed, shifts
+_COLUMN_DTYPES = tuple(kernels.VECTORS.values())[1:-1]
 
 
 class Program:
@@ -52,10 +52,12 @@ class Program:
         self._network = network
         self._dtype = np.dtype(network.activation_dtype)
         layout = _Layout(network)
-        self._layers, self._form, self._vectors = layout.tables()
+        self._tables = layout.tables()
+        self._packed = None if layout.dynamic else _packed(*self._tables)
         self._floats = layout.floats()
         self._biases = layout.float_biases() if layout.dynamic else None
-        self._work_a_row = sum(
+        self._n_out = network.n_out
+        self._flops_a_row = 2.0 * sum(
             layer.positions * layer.n_in * layer.n_out for layer in network.layers if _multiplies(layer)
         )
 
@@ -67,7 +69,7 @@ class Program:
         x : ndarray of float32, (rows, n_in), C-ordered, writable
             Rows; a NaN is taken as zero.
         """
-        out = np.empty((x.shape[0], self._network.n_out), np.uint8)
+        out = np.empty((x.shape[0], self._n_out), np.uint8)
         self._run(x, out, _NO_VALUES)
         if self._dtype == np.uint8:
             return out
@@ -82,22 +84,45 @@ class Program:
         x : ndarray of float32, (rows, n_in), C-ordered, writable
             Rows; one that holds a NaN gives a row of NaN.
         """
-        out = np.empty((x.shape[0], self._network.n_out), np.float32)
+        out = np.empty((x.shape[0], self._n_out), np.float32)
         self._run(x, _NO_INTEGERS, out)
         return out
 
     def _run(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-        with _threads.region(_threads.worthwhile(2.0 * self._work_a_row * x.shape[0])) as threads:
-            tables = (self._layers, self._vectors, self._form, self._floats)
-            if self._biases is None:
-                kernels.predict[threads > 1](*tables, x, integers, values, threads)
-            else:
-                kernels.predict_dynamic[threads > 1](*tables, self._biases, x, values, threads)
+        flops = self._flops_a_row * x.shape[0]
+        if self._packed is None:
+            with _threads.region(_threads.worthwhile(flops)) as threads:
+                arguments = (*self._tables, self._floats, self._biases, x, values, threads)
+                dynamic_kernels.predict_dynamic[threads > 1](*arguments)
+        elif flops < _threads.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
+            kernels.predict[0](self._packed, self._floats, x, integers, values, 1)
+        else:
+            with _threads.region(_threads.worthwhile(flops)) as threads:
+                kernels.predict[threads > 1](self._packed, self._floats, x, integers, values, threads)
 
 
 def _multiplies(layer: Any) -> bool:
     dense = isinstance(layer, QuantizedDense | DynamicDense | WeightOnlyDense)
     return dense or (isinstance(layer, FloatLayer) and layer.what == "dense")
+
+
+def _packed(
+    layers: npt.NDArray[Any], vectors: tuple[npt.NDArray[Any], ...], form: npt.NDArray[Any]
+) -> npt.NDArray[np.uint8]:
+    """One array of bytes of a static program: see `nbdense.quant.kernels.PARTS`."""
+    parts = np.zeros(1, kernels.PARTS)
+    at = -(-kernels.FORM_END // 64) * 64
+    sources = (*vectors, layers)  # all but the last are whole cache lines
+    for name, source in zip(kernels.PARTS.names or (), sources, strict=False):
+        parts[0][name] = at
+        at += source.nbytes
+    parts[0]["end"] = at
+    packed = aligned_zeros(at, np.uint8)
+    packed[: kernels.FORM_AT], packed[kernels.FORM_AT : kernels.FORM_END] = parts.view(np.uint8), form.view(np.uint8)
+    for name, source in zip(kernels.PARTS.names or (), sources, strict=False):
+        start = int(parts[0][name])
+        packed[start : start + source.nbytes] = source.view(np.uint8)
+    return packed
 
 
 class _Layout:
@@ -266,7 +291,7 @@ class _Layout:
         return {"zero_point": zero_point - self.minimum, "low": low - self.minimum, "high": high - self.minimum}
 
     def _dense(self, index: int, layer: QuantizedDense) -> None:
-        zero_point = layer.input_zero_point - self.minimum
+        zero_point = layer.input_zero_point - self.minimum - OFFSET
         # May wrap, as the sums that are added to it will.
         bias = (layer.bias - zero_point * layer.kernel.sum(axis=0, dtype=np.int64)).astype(np.int32)
         columns = {"bias": bias, "multipliers": layer.bias_scales() / np.float32(layer.pre_scale)}
@@ -290,7 +315,7 @@ class _Layout:
         if self.network.rounding == "tflite":
             columns["fixed"], columns["shifts"] = np.array(layer.fixed_point_multipliers()).T
         clamp = self._clamp(layer, layer.output_zero_point)
-        self._integer_row(kernels.SUM, index, second=second, channels=self._columns(**columns), **clamp)
+        self._integer_row(kernels.SUM, index, second=second, channels=self._columns(0, **columns), **clamp)
 
     def _activation(self, index: int, layer: QuantizedActivation) -> None:
         self._integer_row(kernels.LOOKUP, index, table=self._table(layer.table))
@@ -383,8 +408,8 @@ class _Layout:
 
     # -- what comes of it --
 
-    def tables(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], tuple[npt.NDArray[Any], ...]]:
-        """Rows, form and vectors of the integer program."""
+    def tables(self) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...], npt.NDArray[Any]]:
+        """Rows, vectors and form of the integer program."""
         network = self.network
         layers, form = np.zeros(len(self.rows), kernels.LAYER), np.zeros(1, kernels.FORM)
         for record, row in zip(layers, self.rows, strict=True):
@@ -424,7 +449,7 @@ class _Layout:
                 target[at : at + column.size] = column
             at += columns_of_row[0].size
         tables = self.tables_of_bytes
-        return layers, form, (packed, *joined, np.concatenate(tables) if tables else np.zeros(0, np.uint8))
+        return layers, (packed, *joined, np.concatenate(tables) if tables else np.zeros(0, np.uint8)), form
 
     def floats(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
         """The engine's rows and their parameters; None where no layer is float."""

@@ -17,7 +17,7 @@ from nbdense.quant.calibration import RowValues, batches, walk
 from nbdense.quant.checks import LIMITS
 from nbdense.quant.equalization import equalize
 from nbdense.quant.model import QuantizedModel
-from nbdense.quant.network import FloatLayer, QuantizedNetwork
+from nbdense.quant.network import DynamicDense, FloatLayer, QuantizedDense, QuantizedNetwork, WeightOnlyDense
 from nbdense.quant.plan import SOFTMAX, SUM, Step, plan
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def with_findings(network: QuantizedNetwork, quantizer: Quantizer, findings: Map
             entry["range"] = [float(bound) for bound in step.output]
         if form is not None:
             entry |= {"output_scale": form[0], "output_zero_point": form[1]}
-        if step is not None and bits is not None:
+        if step is not None and isinstance(layer, QuantizedDense | DynamicDense | WeightOnlyDense):
             entry["weight_sqnr_db"] = _json(_weight_sqnr(step.row.kernel, layer.dequantized()))
         if layer.name in compared:
             found = compared[layer.name]

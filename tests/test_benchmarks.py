@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import naive
-from benchmarks import cases, reference, report
+from benchmarks import cases, measure, reference, report
 from benchmarks.__main__ import PUBLISHED, README, main
 from benchmarks.cases import CASES, TARGETS
 from benchmarks.measure import CheckError, Settings, check_inference
 from benchmarks.peers import PEERS
 
-LIBRARIES = ["nbdense", "sklearn", "numpy"]  # what the test extra installs
+LIBRARIES = ["nbdense", "sklearn", "numpy", "nbdense_int8", "onnxruntime_int8"]  # of what the test extra installs
 
 
 def row(library, seconds, **others):
@@ -26,7 +26,7 @@ def row(library, seconds, **others):
 @pytest.fixture
 def results():
     """What a run would find if every peer were ten times slower."""
-    seconds = {name: 1e-4 if name == "nbdense" else 1e-3 for name in PEERS}
+    seconds = {name: 1e-4 if name.startswith("nbdense") else 1e-3 for name in PEERS}
     run = {"seconds": 2.0, "epochs": 3, "accuracy": 0.9751, "compile_s": 0.1}
     return {
         "machine": {
@@ -43,6 +43,13 @@ def results():
             for name in PEERS
             if PEERS[name].inference
         ],
+        "int8": [
+            row(name, 2e-4 if name == "nbdense" else seconds[name], case=case, batch=batch)
+            for case in CASES
+            for batch in CASES[case].predict
+            for name in PEERS
+            if PEERS[name].int8
+        ],
         "accuracy": [{"library": "nbdense", "threads": 2, "runs": [run], **run}],
         "start": {
             "import_numba_s": 0.3, "import_nbdense_s": 0.03, "import_models_s": 0.33, "warm_s": 1.0, "cold_s": 9.0,
@@ -57,6 +64,8 @@ def test_every_target_is_about_a_figure(results):
     assert [target.figure for target in TARGETS if target.figure not in found] == []
     assert len({target.figure for target in TARGETS}) == len(TARGETS)
     assert found["training/tab_s/2 threads/times faster than torch"] == pytest.approx(10)
+    assert found["int8/mnist, batch 1024/2 threads/times faster than onnxruntime"] == pytest.approx(10)
+    assert found["int8/wide, batch 1024/2 threads/times faster than nbdense in float32"] == pytest.approx(2)
     assert found["start/import nbdense.models, times import numba"] == pytest.approx(1.1)
 
 
@@ -84,6 +93,42 @@ def test_readme_gets_its_blocks_once(results):
     assert report.readme_with(once, results) == once
     stale = once.replace("1,000 (10.0x)", "1 (0.0x)")
     assert stale != once and report.readme_with(stale, results) == once
+
+
+def test_the_faster_of_onnxruntimes_forms_counts(results):
+    for found in results["int8"]:
+        if found["library"] == "onnxruntime_uint8":
+            found["each_s"] = 3e-4
+    assert report.figures(results)["int8/tab_s, batch 1/2 threads/times faster than onnxruntime"] == pytest.approx(3)
+    assert "| 20-64-64-2 | 1 | 2 | 100 | 1,000 (10.00x) | 300 (3.00x) | 200 (2.00x) |" in report.render_int8(results)
+
+
+def test_results_from_before_int8_still_render(results):
+    text = "# A library\n\n## Installing\n"
+    del results["int8"]
+    once = report.readme_with(text, results)
+    assert "int8" not in once and "| 20-64-64-2 | 32 |" in once
+    assert (
+        sum("int8/" in line and line.endswith("not measured") for line in report.verdicts(results).splitlines()) == 10
+    )
+
+
+def test_one_part_goes_into_the_rest(results):
+    results["failures"] = ["training: torch: wrong", "int8: nbdense_int8: wrong"]
+    new = {"machine": {"date": "2000-02-02"}, "int8": [row("nbdense_int8", 1.0, case="wide", batch=1)], "failures": []}
+    both = measure.merged(results, new, ("int8",))
+    assert both["int8"] == new["int8"] and both["training"] == results["training"]
+    assert both["failures"] == ["training: torch: wrong"]
+    assert "Measured 2000-01-01, int8 2000-02-02 by" in report.render_machine(both)
+
+
+def test_results_of_another_machine_stay_apart(results, tmp_path, capsys):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["--only", "int8", "--json", str(path)])
+    assert "was measured on another machine (cpu: a CPU, and here" in capsys.readouterr().err
+    assert json.loads(path.read_text(encoding="utf-8")) == results
 
 
 def test_readme_is_what_the_published_results_render():
@@ -141,14 +186,25 @@ def test_a_quick_run_works(tmp_path, capfd):
     assert main(["--quick", "--threads", "1", "--libraries", ",".join(LIBRARIES), "--json", str(path)]) == 0
     results = json.loads(path.read_text(encoding="utf-8"))
     assert {r["library"] for r in results["training"]} == {"nbdense", "sklearn"}
-    assert {r["library"] for r in results["inference"]} == set(LIBRARIES)
+    assert {r["library"] for r in results["inference"]} == {"nbdense", "sklearn", "numpy"}
+    assert {r["library"] for r in results["int8"]} == {"nbdense", "nbdense_int8", "onnxruntime_int8"}
     assert all(r["difference"] <= cases.TOLERANCE for r in results["training"] + results["inference"])
+    assert all(0 < r["difference"] <= cases.INT8_TOLERANCE for r in results["int8"])
     assert all(r["each_s"] > 0 and r["limit_gflops"] > 0 for r in results["training"])
     said = capfd.readouterr().out
     assert "| 20-64-64-2 | 32 | 1 |" in said and "times faster than sklearn" in said
 
 
-@pytest.mark.parametrize("arguments", [["--quick", "--readme"], ["--cases", "none"], ["--libraries", "pandas"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--quick", "--readme"],
+        ["--only", "int8", "--readme"],
+        ["--only", "all"],
+        ["--cases", "none"],
+        ["--libraries", "pandas"],
+    ],
+)
 def test_command_line_refuses(arguments, capsys):
     with pytest.raises(SystemExit):
         main(arguments)

@@ -170,6 +170,7 @@ def test_bytes_are_the_same_in_every_process(tmp_path):
     models = {
         "float": (model, {"labels": True, "class_names": ["a", "b", "c"], "metadata": {"b": [1.5], "a": {"y": 1}}}),
         "int8": (quantize(model, rows(6)), {"labels": True}),
+        "qoperator": (quantize(model, rows(6)), {"flavour": "qoperator"}),
         "layers": (layers, {"fold_batch_norm": False, "largest": 100}),
         "image": (image, {"as_convolution": True, "opset": 13}),
     }
@@ -213,7 +214,7 @@ def test_a_graph_that_computes_something_else_is_not_written(tmp_path, monkeypat
         other.params[0] += 0.01
         exporter.write_float(graph, other, fold)
 
-    monkeypatch.setitem(exporter.FLAVOURS, "float", exporter.Flavour(write, quantized=False))
+    monkeypatch.setitem(exporter.FLAVOURS, "float", exporter.Flavour(write, "float"))
     net = network((3, 5, 2), ["relu", "softmax"])
     with pytest.raises(RuntimeError, match="does not compute what the model predicts.*differs"):
         to_onnx(net, tmp_path / "m.onnx")
@@ -230,9 +231,15 @@ def test_an_opset_out_of_range(opset):
         to_onnx(network((3, 2), ["linear"]), opset=opset)
 
 
-@pytest.mark.parametrize("flavour", ["qoperator", "dynamic", "weight_only", "onnx"])
+@pytest.mark.parametrize("flavour", ["onnx", "QDQ", ""])
 def test_a_flavour_that_there_is_not(flavour):
-    with pytest.raises(ValueError, match=f"no flavour '{flavour}'; there are: 'float' .*'qdq'"):
+    with pytest.raises(ValueError, match=f"no flavour '{flavour}'; there are: 'float' .*'qdq' .*'weight_only'"):
+        to_onnx(network((3, 2), ["linear"]), flavour=flavour)
+
+
+@pytest.mark.parametrize("flavour", ["dynamic", "weight_only"])
+def test_a_flavour_that_quantize_makes(flavour):
+    with pytest.raises(ValueError, match=f"this is a float model; quantize it with scheme='{flavour}'"):
         to_onnx(network((3, 2), ["linear"]), flavour=flavour)
 
 

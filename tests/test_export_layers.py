@@ -206,15 +206,6 @@ def test_parameters_that_float32_cannot_hold_are_named():
         to_onnx(model)
 
 
-def test_quantization_keeps_refusing_what_it_cannot_take():
-    for name in ("layer norm", "batch norm", "residual", "positions"):
-        model = model_of(name)
-        with pytest.raises(ValueError, match=r"quantize: layer '\w+' is not supported yet; only plain Dense"):
-            quantize(model.network, data(model, 20).reshape(20, -1))
-        with pytest.raises(ValueError, match="'qdq' is of a quantized model"):
-            to_onnx(model, flavour="qdq")
-
-
 @pytest.mark.parametrize("opset", [13, 17, ALWAYS_LOADABLE])
 @pytest.mark.parametrize("seed", range(6))
 def test_drawn_models(seed, opset):

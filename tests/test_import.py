@@ -438,7 +438,7 @@ REFUSED = {
     "weights of the data": (
         node("MatMul", "w x"),
         {"w": W[:, :1].T.copy()},
-        "MatMul node 'the MatMul': its first input",
+        "MatMul node 'the MatMul': its input 0",
     ),
     "rows as columns": (node("Gemm", "x w", transA=1), {"w": W}, "transA=1"),
     "weights that do not fit": (node("MatMul", "x w"), {"w": W.T.copy()}, "do not fit rows"),

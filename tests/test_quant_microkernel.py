@@ -8,7 +8,18 @@ from compiled import compiled
 from nbdense import _cpu
 from nbdense._jit import JIT, switch
 from nbdense.quant import microkernel
-from nbdense.quant.microkernel import GROUP, LANES, METHOD, ROWS, TILES, VECTOR_BYTES, integer_product, make_tile, pack
+from nbdense.quant.microkernel import (
+    GROUP,
+    LANES,
+    METHOD,
+    OFFSET,
+    ROWS,
+    TILES,
+    VECTOR_BYTES,
+    integer_product,
+    make_tile,
+    pack,
+)
 
 COLUMNS, LD = 16, 160  # what operands are padded to; columns of the tile
 SIZES = sorted({rows + d for rows in ROWS for d in (-1, 0, 1)} - {0})
@@ -24,7 +35,9 @@ ENDS = [(255, 127), (255, -127), (255, -128), (0, -128)]
 WAYS = [(METHOD, VECTOR_BYTES), ("portable", 16)]
 if METHOD == "vnni":
     WAYS += [("vnni", 32), ("pmaddwd", 32)]
-if METHOD != "portable":
+if METHOD in ("usdot", "sdot"):
+    WAYS += [("sdot", 16), ("sadalp", 16)]
+if METHOD in ("vnni", "pmaddwd"):
     WAYS.append(("pmaddwd", 16))
 WAYS = sorted(set(WAYS))
 WAY_TILES = {
@@ -45,6 +58,10 @@ def run_tile(code, groups, x, w, bias, out):
     _run(code, groups, x, w, bias, out)
 
 
+def wrapped(sums):
+    return sums.astype(np.int64).astype(np.int32)
+
+
 def laid_out(rng, x, kernel, bias):
     """Operands with gaps, at odd offsets; what lies behind the depth of X is drawn."""
     (m, depth), n = x.shape, kernel.shape[1]
@@ -57,7 +74,7 @@ def laid_out(rng, x, kernel, bias):
     pack(kernel, packed)
     flat_w[7:] = packed.ravel()
     flat_bias = np.zeros(3 + columns, np.int32)
-    flat_bias[3 : 3 + n] = bias
+    flat_bias[3 : 3 + n] = wrapped(bias + OFFSET * kernel.sum(axis=0, dtype=np.int64))
     return (flat_x, 5, ld), (flat_w, 7, columns * GROUP), (flat_bias, 3)
 
 
@@ -73,7 +90,7 @@ def product_of(rng, x, kernel, bias):
 
 
 def expected_of(x, kernel, bias):
-    return (x.astype(np.int64) @ kernel.astype(np.int64) + bias).astype(np.int32)
+    return wrapped(x.astype(np.int64) @ kernel.astype(np.int64) + bias)
 
 
 def draw(rng, m, n, depth):
@@ -144,7 +161,11 @@ def test_pack_puts_four_of_a_column_side_by_side():
 @pytest.mark.kernels
 def test_the_way_follows_the_cpu():
     """Code is compiled for numba's target, and a CPU of that name without these instructions could not run it."""
-    name = _cpu.name_and_features()[0]
-    known = {"generic": ("pmaddwd", 16), "haswell": ("pmaddwd", 32), "znver4": ("vnni", 64)}
-    expected = ("portable", 16) if _cpu.is_arm64() else known.get(name, microkernel.instructions())
+    name, features = _cpu.name_and_features()
+    if _cpu.is_arm64():
+        ways = {"i8mm": "usdot", "dotprod": "sdot"}
+        expected = next((way for feature, way in ways.items() if f"+{feature}" in features), "sadalp"), 16
+    else:
+        known = {"generic": ("pmaddwd", 16), "haswell": ("pmaddwd", 32), "znver4": ("vnni", 64)}
+        expected = known.get(name, microkernel.instructions())
     assert (METHOD, VECTOR_BYTES) == microkernel.instructions() == expected

@@ -43,7 +43,8 @@ class Peer(Protocol):
 class Row:
     """A library: what it is called in tables, its class, what it needs installed, and what it is timed at.
 
-    ``same_steps`` is False where a model of two classes has other parameters than two outputs'.
+    ``same_steps`` is False where a model of two classes has other parameters than two outputs'. ``int8`` is timed
+    beside networks in integers: those themselves, and what they are to be faster than.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Row:
     training: bool = True
     inference: bool = True
     same_steps: bool = True
+    int8: bool = False
 
     @property
     def installed(self) -> bool:
@@ -64,8 +66,12 @@ class Row:
         return peer
 
 
+def _in_integers(title: str, name: str, package: str) -> Row:
+    return Row(title, f"int8:{name}", package, training=False, inference=False, int8=True)
+
+
 PEERS = {
-    "nbdense": Row("nbdense", "ours:Nbdense", "nbdense"),
+    "nbdense": Row("nbdense", "ours:Nbdense", "nbdense", int8=True),
     "torch": Row("torch eager", "pytorch:Torch", "torch"),
     "torch_fused": Row("torch, fused Adam", "pytorch:TorchFused", "torch", inference=False),
     "jax": Row("JAX, jitted", "jax_scan:Jax", "jax"),
@@ -73,4 +79,7 @@ PEERS = {
     "sklearn": Row("scikit-learn", "scikit_learn:Sklearn", "sklearn", same_steps=False),
     "onnxruntime": Row("onnxruntime", "onnx_runtime:OnnxRuntime", "onnxruntime", training=False),
     "numpy": Row("NumPy", "plain_numpy:PlainNumpy", "numpy", training=False),
+    "nbdense_int8": _in_integers("nbdense int8", "NbdenseInt8", "nbdense"),
+    "onnxruntime_int8": _in_integers("onnxruntime int8", "OnnxRuntimeInt8", "onnxruntime"),
+    "onnxruntime_uint8": _in_integers("onnxruntime uint8", "OnnxRuntimeUint8", "onnxruntime"),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnxruntime
 
 from benchmarks.cases import Weights
@@ -9,10 +11,23 @@ from benchmarks.peers import Array
 from benchmarks.peers.ours import make_model
 
 
+def open_session(file: bytes, threads: int) -> Callable[[Array], Array]:
+    """What predicts with an ONNX model's bytes: its last output of its first input."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    run, name, outputs = session.run, session.get_inputs()[0].name, [session.get_outputs()[-1].name]
+
+    def predict(x: Array) -> Array:
+        probabilities: Array = run(outputs, {name: x})[0]
+        return probabilities
+
+    return predict
+
+
 class OnnxRuntime:
     def __init__(self, threads: int) -> None:
-        self._options = onnxruntime.SessionOptions()
-        self._options.intra_op_num_threads = threads
+        self._threads = threads
 
     def build(self, x: Array, y: Array, batch: int, weights: Weights) -> None:
         self.reset(weights)
@@ -21,16 +36,10 @@ class OnnxRuntime:
         from nbdense.export import to_onnx
 
         file = to_onnx(make_model(weights), verify=False).SerializeToString()
-        session = onnxruntime.InferenceSession(file, self._options, providers=["CPUExecutionProvider"])
-        self._run = session.run
-        self._input, self._outputs = session.get_inputs()[0].name, [session.get_outputs()[-1].name]
+        self.predict = open_session(file, self._threads)
 
     def step(self) -> float:
         raise NotImplementedError("onnxruntime does not train")
 
     def epochs(self, count: int) -> None:
         raise NotImplementedError("onnxruntime does not train")
-
-    def predict(self, x: Array) -> Array:
-        probabilities: Array = self._run(self._outputs, {self._input: x})[0]
-        return probabilities

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
+import os
 import struct
 import subprocess
 import tempfile
@@ -26,6 +27,7 @@ from numba.core.registry import cpu_target
 from nbdense import _jit
 
 TRIPLE, CPU = "aarch64-linux-gnu", "generic"  # NEON and fused multiply-add are in every aarch64
+FEATURES = os.environ.get("NBDENSE_AARCH64_FEATURES", "")  # what code may use beside them
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 MASK = 2**64 - 1
 
@@ -52,13 +54,24 @@ class Entry:
         return self._programs[signature](arguments)
 
 
+def target_machine() -> llvm.TargetMachine:
+    target = llvm.Target.from_triple(TRIPLE)
+    return target.create_target_machine(cpu=CPU, features=FEATURES, opt=3, reloc="static", codemodel="small")
+
+
+def assembly(module: str) -> str:
+    """Of an LLVM module's text, for aarch64: what stands in for `_cpu.assembly`."""
+    with llvm.parse_assembly(module) as parsed:
+        return target_machine().emit_assembly(parsed)
+
+
 def assembled(kernel: Any, signature: tuple[Any, ...]) -> tuple[str, bytes, Any]:
     """A kernel and all that it calls, as nbdense_entry, in assembly and as an object file; and the type it returns."""
     # As _jit's entries: what numba compiles on the way is not to be optimised, for this machine, by itself.
     cpu_target.target_context.codegen()._library_class = _jit._KernelLibrary
     kernel.compile(signature)
     compiled = kernel.overloads[signature]
-    machine = llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=CPU, opt=3, reloc="static", codemodel="small")
+    machine = target_machine()
     with llvm.parse_assembly(compiled.library.get_llvm_str()) as module:
         module.triple, module.data_layout = TRIPLE, str(machine.target_data)
         for function in module.functions:
@@ -171,6 +184,8 @@ def _words(arguments: tuple[Any, ...], regions: list[tuple[int, int]]) -> tuple[
             floats.append(struct.pack("<d", value))
         elif isinstance(value, int | np.integer | np.bool_):
             words.append((-1, int(value)))
+        elif value is None:
+            words.append((-1, 0))  # a pointer that is never followed
         else:
             raise TypeError(f"no way to pass a {type(value).__name__}")
     assert len(floats) <= 8

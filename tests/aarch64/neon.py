@@ -9,6 +9,7 @@ import pytest
 
 from nbdense import _jit
 from nbdense.engine.microkernel import SHAPES, product
+from nbdense.quant import microkernel
 
 
 def inner_loops(assembly):
@@ -40,3 +41,21 @@ def test_neon_tiles_stay_in_registers(dtype):
             assert not [line for line in lines if "[sp" in line or line.startswith(("fmul", "fadd", "bl"))]
             found.append(sum(line.startswith("fmla") for line in lines))
     assert sorted(found) == sorted(rows * vectors for rows, vectors in SHAPES)
+
+
+def test_integer_tiles_stay_in_registers():
+    """An instruction for each four products of each lane of the tile, or two, and no access to the stack."""
+
+    def multiply(m, n, depth, x, w, bias, tile, ld):
+        microkernel.integer_product(m, n, depth, x, w, bias, tile, ld)
+
+    x, w, sums = np.zeros(1, np.uint8), np.zeros(1, np.int8), np.zeros(1, np.int32)
+    signature = tuple(map(numba.typeof, (1, 1, 1, (x, 0, 1), (w, 0, 1), (sums, 0), sums, 1)))
+    assembly, _, _ = emulated.assembled(_jit.kernel(multiply), signature)
+    a_vector = 2 if microkernel.METHOD == "sadalp" else 1
+    found = []
+    for lines in inner_loops(assembly):
+        if count := sum(line.startswith(microkernel.METHOD) for line in lines):
+            assert not [line for line in lines if "[sp" in line or line.startswith("bl")]
+            found.append(count)
+    assert sorted(found) == sorted(a_vector * rows * vectors for rows, vectors in microkernel.SHAPES)

@@ -1,5 +1,7 @@
 """Kernel tests on aarch64 code, NEON included, under qemu: ``make test-aarch64``, or this file with pytest's options.
 
+First all of them, on code for any arm64 CPU; then those of integers, on code for CPUs with dot-product instructions.
+
 Every entry of nbdense, and every one that the tests compile, runs as an aarch64 program; the tests themselves run here.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +19,8 @@ PACKAGES = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"  # in Debian 
 TESTS = "(kernels or equals_its_twin or tiling_changes_no_bit or drawn_shapes or padding or neon) and not jit"
 TESTS += " and not custom"
 OTHERS = ["--ignore=tests/test_no_jit.py", "--ignore=tests/test_instruction_sets.py"]  # they start processes themselves
+INTEGER_TESTS = f"({TESTS}) and (quant or integer)"
+FEATURES = "NBDENSE_AARCH64_FEATURES"  # in the environment: those of the CPU that code is made for
 
 
 def main(options: list[str]) -> int:
@@ -23,6 +28,12 @@ def main(options: list[str]) -> int:
     if missing:
         print(f"not found: {', '.join(missing)}; Debian has them in: {PACKAGES}", file=sys.stderr)
         return 2
+    if FEATURES not in os.environ:
+        runs = []
+        for features in ("", "+dotprod", "+dotprod,+i8mm"):
+            print(f"aarch64{features}:", flush=True)
+            runs.append(subprocess.call([sys.executable, __file__, *options], env={**os.environ, FEATURES: features}))
+        return max(runs)
     # Before numba is imported: what it knows of this machine is not to reach the code. No threads in the programs.
     os.environ.update(NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", OMP_NUM_THREADS="1")
     here = Path(__file__).resolve().parent
@@ -38,9 +49,12 @@ def main(options: list[str]) -> int:
     # Before the kernels are imported: they choose their vectors and tiles for this target.
     _cpu.target = lambda: _cpu.Target("generic", 16, True, 32)
     _cpu.is_arm64 = lambda: True
+    _cpu.name_and_features = lambda: ("generic", emulated.FEATURES)
+    _cpu.assembly = emulated.assembly
     _jit._entry = lambda function, parallel: emulated.Entry(function)
     files = "python_files=test_*.py neon.py"
-    return pytest.main(["-q", "-p", "no:cacheprovider", "-o", files, "-k", TESTS, *OTHERS, *options])
+    tests = INTEGER_TESTS if emulated.FEATURES else TESTS
+    return pytest.main(["-q", "-p", "no:cacheprovider", "-o", files, "-k", tests, *OTHERS, *options])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Writes onnx/*.onnx: small networks by torch's exporters and onnxruntime's quantizer, with what they compute.
+"""Writes onnx/torch_*.onnx: small networks by torch's two exporters, with what torch computes of them.
 
     python tests/golden/make_onnx.py
 
-Run it where torch and onnxruntime are installed. Beside NAME.onnx there is NAME.npz: ``x``, and ``y``, which torch
-computed of it (of quantized networks: onnxruntime).
+Run it where torch and onnxscript are installed. Beside NAME.onnx there is NAME.npz, with ``x`` and ``y``.
 """
 
 import warnings
