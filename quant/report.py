@@ -19,6 +19,7 @@ from nbdense.quant.equalization import equalize
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import DynamicDense, FloatLayer, QuantizedDense, QuantizedNetwork, WeightOnlyDense
 from nbdense.quant.plan import SOFTMAX, SUM, Step, plan
+from nbdense.quant.trained import trained_ranges
 
 if TYPE_CHECKING:
     from nbdense.quant.static import Quantizer
@@ -115,16 +116,15 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
         raise TypeError(f"compare: model must be a float model, got {type(model).__name__}")
     if not isinstance(quantized, QuantizedNetwork):
         raise TypeError(f"compare: q must be what quantize gave, got {type(q).__name__}")
-    settled = network.rounds_kernels
-    if settled:
-        from nbdense.quant.aware import trained_ranges
-
-        trained = trained_ranges(network)
-        network = network if trained is None else trained.network
+    trained = trained_ranges(network)
+    if trained is not None:
+        network = trained.network
     if quantized.report.get("options", {}).get("equalize"):
         network = equalize(network)
     rows = _validate.rows("x", x, network.input_shape, f"layer {network.names[0]!r}")
-    return compare_tensors(network, plan(network, settled=settled), quantized, [rows.reshape(-1, *network.input_shape)])
+    return compare_tensors(
+        network, plan(network, settled=trained is not None), quantized, [rows.reshape(-1, *network.input_shape)]
+    )
 
 
 def compare_tensors(network: Network, steps: Sequence[Step], quantized: QuantizedNetwork, data: Any) -> Comparison:

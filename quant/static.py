@@ -24,6 +24,7 @@ from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import QuantizedNetwork
 from nbdense.quant.options import Options
 from nbdense.quant.plan import Step, plan
+from nbdense.quant.trained import TrainedRanges, trained_ranges
 from nbdense.quant.weights import kernel_integers
 
 
@@ -173,7 +174,7 @@ class Quantizer:
     """
 
     def __init__(self, network: Network, calibration: Any, options: Options) -> None:
-        trained = _trained(network)
+        trained = trained_ranges(network)
         if trained is not None:
             options = _trained_options(trained, options)
             network = trained.network
@@ -257,16 +258,7 @@ class Quantizer:
         return (0.0 if bias is None else bias) - moved
 
 
-def _trained(network: Network) -> Any:
-    """What quantization-aware training has settled, if the network comes from there."""
-    if not network.rounds_kernels:
-        return None
-    from nbdense.quant.aware import trained_ranges
-
-    return trained_ranges(network)
-
-
-def _trained_options(trained: Any, options: Options) -> Options:
+def _trained_options(trained: TrainedRanges, options: Options) -> Options:
     """What a model was trained for."""
     settled = {
         name: getattr(trained, name)

@@ -35,6 +35,7 @@ SCHEMES = {
 
 @pytest.fixture
 def rng():
+    nbdense.set_random_seed(5)
     return np.random.default_rng(5)
 
 
