@@ -23,7 +23,6 @@ Inputs = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
 BLOCK = 32
 _ROWS = 500  # of calibration at a time
-_OPSET = 21  # onnxruntime.quantization wants a new one for 4 bits; the float graph is the same from 13 on
 
 
 class Reader(CalibrationDataReader):
@@ -43,7 +42,7 @@ def float_file(model: Any) -> bytes:
     """The file that all of these begin with: bytes, because quantizers change what they are given."""
     from nbdense.export import to_onnx
 
-    return to_onnx(model, opset=_OPSET, verify=False).SerializeToString()
+    return to_onnx(model, verify=False).SerializeToString()
 
 
 def classes(proto: onnx.ModelProto, x: Inputs) -> Classes:
