@@ -99,7 +99,8 @@ def to_onnx(
         - "weight_only": one whose weights alone are integers, of 8 or 4 bits. onnxruntime rounds what weights of 4 bits
           or in blocks multiply to int8, unless its option "session.qdq_matmulnbits_accuracy_level" is "1".
 
-        Layers that were left in float in a quantized model are float in all of them.
+        Layers that were left in float in a quantized model are float in all of them. Weights of 4 bits are stored as
+        such by "weight_only", and as int8 by the others.
     opset : int, optional
         From 13 to the newest that the installed onnx knows, written with the lowest IR version that has it. By default
         17, with IR version 8; weights of 4 bits or in blocks need 21, with IR version 10.
@@ -158,7 +159,10 @@ def to_onnx(
     network: Any = network_of(model_or_quantized)  # of the class that _kind finds
     name = _flavour(flavour, _kind(network), as_convolution)
     ends: tuple[Shape, Shape] = convolution_shapes(network) if as_convolution else shapes_of(network)
-    said = {"nbdense_flavour": name, **_class_names(class_names, shapes_of(network)[1][-1]), **_metadata(metadata)}
+    names = None if class_names is None else _class_names(class_names, shapes_of(network)[1][-1])
+    said = {"nbdense_flavour": name, **_metadata(metadata)}
+    if names is not None:
+        said["class_names"] = json.dumps(names, ensure_ascii=False)
     if is_quantized(network) and network.report:
         said["nbdense_report"] = json.dumps(network.report, sort_keys=True, default=_plain)
     graph = Graph(_opset(opset, network), input_name, output_name, label_name if labels else None)
@@ -167,7 +171,6 @@ def to_onnx(
     else:
         FLAVOURS[name].write(graph, network, fold_batch_norm)
     if labels:
-        names = json.loads(said["class_names"]) if "class_names" in said else None
         write_labels(graph, ends[1], _last_activation(network), label_name, names)
     model = graph.finish(*ends, said, None if path is None else Path(path).name)
     check(model, "the exported graph", graph.outside)
@@ -210,15 +213,12 @@ def _flavour(name: str | None, kind: str, as_convolution: bool) -> str:
     return name
 
 
-def _class_names(names: Sequence[str] | None, n_out: int) -> dict[str, str]:
-    """The metadata of class names; none where there are none."""
-    if names is None:
-        return {}
+def _class_names(names: Sequence[str], n_out: int) -> list[str]:
     listed = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else []
     wanted = n_out if n_out > 1 else 2
     if len(listed) != wanted or len(set(listed)) != wanted or not all(isinstance(name, str) for name in listed):
         raise ValueError(f"to_onnx: class_names must be {wanted} different strings for {n_out} outputs, got {names!r}")
-    return {"class_names": json.dumps(listed, ensure_ascii=False)}
+    return listed
 
 
 def _metadata(given: Mapping[str, Any] | None) -> dict[str, str]:
@@ -243,7 +243,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"got {type(value).__name__}")
 
 
-def _opset(value: int | None, network: Any = None) -> int:
+def _opset(value: int | None, network: Any) -> int:
     needed, why = needed_opset(network) if is_quantized(network) else (0, "")
     if value is None:
         return max(DEFAULT_OPSET, needed)

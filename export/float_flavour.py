@@ -17,7 +17,6 @@ from collections.abc import Callable
 import numpy as np
 
 from nbdense.activations import CUSTOM, Activation
-from nbdense.export.folding import FAR_FROM_ZERO as FAR_FROM_ZERO
 from nbdense.export.folding import inference_rows, is_far_from_zero, norm_tensors, reads, scale_and_shift
 from nbdense.export.graph import Graph, finite_float32
 from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row

@@ -102,7 +102,7 @@ def _function(walk: Walk, layer: QuantizedDense | QuantizedAdd | QuantizedActiva
         return source
     if _readers(write, walk.graph.opset) > 1:
         # With int8, a DequantizeLinear that two nodes read would keep the Gemm before it in float.
-        source = walk.graph.node("Max", [source], f"{prefix}/alone")
+        source = walk.graph.node("Clip", [source], f"{prefix}/alone")  # no bounds: the identity
     write(walk.graph, layer.function, layer.alpha, source, f"{prefix}/activation")
     return f"{prefix}/activation"
 

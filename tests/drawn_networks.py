@@ -4,6 +4,7 @@ import numpy as np
 
 import naive
 from nbdense.activations import ACTIVATIONS
+from nbdense.quant.activations import FIXED_OUTPUTS
 from nbdense.quant.network import (
     LIMITS,
     DynamicDense,
@@ -14,7 +15,6 @@ from nbdense.quant.network import (
     QuantizedNetwork,
     WeightOnlyDense,
 )
-from nbdense.quant.static import FIXED_OUTPUTS
 
 F32 = np.float32
 DTYPES = sorted(LIMITS)

@@ -91,11 +91,12 @@ def test_every_stack_quantized_in_every_way(stack, way, tmp_path):
         runs(proto, quantized, rows)
         if scheme == "weight_only":
             assert result.tolerance == 1e-5
-        elif result.integers is not None and flavour == "qoperator" and not result.saturates:
-            exact = all(layer.output_format is not None for layer in quantized.network.layers)
-            assert result.differing_integers == 0 or not exact, result
         elif result.integers is not None and not result.saturates:
-            assert result.differing_integers <= result.integers / 100, result
+            exact = flavour == "qoperator" and all(
+                layer.output_format is not None for layer in quantized.network.layers
+            )
+            assert result.differing_integers <= (0 if exact else result.integers / 1000), result
+            assert result.max_integer_difference <= 1, result
 
 
 @pytest.mark.parametrize("opset", [*OPSETS, newest_opset()])
@@ -122,6 +123,9 @@ def test_every_activation_quantized(scheme, activation):
     for flavour in FLAVOURS[scheme]:
         result = verify_onnx(to_onnx(quantized, flavour=flavour, verify=False), quantized, data(model, 500, 2))
         assert result.agrees, (flavour, result)
+        if result.integers is not None and not result.saturates:
+            assert result.differing_integers <= result.integers / 1000, result
+            assert result.max_integer_difference <= 1, result
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
