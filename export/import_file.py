@@ -22,7 +22,7 @@ from nbdense.export.import_tensors import FLOATS, Constants
 from nbdense.files import FileFormatError
 
 OLDEST_OPSET = 7  # older ones broadcast by other rules
-MOST_NODES = 10_000  # that a graph may have: the deepest MLPs have hundreds
+MOST_NODES = 5_000  # that a graph may have: the deepest MLPs have hundreds
 LARGEST_FILE = 2**31 - 1  # bytes: what protobuf can hold
 CORE = ("", "ai.onnx")
 ML = "ai.onnx.ml"

@@ -301,7 +301,9 @@ def _candidates(found: Doubles) -> list[Activation]:
         if row.name in ("linear", "softmax"):
             continue
         try:
-            rows.append(row if row.least == math.inf else row.with_alpha(_rounded(float(alphas[row.name]))))
+            rows.append(
+                row if row.least == math.inf else row.with_alpha(_rounded(float(alphas.get(row.name, row.alpha))))
+            )
         except ValueError:  # not of this kind, then
             continue
     return rows

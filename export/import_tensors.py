@@ -224,5 +224,5 @@ class Constants:
         if tensor.data_type in _HALVES:
             array = array.astype(np.float32)
         elif _BITS[tensor.data_type] == 4:
-            array = array.astype(np.int8 if array.dtype.name == "int4" else np.uint8)
+            array = array.astype(np.int8 if tensor.data_type == getattr(TensorProto, "INT4", None) else np.uint8)
         return array

@@ -430,6 +430,28 @@ def test_outputs_are_chosen_or_named():
         from_onnx(two)
 
 
+def test_files_with_labels_of_ours():
+    """The label branch is left out; class names stay."""
+    assert nbdense.from_onnx is from_onnx
+    model = randomise(made([k.Dense(5, "relu"), k.Dense(3, "softmax")], (4,), "float32"))
+    for names in (None, ["a", "b", "c"]):
+        proto = to_onnx(model, labels=True, class_names=names)
+        assert len(proto.graph.output) == 2
+        again = from_onnx(proto)
+        assert again.class_names == names
+        np.testing.assert_array_equal(again.predict(data(model, 9)), model.predict(data(model, 9)))
+
+
+def test_data_beside_our_own_files(tmp_path, monkeypatch):
+    model = randomise(made([k.Dense(40, "relu"), k.Dense(3)], (30,), "float32"))
+    proto = to_onnx(model)
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    assert (tmp_path / "m.data").stat().st_size > 4000
+    np.testing.assert_array_equal(from_onnx(tmp_path / "m.onnx").predict(data(model, 9)), model.predict(data(model, 9)))
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(from_onnx("m.onnx").predict(data(model, 9)), model.predict(data(model, 9)))
+
+
 REFUSED = {
     "an operator": (node("Conv", "x w"), {"w": W}, "Conv node 'the Conv' is no operator"),
     "a custom domain": (
