@@ -4,6 +4,7 @@
 #   make lint types      the quick halves of it
 #   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
 #   make bench           beside its peers, in an environment of its own; writes the README's tables. DATA=folder of MNIST
+#   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; README too
 #   make clean           what builds and tests leave behind;  make distclean  .venv too
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_BENCH := $(BENCH_VENV)/.installed
 
-.PHONY: bench demo test test-aarch64 lint types clean distclean
+.PHONY: bench bench-quantization demo test test-aarch64 lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -40,6 +41,11 @@ test-aarch64: $(INSTALLED_TEST)
 bench: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") \
 		$(if $(ARGS),$(ARGS),--json benchmarks/results/published.json --readme)
+
+# Its figures do not depend on the machine's speed; a few minutes. `make bench-quantization ARGS=--help` as above.
+bench-quantization: $(INSTALLED_BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.quantization $(if $(DATA),--data "$(DATA)") \
+		$(if $(ARGS),$(ARGS),--json benchmarks/results/quantization.json --readme)
 
 $(VENV)/pyvenv.cfg $(BENCH_VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nbdense needs Python 3.11 or later; $(PYTHON) is " + sys.version.split()[0] + ". Say: make PYTHON=python3.11")'

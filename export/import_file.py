@@ -257,9 +257,9 @@ def _choose_output(
     if wanted is not None:
         if wanted not in writers:
             raise ValueError(f"{name}: there is no tensor {wanted!r} that a node writes")
-        node = writers[wanted]
-        return (node.input[0], node) if node.op_type == "ZipMap" else (wanted, None)
-    found = {}
+        named = writers[wanted]
+        return (named.input[0], named) if named.op_type == "ZipMap" else (wanted, None)
+    found: dict[str, onnx.NodeProto | None] = {}
     for entry in graph.output:
         node = writers.get(entry.name)
         if node is not None and node.op_type == "ZipMap" and node.input:

@@ -66,7 +66,7 @@ class Value:
     ) -> None:
         self.operator, self.inputs, self.shape, self.place = operator, list(inputs), shape, place
         self.settings, self.name = settings or {}, name
-        self.merged = any(value.merged for value in self.values) if merged is None else merged
+        self.merged: bool = any(value.merged for value in self.values) if merged is None else merged
         self.readers = 0
         for value in self.values:
             value.readers += 1
@@ -110,6 +110,10 @@ def common(values: list[Value]) -> Value | None:
             else:
                 one = one.dominator
     return found
+
+
+class NodeError(ValueError):
+    """What is wrong with a node; the message names it."""
 
 
 class WidthUnknownError(Exception):
@@ -238,7 +242,7 @@ class Call:
         """What errors call the node."""
         return f"{self.state.file.name}: {describe(self.node)}"
 
-    def fail(self, why: str) -> ValueError:
+    def fail(self, why: str) -> NodeError:
         """An error that names the node.
 
         Parameters
@@ -246,7 +250,7 @@ class Call:
         why : str
             What it cannot.
         """
-        return ValueError(f"{self.place}: {why}")
+        return NodeError(f"{self.place}: {why}")
 
     @property
     def uses_more(self) -> bool:
@@ -290,6 +294,21 @@ class Call:
         if not isinstance(value, np.ndarray):
             raise self.fail(f"its {what} must be {'there' if value is None else 'constant'}")
         return value
+
+    def whole_numbers(self, value: Any, what: str) -> list[int]:
+        """A list of whole numbers, of an input or an attribute.
+
+        Parameters
+        ----------
+        value : Value, ndarray or list of int
+            What is there.
+        what : str
+            What the error calls it.
+        """
+        array = self.constant(value if isinstance(value, Value) else np.asarray(value), what)
+        if array.dtype.kind not in "iu":
+            raise self.fail(f"its {what} must be whole numbers, got {array.dtype}")
+        return [int(number) for number in array.reshape(-1)]
 
     def row_constant(self, array: Array, shape: tuple[int, ...]) -> Array:
         """A constant that meets a value elementwise, cut to what broadcasts against the shape of one row.

@@ -243,7 +243,14 @@ def _lookup(call: Call) -> Value:
     kind = index.settings["dtype"]
     # Gather counts negative indices from the end.
     entries = table[np.arange(_STEPS[kind], _STEPS[kind] + 256) % 256] if kind in _STEPS else table
+    if index.operator == "Lookup":  # a table of a table is one: what the integers between stand for, nobody says
+        entries = entries[index.settings["table"].astype(np.int64) - _STEPS[kind]]
+        index = index.values[0]
     return call.make([index], index.shape, {"table": entries, "dtype": table.dtype.name}, "Lookup")
+
+
+def _reduce(call: Call) -> Value:
+    raise call.fail("only of integers is it taken, in a softmax")
 
 
 def _kernel(call: Call, first: int, rows: bool = False) -> Integers:
@@ -387,7 +394,7 @@ def scaled_product(call: Call) -> Value | tuple[Value, Array, None, dict[str, An
 
 def _dynamic_matmul(call: Call) -> Value:
     """DynamicQuantizeMatMul: what onnxruntime's optimizations make of the above."""
-    found = Integers(*(call.constant(call.given(i), "weights") for i in (1, 2)))
+    found = Integers(call.constant(call.given(1), "weights"), call.constant(call.given(2), "weights' scale"))
     zero = call.given(3)
     kernel = dataclasses.replace(found, zero=None if zero is None else call.constant(zero, "zero point"))
     bias = call.given(4)
@@ -403,6 +410,8 @@ INTEGER_OPERATORS: dict[str, Rule] = {
     "MatMulInteger": _matmul_integer,
     "QLinearMatMul": _qlinear_matmul,
     "QuantizeLinear": _quantize,
+    "ReduceMax": _reduce,
+    "ReduceSum": _reduce,
 }
 MICROSOFT_OPERATORS: dict[str, Rule] = {
     "DequantizeLinear": _dequantize,

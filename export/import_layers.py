@@ -103,7 +103,7 @@ def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Valu
     operator = value.operator
     if operator in STRUCTURES:
         return [STRUCTURES[operator](value)], value.values[0]
-    if operator in ("Identity", "DequantizeLinear"):
+    if operator == "DequantizeLinear":
         return [], value.values[0]
     if operator == "QuantizeLinear":
         return _quantized(value), value.values[0]
@@ -156,7 +156,7 @@ def _sum(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
 
 def _rows(steps: list[Step], value: Value) -> list[Step]:
     """A branch's steps; rows must keep their positions in it."""
-    kept = []
+    kept: list[Step] = []
     for step in steps:
         if isinstance(step, ShapeStep):
             if step.keeps_columns:
@@ -275,8 +275,8 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
         name = layer_name(step.name, names)
         if step.batch:
             return BatchNormalization(momentum=step.momentum, epsilon=step.epsilon, name=name), step.tensors
-        scale, center = "gamma" in step.tensors, "beta" in step.tensors
-        return LayerNormalization(epsilon=step.epsilon, center=center, scale=scale, name=name), step.tensors
+        has_gamma, has_beta = "gamma" in step.tensors, "beta" in step.tensors
+        return LayerNormalization(epsilon=step.epsilon, center=has_beta, scale=has_gamma, name=name), step.tensors
     if isinstance(step, DropoutStep):
         return Dropout(step.rate), {}
     assert isinstance(step, SumStep)

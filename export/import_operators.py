@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from nbdense.export.import_graph import BATCH, COMPARISONS, ONE_ARGUMENT, TWO_ARGUMENTS, Call, Value
-from nbdense.export.import_integers import INDICES, clip_integers, integers_through, scaled_product
+from nbdense.export.import_integers import INDICES, Rule, clip_integers, integers_through, scaled_product
 from nbdense.export.import_tensors import FLOATS, Array
-
-Rule = Callable[[Call], "Value | Array"]
 
 
 def _same(call: Call) -> Value:
@@ -24,7 +21,7 @@ def _same(call: Call) -> Value:
 def _elementwise(call: Call) -> Value:
     """Two arguments, one of which may be constant."""
     if len(call.inputs) == 1:
-        return call.make(call.inputs, call.data().shape, operator="Identity")
+        return call.data()  # a sum, or the largest, of one
     scaled = scaled_product(call) if call.node.op_type == "Mul" else None
     if scaled is not None:
         return call.dense(*scaled) if isinstance(scaled, tuple) else scaled
@@ -181,8 +178,8 @@ def _layer_norm(call: Call) -> Value:
 
 def _reduce_mean(call: Call) -> Value:
     value = call.data()
-    axes = call.inputs[1] if len(call.inputs) > 1 else call.attributes.get("axes")
-    listed = [] if axes is None else [int(axis) for axis in np.asarray(axes).reshape(-1)]
+    axes = call.given(1) if call.given(1) is not None else call.attributes.get("axes")
+    listed = [] if axes is None else call.whole_numbers(axes, "axes")
     if listed not in ([-1], [len(value.seen)]) or not call.attributes.get("keepdims", 1) or not value.shape:
         raise call.fail("only a mean over the last axis, kept, is taken: in a layer normalisation")
     return call.make([value], (*value.shape[:-1], 1))
@@ -270,7 +267,7 @@ def _squeeze(call: Call) -> Value:
             raise call.fail("it has no axes")
         found = {index for index, n in enumerate(value.shape, start=1) if n == 1}
     else:
-        listed = [int(axis) for axis in call.constant(np.asarray(axes), "axes").reshape(-1)]
+        listed = call.whole_numbers(axes, "axes")
         rank += 0 if squeezing else len(listed)
         found = {axis + rank if axis < 0 else axis for axis in listed}
     if 0 in found or any(not 0 < axis < rank for axis in found):

@@ -369,17 +369,17 @@ def fitted_layer_norm(value: Value) -> tuple[list[Step], Value] | None:
     """
     if value.operator not in ("Add", "Sub", "Mul", "Div", "Sum"):
         return None
-    start = value.dominator
-    while start is not None:
-        inside = _between(start, value, means=True)
-        if inside is None:
+    start, inside = value.dominator, list[Value]()
+    while start is not None and sum(part.operator == "ReduceMean" for part in inside) < 2:
+        if inside:
+            start = start.dominator
+        found_inside = None if start is None else _between(start, value, means=True)
+        if found_inside is None:
             return None
-        if start.shape == value.shape and sum(part.operator == "ReduceMean" for part in inside) == 2:
-            break
-        start = start.dominator
+        inside = found_inside
+    epsilon = next((found for found in map(_epsilon, inside) if found), None)
     width = start.shape[-1] if start is not None and start.shape else 0
-    epsilon = next((found for found in map(_epsilon, inside) if found), None) if start is not None else None
-    if start is None or epsilon is None or not 2 <= width <= WIDEST_FIT:
+    if start is None or start.shape != value.shape or epsilon is None or not 2 <= width <= WIDEST_FIT:
         return None
     rows = np.random.default_rng(0).standard_normal((8, width)) * np.geomspace(0.1, 10.0, 8)[:, None] + 0.5
     found = np.broadcast_to(_evaluate(inside, start, rows), rows.shape)

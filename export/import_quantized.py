@@ -95,7 +95,7 @@ class _Lowering:
             raise _refusal(wide, f"activations are {wide.settings['dtype']}; int8 and uint8 are taken")
         self.dtype = kinds[-1] if kinds else "int8"
         for value in values:
-            if value.is_integer:
+            if value.is_integer and "scale" in value.settings:  # others are read through another table
                 self.integers(value)
         final, last = "linear", end
         if end.operator == "Softmax" and end.values[0].operator == "DequantizeLinear":
@@ -106,12 +106,12 @@ class _Lowering:
             index = self.floats(end)
         if index != len(self.layers) or not self.layers:  # the output is the last layer's
             index = self.add(FloatLayer(self.name(""), "activation", _columns(end), inputs=(index,)), end)
-        network = QuantizedNetwork(
-            _with_activations(self.layers),
-            self.dtype,
-            final_activation=final,
-            input_shape=self.state.input.shape or (1,),
-        )
+        shape = self.state.input.shape or (1,)
+        try:
+            layers = _with_activations(self.layers)
+            network = QuantizedNetwork(layers, self.dtype, final_activation=final, input_shape=shape)
+        except ValueError as error:
+            raise ValueError(f"{self.state.file.name}: {error}") from error
         if network.output_shape != (end.shape or (1,)) and math.prod(end.shape) != network.tensors[-1][1]:
             raise ValueError(f"{end.place}: its rows have shape {end.shape}; the layers make {network.output_shape}")
         return network
@@ -170,10 +170,13 @@ class _Lowering:
             return self.dense(value, before, activation)
         if before.operator == "Add" and clamps and [v.operator for v in before.values] == ["DequantizeLinear"] * 2:
             return self.sum(value, before, activation)
-        if before.operator == "DequantizeLinear" and activation is not None:
-            if activation.name == "softmax":
-                return self.softmax(value, before.values[0])
-            return self.table(value, before.values[0], activation)
+        if before.operator == "DequantizeLinear":
+            given = before.values[0]
+            if activation is None and self.format(given) == self.format(value):
+                return self.integers(given)
+            if activation is not None and activation.name == "softmax":
+                return self.softmax(value, given)
+            return self.table(value, given, activation or ACTIVATIONS["linear"])
         if before.operator == "Reshape" and before.values[0].operator == "DequantizeLinear" and activation is None:
             return self.reshape(value, before)
         return None
@@ -407,7 +410,7 @@ def _is_dense(layer: QuantizedLayer | None) -> bool:
     return isinstance(layer, FloatLayer) and layer.what == "dense"
 
 
-def _with_bias(layer: Any, step: Step) -> QuantizedLayer | None:
+def _with_bias(layer: Any, step: Step) -> Any:
     """A dense layer in float with what is added to its products; None where that cannot be."""
     held = layer.tensors.get("bias") if isinstance(layer, FloatLayer) else layer.bias
     if held is not None or not isinstance(step, AffineStep) or not step.by_column or not (step.scale == 1).all():
@@ -416,7 +419,7 @@ def _with_bias(layer: Any, step: Step) -> QuantizedLayer | None:
     bias = (shift - mean).astype(np.float32)
     if isinstance(layer, FloatLayer):
         return dataclasses.replace(layer, tensors={**layer.tensors, "bias": bias})
-    return dataclasses.replace(layer, bias=bias)  # type: ignore[no-any-return]
+    return dataclasses.replace(layer, bias=bias)
 
 
 def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
@@ -438,7 +441,7 @@ def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
     return kept
 
 
-def _joined(layer: QuantizedLayer, function: QuantizedLayer) -> QuantizedLayer | None:
+def _joined(layer: Any, function: QuantizedLayer) -> Any:
     """A linear dense layer with an activation; None where it is no such, or the activation none."""
     if isinstance(layer, QuantizedDense) and isinstance(function, QuantizedActivation):
         if layer.table is not None or layer.activation != "linear":
@@ -449,10 +452,9 @@ def _joined(layer: QuantizedLayer, function: QuantizedLayer) -> QuantizedLayer |
             return dataclasses.replace(layer, **said)
         said |= {"output_scale": function.output_scale, "output_zero_point": function.output_zero_point}
         return dataclasses.replace(layer, table=function.table, **said)
-    in_float = isinstance(layer, WeightOnlyDense | DynamicDense) or _is_dense(layer)
-    if in_float and isinstance(function, FloatLayer) and function.what == "activation":
-        if getattr(layer, "activation", None) == "linear":
-            return dataclasses.replace(layer, activation=function.activation, alpha=function.alpha)  # type: ignore[call-arg]
+    in_float = isinstance(layer, WeightOnlyDense | DynamicDense) or (isinstance(layer, FloatLayer) and _is_dense(layer))
+    if in_float and isinstance(function, FloatLayer) and function.what == "activation" and layer.activation == "linear":
+        return dataclasses.replace(layer, activation=function.activation, alpha=function.alpha)
     return None
 
 

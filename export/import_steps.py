@@ -123,7 +123,7 @@ def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float |
     mean, scale, shift : float or ndarray
         Of (x - mean) scale + shift.
     """
-    return AffineStep(*(np.asarray(part, np.float64) for part in (mean, scale, shift)))
+    return AffineStep(np.asarray(mean, np.float64), np.asarray(scale, np.float64), np.asarray(shift, np.float64))
 
 
 def function(name: str, alpha: float | None = None) -> FunctionStep:
@@ -221,8 +221,8 @@ def _reshaped(step: AffineStep, change: ShapeStep) -> AffineStep:
     """An affine step before a change of shape as one behind it."""
     if all(part.size == 1 for part in step.parts) or (step.by_column and change.keeps_columns):
         return step
-    parts = (np.broadcast_to(part, change.before).reshape(change.after) for part in step.parts)
-    return AffineStep(*parts, place=step.place)
+    mean, scale, shift = (np.broadcast_to(part, change.before).reshape(change.after) for part in step.parts)
+    return AffineStep(mean, scale, shift, step.place)
 
 
 def _goes_into(step: AffineStep, dense: DenseStep) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,14 +11,24 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from nbdense.export.import_file import CORE, OnnxFile, check_nodes, describe
-from nbdense.export.import_graph import BATCH, LARGEST_ROW, TWO_ARGUMENTS, Call, Trace, Value, WidthUnknownError
-from nbdense.export.import_integers import INTEGER_OPERATORS, MICROSOFT_OPERATORS, fold_integers
+from nbdense.export.import_graph import (
+    BATCH,
+    LARGEST_ROW,
+    TWO_ARGUMENTS,
+    Call,
+    NodeError,
+    Trace,
+    Value,
+    WidthUnknownError,
+)
+from nbdense.export.import_integers import INTEGER_OPERATORS, MICROSOFT_OPERATORS, Rule, fold_integers
 from nbdense.export.import_operators import ML_OPERATORS, OPERATORS
+from nbdense.export.import_softmax import softmax_part
 from nbdense.export.import_tensors import Array
 from nbdense.files import FileFormatError
 
 LARGEST_FOLDED = 2**26  # elements that a constant made of others may have
-RULES = {
+RULES: dict[str, dict[str, Rule]] = {
     **dict.fromkeys(CORE, OPERATORS | INTEGER_OPERATORS),
     "ai.onnx.ml": ML_OPERATORS,
     "com.microsoft": MICROSOFT_OPERATORS,
@@ -83,7 +94,7 @@ def check_operator(file: OnnxFile, node: onnx.NodeProto) -> None:
         inside = f" (it holds a graph of its own, {graphs[0]!r})" if graphs else ""
         raise ValueError(
             f"{file.name}: {describe(node)} is no operator that from_onnx takes{inside}; "
-            f"it takes {', '.join(sorted(set().union(*RULES.values())))}"
+            f"it takes {', '.join(sorted({name for rules in RULES.values() for name in rules}))}"
         )
 
 
@@ -107,7 +118,13 @@ def _follow(state: Trace) -> tuple[Trace, Value]:
             continue
         if node.op_type not in RULES.get(node.domain, {}):
             raise call.fail("it cannot be computed with what depends on the data")
-        made = RULES[node.domain][node.op_type](call)
+        try:
+            part = softmax_part(call)
+            made = RULES[node.domain][node.op_type](call) if part is None else part
+        except (NodeError, FileFormatError):
+            raise
+        except ValueError as error:
+            raise call.fail(str(error)) from error
         for name, value in zip(node.output, made if isinstance(made, tuple) else [made], strict=False):
             if isinstance(value, Value) and math.prod(value.shape) > LARGEST_ROW:
                 raise FileFormatError(
@@ -152,8 +169,8 @@ def _fold(call: Call, inputs: list[Array]) -> Array:
     try:
         with np.errstate(all="ignore"):
             evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[opset]))
-            made = evaluator.run(node.output[:1], dict(zip(names, inputs, strict=True)))[0]
+            results: Any = evaluator.run(node.output[:1], dict(zip(names, inputs, strict=True)))
     except Exception as error:  # of the reference's, which has no common class of its own
         raise FileFormatError(f"{call.place} cannot be computed: {error}") from error
-    array = np.asarray(made)
+    array = np.asarray(results[0])
     return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import onnx
 
 from nbdense.export.import_file import OnnxFile, read_file
@@ -12,9 +13,7 @@ from nbdense.export.import_layers import build_model, steps_between
 from nbdense.export.import_quantized import is_quantized, quantized_network
 from nbdense.export.import_trace import trace
 from nbdense.models import Sequential
-
-if TYPE_CHECKING:
-    from nbdense.quant.model import QuantizedModel
+from nbdense.quant.model import QuantizedModel
 
 
 def from_onnx(
@@ -22,7 +21,10 @@ def from_onnx(
 ) -> Any:
     """Make a model of an ONNX file, whoever wrote it.
 
-    It predicts what onnxruntime computes of the file, and can be trained, pruned and quantized. It is not compiled.
+    It predicts what onnxruntime computes of the file, and can be trained, pruned and quantized. It is not compiled. A
+    graph with integers in it (QuantizeLinear around float operators, QLinearMatMul, onnxruntime's QGemm and QLinearAdd,
+    MatMulInteger behind DynamicQuantizeLinear, weights behind DequantizeLinear) becomes a QuantizedModel of the same
+    integers, in which what computes in float stays in float.
 
     What is dense comes back as `Dense`, exactly where the file says it exactly. Constants that are added or multiplied
     column by column (standardisation in front, say) go into the dense layer beside them; where the data is far from
@@ -75,15 +77,13 @@ def from_onnx(
     if quantized not in ("auto", "float"):
         raise ValueError(f"from_onnx: quantized must be 'auto' or 'float', got {quantized!r}")
     file = read_file(source, output)
-    state, end = trace(file)
-    model: Sequential | QuantizedModel
-    if quantized == "auto" and is_quantized(state):
-        from nbdense.quant.model import QuantizedModel
-
-        model = QuantizedModel(quantized_network(state, end))
-    else:
-        steps = steps_between(state.input, end, file.constants.half)
-        model = build_model(steps, state.input.shape, end.shape, state.dtype, file.name)
+    with np.errstate(all="ignore"):  # a file may hold any number
+        state, end = trace(file)
+        if quantized == "auto" and is_quantized(state):
+            model: Sequential | QuantizedModel = QuantizedModel(quantized_network(state, end))
+        else:
+            steps = steps_between(state.input, end, file.constants.half)
+            model = build_model(steps, state.input.shape, end.shape, state.dtype, file.name)
     vars(model)["class_names"] = _class_names(file, end.shape)
     return model
 

@@ -379,7 +379,7 @@ def _find_quantizers(layers: npt.NDArray[Any]) -> None:
         row["quantizer"] = made_by.get(int(row["input"]), -1)
         if row["kind"] == FAKE_QUANT:
             made_by[int(row["output"])] = i
-        elif row["kind"] in (DROPOUT, RESHAPE):
+        elif row["kind"] in (DROPOUT, RESHAPE) or (row["kind"] == ACTIVATION and row["activation"] == 0):
             made_by[int(row["output"])] = int(row["quantizer"])
 
 

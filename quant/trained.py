@@ -239,7 +239,8 @@ class _Restoring:
         if kind == DENSE and row["scales"] >= 0:
             self._scales[number] = self._network.tensor(self._at[int(row["scales"])]).astype(np.float32)
         elif kind != DENSE and kind != ADD and number != before:  # as calibrate has it: its input's range
-            self._pre[number] = self._output.get(before, (0.0, 0.0))
+            bounds = self._output.get(before, (0.0, 0.0)) if before >= 0 else self._input or (0.0, 0.0)
+            self._pre[number] = self._output[number] = bounds
         self._now[int(row["output"])] = builder.output, builder.shape, number
 
     def _now_last(self) -> int:

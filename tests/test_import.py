@@ -55,9 +55,12 @@ def kinds(model):
     return [type(layer).__name__ for layer in model.layers]
 
 
-RNG = np.random.default_rng(0)
-W = RNG.standard_normal((4, 3)).astype(np.float32)
-B = RNG.standard_normal(3).astype(np.float32)
+def normal(shape, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+W = normal((4, 3)).astype(np.float32)
+B = normal(3, 2).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -198,11 +201,11 @@ DECOMPOSED = {
 def test_decompositions_are_known_by_their_values(name):
     expected, nodes, constants = DECOMPOSED[name]
     moved = [helper.make_node("Gemm", ["input", "weights", "offsets"], ["x"]), *nodes]
-    proto = graph_model(moved, {"weights": RNG.standard_normal((4, 3)).astype("f"), "offsets": B, **constants})
+    proto = graph_model(moved, {"weights": normal((4, 3)).astype("f"), "offsets": B, **constants})
     proto.graph.input[0].name = "input"
     model = from_onnx(proto)
     assert kinds(model) == ["Dense"] and model.layers[0].activation.name == expected
-    x = RNG.standard_normal((60, 4)).astype(np.float32) * 3
+    x = normal((60, 4)).astype(np.float32) * 3
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(model.predict(x), session.run(None, {"input": x})[0], rtol=2e-5, atol=5e-6)
     if expected in ("leaky_relu", "elu"):
@@ -288,12 +291,12 @@ def test_standardisation_of_data_far_from_zero_stays():
     proto = graph_model(nodes, {"m": mean, "d": deviation, "w": W, "b": B})
     model = from_onnx(proto)
     assert kinds(model) == ["BatchNormalization", "Dense"] and not model.layers[0].trainable
-    x = (RNG.standard_normal((80, 4)) * deviation + mean).astype(np.float32)
+    x = (normal((80, 4)) * deviation + mean).astype(np.float32)
     np.testing.assert_allclose(model.predict(x), run(proto, x), rtol=1e-5, atol=1e-5)
 
 
 def test_residual_blocks():
-    constants = {"w": W, "b": B, "u": RNG.standard_normal((4, 4)).astype("f"), "p": W[::-1].copy(), "q": B * 2}
+    constants = {"w": W, "b": B, "u": normal((4, 4)).astype("f"), "p": W[::-1].copy(), "q": B * 2}
     nodes = [node("MatMul", "x u", "a"), node("Relu", "a", "h"), node("Add", "x h", "c"), node("Gemm", "c w b")]
     assert kinds(agree(graph_model(nodes, constants))) == ["Residual", "Dense"]
     nodes = [node("Gemm", "x w b", "a"), node("Tanh", "a", "h"), node("Gemm", "x p q", "c"), node("Add", "h c")]
@@ -320,7 +323,7 @@ def test_chains_of_blocks_are_not_slow_and_nests_are_bounded():
 
 
 def test_shapes():
-    flat = {"w": RNG.standard_normal((6, 3)).astype("f"), "shape": np.array([0, -1])}
+    flat = {"w": normal((6, 3)).astype("f"), "shape": np.array([0, -1])}
     assert kinds(agree(graph_model([node("Reshape", "x shape", "h"), node("MatMul", "h w")], flat, (2, 3)))) == [
         "Flatten",
         "Dense",
@@ -343,7 +346,7 @@ def test_shapes():
         node("Flatten", "h", "c"),
         node("MatMul", "c w"),
     ]
-    constants = {"there": np.array([-1, 2, 3]), "mean": RNG.standard_normal((2, 3)).astype("f"), "w": flat["w"]}
+    constants = {"there": np.array([-1, 2, 3]), "mean": normal((2, 3)).astype("f"), "w": flat["w"]}
     assert kinds(agree(graph_model(nodes, constants, (6,)))) == ["Dense"]
     nodes = [node("Gemm", "x w", "h"), node("Squeeze", "h axes")]
     assert from_onnx(graph_model(nodes, {"w": W[:, :1], "axes": np.array([1])})).predict(np.ones((2, 4))).shape == (

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from nbdense import layers as k
 from nbdense.export import from_onnx, to_onnx
 from nbdense.files import FileFormatError
+from nbdense.quant import quantize
 from test_import import B, W, graph_model, node
 from test_layers import made, randomise
 
@@ -51,6 +52,68 @@ def test_flipped_bytes_give_one_kind_of_error():
         except ValueError:  # FileFormatError is one
             refused += 1
     assert refused > 100
+
+
+def mangled(proto, rng):
+    """The model with other inputs, operators, attributes or shapes in one to three places."""
+    graph = proto.graph
+    names = (
+        [tensor.name for tensor in graph.initializer] + [name for n in graph.node for name in n.output] + ["", "input"]
+    )
+    operators = [n.op_type for n in graph.node] + [
+        "Add",
+        "Mul",
+        "Reshape",
+        "Gather",
+        "Concat",
+        "Clip",
+        "Squeeze",
+        "Where",
+    ]
+    operators += ["QuantizeLinear", "MatMulInteger", "Transpose", "Shape", "Flatten", "ReduceMean", "Gemm", "Pow"]
+    for _ in range(rng.integers(1, 4)):
+        victim, kind = graph.node[rng.integers(len(graph.node))], rng.integers(6)
+        if kind == 0 and victim.input:
+            victim.input[rng.integers(len(victim.input))] = str(rng.choice(names))
+        elif kind == 1:
+            victim.op_type = str(rng.choice(operators))
+        elif kind == 2 and victim.input:
+            del victim.input[int(rng.integers(len(victim.input)))]
+        elif kind == 3:
+            victim.input.append(str(rng.choice(names)))
+        elif kind == 4 and victim.attribute:
+            attribute = victim.attribute[rng.integers(len(victim.attribute))]
+            if attribute.type == onnx.AttributeProto.INT:
+                attribute.i = int(rng.choice([0, -1, 1, 2, 5, -7, 100]))
+            elif attribute.type == onnx.AttributeProto.FLOAT:
+                attribute.f = float(rng.choice([0.0, -1.0, np.nan, np.inf, 1e30]))
+        elif kind == 5 and graph.initializer:
+            one, two = (graph.initializer[rng.integers(len(graph.initializer))] for _ in range(2))
+            name = one.name
+            one.CopyFrom(two)
+            one.name = name
+    return proto
+
+
+@pytest.mark.parametrize("options", [None, {}, {"scheme": "dynamic"}, {"scheme": "weight_only"}], ids=str)
+def test_mangled_graphs_give_one_kind_of_error(options):
+    """A model that predicts, or an error that names what is wrong; no warning, no other exception."""
+    layers = [k.Dense(6, "gelu"), k.LayerNormalization(), k.Residual([k.Dense(6, "tanh")]), k.Flatten(), k.Dense(2)]
+    model = randomise(made(layers, (3, 4), "float32"))
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((20, 3, 4)).astype(np.float32)
+    content = to_onnx(model if options is None else quantize(model, x, **options), verify=False).SerializeToString()
+    refused = 0
+    for _ in range(300):
+        proto = mangled(onnx.load_model_from_string(content), rng)
+        try:
+            found = from_onnx(proto)
+        except ValueError as error:
+            assert str(error).startswith("the ONNX model"), error
+            refused += 1
+        else:
+            assert len(found.predict(np.zeros((2, *found.network.input_shape), np.float32))) == 2
+    assert 100 < refused < 300
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 100, b"\x08", b"\x01\x02" + b"\xff" * 200])

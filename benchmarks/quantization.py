@@ -1,0 +1,143 @@
+"""What quantization costs in accuracy: ``python -m benchmarks.quantization --help``.
+
+A 784-300-100-10 network is trained on MNIST, once for each seed, and quantized in every way of METHODS, by nbdense and
+by onnxruntime.quantization. How training and quantizers are set was chosen with ``--validation``: on all but the last
+10,000 training rows, by the error on these. The test rows are only measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import machine, mnist
+from benchmarks import quantization_report as report
+from benchmarks.quantization_methods import (
+    EXPORTED,
+    FLOAT,
+    METHODS,
+    TEST,
+    VALIDATION,
+    Recipe,
+    Rows,
+    Trained,
+    compare_export,
+)
+
+FORMAT = 1
+README = Path(__file__).parents[1] / "README.md"
+PUBLISHED = Path(__file__).parent / "results" / "quantization.json"  # what the README's table is made from
+
+
+def _say(line: str) -> None:
+    """Progress goes to stderr: stdout is the report."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(recipe: Recipe, rows: Rows, seeds: int, names: Iterable[str] = METHODS, measured_on: str = TEST) -> Any:
+    """Measure; the result is what the JSON file holds, errors in percent of the test rows."""
+    chosen = [name for name in METHODS if name == FLOAT or (name in names and METHODS[name].installed)]
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "machine": machine.describe(),
+        "measured_on": measured_on,
+        "recipe": {**asdict(recipe), "widths": list(recipe.widths)},
+        "seeds": seeds,
+        "training_rows": len(rows.x),
+        "rows": len(rows.x_test),
+        "methods": {name: {"errors": []} for name in chosen},
+        "export": [],
+    }
+    for seed in range(seeds):
+        started = time.perf_counter()
+        trained = Trained(recipe, rows, seed)
+        _say(f"seed {seed}: trained in {time.perf_counter() - started:.1f} s")
+        for name in chosen:
+            started = time.perf_counter()
+            answer = METHODS[name].make(trained)
+            error = 100 * float(np.mean(answer.classes != rows.y_test))
+            found = results["methods"][name]
+            found["errors"].append(round(error, 6))
+            found["bytes"] = answer.size_bytes  # shapes alone decide them
+            _say(f"  {name:<28}{error:.3f}%  {time.perf_counter() - started:.1f} s")
+            if name == EXPORTED:
+                results["export"].append({"seed": seed, **compare_export(answer.model, rows)})
+    return results
+
+
+def _methods(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in METHODS]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are: {', '.join(METHODS)}")
+    return names
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.quantization", description="The error of quantized networks, beside onnxruntime's."
+    )
+    recipe = Recipe()
+    parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files")
+    parser.add_argument("--seeds", type=_positive, default=5, help="default: 5")
+    parser.add_argument("--methods", type=_methods, help=f"of {','.join(METHODS)}; default: all")
+    parser.add_argument("--validation", action="store_true", help="measure on the last 10,000 training rows instead")
+    parser.add_argument("--calibration", type=_positive, default=recipe.calibration, help="rows of calibration data")
+    parser.add_argument(
+        "--aware-epochs", type=_positive, default=recipe.aware_epochs, help="of quantization-aware training"
+    )
+    parser.add_argument("--aware-rate", type=float, default=recipe.aware_rate, help="its learning rate")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
+    parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    return parser
+
+
+def _results(options: argparse.Namespace) -> Any:
+    if options.source:
+        return json.loads(options.source.read_text(encoding="utf-8"))
+    names = options.methods or METHODS
+    if left_out := [name for name in names if not METHODS[name].installed]:
+        _say(f"left out, for lack of {METHODS[left_out[0]].needs}: {', '.join(left_out)}")
+    recipe = Recipe(calibration=options.calibration, aware_epochs=options.aware_epochs, aware_rate=options.aware_rate)
+    rows = Rows(*mnist.read(options.data))
+    if options.validation:
+        return run(recipe, rows.validation(), options.seeds, names, VALIDATION)
+    return run(recipe, rows, options.seeds, names)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, and report; returns 0 also where a target is missed, which the report says."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.source and not options.data:
+        parser.error("--data: say where MNIST lies, or --from where results lie")
+    if options.readme and (options.validation or options.methods):
+        parser.error("the README's table is of all methods, on the test rows: leave out --validation and --methods")
+    results = _results(options)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.readme:
+        README.write_text(report.readme_with(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+    print(report.render(results), end="\n\n")
+    print(report.verdicts(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
