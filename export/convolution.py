@@ -8,6 +8,8 @@ says of one window (Long et al. 2015, section 3.1; there "fully convolutional").
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +18,18 @@ from nbdense.export.folding import inference_rows, reads
 from nbdense.export.graph import Graph, Shape, finite_float32
 from nbdense.network import ACTIVATION, DENSE, LAYER_NORM, Network, Row
 
+if TYPE_CHECKING:
+    from nbdense.quant.network import QuantizedNetwork
+
 CHANNELS = 1  # the axis
 
 
-def convolution_shapes(network: Network) -> tuple[Shape, Shape]:
+def convolution_shapes(network: Network | QuantizedNetwork) -> tuple[Shape, Shape]:
     """Shapes of one row of data before and behind the convolution, with names for what is dynamic.
 
     Parameters
     ----------
-    network : Network
+    network : Network or QuantizedNetwork
         The network.
     """
     return (network.input_shape[0], "height", "width"), (network.n_out, "height_out", "width_out")
@@ -49,17 +54,47 @@ def write_convolution(graph: Graph, network: Network, fold: bool = True) -> None
         float32 number; the layer is named.
     """
     rows = inference_rows(network, fold)
-    images = _images(network, rows)
+    stages = [Stage(row.name, _what(row), row.positions, reads(row), row.output) for row in rows]
+    images = images_of(network.input_shape, stages)
     graph.axis = CHANNELS
     conv = functools.partial(_conv, images=images, shape=network.input_shape)
     writers: dict[int, RowWriter] = {**ROW_WRITERS, DENSE: conv, LAYER_NORM: write_layer_norm}
     write_rows(graph, rows, graph.input, graph.output, writers)
 
 
-def _images(network: Network, rows: list[Row]) -> set[int]:
-    """The buffers that hold a flattened image: the input, and what activations make of it."""
-    shape = network.input_shape
-    wrong = next((row for row in rows if row.positions != 1), None)
+def _what(row: Row) -> str:
+    if row.kind == DENSE:
+        return "dense"
+    return "activation" if row.kind == ACTIVATION and row.activation.name != "softmax" else ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer, as far as it matters to a convolution."""
+
+    name: str
+    what: str  # "dense", "activation" of single elements, or anything else
+    positions: int
+    reads: tuple[int, ...]  # tensors; 0 is the input
+    writes: int
+
+
+def images_of(shape: tuple[int, ...], stages: list[Stage]) -> set[int]:
+    """The tensors that hold a flattened image: the input, and what activations make of it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one row of data.
+    stages : list of Stage
+        The layers.
+
+    Raises
+    ------
+    ValueError
+        If they are no convolution; the layer is named.
+    """
+    wrong = next((stage for stage in stages if stage.positions != 1), None)
     if len(shape) != 3 or wrong is not None:
         where = "" if wrong is None else f"; layer {wrong.name!r} is not behind it"
         raise ValueError(
@@ -67,16 +102,16 @@ def _images(network: Network, rows: list[Row]) -> set[int]:
             f"the input is {shape}{where}"
         )
     images = {0}
-    for row in rows:
-        if not images.intersection(reads(row)) or row.kind == DENSE:
+    for stage in stages:
+        if not images.intersection(stage.reads) or stage.what == "dense":
             continue
-        if row.kind != ACTIVATION or row.activation.name == "softmax":
+        if stage.what != "activation":
             raise ValueError(
-                f"to_onnx: as_convolution: layer {row.name!r} works on all pixels at once, which no convolution does; "
+                f"to_onnx: as_convolution: layer {stage.name!r} works on all pixels at once, as no convolution does; "
                 "only Dense and activations can stand right behind the Flatten"
             )
-        images.add(row.output)
-    if rows[-1].output in images:
+        images.add(stage.writes)
+    if stages[-1].writes in images:
         raise ValueError("to_onnx: as_convolution needs a Dense layer behind the Flatten")
     return images
 
@@ -84,7 +119,25 @@ def _images(network: Network, rows: list[Row]) -> set[int]:
 def _conv(
     graph: Graph, row: Row, prefix: str, source: str, target: str, images: set[int], shape: tuple[int, ...]
 ) -> None:
-    window = shape if row.input in images else (row.n_in, 1, 1)
+    write_conv(graph, row, prefix, source, target, shape if row.input in images else (row.n_in, 1, 1))
+
+
+def write_conv(graph: Graph, row: Row, prefix: str, source: str, target: str, window: tuple[int, ...]) -> None:
+    """Write a dense row as a Conv.
+
+    Parameters
+    ----------
+    graph : Graph
+        Where to.
+    row : Row
+        Of kind DENSE.
+    prefix : str
+        Of its tensors.
+    source, target : str
+        The tensors that it reads and writes.
+    window : tuple of int
+        Channels, height and width of what it multiplies.
+    """
     kernel = finite_float32(row.kernel, row.name, "kernel").T.reshape(row.n_out, *window)
     inputs = [source, graph.constant(f"{prefix}/weight", kernel, np.float32)]
     if row.bias is not None:

@@ -11,12 +11,12 @@ import numpy as np
 from onnx import TensorProto
 
 from nbdense.export import weight_only_flavour
-from nbdense.export.graph import Graph
+from nbdense.export.graph import PLAIN, Form, Graph
 from nbdense.export.quantized import LayerWriter, Walk
 from nbdense.quant.network import DynamicDense, QuantizedNetwork
 
 
-def write_dynamic(graph: Graph, network: QuantizedNetwork, fold: bool = True) -> None:
+def write_dynamic(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> None:
     """Write a dynamically quantized network, from ``input`` to ``output``.
 
     Parameters
@@ -25,15 +25,15 @@ def write_dynamic(graph: Graph, network: QuantizedNetwork, fold: bool = True) ->
         Where to.
     network : QuantizedNetwork
         Of dynamic layers, and others that compute in float.
-    fold : bool
-        Batch normalisations stay: their layers are integers.
+    form : Form
+        Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 
     Raises
     ------
     ValueError
         If a layer's activation has no ONNX form; the layer is named.
     """
-    Walk(graph, network).run(WRITERS)
+    Walk(graph, network, form.convolution).run(WRITERS)
 
 
 def dynamic_dense(walk: Walk, index: int, layer: DynamicDense, prefix: str) -> None:
@@ -51,6 +51,8 @@ def dynamic_dense(walk: Walk, index: int, layer: DynamicDense, prefix: str) -> N
         Of its tensors.
     """
     graph = walk.graph
+    if walk.convolution:
+        raise ValueError(f"to_onnx: as_convolution: layer {layer.name!r} is dynamically quantized")
     names = [f"{prefix}/input_{what}" for what in ("quantized", "scale", "zero_point")]
     quantized, scale, zero_point = graph.nodes("DynamicQuantizeLinear", [walk.floats(index)], names)
     per_tensor = layer.granularity == "per_tensor"

@@ -17,7 +17,7 @@ import onnx
 from nbdense.export.convolution import convolution_shapes, write_convolution
 from nbdense.export.dynamic_flavour import write_dynamic
 from nbdense.export.float_flavour import write_float
-from nbdense.export.graph import INPUT, OUTPUT, Graph, Shape, check, ir_version_of, newest_opset
+from nbdense.export.graph import INPUT, OUTPUT, Form, Graph, Shape, check, ir_version_of, newest_opset
 from nbdense.export.labels import LABEL, write_labels
 from nbdense.export.qdq_flavour import write_qdq
 from nbdense.export.qoperator_flavour import write_qoperator
@@ -33,16 +33,20 @@ OLDEST_OPSET = 13  # the first with scales per channel, and with today's Softmax
 class Flavour:
     """One way to write a network: its writer, and the kind of network that it takes.
 
-    The writer gets the graph, the network, and whether dense layers take over the batch normalisations beside them.
+    The writer gets the graph, the network, and the form in which it is wanted.
     """
 
-    write: Callable[[Graph, Any, bool], None]
+    write: Callable[[Graph, Any, Form], None]
     kind: str
+
+
+def _write_float(graph: Graph, network: Any, form: Form) -> None:
+    (write_convolution if form.convolution else write_float)(graph, network, form.fold)
 
 
 # The first of a kind is what models of it become by default.
 FLAVOURS = {
-    "float": Flavour(write_float, "float"),
+    "float": Flavour(_write_float, "float"),
     "qdq": Flavour(write_qdq, "static"),
     "qoperator": Flavour(write_qoperator, "static"),
     "dynamic": Flavour(write_dynamic, "dynamic"),
@@ -122,9 +126,9 @@ def to_onnx(
         Whether dense layers take over the batch normalisations beside them, inside Residual too. What no dense layer
         can take over, and what stands on inputs whose mean is over 4 deviations away from 0, stays in any case.
     as_convolution : bool
-        Whether to write a float model whose layers stand behind a Flatten of (C, H, W) as a Conv and 1x1 Convs: input
+        Whether to write a model whose layers stand behind a Flatten of (C, H, W) as a Conv and 1x1 Convs: input
         [batch, C, height, width], of any size from (H, W) on, and output [batch, n_out, height - H + 1, width - W + 1],
-        what the model says of each window.
+        what the model says of each window. Not of dynamic layers, nor weights of 4 bits or in blocks.
     verify : bool
         Whether to compare with ``predict`` in onnxruntime before anything is written (see `verify_onnx`), where
         onnxruntime is installed. The checker and shape inference run in any case.
@@ -157,7 +161,7 @@ def to_onnx(
     ['Gemm', 'Relu', 'Gemm', 'Softmax']
     """
     network: Any = network_of(model_or_quantized)  # of the class that _kind finds
-    name = _flavour(flavour, _kind(network), as_convolution)
+    name = _flavour(flavour, _kind(network))
     ends: tuple[Shape, Shape] = convolution_shapes(network) if as_convolution else shapes_of(network)
     names = None if class_names is None else _class_names(class_names, shapes_of(network)[1][-1])
     said = {"nbdense_flavour": name, **_metadata(metadata)}
@@ -166,10 +170,7 @@ def to_onnx(
     if is_quantized(network) and network.report:
         said["nbdense_report"] = json.dumps(network.report, sort_keys=True, default=_plain)
     graph = Graph(_opset(opset, network), input_name, output_name, label_name if labels else None)
-    if as_convolution:
-        write_convolution(graph, network, fold_batch_norm)
-    else:
-        FLAVOURS[name].write(graph, network, fold_batch_norm)
+    FLAVOURS[name].write(graph, network, Form(fold_batch_norm, as_convolution))
     if labels:
         write_labels(graph, ends[1], _last_activation(network), label_name, names)
     model = graph.finish(*ends, said, None if path is None else Path(path).name)
@@ -198,7 +199,7 @@ def _kind(network: Any) -> str:
     return "dynamic" if any(layer.kind == "dynamic_dense" for layer in network.layers) else "weight_only"
 
 
-def _flavour(name: str | None, kind: str, as_convolution: bool) -> str:
+def _flavour(name: str | None, kind: str) -> str:
     if name is None:
         name = next(key for key, flavour in FLAVOURS.items() if flavour.kind == kind)
     if name not in FLAVOURS:
@@ -208,8 +209,6 @@ def _flavour(name: str | None, kind: str, as_convolution: bool) -> str:
     if FLAVOURS[name].kind != kind:
         hint = f"; {hint}" if kind == "float" else ""
         raise ValueError(f"to_onnx: flavour {name!r} is of {wanted}, this is {KINDS[kind][0]}{hint}")
-    if as_convolution and name != "float":
-        raise ValueError(f"to_onnx: as_convolution is for float models, this is {KINDS[kind][0]}")
     return name
 
 

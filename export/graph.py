@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,16 @@ LARGEST_FILE = 2**31 - 2**25  # bytes of constants in one file: protobuf holds 2
 SMALLEST_OUTSIDE = 1024  # bytes of a constant that goes into a file beside: shapes and scales stay
 ALIGNMENT = 4096  # of constants in that file: runtimes map them into memory
 
+
+@dataclass(frozen=True)
+class Form:
+    """What a flavour's writer is asked for."""
+
+    fold: bool = True  # whether dense layers take over the batch normalisations beside them
+    convolution: bool = False
+
+
+PLAIN = Form()
 Shape = Sequence[int | str]  # numbers, and names of what is dynamic
 
 

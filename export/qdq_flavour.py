@@ -19,7 +19,7 @@ import numpy.typing as npt
 from nbdense.activations import ACTIVATIONS
 from nbdense.export import dynamic_flavour
 from nbdense.export.float_flavour import ActivationWriter, activation_writer
-from nbdense.export.graph import Graph
+from nbdense.export.graph import PLAIN, Form, Graph
 from nbdense.export.quantized import Integers, LayerWriter, Walk
 from nbdense.quant.network import (
     LIMITS,
@@ -32,7 +32,7 @@ from nbdense.quant.network import (
 )
 
 
-def write_qdq(graph: Graph, network: QuantizedNetwork, fold: bool = True) -> None:
+def write_qdq(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> None:
     """Write a quantized network's nodes, from ``input`` to ``output``.
 
     Parameters
@@ -41,20 +41,22 @@ def write_qdq(graph: Graph, network: QuantizedNetwork, fold: bool = True) -> Non
         Where to.
     network : QuantizedNetwork
         Of the rounding "onnx".
-    fold : bool
-        Batch normalisations stay: their layers are integers.
+    form : Form
+        Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 
     Raises
     ------
     ValueError
         If the rounding is another, or a layer's activation has no QDQ form; the layer is named.
     """
-    Walk(graph, network).run(WRITERS)
+    Walk(graph, network, form.convolution).run(WRITERS)
 
 
 def _dense(walk: Walk, index: int, layer: QuantizedDense, prefix: str) -> None:
     graph, before = walk.graph, f"{prefix}/preactivation"
-    tensor = graph.node("Gemm", [walk.dequantized(index), *_weights(graph, layer, prefix)], before, transB=1)
+    operator, kernel, attributes = walk.product(index, layer.kernel)
+    weights = _weights(graph, layer, prefix, kernel)
+    tensor = graph.node(operator, [walk.dequantized(index), *weights], before, **attributes)
     # onnxruntime drops an activation before a QuantizeLinear only where the type's limits do its clamping; any other
     # would keep the Gemm in float, unless there are integers on both its sides.
     if layer.table is not None or layer.clamp(walk.dtype, "onnx") != LIMITS[walk.dtype]:
@@ -121,7 +123,12 @@ def _give(walk: Walk, index: int, prefix: str, tensor: str) -> None:
 
 
 def _softmax(walk: Walk, index: int, layer: QuantizedSoftmax, prefix: str) -> None:
-    _give(walk, index, prefix, walk.graph.node("Softmax", [walk.dequantized(index)], f"{prefix}/softmax", axis=-1))
+    _give(
+        walk,
+        index,
+        prefix,
+        walk.graph.node("Softmax", [walk.dequantized(index)], f"{prefix}/softmax", axis=walk.graph.axis),
+    )
 
 
 def _flatten(walk: Walk, index: int, layer: QuantizedFlatten, prefix: str) -> None:
@@ -129,10 +136,10 @@ def _flatten(walk: Walk, index: int, layer: QuantizedFlatten, prefix: str) -> No
     _give(walk, index, prefix, walk.graph.node("Reshape", [walk.dequantized(index), shape], f"{prefix}/flat"))
 
 
-def _weights(graph: Graph, layer: QuantizedDense, prefix: str) -> list[str]:
-    """The dequantized weight [N, K] and bias [N]: per channel along axis 0, or with rank-0 scales."""
+def _weights(graph: Graph, layer: QuantizedDense, prefix: str, kernel: npt.NDArray[np.int8]) -> list[str]:
+    """The dequantized weight [N, ...] and bias [N]: per channel along axis 0, or with rank-0 scales."""
     parts: list[tuple[str, npt.NDArray[np.integer], npt.NDArray[np.float32]]] = [
-        ("weight", layer.kernel.T, layer.kernel_scales),
+        ("weight", kernel, layer.kernel_scales),
         ("bias", layer.bias, layer.bias_scales()),
     ]
     per_tensor = layer.granularity == "per_tensor"

@@ -1,9 +1,9 @@
 """The QOperator flavour: operators on integers, whose results are nbdense's integers, each of them.
 
 A dense layer is QLinearMatMul, or where it has a bias com.microsoft QGemm, the form that onnxruntime's own quantizer
-writes: ONNX's operators on integers have no bias. A sum is com.microsoft QLinearAdd. Activations are their tables, and
-softmax its integer arithmetic, both in core operators. Other runtimes may lack the com.microsoft domain: QDQ files have
-none.
+writes: ONNX's QLinearMatMul has no bias. In a convolution it is QLinearConv. A sum is com.microsoft QLinearAdd.
+Activations are their tables, and softmax its integer arithmetic, both in core operators. Other runtimes may lack the
+com.microsoft domain: QDQ files have none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from nbdense.export import dynamic_flavour
-from nbdense.export.graph import Graph
+from nbdense.export.graph import PLAIN, Form, Graph
 from nbdense.export.quantized import Integers, LayerWriter, Walk
 from nbdense.quant.network import (
     LIMITS,
@@ -28,7 +28,7 @@ CONTRIB = "com.microsoft"
 _AXES_OPSET = 18  # from which ReduceMax takes its axes as an input
 
 
-def write_qoperator(graph: Graph, network: QuantizedNetwork, fold: bool = True) -> None:
+def write_qoperator(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> None:
     """Write a quantized network's nodes, from ``input`` to ``output``.
 
     Parameters
@@ -37,15 +37,15 @@ def write_qoperator(graph: Graph, network: QuantizedNetwork, fold: bool = True) 
         Where to.
     network : QuantizedNetwork
         Of the rounding "onnx".
-    fold : bool
-        Batch normalisations stay: their layers are integers.
+    form : Form
+        Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 
     Raises
     ------
     ValueError
         If the rounding is another, or the activation of a layer in float has no ONNX form; the layer is named.
     """
-    Walk(graph, network).run(WRITERS)
+    Walk(graph, network, form.convolution).run(WRITERS)
 
 
 def _dense(walk: Walk, index: int, layer: QuantizedDense, prefix: str) -> None:
@@ -62,7 +62,13 @@ def _dense(walk: Walk, index: int, layer: QuantizedDense, prefix: str) -> None:
         pre = Integers(f"{before}_quantized", walk.scale(before, layer.pre_scale, layer.pre_zero_point), before)
     limits = layer.clamp(walk.dtype, "onnx")
     product = pre.tensor if limits == LIMITS[walk.dtype] else f"{prefix}/product"
-    if layer.bias.any():
+    if walk.convolution:
+        _, kernel, attributes = walk.product(index, layer.kernel)
+        quantized = graph.constant(f"{prefix}/weight_quantized", kernel, np.int8)
+        bias = graph.constant(f"{prefix}/bias_quantized", layer.bias, np.int32)
+        inputs = [source.tensor, *source.scale, quantized, *weight, *pre.scale, bias]
+        graph.node("QLinearConv", inputs, product, **attributes)
+    elif layer.bias.any():
         quantized = graph.constant(f"{prefix}/weight_quantized", layer.kernel.T, np.int8)
         bias = graph.constant(f"{prefix}/bias_quantized", layer.bias, np.int32)
         inputs = [source.tensor, *source.scale, quantized, *weight, bias, *pre.scale]
@@ -127,10 +133,10 @@ def _softmax(walk: Walk, index: int, layer: QuantizedSoftmax, prefix: str) -> No
 
 
 def _reduced(graph: Graph, operator: str, source: str, target: str) -> str:
-    """Along the last axis. ReduceSum takes it as an input since opset 13, ReduceMax since 18."""
+    """Along the columns. ReduceSum takes it as an input since opset 13, ReduceMax since 18."""
     if operator == "ReduceMax" and graph.opset < _AXES_OPSET:
-        return graph.node(operator, [source], target, axes=[-1], keepdims=1)
-    return graph.node(operator, [source, graph.constant(f"{target}_axis", [-1], np.int64)], target, keepdims=1)
+        return graph.node(operator, [source], target, axes=[graph.axis], keepdims=1)
+    return graph.node(operator, [source, graph.constant(f"{target}_axis", [graph.axis], np.int64)], target, keepdims=1)
 
 
 def _flatten(walk: Walk, index: int, layer: QuantizedFlatten, prefix: str) -> None:

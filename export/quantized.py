@@ -10,6 +10,7 @@ DequantizeLinear or a QuantizeLinear in front, once.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,10 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from nbdense.activations import CUSTOM
-from nbdense.export.float_flavour import ROW_WRITERS, activation_writer, write_row
+from nbdense.export.convolution import CHANNELS, Stage, images_of, write_conv
+from nbdense.export.float_flavour import ROW_WRITERS, activation_writer, write_layer_norm, write_row
 from nbdense.export.graph import Graph
-from nbdense.network import Row
+from nbdense.network import DENSE, LAYER_NORM, Row
 from nbdense.quant.network import LIMITS, FloatLayer, QuantizedNetwork
 from nbdense.quant.program import _FLOAT_KINDS as FLOAT_KINDS
 
@@ -44,14 +46,21 @@ class Walk:
         Where to.
     network : QuantizedNetwork
         Of the rounding "onnx", where there are integers.
+    convolution : bool
+        Whether to write dense layers as Conv: see `nbdense.export.convolution`.
+
+    Attributes
+    ----------
+    convolution : bool
+        The same.
 
     Raises
     ------
     ValueError
-        If there are integers of another rounding.
+        If there are integers of another rounding, or the network is no convolution.
     """
 
-    def __init__(self, graph: Graph, network: QuantizedNetwork) -> None:
+    def __init__(self, graph: Graph, network: QuantizedNetwork, convolution: bool = False) -> None:
         if network.rounding != "onnx" and any(form is not None for form in network.formats):
             raise ValueError(
                 f"the network rounds as {network.rounding!r}, ONNX's operators do not: "
@@ -67,6 +76,9 @@ class Walk:
         positions = network.tensors[-1][0]
         self._softmax = network.final_activation == "softmax"
         self._reshaped = positions > 1
+        self.convolution = convolution
+        self._images = images_of(network.input_shape, _stages(network)) if convolution else set[int]()
+        graph.axis = CHANNELS if convolution else -1
 
     def run(self, writers: Mapping[type, LayerWriter]) -> None:
         """Write everything, from the graph's input to its output.
@@ -87,7 +99,7 @@ class Walk:
         if positions > 1:
             shape = graph.constant(f"{graph.input}_shape", [-1, n], np.int64)
             self._floats[0] = graph.node("Reshape", [graph.input, shape], f"{graph.input}_rows")
-        elif len(network.input_shape) > 1:
+        elif len(network.input_shape) > 1 and not self.convolution:
             self._floats[0] = graph.node("Flatten", [graph.input], f"{graph.input}_flat", axis=1)
         for index, layer in enumerate(network.layers):
             prefix = graph.layer(layer.name)
@@ -101,7 +113,7 @@ class Walk:
         form = network.formats[last]
         if self._softmax:
             target = f"{graph.output}_rows" if self._reshaped else graph.output
-            self._floats[last] = graph.node("Softmax", [self._floats_of(last)], target, axis=-1)
+            self._floats[last] = graph.node("Softmax", [self._floats_of(last)], target, axis=graph.axis)
         if not self._reshaped:
             self._floats_of(last)
             return
@@ -232,6 +244,34 @@ class Walk:
         self._integers[(index + 1, *form)] = value
 
     # -- parts of layers --
+
+    def window(self, index: int, n_in: int) -> tuple[int, ...]:
+        """Channels, height and width of what a dense layer of a convolution multiplies.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        n_in : int
+            Its inputs.
+        """
+        in_image = self.network.inputs_of(index)[0] in self._images
+        return self.network.input_shape if in_image else (n_in, 1, 1)
+
+    def product(self, index: int, kernel: npt.NDArray[Any]) -> tuple[str, npt.NDArray[Any], dict[str, Any]]:
+        """How a layer multiplies: its operator, Gemm or Conv; the weights as that takes them; and its attributes.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        kernel : ndarray, (n_in, n_out)
+            Its kernel.
+        """
+        if not self.convolution:
+            return "Gemm", kernel.T, {"transB": 1}
+        window = self.window(index, len(kernel))
+        return "Conv", kernel.T.reshape(-1, *window), {"kernel_shape": list(window[1:])}
 
     def activation(self, layer: Any) -> Any:
         """What writes a layer's activation in floats; None where there is none to write.
@@ -377,4 +417,22 @@ def write_float_layer(walk: Walk, index: int, layer: FloatLayer, prefix: str) ->
         activation=layer.function,
         alpha=layer.alpha,
     )
-    walk.give_floats(index, write_row(walk.graph, row, prefix, inputs, walk.target(index), ROW_WRITERS))
+    writers = ROW_WRITERS
+    if walk.convolution:
+        conv = functools.partial(write_conv, window=walk.window(index, layer.n_in))
+        writers = {**ROW_WRITERS, DENSE: conv, LAYER_NORM: write_layer_norm}
+    walk.give_floats(index, write_row(walk.graph, row, prefix, inputs, walk.target(index), writers))
+
+
+def _stages(network: QuantizedNetwork) -> list[Stage]:
+    return [
+        Stage(layer.name, _what(layer), layer.positions, network.inputs_of(index), index + 1)
+        for index, layer in enumerate(network.layers)
+    ]
+
+
+def _what(layer: Any) -> str:
+    what = str(getattr(layer, "what", layer.kind))
+    if what == "activation":
+        return "" if layer.activation == "softmax" else what
+    return "dense" if what.endswith("dense") else ""

@@ -18,7 +18,7 @@ Outside = Mapping[str, npt.NDArray[Any]]  # tensors that lie in a file beside th
 
 def open_session(
     proto: onnx.ModelProto,
-    input_shape: Shape,
+    input_shape: Shape | None,
     output_shape: Shape | None,
     optimize: bool = True,
     outside: Outside | None = None,

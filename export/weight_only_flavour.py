@@ -14,14 +14,14 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense.activations import Activation
-from nbdense.export.graph import Graph
+from nbdense.export.graph import PLAIN, Form, Graph
 from nbdense.export.quantized import LayerWriter, Walk, write_float_layer
 from nbdense.quant.network import FloatLayer, QuantizedNetwork, WeightOnlyDense
 
 BLOCKS_OPSET = 21  # the first with int4, and with scales of blocks
 
 
-def write_weight_only(graph: Graph, network: QuantizedNetwork, fold: bool = True) -> None:
+def write_weight_only(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> None:
     """Write a network of quantized weights, from ``input`` to ``output``.
 
     Parameters
@@ -30,15 +30,15 @@ def write_weight_only(graph: Graph, network: QuantizedNetwork, fold: bool = True
         Where to.
     network : QuantizedNetwork
         Of layers that compute in float.
-    fold : bool
-        Batch normalisations stay: their layers are integers.
+    form : Form
+        Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 
     Raises
     ------
     ValueError
         If a layer's activation has no ONNX form; the layer is named.
     """
-    Walk(graph, network).run(WRITERS)
+    Walk(graph, network, form.convolution).run(WRITERS)
 
 
 def needed_opset(network: QuantizedNetwork) -> tuple[int, str]:
@@ -76,6 +76,8 @@ def weight_only_dense(walk: Walk, index: int, layer: WeightOnlyDense, prefix: st
     graph, source = walk.graph, walk.floats(index)
     bias = [] if layer.bias is None else [graph.constant(f"{prefix}/bias", layer.bias, np.float32)]
     if _in_blocks(layer):
+        if walk.convolution:
+            raise ValueError(f"to_onnx: as_convolution: layer {layer.name!r} has weights of 4 bits or in blocks")
         weight = _blocks(graph, layer, prefix)
 
         def multiply(target: str) -> None:
@@ -88,13 +90,14 @@ def weight_only_dense(walk: Walk, index: int, layer: WeightOnlyDense, prefix: st
         walk.activate(index, multiply, _clamp if clamps and layer.activation != "softmax" else None)
         return
     scales = layer.kernel_scales[0]
+    operator, kernel, attributes = walk.product(index, layer.kernel)
     constants = [
-        graph.constant(f"{prefix}/weight_quantized", layer.kernel.T, np.int8),
+        graph.constant(f"{prefix}/weight_quantized", kernel, np.int8),
         graph.constant(f"{prefix}/weight_scale", scales, np.float32),
         graph.constant(f"{prefix}/weight_zero_point", np.zeros(scales.shape), np.int8),
     ]
     weight = graph.node("DequantizeLinear", constants, f"{prefix}/weight", axis=0)
-    walk.activate(index, lambda target: graph.node("Gemm", [source, weight, *bias], target, transB=1))
+    walk.activate(index, lambda target: graph.node(operator, [source, weight, *bias], target, **attributes))
 
 
 def _clamp(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:

@@ -209,10 +209,10 @@ def test_file_holds_the_model_that_is_returned(tmp_path):
 
 
 def test_a_graph_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
-    def write(graph, net, fold):
+    def write(graph, net, form):
         other = net.copy()
         other.params[0] += 0.01
-        exporter.write_float(graph, other, fold)
+        exporter.write_float(graph, other, form.fold)
 
     monkeypatch.setitem(exporter.FLAVOURS, "float", exporter.Flavour(write, "float"))
     net = network((3, 5, 2), ["relu", "softmax"])

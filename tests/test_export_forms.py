@@ -12,7 +12,7 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph import newest_opset, serialize
 from nbdense.quant import quantize
-from test_export import ALWAYS_LOADABLE, network, operators, rows
+from test_export import ALWAYS_LOADABLE, operators
 from test_export_layers import MORE_STACKS, data
 from test_layers import STACKS, made, randomise
 
@@ -333,7 +333,46 @@ def test_what_is_no_convolution(layers, shape, message):
         to_onnx(of(*layers, shape=shape), as_convolution=True)
 
 
-def test_a_quantized_model_is_no_convolution():
-    net = network((4, 3), ["softmax"])
-    with pytest.raises(ValueError, match="as_convolution is for float models, this is a quantized model"):
-        to_onnx(quantize(net, rows(4)), as_convolution=True)
+QUANTIZED = {
+    "int8": {"activation_dtype": "int8"},
+    "uint8": {"activation_dtype": "uint8"},
+    "integer softmax": {"softmax": "integer", "granularity": "per_tensor"},
+    "weights alone": {"scheme": "weight_only"},
+}
+
+
+@pytest.mark.parametrize("opset", [13, 17, ALWAYS_LOADABLE])
+@pytest.mark.parametrize("way", QUANTIZED)
+@pytest.mark.parametrize("name", sorted(set(IMAGES) - {"norm on the image, folded"}))
+def test_a_quantized_convolution(name, way, opset):
+    model = of(*IMAGES[name](), shape=(2, 3, 4))
+    quantized = quantize(model, data(model, 300), **QUANTIZED[way])
+    for flavour in ["weight_only"] if way == "weights alone" else ["qdq", "qoperator"]:
+        proto = to_onnx(quantized, flavour=flavour, opset=opset, as_convolution=True, labels=True)
+        assert not {"Gemm", "QGemm", "QLinearMatMul", "Flatten", "Reshape"} & set(operators(proto))
+        result = verify_onnx(proto, quantized, data(model, 500, 1))
+        assert result.agrees, result
+        if result.integers is not None and not result.saturates:
+            assert result.differing_integers <= result.integers / 1000
+        x = np.random.default_rng(1).standard_normal((3, 2, 6, 5), np.float32)
+        found = run(proto, x)["output"]
+        windows = [x[:, :, i : i + 3, j : j + 4] for i in range(4) for j in range(2)]
+        expected = np.concatenate([quantized.predict(np.ascontiguousarray(window)) for window in windows])
+        flat = found.transpose(2, 3, 0, 1).reshape(expected.shape)
+        assert (np.abs(flat - expected).max(axis=-1) > 1e-4 * np.abs(expected).max()).mean() <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ({"scheme": "dynamic"}, "layer 'dense' is dynamically quantized"),
+        ({"scheme": "weight_only", "bits": 4}, "layer 'dense' has weights of 4 bits or in blocks"),
+    ],
+)
+def test_quantized_layers_that_are_no_convolution(way, message):
+    model = of(*IMAGES["hidden layers"](), shape=(2, 3, 4))
+    with pytest.raises(ValueError, match=message):
+        to_onnx(quantize(model, data(model, 300), **way), as_convolution=True)
+    model = of(k.Dense(4, "relu"), k.Dense(3), shape=(5,))
+    with pytest.raises(ValueError, match=r"needs an Input.*the input is \(5,\)"):
+        to_onnx(quantize(model, data(model, 300)), as_convolution=True)
