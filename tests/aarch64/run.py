@@ -19,7 +19,7 @@ PACKAGES = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"  # in Debian 
 TESTS = "(kernels or equals_its_twin or tiling_changes_no_bit or drawn_shapes or padding or neon) and not jit"
 TESTS += " and not custom"
 OTHERS = ["--ignore=tests/test_no_jit.py", "--ignore=tests/test_instruction_sets.py"]  # they start processes themselves
-INTEGER_TESTS = f"({TESTS}) and (quant or integer)"
+INTEGER_TESTS = f"({TESTS}) and (quant_kernels or quant_microkernel or integer_tiles)"
 FEATURES = "NBDENSE_AARCH64_FEATURES"  # in the environment: those of the CPU that code is made for
 
 
