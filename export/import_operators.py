@@ -71,7 +71,7 @@ def _where(call: Call) -> Value:
 def _clip(call: Call) -> Value:
     value = call.data()
     if value.is_integer:
-        return clip_integers(call, value)
+        return clip_integers(call, value) if len(call.inputs) > 1 else value
     ends = []
     for index, (what, none) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
         given = call.inputs[index] if index < len(call.inputs) else None
@@ -82,6 +82,8 @@ def _clip(call: Call) -> Value:
         if array.size != 1 or array.dtype.kind not in "fiu":
             raise call.fail(f"its {what} must be one number")
         ends.append(float(array.reshape(-1)[0]))
+    if ends == [-math.inf, math.inf]:
+        return value
     return call.make([value], value.shape, {"min": ends[0], "max": ends[1]})
 
 
