@@ -13,12 +13,10 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from nbdense import folding
 from nbdense.activations import ACTIVATIONS
 from nbdense.export.graph import finite_float32
 from nbdense.network import ADD, DENSE, FROZEN_NORM, Network, Row
-
-# Deviations that a column's mean may lie from zero: up to there x scale + shift loses about two of float32's 24 bits.
-FAR_FROM_ZERO = 4.0
 
 
 def inference_rows(network: Network, fold: bool) -> list[Row]:
@@ -88,9 +86,7 @@ def scale_and_shift(row: Row) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.f
     row : Row
         Of kind FROZEN_NORM.
     """
-    gamma, beta, mean, variance = (value.astype(np.float64) for value in norm_tensors(row).values())
-    scale = gamma / np.sqrt(variance + row.alpha)
-    return scale, beta - mean * scale
+    return folding.scale_and_shift(*norm_tensors(row).values(), row.alpha)
 
 
 def is_far_from_zero(row: Row) -> bool:
@@ -102,8 +98,7 @@ def is_far_from_zero(row: Row) -> bool:
         Of kind FROZEN_NORM.
     """
     tensors = norm_tensors(row)
-    deviation = np.sqrt(tensors["variance"].astype(np.float64) + row.alpha)
-    return bool((np.abs(tensors["mean"]) > FAR_FROM_ZERO * deviation).any())
+    return folding.is_far_from_zero(tensors["mean"], tensors["variance"], row.alpha)
 
 
 def _without(rows: list[Row], norm: Row) -> list[Row]:
@@ -127,14 +122,11 @@ def _is_linear(row: Row) -> bool:
 
 def _into(dense: Row, norm: Row) -> Row:
     """The dense row before a norm, with what the norm does."""
-    scale, shift = scale_and_shift(norm)
-    bias = shift if dense.bias is None else dense.bias * scale + shift
-    return dataclasses.replace(dense, kernel=dense.kernel * scale, bias=bias, output=norm.output)
+    kernel, bias = folding.into_layer_before(dense.kernel, dense.bias, *scale_and_shift(norm))
+    return dataclasses.replace(dense, kernel=kernel, bias=bias, output=norm.output)
 
 
 def _from(dense: Row, norm: Row) -> Row:
     """A dense row behind a norm, with what the norm does."""
-    scale, shift = scale_and_shift(norm)
-    kernel = dense.kernel.astype(np.float64)
-    bias = shift @ kernel if dense.bias is None else shift @ kernel + dense.bias
-    return dataclasses.replace(dense, kernel=scale[:, None] * kernel, bias=bias, input=norm.input)
+    kernel, bias = folding.into_layer_behind(dense.kernel, dense.bias, *scale_and_shift(norm))
+    return dataclasses.replace(dense, kernel=kernel, bias=bias, input=norm.input)

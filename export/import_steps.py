@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.export.folding import FAR_FROM_ZERO
 from nbdense.export.import_tensors import Array
+from nbdense.folding import FAR_FROM_ZERO
 
 Doubles = npt.NDArray[np.float64]
 

@@ -24,8 +24,8 @@ from nbdense.export.convolution import CHANNELS, Stage, images_of, write_conv
 from nbdense.export.float_flavour import ROW_WRITERS, activation_writer, write_layer_norm, write_row
 from nbdense.export.graph import Graph
 from nbdense.network import DENSE, LAYER_NORM, Row
+from nbdense.quant.float_layers import ENGINE_KINDS
 from nbdense.quant.network import LIMITS, FloatLayer, QuantizedNetwork
-from nbdense.quant.program import _FLOAT_KINDS as FLOAT_KINDS
 
 
 @dataclass(frozen=True)
@@ -403,7 +403,7 @@ def write_float_layer(walk: Walk, index: int, layer: FloatLayer, prefix: str) ->
     row = Row(
         index=index,
         name=layer.name,
-        kind=FLOAT_KINDS[layer.what],
+        kind=ENGINE_KINDS[layer.what],
         n_in=layer.n_in,
         n_out=layer.n_out,
         positions=1,  # its rows are the matrix's

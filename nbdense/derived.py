@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from nbdense.folding import into_layer_before, into_layer_behind, is_far_from_zero, scale_and_shift
 from nbdense.layers import BatchNormalization, Dense, Dropout, Input, Layer, Residual
 from nbdense.network import Network
 
@@ -51,12 +52,18 @@ class Derived:
             other.compile(fresh, model.loss, list(model._metric_names))
         return other
 
-    def fold_batch_normalization(self) -> Sequential:
-        """A model whose batch normalisations have gone into the dense layers before them, where that can be.
+    def fold_batch_normalization(self, *, at_input: bool = True) -> Sequential:
+        """A model whose batch normalisations have gone into the dense layers beside them, where that can be.
 
-        That is where the dense layer is linear and nothing but dropout stands in between. By the running statistics, a
-        batch normalisation multiplies each unit by s = gamma / sqrt(variance + epsilon) and adds beta - s mean; so can
-        the layer's kernel and bias (Jacob et al. 2018, section 3.2).
+        By the running statistics, a batch normalisation multiplies each unit by s = gamma / sqrt(variance + epsilon) and
+        adds beta - s mean. So can the kernel and bias of a linear dense layer before it; or of a dense layer behind it,
+        unless the mean is over 4 deviations away from zero, where digits would be lost. Nothing but dropout may stand
+        in between (Jacob et al. 2018, section 3.2).
+
+        Parameters
+        ----------
+        at_input : bool
+            Whether one that reads the model's input, standardising raw data, may go too.
 
         Returns
         -------
@@ -65,7 +72,7 @@ class Derived:
         """
         model = cast("Sequential", self)
         tensors: dict[str, Any] = {name: view.astype(np.float64) for name, view in model.parameters.items()}
-        folded = _empty(model, model.name, _folded(model._all, "", tensors))
+        folded = _empty(model, model.name, _folded(model._all, "", tensors, at_input))
         folded.epochs_trained = model.epochs_trained
         for name, view in folded.parameters.items():
             view[...] = tensors[name]
@@ -79,27 +86,40 @@ def _empty(model: Sequential, name: str, layers: list[Layer]) -> Sequential:
     return made
 
 
-def _folded(layers: Sequence[Layer], prefix: str, tensors: dict[str, Any]) -> list[Layer]:
+def _folded(layers: Sequence[Layer], prefix: str, tensors: dict[str, Any], at_input: bool) -> list[Layer]:
     """Copies of layers whose tensors' names begin with ``prefix``, less the batch normalisations that were folded."""
     kept: list[Layer] = []
-    for layer in layers:
-        before = next((other for other in reversed(kept) if not isinstance(other, Dropout)), None)
-        if isinstance(layer, BatchNormalization) and isinstance(before, Dense) and before.is_linear:
-            _fold(layer, prefix + layer.name, prefix + before.name, tensors)
-            before.use_bias = True
-            continue
+    for i, layer in enumerate(layers):
+        if isinstance(layer, BatchNormalization):
+            before = next((other for other in reversed(kept) if not isinstance(other, Dropout)), None)
+            behind = next((other for other in layers[i + 1 :] if not isinstance(other, Dropout)), None)
+            reads_input = not prefix and (before is None or isinstance(before, Input))
+            if isinstance(before, Dense) and before.is_linear:
+                _take_over(layer, prefix, before, tensors, into_layer_before)
+                before.use_bias = True
+                continue
+            if isinstance(behind, Dense) and (at_input or not reads_input) and not _far(layer, prefix, tensors):
+                _take_over(layer, prefix, behind, tensors, into_layer_behind)
+                continue
         kept.append(layer.copy())
         if isinstance(layer, Residual):
-            cast("Residual", kept[-1]).layers = _folded(layer.layers, f"{prefix}{layer.name}/", tensors)
+            cast("Residual", kept[-1]).layers = _folded(layer.layers, f"{prefix}{layer.name}/", tensors, at_input)
+        elif isinstance(layer, Dense) and f"{prefix}{layer.name}/bias" in tensors:
+            cast("Dense", kept[-1]).use_bias = True
     return kept
 
 
-def _fold(layer: BatchNormalization, norm: str, name: str, tensors: dict[str, Any]) -> None:
-    """Work the tensors of a batch normalisation, named ``norm``, into those of the dense layer named ``name``."""
-    of = {what: tensors.pop(f"{norm}/{what}", None) for what in ("gamma", "beta", "moving_mean")}
-    scale = 1.0 / np.sqrt(tensors.pop(f"{norm}/moving_variance") + layer.epsilon)
-    if of["gamma"] is not None:
-        scale = scale * of["gamma"]
-    shift = 0.0 if of["beta"] is None else of["beta"]
-    tensors[f"{name}/kernel"] = tensors[f"{name}/kernel"] * scale
-    tensors[f"{name}/bias"] = (tensors.get(f"{name}/bias", 0.0) - of["moving_mean"]) * scale + shift
+def _far(layer: BatchNormalization, prefix: str, tensors: dict[str, Any]) -> bool:
+    name = f"{prefix}{layer.name}"
+    return is_far_from_zero(tensors[f"{name}/moving_mean"], tensors[f"{name}/moving_variance"], layer.epsilon)
+
+
+def _take_over(
+    layer: BatchNormalization, prefix: str, dense: Dense, tensors: dict[str, Any], rule: Callable[..., Any]
+) -> None:
+    """Work the tensors of a batch normalisation into those of a dense layer."""
+    name, norm = f"{prefix}{dense.name}", f"{prefix}{layer.name}"
+    of = [tensors.pop(f"{norm}/{what}", None) for what in ("gamma", "beta", "moving_mean", "moving_variance")]
+    scale, shift = scale_and_shift(*of, layer.epsilon)
+    kernel, bias = tensors[f"{name}/kernel"], tensors.get(f"{name}/bias")
+    tensors[f"{name}/kernel"], tensors[f"{name}/bias"] = rule(kernel, bias, scale, shift)

@@ -142,7 +142,7 @@ def quantize_aware(
         "activation_dtype": activation_dtype,
         "rounding": rounding,
     }
-    plain = model.fold_batch_normalization()
+    plain = model.fold_batch_normalization(at_input=False)
     if not any(isinstance(layer, Dense) for layer in inner_layers(plain.layers)):
         raise ValueError("quantize_aware: the model has no Dense layer")
     _check_rows(plain.network)
@@ -154,7 +154,11 @@ def _check_rows(network: Network) -> None:
     rows = list(network.rows())
     for row in rows:
         if row.kind not in (DENSE, ACTIVATION, ADD, RESHAPE) or row.activation.code >= CUSTOM:
-            hint = "; only what stands right behind a linear Dense can be folded" if row.kind == FROZEN_NORM else ""
+            hint = (
+                "; only what stands beside a Dense, and not at the input, can be folded"
+                if row.kind == FROZEN_NORM
+                else ""
+            )
             raise ValueError(f"quantize_aware: layer {row.name!r} is not supported{hint}")
         if row.activation.name == "softmax" and row is not rows[-1]:
             raise ValueError(f"quantize_aware: layer {row.name!r}: softmax is supported only as the last activation")

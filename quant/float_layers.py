@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from nbdense import network as engine
 from nbdense.activations import Activation
 from nbdense.quant.checks import (
     GRANULARITIES,
@@ -199,6 +200,16 @@ class WeightOnlyDense:
             check_columns(self.bias, (self.n_out,), np.float32, f"{where}bias")
         _ = self.function
 
+
+# What float layers are called, and the engine's kinds of row.
+ENGINE_KINDS = {
+    "dense": engine.DENSE,
+    "activation": engine.ACTIVATION,
+    "batch_norm": engine.FROZEN_NORM,
+    "layer_norm": engine.LAYER_NORM,
+    "add": engine.ADD,
+    "flatten": engine.RESHAPE,
+}
 
 # Kinds of float layers, the tensors that each has (a "?" marks those that may be missing), and its inputs.
 FLOAT_KINDS: dict[str, tuple[tuple[str, ...], int]] = {

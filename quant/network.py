@@ -112,6 +112,9 @@ class QuantizedNetwork:
             _check_inputs(self, i, tensors, formats)
             tensors.append((1 if _flattens(layer) else layer.positions, layer.n_out))
             formats.append(layer.output_format)
+        kinds = {form is None for form in formats[1:]}
+        if len(kinds) > 1 and any(isinstance(layer, DynamicDense) for layer in self.layers):
+            raise ValueError("dynamic layers and layers in integers cannot stand in one network")
         object.__setattr__(self, "tensors", tensors)
         object.__setattr__(self, "formats", formats)
         if not self.input_shape:

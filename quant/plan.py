@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
+from nbdense import folding
+from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, Network, Row
 from nbdense.quant.calibration import Range, Ranges, is_bare
+from nbdense.quant.float_layers import ENGINE_KINDS
 
 # Of a step that becomes two layers, one has its name, the other its name and this: the softmax behind logits, or the
 # sum in front of a clamp.
 SOFTMAX, SUM = "/softmax", "/sum"
 _NO_RANGES = (0.0, 0.0)
-KINDS = {
-    DENSE: "dense",
-    ACTIVATION: "activation",
-    FROZEN_NORM: "batch_norm",
-    LAYER_NORM: "layer_norm",
-    ADD: "add",
-    RESHAPE: "flatten",
-}
 
 
 @dataclass
@@ -53,7 +48,23 @@ class Step:
     @property
     def what(self) -> str:
         """Its kind: "dense", "activation", "batch_norm", "layer_norm", "add" or "flatten"."""
-        return KINDS[self.row.kind]
+        return next(what for what, kind in ENGINE_KINDS.items() if kind == self.row.kind)
+
+
+def source_of(model: Any) -> Any:
+    """The network of a model that is to be quantized: of a Sequential without the batch normalisations that can go.
+
+    One that reads the model's input stays: its columns have scales of their own, and an integer tensor has one.
+
+    Parameters
+    ----------
+    model : Sequential or Network
+        The float model.
+    """
+    network = getattr(model, "network", model)
+    if network is model or not isinstance(network, Network) or not (network.inference["kind"] == FROZEN_NORM).any():
+        return network
+    return model.fold_batch_normalization(at_input=False).network
 
 
 def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = False) -> list[Step]:
@@ -126,7 +137,7 @@ def _takes(step: Step, row: Row) -> bool:
 
 
 def folded(dense: Row, norm: Row) -> Row:
-    """A dense row with the batch normalisation behind it worked in (Jacob et al. 2018, section 3.2).
+    """A dense row with the batch normalisation behind it worked in.
 
     Parameters
     ----------
@@ -135,15 +146,7 @@ def folded(dense: Row, norm: Row) -> Row:
     norm : Row
         A batch normalisation by its running statistics.
     """
-    assert norm.mean is not None and norm.variance is not None
-    scale = 1.0 / np.sqrt(norm.variance.astype(np.float64) + norm.alpha)
-    if norm.kernel.size:
-        scale = scale * norm.kernel
-    bias = np.zeros(dense.n_out) if dense.bias is None else dense.bias.astype(np.float64)
-    shift = 0.0 if norm.bias is None else norm.bias.astype(np.float64)
-    dtype = dense.kernel.dtype
-    return dataclasses.replace(
-        dense,
-        kernel=(dense.kernel * scale).astype(dtype),
-        bias=((bias - norm.mean) * scale + shift).astype(dtype),
-    )
+    gamma = norm.kernel if norm.kernel.size else None
+    scale_and_shift = folding.scale_and_shift(gamma, norm.bias, norm.mean, norm.variance, norm.alpha)
+    kernel, bias = folding.into_layer_before(dense.kernel, dense.bias, *scale_and_shift)
+    return dataclasses.replace(dense, kernel=kernel, bias=bias)

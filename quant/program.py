@@ -13,6 +13,7 @@ from nbdense import network as engine
 from nbdense.activations import CUSTOM
 from nbdense.network import aligned_zeros, leading_dimension
 from nbdense.quant import dynamic_kernels, kernels, rounding
+from nbdense.quant.float_layers import ENGINE_KINDS
 from nbdense.quant.microkernel import GROUP, OFFSET, pack
 from nbdense.quant.network import (
     LIMITS,
@@ -28,14 +29,6 @@ from nbdense.quant.network import (
 )
 
 _NO_INTEGERS, _NO_VALUES = np.empty((0, 0), np.uint8), np.empty((0, 0), np.float32)
-_FLOAT_KINDS = {
-    "dense": engine.DENSE,
-    "activation": engine.ACTIVATION,
-    "batch_norm": engine.FROZEN_NORM,
-    "layer_norm": engine.LAYER_NORM,
-    "add": engine.ADD,
-    "flatten": engine.RESHAPE,
-}
 _COLUMN_DTYPES = tuple(kernels.VECTORS.values())[1:-1]
 
 
@@ -367,7 +360,7 @@ class _Layout:
         fields["start"] = fields.get("bias", -1)
         if len(sources) > 1:
             fields["second"] = sources[1]
-        number = self._engine_row(_FLOAT_KINDS[what], index, sources[0], output, layer.function, **fields)
+        number = self._engine_row(ENGINE_KINDS[what], index, sources[0], output, layer.function, **fields)
         if what in ("batch_norm", "layer_norm"):
             self.engine_rows[number]["alpha"] = layer.alpha
         source = self.network.inputs_of(index)[0]

@@ -18,7 +18,7 @@ from nbdense.quant.checks import LIMITS
 from nbdense.quant.equalization import equalize
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import DynamicDense, FloatLayer, QuantizedDense, QuantizedNetwork, WeightOnlyDense
-from nbdense.quant.plan import SOFTMAX, SUM, Step, plan
+from nbdense.quant.plan import SOFTMAX, SUM, Step, plan, source_of
 from nbdense.quant.trained import trained_ranges
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
     >>> [layer.name for layer in compare(model, quantize(model, x), x).layers]
     ['dense', 'dense_1']
     """
-    network, quantized = getattr(model, "network", model), getattr(q, "network", q)
+    network, quantized = source_of(model), getattr(q, "network", q)
     if not isinstance(network, Network):
         raise TypeError(f"compare: model must be a float model, got {type(model).__name__}")
     if not isinstance(quantized, QuantizedNetwork):

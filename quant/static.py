@@ -23,7 +23,7 @@ from nbdense.quant.equalization import equalize as equalized
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import QuantizedNetwork
 from nbdense.quant.options import Options
-from nbdense.quant.plan import Step, plan
+from nbdense.quant.plan import Step, plan, source_of
 from nbdense.quant.trained import TrainedRanges, trained_ranges
 from nbdense.quant.weights import kernel_integers
 
@@ -136,7 +136,7 @@ def quantize(
         bias_correction,
         rounding,
     )
-    network: Network = getattr(model, "network", model)
+    network: Network = source_of(model)
     if not isinstance(network, Network):
         raise ValueError(f"quantize: expected a built model or a Network, got {type(model).__name__}")
     budget.check(accuracy_budget, evaluate)

@@ -331,6 +331,7 @@ def test_what_does_not_fit_is_refused(rng):
         ([FloatLayer("f", "conv", 3)], "what must be one of"),
         ([FloatLayer("f", "dense", 3, {"kernel": np.ones((4, 2), F32)})], r"kernel must be float32 \(3, 2\)"),
         ([FloatLayer("f", "batch_norm", 3)], "a batch_norm has the tensors"),
+        ([dense, DynamicDense("w", np.ones((5, 2), np.int8), ones[0])], "cannot stand in one network"),
     ]
     for layers, message in cases:
         with pytest.raises(ValueError, match=message):
