@@ -55,10 +55,10 @@ class Derived:
     def fold_batch_normalization(self, *, at_input: bool = True) -> Sequential:
         """A model whose batch normalisations have gone into the dense layers beside them, where that can be.
 
-        By the running statistics, a batch normalisation multiplies each unit by s = gamma / sqrt(variance + epsilon) and
-        adds beta - s mean. So can the kernel and bias of a linear dense layer before it; or of a dense layer behind it,
-        unless the mean is over 4 deviations away from zero, where digits would be lost. Nothing but dropout may stand
-        in between (Jacob et al. 2018, section 3.2).
+        By the running statistics, a batch normalisation multiplies each unit by s = gamma / sqrt(variance + epsilon)
+        and adds beta - s mean. So can the kernel and bias of a linear dense layer before it; or of a dense layer behind
+        it, unless the mean is over 4 deviations away from zero, where digits would be lost. Nothing but dropout may
+        stand in between (Jacob et al. 2018, section 3.2).
 
         Parameters
         ----------

@@ -1,5 +1,9 @@
 """Model files: safetensors with the architecture as JSON in its metadata, written atomically.
 
+A new file is written without a name, where the system has such files (Linux), and gets its name when all of it is on
+the disk: a process that is killed leaves nothing behind. Elsewhere it is written under a hidden name, which a kill may
+leave, and renamed.
+
 Loading reads numbers and JSON only: nothing that a file names is imported or run. Every claim of a file is checked
 against its size before memory is allocated for it.
 """
@@ -8,15 +12,19 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 FORMAT_VERSION = 1
+_NO_NAME = getattr(os, "O_TMPFILE", 0)
+_PIECE = 2**26  # bytes written at a time
 
 
 class FileFormatError(ValueError):
@@ -31,31 +39,111 @@ def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
     OSError
         If the folder does not exist or cannot be written; the path is named.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {target}: the folder {target.parent} does not exist")
-    if target.is_dir():
-        raise IsADirectoryError(f"cannot write {target}: it is a folder")
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {target}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, _mode_of(target))
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with StagedFile(Path(path), [content]) as file:
+        file.publish()
 
 
-def _mode_of(target: Path) -> int:
-    """The permissions that the file has, or that a new one gets (mkstemp's are the owner's alone)."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
+class StagedFile:
+    """A file's new content, whole on the disk, not yet under its name. A context manager: what was not published goes.
+
+    Parameters
+    ----------
+    path : Path
+        What it shall be called.
+    content : iterable of bytes-like
+        What it shall hold, one piece after the other.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written; the path is named.
+    """
+
+    def __init__(self, path: Path, content: Iterable[Any]) -> None:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+        if path.is_dir():
+            raise IsADirectoryError(f"cannot write {path}: it is a folder")
+        self.path = path
+        self._hidden: str | None = None
+        try:
+            self._handle = self._open()
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+        try:
+            for piece in content:
+                view = memoryview(piece).cast("B")
+                while len(view):
+                    view = view[os.write(self._handle, view[:_PIECE]) :]
+            os.fsync(self._handle)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _open(self) -> int:
+        folder = self.path.parent
+        if _NO_NAME:
+            with suppress(OSError):  # this file system has no files without a name
+                handle = os.open(folder, _NO_NAME | os.O_WRONLY, 0o666)
+                if os.path.exists(f"/proc/self/fd/{handle}"):  # by which it gets its name
+                    return handle
+                os.close(handle)
+        handle, self._hidden = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=folder)
+        return handle
+
+    def publish(self) -> None:
+        """Give it its name, in the place of what has it now, whose permissions it takes.
+
+        Raises
+        ------
+        OSError
+            If that cannot be done.
+        """
+        mode = self.path.stat().st_mode & 0o777 if self.path.exists() else None
+        if self._hidden is None:
+            if mode is None and self._link(self.path):
+                self.discard()
+                return
+            hidden = self.path.parent / f".{self.path.name}.{secrets.token_hex(4)}"
+            if not self._link(hidden):
+                raise FileExistsError(f"cannot write {self.path}: there is a file {hidden}")
+            self._hidden = str(hidden)
+        os.close(self._handle)
+        self._handle = -1
+        os.chmod(self._hidden, _mode_of_new_files() if mode is None else mode)
+        os.replace(self._hidden, self.path)
+        self._hidden = None
+
+    def _link(self, path: Path) -> bool:
+        """Name the nameless file; False if something has that name."""
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.link(f"/proc/self/fd/{self._handle}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        except FileExistsError:
+            return False
+        finally:
+            os.close(folder)
+        return True
+
+    def discard(self) -> None:
+        """Let go of what has not been published."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        if self._hidden is not None:
+            with suppress(OSError):
+                os.unlink(self._hidden)
+            self._hidden = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.discard()
+
+
+def _mode_of_new_files() -> int:
+    """mkstemp's are the owner's alone."""
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask

@@ -1,4 +1,4 @@
-"""Batch normalisation by its running statistics as x scale + shift, column by column, and dense layers that take it over.
+"""Batch normalisation by its running statistics, as x scale + shift of each column, and dense layers that take it over.
 
 All is computed in float64 (Jacob et al. 2018, section 3.2).
 """

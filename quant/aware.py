@@ -154,11 +154,7 @@ def _check_rows(network: Network) -> None:
     rows = list(network.rows())
     for row in rows:
         if row.kind not in (DENSE, ACTIVATION, ADD, RESHAPE) or row.activation.code >= CUSTOM:
-            hint = (
-                "; only what stands beside a Dense, and not at the input, can be folded"
-                if row.kind == FROZEN_NORM
-                else ""
-            )
+            hint = "; only one beside a Dense, not at the input, can be folded" if row.kind == FROZEN_NORM else ""
             raise ValueError(f"quantize_aware: layer {row.name!r} is not supported{hint}")
         if row.activation.name == "softmax" and row is not rows[-1]:
             raise ValueError(f"quantize_aware: layer {row.name!r}: softmax is supported only as the last activation")

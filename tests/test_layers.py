@@ -455,16 +455,15 @@ def test_folded_batch_normalisation():
     )
     before = model.get_weights()
     x = np.random.default_rng(1).normal(size=(20, 4))
-    folded = model.fold_batch_normalization()
-    assert [layer.kind for layer in folded.layers] == [
-        "batch_normalization",
-        "dense",
-        "re_lu",
-        "dense",
-        "dropout",
-        "dense",
-        "batch_normalization",
-    ]
-    np.testing.assert_allclose(folded.predict(x), model.predict(x), rtol=1e-10, atol=1e-12)
+    kinds = ["dense", "re_lu", "dense", "dropout", "dense", "batch_normalization"]
+    for at_input, left in ((True, kinds), (False, ["batch_normalization", *kinds])):
+        folded = model.fold_batch_normalization(at_input=at_input)
+        assert [layer.kind for layer in folded.layers] == left
+        np.testing.assert_allclose(folded.predict(x), model.predict(x), rtol=1e-10, atol=1e-12)
+    model.layers[0].set_weights(
+        [view + 1e3 if i == 2 else view for i, view in enumerate(model.layers[0].get_weights())]
+    )
+    assert model.fold_batch_normalization().layers[0].kind == "batch_normalization"  # digits would be lost
+    model.layers[0].set_weights(before[:4])
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

@@ -453,7 +453,7 @@ def test_quantize_takes_what_was_trained(name, dtype, bits):
 
 
 def norm_model():
-    return made([k.Dense(4, "relu"), k.BatchNormalization(), k.Dense(2)], 3)
+    return made([k.BatchNormalization(), k.Dense(4, "relu"), k.Dense(2)], 3)
 
 
 def custom_model():
@@ -471,7 +471,7 @@ MISTAKES = {
     "equalize must be False": lambda: quantize_aware(made([k.Dense(2)], 3), X, equalize=True),
     "expected a Sequential, got Network": lambda: quantize_aware(made([k.Dense(2)], 3).network, X),
     "has no Dense layer": lambda: quantize_aware(made([k.Activation("relu")], 3), X),
-    "layer 'batch_normalization' is not supported; only what stands": lambda: quantize_aware(norm_model(), X),
+    "layer 'batch_normalization' is not supported; only one beside": lambda: quantize_aware(norm_model(), X),
     "layer 'layer_normalization' is not supported": lambda: quantize_aware(custom_model(), X),
     "softmax is supported only as the last": lambda: quantize_aware(made([k.Dense(4, "softmax"), k.Dense(2)], 3), X),
     "calibration: the data is empty": lambda: quantize_aware(made([k.Dense(2)], 3), X[:0]),

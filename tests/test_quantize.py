@@ -58,8 +58,10 @@ MODELS = {
     "batch norm": lambda: [
         Input((10,)), Dense(24), BatchNormalization(), Activation("relu"), Dropout(0.3), Dense(4), BatchNormalization()
     ],
-    "norms": lambda: [Input((10,)), Dense(9, "relu"), BatchNormalization(), Dropout(0.2), Dense(8), BatchNormalization(),
-                      Activation("tanh"), Dense(3)],
+    "norms": lambda: [
+        Input((10,)), Dense(9, "relu"), BatchNormalization(), Dropout(0.2), Dense(8), BatchNormalization(),
+        Activation("tanh"), Dense(3)
+    ],
     "norms in between": lambda: [Input((10,)), BatchNormalization(), Dense(8, "relu"), BatchNormalization(), Dense(3)],
     "layer norm": lambda: [Input((10,)), Dense(24, "relu"), LayerNormalization(), Dense(4)],
     "residual": lambda: [Input((10,)), *residual(), Dense(3, "softmax")],
