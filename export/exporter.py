@@ -88,7 +88,8 @@ def to_onnx(
     Parameters
     ----------
     model_or_quantized : Sequential, QuantizedModel, Network or QuantizedNetwork
-        The model; or a fitted scikit-learn Pipeline or estimator of nbdense's: see `pipeline_to_onnx`. float64 weights are stored as float32.
+        The model. float64 weights are stored as float32. Or a fitted scikit-learn Pipeline, or an estimator of
+        nbdense's: see `pipeline_to_onnx`.
     path : path, optional
         Where to write the file; replaced, in one step, if it exists. None writes none.
     flavour : str, optional
@@ -163,13 +164,8 @@ def to_onnx(
     if hasattr(model_or_quantized, "get_params"):  # scikit-learn's: a Pipeline, or an estimator of nbdense's
         from nbdense.export.sklearn import pipeline_to_onnx
 
-        if (flavour or "float", input_name, output_name, labels, as_convolution) != (
-            "float",
-            INPUT,
-            OUTPUT,
-            False,
-            False,
-        ):
+        given = (flavour or "float", input_name, output_name, labels, as_convolution)
+        if given != ("float", INPUT, OUTPUT, False, False):
             raise ValueError("to_onnx: pipelines have the flavour 'float', and names and labels of their own")
         return pipeline_to_onnx(
             model_or_quantized, path, opset=opset, class_names=class_names, metadata=metadata, verify=verify

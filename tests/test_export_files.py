@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from nbdense import files
 from nbdense.export import graph, to_onnx, verify_onnx, writing
 from nbdense.export.graph import serialize
 from nbdense.quant import quantize
@@ -21,7 +22,7 @@ from test_export import network, rows
 def kind_of_new_file(request, monkeypatch):
     """New files without a name, where there are such, and under a hidden one, as elsewhere."""
     if request.param == "hidden":
-        monkeypatch.setattr(writing, "_NO_NAME", 0)
+        monkeypatch.setattr(files, "_NO_NAME", 0)
     return request.param
 
 
@@ -231,7 +232,7 @@ real["write"](1, b"done\\n")
 """
 
 
-@pytest.mark.skipif(not writing._NO_NAME, reason="elsewhere a kill may leave a hidden file")
+@pytest.mark.skipif(not files._NO_NAME, reason="elsewhere a kill may leave a hidden file")
 @pytest.mark.parametrize(("limit", "steps"), [(10**9, 2), (5000, 1), (5000, 4), (5000, 7)])
 def test_a_kill_leaves_nothing(limit, steps, tmp_path):
     """Killed before some write or fsync of the export; there are two in one file, and eight in two."""

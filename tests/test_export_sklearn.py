@@ -33,7 +33,7 @@ from sklearn.preprocessing import (
 )
 
 from nbdense.estimators import MLPClassifier, MLPRegressor
-from nbdense.export import pipeline_to_onnx, sklearn
+from nbdense.export import pipeline_to_onnx, sklearn, to_onnx
 
 IRIS, SPECIES = load_iris(return_X_y=True)
 IRIS = IRIS.astype(np.float32)
@@ -318,3 +318,14 @@ def test_without_skl2onnx():
     script = "import sys; sys.modules['skl2onnx'] = None; from nbdense import pipeline_to_onnx; pipeline_to_onnx(None)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr.strip().endswith("pip install 'nbdense[skl2onnx]'")
+
+
+def test_to_onnx_takes_pipelines():
+    pipeline = make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=3, tol=0.0, random_state=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        pipeline.fit(IRIS, SPECIES)
+    names = ["a", "b", "c"]
+    assert to_onnx(pipeline, class_names=names) == pipeline_to_onnx(pipeline, class_names=names)
+    with pytest.raises(ValueError, match="pipelines have the flavour 'float'"):
+        to_onnx(pipeline, flavour="qdq")
