@@ -303,7 +303,7 @@ def test_over_a_folder(tmp_path):
 def test_failed_write_leaves_the_old_file(step, error, saved, monkeypatch):
     old = saved.read_bytes()
 
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise error
 
     monkeypatch.setattr(os, step, fail)
