@@ -86,7 +86,7 @@ def scale_and_shift(row: Row) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.f
     row : Row
         Of kind FROZEN_NORM.
     """
-    return folding.scale_and_shift(*norm_tensors(row).values(), row.alpha)
+    return folding.scale_and_shift(**norm_tensors(row), epsilon=row.alpha)
 
 
 def is_far_from_zero(row: Row) -> bool:

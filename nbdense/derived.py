@@ -119,7 +119,8 @@ def _take_over(
 ) -> None:
     """Work the tensors of a batch normalisation into those of a dense layer."""
     name, norm = f"{prefix}{dense.name}", f"{prefix}{layer.name}"
-    of = [tensors.pop(f"{norm}/{what}", None) for what in ("gamma", "beta", "moving_mean", "moving_variance")]
-    scale, shift = scale_and_shift(*of, layer.epsilon)
+    gamma, beta = (tensors.pop(f"{norm}/{what}", None) for what in ("gamma", "beta"))
+    mean, variance = (tensors.pop(f"{norm}/moving_{what}") for what in ("mean", "variance"))
+    scale, shift = scale_and_shift(gamma, beta, mean, variance, layer.epsilon)
     kernel, bias = tensors[f"{name}/kernel"], tensors.get(f"{name}/bias")
     tensors[f"{name}/kernel"], tensors[f"{name}/bias"] = rule(kernel, bias, scale, shift)
