@@ -273,26 +273,6 @@ class Network:
                 alpha=float(row["alpha"]),
             )
 
-    def dense_rows(self, what: str) -> list[Row]:
-        """The rows, where all are dense, one behind the other, on one position each.
-
-        Parameters
-        ----------
-        what : str
-            What cannot be done otherwise, for the error.
-
-        Raises
-        ------
-        ValueError
-            For a row of another kind, naming it.
-        """
-        rows = list(self.rows())
-        for row in rows:
-            if row.kind != DENSE or row.positions != 1 or row.activation.code >= CUSTOM:
-                hint = "; model.fold_batch_normalization() may take it away" if row.kind == FROZEN_NORM else ""
-                raise ValueError(f"{what}: layer {row.name!r} is not supported yet; only plain Dense layers are{hint}")
-        return rows
-
     def activation_of(self, row: Any) -> Activation:
         """The activation of a table row."""
         code = int(row["activation"])

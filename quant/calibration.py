@@ -240,31 +240,6 @@ def is_bare(activation: Any) -> bool:
     return activation.forward is not None or activation.name == "softmax"
 
 
-def check_chain(network: Network) -> None:
-    """Refuse a network that is not a chain of dense layers with at most a softmax at its end.
-
-    Parameters
-    ----------
-    network : Network
-        The float network.
-
-    Raises
-    ------
-    ValueError
-        Naming the layer.
-    """
-    rows = list(network.dense_rows("quantize"))
-    source = 0
-    for row in rows:
-        if row.kind != DENSE or row.input != source:
-            raise ValueError(f"layer {row.name!r}: only chains of dense layers can be quantized so far")
-        if row.activation.name == "softmax" and row is not rows[-1]:
-            raise ValueError(f"layer {row.name!r}: softmax can be quantized only as the last activation")
-        if not np.isfinite(row.kernel).all() or (row.bias is not None and not np.isfinite(row.bias).all()):
-            raise ValueError(f"layer {row.name!r}: its weights are not all finite")
-        source = row.output
-
-
 def _parts(data: Any, rank: int) -> Iterator[tuple[str, Any]]:
     """What the data consists of, arrays or what can be sliced like one, each with a name for errors."""
     if callable(data) and not hasattr(data, "shape"):
