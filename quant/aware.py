@@ -25,9 +25,9 @@ from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS
 from nbdense.quant.trained import TrainedRanges as TrainedRanges
 from nbdense.quant.trained import copy_tensors, range_of
 from nbdense.quant.trained import trained_ranges as trained_ranges
-from nbdense.quant.weights import searched_scales
 
 _BIAS_STEPS = 2.0**26  # of a bias at most, when training begins: its integer has room to grow sixteen times larger
+_SHARES = np.linspace(0.2, 1.0, 41)  # of a column's largest weight, that are tried for the largest integer to stand for
 
 
 def quantize_aware(
@@ -349,9 +349,17 @@ def kernel_scales(
         largest[:] = largest.max()
     tiny = np.finfo(np.float32).tiny
     largest = np.where(largest < tiny, np.float32(max(largest.max(), tiny)) if largest.any() else 1.0, largest)
-    scales = largest.astype(np.float32)
+    scales = largest = largest.astype(np.float32)
     if limit < 127:
-        scales = np.where(weights.any(axis=0), searched_scales(weights, limit, granularity), scales)
+        least = np.full(len(largest), np.inf)
+        for share in _SHARES:
+            tried = largest * np.float32(share)
+            errors = np.square(np.clip(np.rint(weights / tried), -limit, limit) * tried - weights)
+            error = errors.sum(axis=0, dtype=np.float64)
+            if granularity == "per_tensor":
+                error[:] = error.sum()
+            scales = np.where(error < least, tried, scales)
+            least = np.minimum(error, least)
     finest = (np.abs(np.asarray(bias, np.float64)) / (input_scale * _BIAS_STEPS)).astype(np.float32)
     if granularity == "per_tensor":
         finest[:] = finest.max()

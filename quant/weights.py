@@ -54,7 +54,7 @@ def kernel_integers(
         held = np.zeros(kernel.shape[1]) if bias is None or input_scale is None else bias.astype(np.float64)
         scales = weight_scales(kernel, held, input_scale or 1.0, options.granularity)
     else:
-        scales = searched_scales(weights, options.limit, options.granularity, options.blocks)
+        scales = _searched_scales(weights, options)
         if input_scale is not None and bias is not None:
             scales = np.maximum(scales, _least_scales(bias.astype(np.float64), input_scale, options.granularity))
     if not ((scales > 0) & (scales < np.inf)).all():
@@ -70,30 +70,11 @@ def _largest_of_blocks(weights: npt.NDArray[np.float32], size: int) -> npt.NDArr
     return np.where(largest < _SMALLEST * 127, np.float32(1.0), largest)
 
 
-def searched_scales(
-    weights: npt.NDArray[np.float32], limit: int, granularity: str, blocks: int | None = None
-) -> npt.NDArray[np.float32]:
-    """The scales that rounding to nearest loses least with: see `nbdense.quant.gptq.best_scales`.
-
-    Parameters
-    ----------
-    weights : ndarray of float32, (n_in, n_out)
-        The kernel.
-    limit : int
-        Of the integers.
-    granularity : str
-        "per_tensor": one for all; else for each column.
-    blocks : int, optional
-        Inputs that share a scale.
-
-    Returns
-    -------
-    ndarray of float32, (n_out,), or (blocks, n_out)
-    """
-    if granularity == "per_tensor":
-        whole = gptq.best_scales(weights.reshape(-1, 1), limit)
+def _searched_scales(weights: npt.NDArray[np.float32], options: Options) -> npt.NDArray[np.float32]:
+    if options.granularity == "per_tensor":
+        whole = gptq.best_scales(weights.reshape(-1, 1), options.limit)
         return np.full(weights.shape[1], whole[0], np.float32)
-    return gptq.best_scales(weights, limit, blocks)
+    return gptq.best_scales(weights, options.limit, options.blocks)
 
 
 def weight_scales(
