@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from nbdense.engine.gather import DTYPES, FORM
 
+_PIECE = 2**16  # elements that are looked at at a time: they stay in the cache
+
 
 def positive_int(owner: str, name: str, value: Any) -> int:
     """``value`` as an int of at least 1."""
@@ -78,11 +80,27 @@ def no_source() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
 
 def refuse_not_finite(name: str, data: tuple[npt.NDArray[np.uint8], npt.NDArray[Any]], dtype: np.dtype[Any]) -> None:
     """Raise for the first NaN or infinity (in the engine's ``dtype``), naming its row and column."""
-    from nbdense.engine.program import find_not_finite
-
     memory, form = data
     if form[0]["code"] > DTYPES[np.dtype(np.float16)]:
         return  # integers are finite
-    row, column = find_not_finite(memory, form, np.empty(max(int(form[0]["columns"]), 8192), dtype))
-    if row >= 0:
-        raise ValueError(f"{name}: NaN or infinity (in {dtype}) in row {row}, column {column}; remove or fill it first")
+    rows, columns = int(form[0]["rows"]), int(form[0]["columns"])
+    if rows == 0 or columns == 0:
+        return
+    kind = next(kind for kind, code in DTYPES.items() if code == form[0]["code"])
+    strides = int(form[0]["row_stride"]), int(form[0]["column_stride"])
+    values = np.ndarray((rows, columns), kind, memory, int(form[0]["offset"]), strides)
+    step = max(1, _PIECE // columns)
+    for first in range(0, rows, step):
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(values[first : first + step].astype(dtype, copy=False))
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"{name}: NaN or infinity (in {dtype}) in row {first + row}, column {column}; remove or fill it first"
+            )
+
+
+def matrix_of(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A copy as a C-ordered matrix that may be written to; what is too large for ``dtype`` becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(array, dtype, order="C")

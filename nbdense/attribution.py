@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate, losses, metrics, phases, targets
-from nbdense.engine import program
 from nbdense.fitting import Tally, penalty
 from nbdense.network import set_delta_flags
 from nbdense.training import NOTHING, Data, Workspace
@@ -146,11 +145,9 @@ class _Scorer:
 
     def score(self, column: int | None = None, values: npt.NDArray[Any] | None = None) -> float:
         tally = Tally(self._metrics, self._network.positions_out)
-        memory, form = _validate.source(self.x)
         for first in range(0, len(self.x), _BLOCK):
             last = min(first + _BLOCK, len(self.x))
-            block = np.empty((last - first, self.x.shape[1]), self._network.dtype)
-            program.gather_rows(memory, form, first, block)
+            block = _validate.matrix_of(self.x[first:last], self._network.dtype)
             if column is not None and values is not None:
                 block[:, column] = values[first:last]
             weights = _validate.no_source() if self._weights is None else _validate.source(self._weights[first:last])

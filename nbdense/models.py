@@ -13,7 +13,6 @@ from nbdense import _validate, losses, metrics, optimizers, targets, utils
 from nbdense.builder import NetworkBuilder
 from nbdense.callbacks import Callback, History
 from nbdense.derived import Derived
-from nbdense.engine import program
 from nbdense.fitting import evaluate, fit_epochs, split
 from nbdense.inspection import Inspection
 from nbdense.layers import Input, Layer, assign, inner_layers, name_layers
@@ -430,11 +429,9 @@ class Sequential(Stepping, Inspection, Derived):
             out = predict(network, x)
         else:
             x = _validate.rows("x", x, network.input_shape, f"layer {self.layers[0].name!r}")
-            memory, form = _validate.source(x)
             out = np.empty((x.shape[0], network.n_out), self.dtype)
             for first in range(0, x.shape[0], _BLOCK):
-                block = np.empty((min(_BLOCK, x.shape[0] - first), network.n_in), self.dtype)
-                program.gather_rows(memory, form, first, block)
+                block = _validate.matrix_of(x[first : first + _BLOCK], self.dtype)
                 out[first : first + len(block)] = predict(network, block)
         return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
 

@@ -75,7 +75,6 @@ def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
     model.compile("adam", "sparse_categorical_crossentropy")
     steps = [
         lambda: model.predict(x),  # a quick one first: if nothing can be kept, that is known in a moment
-        lambda: model.predict(x[:, ::-1]),  # through gather_rows
         lambda: model.fit(x, y, verbose=0),
         lambda: _compile_twin(program.run_steps),
         lambda: _compile_twin(program.predict),

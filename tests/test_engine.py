@@ -233,7 +233,7 @@ import nbdense as nb
 from nbdense import activations, losses, optimizers
 from nbdense.engine import program
 
-entries = [*program.run_steps, *program.predict, program.gather_rows, program.find_not_finite]
+entries = [*program.run_steps, *program.predict]
 signatures = lambda: [len(entry.signatures) for entry in entries]
 
 def use(widths, names, loss, optimizer, x, y, **options):

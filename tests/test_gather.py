@@ -6,8 +6,7 @@ import pytest
 from compiled import compiled
 from nbdense import _validate
 from nbdense._jit import JIT
-from nbdense.engine.gather import DTYPES, convert
-from nbdense.engine.program import gather_rows
+from nbdense.engine.gather import DTYPES, convert, gather
 
 NAMES = [*(str(dtype) for dtype in DTYPES), ">f4", ">f8", ">i2", "longdouble"]
 LAYOUTS = {
@@ -27,6 +26,13 @@ LAYOUTS = {
 @compiled
 def converted(code, data, start, stride, count, out, offset):
     convert(code, data, start, stride, count, out, offset)
+
+
+@compiled
+def gather_rows(data, form, first, out):
+    """Rows first.. of a source into the matrix ``out``, as many as it has."""
+    order = np.arange(first, first + out.shape[0])
+    gather(data, form[0], order, out.shape[0], out.reshape(out.size), np.int64(0), out.shape[1], np.int64(1))
 
 
 def _locked(array):

@@ -97,13 +97,12 @@ for part in (slice(None), slice(2)):  # parallel and serial
     model.predict(x[part].astype("float64"))
 entries = {"run_steps": program.run_steps, "predict": program.predict}
 entries = {f"{name} {i}": entry for name, pair in entries.items() for i, entry in enumerate(pair)}
-entries |= {"gather_rows": program.gather_rows, "find_not_finite": program.find_not_finite}
 print(json.dumps({
     "misses": {name: sum(entry.stats.cache_misses.values()) for name, entry in entries.items()},
     "hits": {name: sum(entry.stats.cache_hits.values()) for name, entry in entries.items()},
     "compiled": [str(done) for done in _jit.compilations],
     "files": [file.name for file in _jit.kernel_files(_jit.cache_folder()) if file.name.split("-")[0] in
-              ("run_steps", "predict", "gather_rows", "find_not_finite")],
+              ("run_steps", "predict")],
 }))
 """
 )

@@ -148,38 +148,3 @@ def gather(data, form, rows, count, out, offset, ld, pieces):
             at = offset + (i * pieces + piece) * ld
             convert(form["code"], data, start, form["column_stride"], columns, out, at)
             start += columns * form["column_stride"]
-
-
-@kernel
-def _all_finite(words, width, count):
-    """Whether no exponent among ``count`` numbers of ``width`` 32-bit words is all ones; integers, which vectorise."""
-    found = np.int32(0)
-    if width == 1:
-        for j in range(count):
-            found |= np.int32((words[j] & np.int32(0x7F800000)) == np.int32(0x7F800000))
-    else:
-        for j in range(count):
-            found |= np.int32((words[2 * j + 1] & np.int32(0x7FF00000)) == np.int32(0x7FF00000))
-    return found == np.int32(0)
-
-
-@kernel
-def first_not_finite(data, form, buffer):
-    """(row, column) of the first number that is NaN or infinite in ``buffer``'s dtype, or (-1, -1).
-
-    ``buffer`` takes one row at least; rows that lie end to end are looked at as many at a time as it takes.
-    """
-    columns = form["columns"]
-    adjacent = form["row_stride"] == columns * form["column_stride"]
-    rows = max(1, buffer.size // max(1, columns)) if adjacent else 1
-    words = buffer.view(np.int32)
-    for first in range(0, form["rows"], rows):
-        count = min(rows, form["rows"] - first) * columns
-        convert(
-            form["code"], data, form["offset"] + first * form["row_stride"], form["column_stride"], count, buffer, 0
-        )
-        if not _all_finite(words, buffer.itemsize // 4, count):
-            for j in range(count):
-                if not np.isfinite(buffer[j]):
-                    return first + j // columns, j % columns
-    return -1, -1

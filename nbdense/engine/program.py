@@ -22,7 +22,7 @@ from nbdense._jit import entry, entry_pair, inlined, kernel
 from nbdense.activations import SOFTMAX
 from nbdense.engine import fake_quant, norm
 from nbdense.engine.activation import BLOCK, activate_row, clear_padding, padded
-from nbdense.engine.gather import first_not_finite, gather
+from nbdense.engine.gather import gather
 from nbdense.engine.loss import losses_of_rows, metric_of_row
 from nbdense.engine.optimizer import rate_of_step
 from nbdense.engine.random import key_of, shuffled
@@ -347,12 +347,6 @@ def _copy_out(layers, work, capacity, count, out, first):
             out[target + np.uint64(j)] = work[source + np.uint64(j)]
 
 
-def _gather_rows(data, form, first, out):
-    """Rows first.. of a source into the matrix ``out``, as many as it has."""
-    order = np.arange(first, first + out.shape[0])
-    gather(data, form[0], order, out.shape[0], out.reshape(out.size), np.int64(0), out.shape[1], np.int64(1))
-
-
 def _round_kernels(layers, params, values):
     """Copy the parameters to ``values``, rounding the kernels and biases of the rows that read them rounded."""
     for i in range(params.size):
@@ -364,12 +358,6 @@ def _round_kernels(layers, params, values):
     fake_quant.round_biases(layers, params, values)
 
 
-def _find_not_finite(data, form, buffer):
-    return first_not_finite(data, form[0], buffer)
-
-
 run_steps = entry_pair(_run_steps)
 predict = entry_pair(_predict)
-gather_rows = entry(_gather_rows)
 round_kernels = entry(_round_kernels)
-find_not_finite = entry(_find_not_finite)
