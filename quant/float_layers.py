@@ -20,11 +20,34 @@ from nbdense.quant.checks import (
     check_scales,
     one_of,
 )
-from nbdense.quant.layers import Format
+from nbdense.quant.layers import Format, OfKernel
+
+
+class InFloat:
+    """What reads and gives floats, through an activation that may be a custom one."""
+
+    activation: str
+    alpha: float
+    custom: Activation | None
+
+    @property
+    def function(self) -> Activation:
+        """The activation, with this layer's parameter."""
+        return self.custom or activation_of(self.activation, self.alpha)
+
+    @property
+    def input_formats(self) -> tuple[Format, ...]:
+        """Its input is float."""
+        return (None,)
+
+    @property
+    def output_format(self) -> Format:
+        """Its output is float."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
-class DynamicDense:
+class DynamicDense(OfKernel, InFloat):
     """A dense layer of int8 weights on float inputs, which are quantized anew in every call.
 
     The whole call's input becomes uint8 by ONNX's DynamicQuantizeLinear (one scale and zero point from its least and
@@ -69,31 +92,6 @@ class DynamicDense:
     bits: int = 8
     custom: Activation | None = field(default=None, repr=False)
 
-    @property
-    def function(self) -> Activation:
-        """The activation, with this layer's parameter."""
-        return self.custom or activation_of(self.activation, self.alpha)
-
-    @property
-    def n_in(self) -> int:
-        """Inputs."""
-        return self.kernel.shape[0]
-
-    @property
-    def n_out(self) -> int:
-        """Outputs."""
-        return self.kernel.shape[1]
-
-    @property
-    def input_formats(self) -> tuple[Format, ...]:
-        """Its input is float."""
-        return (None,)
-
-    @property
-    def output_format(self) -> Format:
-        """Its output is float."""
-        return None
-
     def dequantized(self) -> npt.NDArray[np.float32]:
         """The weights that the integers stand for, float32 (n_in, n_out)."""
         return self.kernel.astype(np.float32) * self.kernel_scales
@@ -115,7 +113,7 @@ class DynamicDense:
 
 
 @dataclass(frozen=True, eq=False)
-class WeightOnlyDense:
+class WeightOnlyDense(OfKernel, InFloat):
     """A dense layer that computes in float with weights kept as integers, of 8 or 4 bits.
 
     Attributes
@@ -156,31 +154,6 @@ class WeightOnlyDense:
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     custom: Activation | None = field(default=None, repr=False)
-
-    @property
-    def function(self) -> Activation:
-        """The activation, with this layer's parameter."""
-        return self.custom or activation_of(self.activation, self.alpha)
-
-    @property
-    def n_in(self) -> int:
-        """Inputs."""
-        return self.kernel.shape[0]
-
-    @property
-    def n_out(self) -> int:
-        """Outputs."""
-        return self.kernel.shape[1]
-
-    @property
-    def input_formats(self) -> tuple[Format, ...]:
-        """Its input is float."""
-        return (None,)
-
-    @property
-    def output_format(self) -> Format:
-        """Its output is float."""
-        return None
 
     def dequantized(self) -> npt.NDArray[np.float32]:
         """The weights that the integers stand for, float32 (n_in, n_out)."""
@@ -223,7 +196,7 @@ FLOAT_KINDS: dict[str, tuple[tuple[str, ...], int]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class FloatLayer:
+class FloatLayer(InFloat):
     """A layer that was left in float.
 
     Attributes
@@ -262,11 +235,6 @@ class FloatLayer:
     custom: Activation | None = field(default=None, repr=False)
 
     @property
-    def function(self) -> Activation:
-        """The activation, with this layer's parameter."""
-        return self.custom or activation_of(self.activation, self.alpha)
-
-    @property
     def n_in(self) -> int:
         """Columns of the input."""
         return self.n
@@ -282,11 +250,6 @@ class FloatLayer:
     def input_formats(self) -> tuple[Format, ...]:
         """Its inputs are float."""
         return (None,) * FLOAT_KINDS[self.what][1]
-
-    @property
-    def output_format(self) -> Format:
-        """Its output is float."""
-        return None
 
     def check(self, dtype: str, where: str) -> None:
         """Refuse what does not fit together."""

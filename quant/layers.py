@@ -34,8 +34,76 @@ from nbdense.quant.rounding import SHIFT_OF_SUMS, fixed_point_multiplier
 Format = tuple[float, int] | None  # scale and zero point; None: float
 
 
+class OfKernel:
+    """What has its widths from a kernel, (n_in, n_out)."""
+
+    kernel: npt.NDArray[np.int8]
+
+    @property
+    def n_in(self) -> int:
+        """Inputs."""
+        return self.kernel.shape[0]
+
+    @property
+    def n_out(self) -> int:
+        """Outputs."""
+        return self.kernel.shape[1]
+
+
+class OfColumns:
+    """What leaves its columns as many as they are."""
+
+    n: int
+
+    @property
+    def n_in(self) -> int:
+        """Columns of each input."""
+        return self.n
+
+    @property
+    def n_out(self) -> int:
+        """Columns of the output."""
+        return self.n
+
+
+class FromIntegers:
+    """What reads one tensor of integers."""
+
+    input_scale: float
+    input_zero_point: int
+
+    @property
+    def input_formats(self) -> tuple[Format, ...]:
+        """What its input is as integers."""
+        return ((self.input_scale, self.input_zero_point),)
+
+
+class ToIntegers:
+    """What gives integers."""
+
+    output_scale: float
+    output_zero_point: int
+
+    @property
+    def output_format(self) -> Format:
+        """Scale and zero point of its output."""
+        return self.output_scale, self.output_zero_point
+
+
+class Activated:
+    """What has an activation."""
+
+    activation: str
+    alpha: float
+
+    @property
+    def function(self) -> Activation:
+        """The activation, with this layer's parameter; a custom one's is not known."""
+        return activation_of(self.activation, self.alpha)
+
+
 @dataclass(frozen=True, eq=False)
-class QuantizedDense:
+class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
     """A dense layer in integers: multiply and accumulate, requantise and clamp, then look up in the table if there.
 
     Attributes
@@ -92,31 +160,6 @@ class QuantizedDense:
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     bits: int = 8
-
-    @property
-    def function(self) -> Activation:
-        """The activation, with this layer's parameter; a custom one's is not known."""
-        return activation_of(self.activation, self.alpha)
-
-    @property
-    def n_in(self) -> int:
-        """Inputs."""
-        return self.kernel.shape[0]
-
-    @property
-    def n_out(self) -> int:
-        """Outputs."""
-        return self.kernel.shape[1]
-
-    @property
-    def input_formats(self) -> tuple[Format, ...]:
-        """What its input is as integers."""
-        return ((self.input_scale, self.input_zero_point),)
-
-    @property
-    def output_format(self) -> Format:
-        """Scale and zero point of its output."""
-        return self.output_scale, self.output_zero_point
 
     def bias_scales(self) -> npt.NDArray[np.float32]:
         """Scales of the bias and the accumulator, float32 (n_out,)."""
@@ -188,7 +231,7 @@ class QuantizedDense:
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedAdd:
+class QuantizedAdd(OfColumns, ToIntegers, Activated):
     """The sum of two integer tensors, rescaled to one format and clamped.
 
     "onnx": round_half_even(float32(a - za) * (sa / s) + float32(b - zb) * (sb / s)) + z, with the ratios, products and
@@ -230,29 +273,9 @@ class QuantizedAdd:
     positions: int = 1
 
     @property
-    def function(self) -> Activation:
-        """The clamp, with this layer's parameter."""
-        return activation_of(self.activation, self.alpha)
-
-    @property
-    def n_in(self) -> int:
-        """Columns of each input."""
-        return self.n
-
-    @property
-    def n_out(self) -> int:
-        """Columns of the sum."""
-        return self.n
-
-    @property
     def input_formats(self) -> tuple[Format, ...]:
         """What its inputs are as integers."""
         return tuple(zip(self.input_scales, self.input_zero_points, strict=True))
-
-    @property
-    def output_format(self) -> Format:
-        """Scale and zero point of the sum."""
-        return self.output_scale, self.output_zero_point
 
     def clamp(self, dtype: str, rounding: str) -> tuple[int, int]:
         """As `QuantizedDense.clamp`."""
@@ -289,7 +312,7 @@ class QuantizedAdd:
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedActivation:
+class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
     """An activation of integers by a table of its own.
 
     Attributes
@@ -329,31 +352,6 @@ class QuantizedActivation:
     inputs: tuple[int, ...] | None = None
     positions: int = 1
 
-    @property
-    def function(self) -> Activation:
-        """The activation, with this layer's parameter; a custom one's is not known."""
-        return activation_of(self.activation, self.alpha)
-
-    @property
-    def n_in(self) -> int:
-        """Columns."""
-        return self.n
-
-    @property
-    def n_out(self) -> int:
-        """Columns."""
-        return self.n
-
-    @property
-    def input_formats(self) -> tuple[Format, ...]:
-        """What its input is as integers."""
-        return ((self.input_scale, self.input_zero_point),)
-
-    @property
-    def output_format(self) -> Format:
-        """Scale and zero point of its output."""
-        return self.output_scale, self.output_zero_point
-
     def check(self, dtype: str, where: str) -> None:
         """Refuse what the integer program could not run exactly."""
         check_table(self, dtype, where)
@@ -362,7 +360,7 @@ class QuantizedActivation:
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedSoftmax:
+class QuantizedSoftmax(OfColumns, FromIntegers):
     """Softmax in integers, of the fixed output scale 1/256 and the type's minimum as zero point.
 
     With m the largest integer of a row and e[d] its table, an output is the minimum plus
@@ -397,21 +395,6 @@ class QuantizedSoftmax:
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     output_scale: ClassVar[float] = 1 / 256
-
-    @property
-    def n_in(self) -> int:
-        """Columns."""
-        return self.n
-
-    @property
-    def n_out(self) -> int:
-        """Columns."""
-        return self.n
-
-    @property
-    def input_formats(self) -> tuple[Format, ...]:
-        """What its input is as integers."""
-        return ((self.input_scale, self.input_zero_point),)
 
     @property
     def output_format(self) -> Format:

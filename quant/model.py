@@ -205,5 +205,4 @@ def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     flags = array.flags
     if array.dtype == np.float32 and flags.c_contiguous and flags.writeable and flags.aligned:
         return array
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and saturates
-        return np.array(array, np.float32, order="C")
+    return _validate.matrix_of(array, np.dtype(np.float32))  # what is too large becomes infinite, and saturates
