@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nbdense.models import Sequential
 
 SLICE_SECONDS = 0.05  # compiled code runs this long before the progress bar and Ctrl-C have their turn
-EVALUATE_STEPS = 4096  # the same in evaluation, where there is none
+EVALUATE_STEPS = 4096  # at most, in a call of evaluation
 
 
 class LossNotFiniteError(FloatingPointError):
@@ -83,7 +83,7 @@ def evaluate(model: Sequential, data: Data, batch: int) -> dict[str, float]:
     table = phases.evaluation(network.inference)
     total, first = -(-data.rows // batch), 0
     while first < total:
-        count = min(total - first, 1 if tally.collects else EVALUATE_STEPS)
+        count = min(total - first, 1 if tally.collects else EVALUATE_STEPS, workspace.steps_at_once)
         done, totals = workspace.run(table, data, layers=network.inference, first_step=first, count=count)
         done = min(done + 1, count)  # a NaN ends a run, and belongs in the result
         rows = min((first + done) * batch, data.rows) - first * batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ import numpy.typing as npt
 from nbdense import _threads
 from nbdense.engine import optimizer as steps
 from nbdense.engine import program
-from nbdense.engine.tables import RUN
+from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE
 from nbdense.losses import FORMS, LossForm
 from nbdense.network import Network, aligned_zeros, leading_dimension
 from nbdense.optimizers import Optimizer
+
+# Floating-point operations between two looks for Ctrl-C, which Python hears only outside compiled code: a few
+# hundredths of a second of a fast core, a second of a very slow one.
+SIGNAL_FLOPS = 4e9
 
 Source = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 
@@ -79,6 +84,8 @@ class Workspace:
     ----------
     slice : Slice or None
         The steps taken last, in training.
+    steps_at_once : int
+        Forward passes of whole batches, at most, that a call may take for Ctrl-C to be heard in time.
     """
 
     def __init__(self, network: Network, objective: Objective, batch: int, state: npt.NDArray[Any]) -> None:
@@ -119,6 +126,7 @@ class Workspace:
         self._order = np.zeros(batch, np.int64)
         self._sums = np.zeros((max(1, network.slabs.size), 2))
         self._flops = 2.0 * batch * network.multiply_adds
+        self.steps_at_once = max(1, int(SIGNAL_FLOPS / max(1.0, self._flops)))
         self._mask = np.zeros(0, network.dtype) if network.mask is None else network.mask
         self._rounded = aligned_zeros(network.params.size if network.rounds_kernels else 0, network.dtype)
         run["rounds_kernels"] = network.rounds_kernels
@@ -161,7 +169,8 @@ class Workspace:
             Sums of loss and metrics over each batch's rows and their positions.
         """
         run, network = self._run, self.network
-        threads = _threads.worthwhile(self._flops * (3 if len(phases) > 1 else 1))
+        flops = self._flops * (3 if len(phases) > 1 else 1)
+        threads = _threads.worthwhile(flops)
         totals = np.zeros((count, 1 + len(self._metrics)))
         for name, value in {
             "rows": data.rows,
@@ -182,15 +191,48 @@ class Workspace:
             program.round_kernels(network.layers, network.params, values)
         with _threads.region(threads) as granted:
             run["threads"] = granted
-            done = program.run_steps[granted > 1](
-                (network.layers if layers is None else layers, network.slabs, network.segments, phases),
-                (network.params, self.state, self._mask, values),
-                (self._work, self._values, totals, self._metrics, self._order, self._sums),
-                (*data.x, *data.y, *data.weights),
-                run,
-                (hyper, rates),
-            )
-        return int(done), totals
+
+            def call(some: npt.NDArray[Any], begin: int = 0, end: int = WHOLE) -> int:
+                run["begin"], run["end"] = begin, end
+                done = program.run_steps[granted > 1](
+                    (network.layers if layers is None else layers, network.slabs, network.segments, some),
+                    (network.params, self.state, self._mask, values),
+                    (self._work, self._values, totals, self._metrics, self._order, self._sums),
+                    (*data.x, *data.y, *data.weights),
+                    run,
+                    (hyper, rates),
+                )
+                return int(done)
+
+            if count == 1 and flops > SIGNAL_FLOPS:
+                rows = min(self.batch, data.rows - first_step * self.batch)
+                return self._in_parts(call, phases, rows, flops), totals
+            return call(phases), totals
+
+    def _in_parts(self, call: Callable[..., int], phases: npt.NDArray[Any], rows: int, flops: float) -> int:
+        """Take one long step in calls between which Python hears Ctrl-C, and undo it where that comes.
+
+        Returns
+        -------
+        int
+            1, or 0 where the loss was not finite.
+        """
+        before: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
+        params, slots = self.network.params, self.state[1:]
+        try:
+            for index, phase in enumerate(phases):
+                parts = {ROWS: rows, SLABS: self.network.slabs.size}.get(int(phase["kind"]), 1)
+                if phase["kind"] == SLABS and phase["flags"] & UPDATE:
+                    before = params.copy(), slots.copy()
+                count = min(parts, -int(-flops // SIGNAL_FLOPS))
+                for begin, end in pairwise(parts * part // max(1, count) for part in range(count + 1)):
+                    if call(phases[index : index + 1], begin, end if end < parts else WHOLE) == 0:
+                        return 0
+        except BaseException:
+            if before is not None:
+                params[:], slots[:] = before
+            raise
+        return 1
 
     def outputs(self, rows: int, *, layers: npt.NDArray[Any], deltas: bool = False) -> npt.NDArray[Any]:
         """View of the last row's outputs, or their deltas, (rows, positions, n_out)."""
@@ -243,5 +285,8 @@ def predict(network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return out
     with _threads.region(_threads.worthwhile(flops)) as granted:
         by_columns = by_columns and granted > 1
-        program.predict[granted > 1](layers, params, x, out, network.width, granted, by_columns)
+        step = max(FEW_ROWS, int(SIGNAL_FLOPS / (2.0 * max(1, multiply_adds))))
+        for first in range(0, rows, step):
+            block, results = x[first : first + step], out[first : first + step]
+            program.predict[granted > 1](layers, params, block, results, network.width, granted, by_columns)
     return out

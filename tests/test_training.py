@@ -1,5 +1,7 @@
 """Training: the steps against naive NumPy, the order of rows, what stops it, and that it learns."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -7,13 +9,14 @@ import naive
 import naive_optimizers
 from builders import OBJECTIVES, draw_targets, make_model, naive_layers, naive_objective, objective_name
 from compiled import compiled
-from nbdense import fitting
-from nbdense.engine import tables
+from nbdense import fitting, training
+from nbdense.engine import program, tables
 from nbdense.engine.random import key_of, shuffled
-from nbdense.layers import Dense
+from nbdense.layers import BatchNormalization, Dense, Dropout, Input, LayerNormalization
 from nbdense.losses import MeanSquaredError
 from nbdense.models import Sequential
 from nbdense.optimizers import OPTIMIZERS, SGD, Adam
+from nbdense.regularizers import L2
 
 # Every optimizer in the table at its defaults, and its variants; each with naive_optimizers' options.
 VARIANTS = [(kind(), {}) for kind in OPTIMIZERS.values()] + [
@@ -190,6 +193,93 @@ def test_keyboard_interrupt_leaves_a_model_of_whole_steps(monkeypatch):
     before = model.evaluate(x, y)
     model.fit(x, y, 4, epochs=3, verbose=0)
     assert model.evaluate(x, y) < before
+
+
+# -- steps that are so long that Ctrl-C comes in between --------------------------------------------------------------
+
+
+def long_step_model(kind):
+    layers = [Dense(70, "tanh", kernel_regularizer=L2(1e-3)), Dense(3, "softmax")]
+    if kind == "norms":
+        layers[1:1] = [BatchNormalization(), Dropout(0.3), Dense(50, "relu"), LayerNormalization()]
+    options = {"clipped": {"global_clipnorm": 0.1}, "averaged": {"use_ema": True}}.get(kind, {})
+    model = Sequential([Input((60,)), *layers])
+    model.seed = 3
+    model.compile(Adam(0.01, **options), "sparse_categorical_crossentropy", ["accuracy"])
+    return model
+
+
+def long_step_data():
+    rng = np.random.default_rng(8)
+    return rng.normal(size=(601, 60)), rng.integers(0, 3, 601)
+
+
+@pytest.fixture
+def short_calls(monkeypatch):
+    """Calls of a few rows or slabs each; returns the list of their names."""
+    calls = []
+
+    def spied(name, entry):
+        return lambda *arguments: calls.append(name) or entry(*arguments)
+
+    monkeypatch.setattr(training, "SIGNAL_FLOPS", 4e5)
+    for name in ("run_steps", "predict"):
+        monkeypatch.setattr(program, name, tuple(spied(name, entry) for entry in getattr(program, name)))
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["plain", "norms", "clipped", "averaged"])
+def test_long_steps_in_parts_change_no_bit(kind, request):
+    x, y = long_step_data()
+
+    def everything():
+        model = long_step_model(kind)
+        logs = model.fit(x, y, len(x), epochs=2, verbose=0).history
+        loss = model.train_on_batch(x[:250], y[:250])
+        outputs = model.forward(x, training=True)
+        deltas = model.backward(outputs - 0.5)
+        model.apply_gradients()
+        arrays = [*model.get_weights(), model.state, outputs, deltas, model.predict(x)]
+        return arrays, [logs, loss, model.evaluate(x, y)]
+
+    whole, said = everything()
+    calls = request.getfixturevalue("short_calls")
+    parted, said_again = everything()
+    for a, b in zip(whole, parted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert said == said_again
+    shares = 2.0 * len(x) * long_step_model(kind).network.multiply_adds / training.SIGNAL_FLOPS
+    assert calls.count("run_steps") > 3 * 3 * shares  # three steps, forward and twice as much backward, are the least
+    assert calls.count("predict") >= shares
+
+
+@pytest.mark.parametrize("when", range(1, 40))
+def test_ctrl_c_during_a_long_step_leaves_the_model_as_it_was(when, short_calls, monkeypatch):
+    """Whatever part it comes in: of the rows, or of the update, of which the first slabs are then taken back."""
+    x, y = long_step_data()
+    model = long_step_model("averaged")
+    model.train_on_batch(x, y)
+    steps, before, state = model.optimizer.iterations, model.get_weights(), model.state[1:].copy()
+    entries = program.run_steps
+    del short_calls[:]
+
+    def interrupted(*arguments):
+        done = entries[0](*arguments)
+        if len(short_calls) == when:
+            signal.raise_signal(signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(program, "run_steps", (interrupted, interrupted))
+    try:
+        model.fit(x, y, len(x), epochs=1, verbose=0)
+        assert len(short_calls) < when, "a Ctrl-C was not heard"
+        assert model.optimizer.iterations == steps + 1
+    except KeyboardInterrupt:
+        assert len(short_calls) == when
+        assert model.optimizer.iterations == steps
+        for a, b in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(state, model.state[1:])
 
 
 # -- that it learns -------------------------------------------------------------------------------------------------

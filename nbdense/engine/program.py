@@ -195,9 +195,10 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
     """One thread's part of one phase."""
     kind = phase["kind"]
     if kind == ROWS:
-        share = (batch + run["threads"] - 1) // run["threads"]
-        first = thread * share
-        span = (first, min(share, batch - first))
+        begin, end = run["begin"], min(run["end"], batch)
+        share = (end - begin + run["threads"] - 1) // run["threads"]
+        first = begin + thread * share
+        span = (first, min(share, end - first))
         if span[1] > 0:
             _work_on_rows(tables[0], vectors[3], scratch, data, run, phase, rates_of_step[2], start, span, batch)
     elif kind == STATISTICS or kind == SUMS:
@@ -210,6 +211,8 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
 def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
     """What is done once behind a phase; returns whether the step's loss is finite."""
     layers, slabs, segments, _ = tables
+    if run["end"] < (batch if phase["kind"] == ROWS else slabs.size):
+        return True  # only a part of it
     if phase["kind"] == ROWS and phase["flags"] & LOSS:
         positions = layers[layers.shape[0] - 1]["positions_out"]
         return math.isfinite(_add_up(scratch, batch * positions, step))

@@ -118,9 +118,10 @@ def _average(params, state, low, high, momentum):
 
 @kernel
 def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
-    """One thread's share of the slabs, an equal part of all elements: gradients, steps, transposes."""
+    """One thread's share of the call's slabs, an equal part of their elements: gradients, steps, transposes."""
     layers, slabs, segments, _ = tables
-    if slabs.size == 0:
+    begin, end = run["begin"], min(run["end"], slabs.size)
+    if begin >= end:
         return
     params, state, mask, values = vectors
     work, _, _, _, _, sums = scratch
@@ -130,9 +131,9 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
     makes_gradient, updates = phase["flags"] & GRADIENT != 0, phase["flags"] & UPDATE != 0
     plain = mask.size == 0 and run["penalties"] == 0 and run["clip"] == NO_CLIP
     steady = run["decay"] == 0.0 and run["clip"] < CLIP_NORM
-    total = slabs[slabs.size - 1]["before"] + 1
-    least, most = total * thread // run["threads"], total * (thread + 1) // run["threads"]
-    for index in range(slabs.size):
+    before, total = slabs[begin]["before"], slabs[end - 1]["before"] + 1 - slabs[begin]["before"]
+    least, most = before + total * thread // run["threads"], before + total * (thread + 1) // run["threads"]
+    for index in range(begin, end):
         slab = slabs[index]
         if not least <= slab["before"] < most:
             continue

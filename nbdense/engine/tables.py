@@ -29,6 +29,9 @@ RUN = np.dtype(
         ("average", np.float64),  # momentum of the weights' moving average, in the last slot; below 0: none
         ("penalties", np.int64),  # whether any segment has an l1 or l2
         ("rounds_kernels", np.int64),  # whether rows read a copy of the parameters, with rounded kernels
+        # The part of a phase that a call works on: rows of the batch, or slabs. Columns are never parted.
+        ("begin", np.int64),
+        ("end", np.int64),  # WHOLE, or any number from theirs up: to the last
         # Offsets in the workspace; activations are at 0.
         ("deltas", np.int64),
         ("targets", np.int64),
@@ -40,6 +43,7 @@ RUN = np.dtype(
         ("one", np.int64),  # a single 1
     ]
 )
+WHOLE = 2**62
 NO_CLIP, CLIP_VALUE, CLIP_NORM, CLIP_GLOBAL_NORM = range(4)
 
 # A phase is one parallel region. ROWS takes threads' shares of the batch forward through rows forward..forward_end of
