@@ -1,7 +1,11 @@
-# From nothing but Python 3.11+ and make. Each target installs what it needs into .venv, once for each pyproject.toml.
+# From nothing but Python 3.11+ and make. Each target installs what it needs into .venv, the versions that
+# constraints.txt pins, once for each pyproject.toml and constraints.txt.
 #   make demo            the whole product on real data, in a minute
 #   make test            ruff, mypy and pytest;  make test ARGS="-k wheel -x"  passes options on to pytest
 #   make lint types      the quick halves of it
+#   make test-latest     pytest with the newest release of everything, in an environment of its own
+#   make test-oldest     pytest with pyproject.toml's lower bounds, on Python 3.11, likewise
+#   make constraints     pins the newest releases in constraints.txt
 #   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
 #   make bench           beside its peers, in an environment of its own; writes the README's tables. DATA=folder of MNIST
 #   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; README too
@@ -10,14 +14,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
+LATEST_VENV ?= .venv-latest
+OLDEST_VENV ?= .venv-oldest
+OLDEST_PYTHON ?= python3.11
+TOOLS_VENV ?= .venv-tools
 BIN := $(VENV)/bin
+UV := $(TOOLS_VENV)/bin/uv
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 ARGS ?=
+# A file's tests share what they make, and the longest files come first (tests/conftest.py).
+PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_BENCH := $(BENCH_VENV)/.installed
 
-.PHONY: bench bench-quantization demo test test-aarch64 lint types clean distclean
+.PHONY: bench bench-quantization constraints demo test test-aarch64 test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -25,13 +37,32 @@ demo: $(INSTALLED_DEMO)
 
 # mypy is among the tests (tests/test_wheel.py), because what it checks is the wheel, installed outside the clone.
 test: lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/$(PYTEST) $(ARGS)
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .
 
 types: $(INSTALLED_TEST)
 	$(BIN)/pytest -q tests/test_wheel.py -k types
+
+# Installed anew each time: what was the newest yesterday may not be today.
+test-latest: | $(LATEST_VENV)/pyvenv.cfg
+	$(LATEST_VENV)/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable '.[test]'
+	$(LATEST_VENV)/bin/python -m pip list --disable-pip-version-check
+	$(LATEST_VENV)/bin/$(PYTEST) $(ARGS)
+
+test-oldest: $(UV) | $(OLDEST_VENV)/pyvenv.cfg
+	$(UV) pip compile --quiet --extra test --resolution lowest-direct --python-version 3.11 --no-header --no-annotate \
+		--output-file $(OLDEST_VENV)/constraints.txt pyproject.toml
+	$(OLDEST_VENV)/bin/python $(PIP_INSTALL) --only-binary :all: --requirement $(OLDEST_VENV)/constraints.txt
+	$(OLDEST_VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	$(OLDEST_VENV)/bin/python -m pip list --disable-pip-version-check
+	$(OLDEST_VENV)/bin/$(PYTEST) $(ARGS)
+
+# For every Python and system at once; names and versions only.
+constraints: $(UV)
+	$(UV) pip compile --quiet --upgrade --extra test --universal --python-version 3.11 --no-header --no-annotate \
+		--output-file constraints.txt pyproject.toml
 
 # Installs no emulator: that takes root.
 test-aarch64: $(INSTALLED_TEST)
@@ -47,23 +78,31 @@ bench-quantization: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.quantization $(if $(DATA),--data "$(DATA)") \
 		$(if $(ARGS),$(ARGS),--json benchmarks/results/quantization.json --readme)
 
-$(VENV)/pyvenv.cfg $(BENCH_VENV)/pyvenv.cfg:
+$(OLDEST_VENV)/pyvenv.cfg: PYTHON = $(OLDEST_PYTHON)
+
+$(addsuffix /pyvenv.cfg,$(VENV) $(BENCH_VENV) $(LATEST_VENV) $(OLDEST_VENV) $(TOOLS_VENV)):
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nbdense needs Python 3.11 or later; $(PYTHON) is " + sys.version.split()[0] + ". Say: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(@D)
 
-$(INSTALLED_DEMO): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[sklearn,onnxruntime]'
+# setuptools first: an isolated build would take the newest.
+$(INSTALLED_DEMO): pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt setuptools
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[sklearn,onnxruntime]'
 	@touch $@
 
 # The test extra holds all that the demo needs.
-$(INSTALLED_TEST): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(INSTALLED_TEST): pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt setuptools
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[test]'
 	@touch $@ $(INSTALLED_DEMO)
+
+$(UV): | $(TOOLS_VENV)/pyvenv.cfg
+	$(TOOLS_VENV)/bin/python $(PIP_INSTALL) uv
 
 # torch first and by itself, so that its CPU build is found as the machine's pip is set up to find it.
 $(INSTALLED_BENCH): pyproject.toml | $(BENCH_VENV)/pyvenv.cfg
-	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) torch==2.13.0
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable '.[bench]'
 	@touch $@
 
 clean:
@@ -71,4 +110,4 @@ clean:
 	find nbdense quant export tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
-	rm -rf $(VENV) $(BENCH_VENV)
+	rm -rf $(VENV) $(BENCH_VENV) $(LATEST_VENV) $(OLDEST_VENV) $(TOOLS_VENV)

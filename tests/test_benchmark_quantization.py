@@ -59,12 +59,14 @@ def test_every_method_runs(measured, rows):
     errors = {name: row["errors"][0] for name, row in measured["methods"].items()}
     assert errors[FLOAT] < 5
     assert {name: error for name, error in errors.items() if abs(error - errors[FLOAT]) > 2} == {}
-    sizes = {name: row["bytes"] for name, row in measured["methods"].items()}
+    # Ours alone: what a peer's file holds beside what its graph reads is its release's affair.
+    sizes = {name: row["bytes"] for name, row in measured["methods"].items() if METHODS[name].library == OURS}
     weights = 64 * 48 + 48 * 33 + 33 * 10
-    assert sizes[FLOAT] == 4 * (weights + 48 + 33 + 10)
-    eights = [name for name in INSTALLED if name != FLOAT and "4" not in METHODS[name].title]
-    assert all(weights < sizes[name] < sizes[FLOAT] / 2 for name in eights)
-    assert all(weights / 2 < sizes[name] < weights for name in INSTALLED if "4" in METHODS[name].title)
+    assert sizes.pop(FLOAT) == 4 * (weights + 48 + 33 + 10)
+    fours = {name for name in sizes if "4" in METHODS[name].title}
+    assert len(fours) >= 2 and len(sizes) - len(fours) >= 5
+    assert all(weights / 2 < sizes[name] < weights for name in fours)
+    assert all(weights < size < 2 * weights for name, size in sizes.items() if name not in fours)
     (exported,) = measured["export"]
     assert exported["integers"] == 10 * len(rows.x_test)
     assert exported["differing_integers"] <= 0.001 * exported["integers"] and exported["differing_classes"] == 0

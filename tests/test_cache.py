@@ -14,6 +14,7 @@ import pytest
 from numba import prange
 
 from nbdense import _jit
+from python_process import HANGS_AFTER
 from source_tree import library_modules
 
 
@@ -284,12 +285,17 @@ def test_processes_that_compile_at_once(tmp_path):
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        process.communicate(timeout=300)
+        process.communicate(timeout=HANGS_AFTER)
         assert process.returncode == 0
     (folder,) = (tmp_path / "cache").iterdir()
     assert len(names(folder)) == 4 and {Path(name).suffix for name in names(folder)} == {".nbk"}
     again = subprocess.run(
-        [sys.executable, script, *dtypes], input="go\n", capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, script, *dtypes],
+        input="go\n",
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=HANGS_AFTER,
     )
     assert (again.stdout, again.stderr) == ("0\n", "")
 
@@ -311,7 +317,7 @@ def test_long_compilations_are_announced_while_they_run(silent_so_far, monkeypat
     monkeypatch.setattr(_jit, "ANNOUNCE_SECONDS", 0.01)
     monkeypatch.setattr(_jit, "_announce", said.set)
     with _jit._timed("run_steps", "serial"):
-        assert said.wait(timeout=120)
+        assert said.wait(HANGS_AFTER)
 
 
 def test_many_short_compilations_are_announced_once(folder, silent_so_far, monkeypatch, capfd):

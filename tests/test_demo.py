@@ -6,7 +6,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import onnxruntime
@@ -23,7 +22,6 @@ FILES = {"digits.npz"} | {
 
 @dataclasses.dataclass
 class FirstRun:
-    seconds: float
     output: str
     errors: str
     files: dict[str, bytes]
@@ -38,7 +36,6 @@ def folder(tmp_path_factory):
 def first(folder, tmp_path_factory):
     """The command in a process of its own, with an empty cache; a warning would end it."""
     environment = {**os.environ, "NBDENSE_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
-    started = time.perf_counter()
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", COMMAND, "demo", "--out", str(folder)],
         env=environment,
@@ -46,10 +43,9 @@ def first(folder, tmp_path_factory):
         capture_output=True,
         text=True,
     )
-    seconds = time.perf_counter() - started
     assert process.returncode == 0, process.stderr
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return FirstRun(seconds, process.stdout, process.stderr, files)
+    return FirstRun(process.stdout, process.stderr, files)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +67,6 @@ def accuracy(model, digits):
 def run_onnx(path, x):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: x})[-1]
-
-
-def test_takes_under_a_minute_compiling_included(first):
-    assert first.seconds < 60
 
 
 def test_writes_its_files_and_says_where(first, folder):

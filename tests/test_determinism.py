@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 
 from builders import make_model
 from nbdense.models import load_model
+from python_process import run_python
 from source_tree import ROOT
 
 # Each digest is of the weights after the same training; "parallel" counts calls of the parallel entries.
@@ -51,10 +50,7 @@ print(json.dumps(found))
 
 def run(script, **environment):
     paths = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths, **environment}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_python(script, PYTHONPATH=paths, **environment)[0]
 
 
 def test_threads_change_no_bit():

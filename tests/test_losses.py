@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from nbdense.layers import Dense, Input
 from nbdense.losses import LOSSES, Hinge, Huber, LogCosh, MeanSquaredError, Quantile, custom
 from nbdense.models import Sequential
 from nbdense.targets import check_targets, row_weights
+from python_process import run_python
 from source_tree import ROOT
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text(encoding="utf-8"))
@@ -265,10 +263,8 @@ print(len(set(found)))
 
 
 def test_custom_loss_with_two_threads():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
-    run = subprocess.run([sys.executable, "-c", CUSTOM_THREADS], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == "1\n"
+    environment = {"PYTHONPATH": str(ROOT / "tests"), "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    assert run_python(CUSTOM_THREADS, **environment)[0] == "1\n"
 
 
 def test_custom_derivative_is_tried():

@@ -1,9 +1,8 @@
 """Memory: flat over epochs, and data that does not fit into it."""
 
 import json
-import os
-import subprocess
-import sys
+
+from python_process import run_python
 
 COMMON = """
 import json, resource, sys
@@ -20,15 +19,8 @@ def network(widths):
 
 
 def run(script, *arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", COMMON + script, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "NUMBA_NUM_THREADS": "2", **environment},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    out, _ = run_python(COMMON + script, *arguments, **{"NUMBA_NUM_THREADS": "2", **environment})
+    return json.loads(out.splitlines()[-1])
 
 
 EPOCHS = """

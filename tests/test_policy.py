@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from source_tree import PACKAGE_FOLDERS, ROOT, library_modules, repository_files
+from source_tree import PACKAGE_FOLDERS, PYPROJECT, ROOT, library_modules, repository_files
 
 COMPILE_POLICY = "nbdense._jit"
 NUMBA_COMPILERS = {
@@ -194,3 +194,25 @@ def test_import_does_nothing(tmp_path):
     assert not found["changed"]
     assert not found["compilations"]
     assert not list(tmp_path.iterdir()), "import wrote something"
+
+
+PIN = re.compile(r"([a-z0-9-]+)==[0-9][a-z0-9.+]*( ; [^/@]+)?")
+
+
+def required(extra):
+    """Names of the packages that an extra brings, nbdense's own extras followed."""
+    for line in PYPROJECT["project"]["optional-dependencies"][extra]:
+        name, others = re.fullmatch(r"([\w-]+)(?:\[(.*)\])?.*", line.split("#")[0]).groups()
+        if name != "nbdense":
+            yield name.lower().replace("_", "-")
+        for other in (others or "").split(",") if name == "nbdense" else ():
+            yield from required(other)
+
+
+def test_constraints_pin_all_that_the_tests_install():
+    """By names and versions alone: no address, no hash. `make constraints` writes them."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not PIN.fullmatch(line)] == []
+    pinned = {PIN.fullmatch(line)[1] for line in lines}
+    core = {re.match(r"[\w-]+", line)[0] for line in PYPROJECT["project"]["dependencies"]}
+    assert core | set(required("test")) <= pinned

@@ -10,21 +10,13 @@ import sys
 
 import pytest
 
-HANGS_AFTER = 900  # seconds; kernels may have to be compiled
+from python_process import HANGS_AFTER, run_python
 
 
 def run(script, *arguments, **environment):
-    """Run a script; returns what its last line says in JSON, and stderr."""
-    environment = {**os.environ, "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=HANGS_AFTER,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+    """Run a script on two threads; returns what its last line says in JSON, and stderr."""
+    out, err = run_python(script, *arguments, **{"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", **environment})
+    return json.loads(out.splitlines()[-1]), err
 
 
 # What all scripts begin with. `large` is work enough for two threads on every layer.

@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,6 +11,7 @@ import numba
 import pytest
 
 from nbdense import _threads
+from python_process import HANGS_AFTER, run_python
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_one_region_at_a_time(settings):
     with _threads.region(3):
         thread = threading.Thread(target=other)
         thread.start()
-        thread.join(timeout=120)
+        thread.join(HANGS_AFTER)
         other()
     other()
     assert found == [1, 1, 3]
@@ -219,10 +219,7 @@ print(json.dumps([before, _threads.layer(), _threads.available(), _threads.limit
 
 
 def layer_of(**environment):
-    environment = {**os.environ, "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", **environment}
-    run = subprocess.run([sys.executable, "-c", LAYER], capture_output=True, text=True, env=environment, timeout=600)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return json.loads(run_python(LAYER, **{"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", **environment})[0])
 
 
 def test_the_layer_that_numba_found():
@@ -242,8 +239,5 @@ def test_a_layer_that_is_not_there_is_no_error():
 
 
 def test_one_thread_starts_no_pool():
-    run = LAYER.replace("_threads.layer()", "parallel._is_initialized")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [False, False, 1, 1]
+    script = LAYER.replace("_threads.layer()", "parallel._is_initialized")
+    assert json.loads(run_python(script, OMP_NUM_THREADS="1")[0]) == [False, False, 1, 1]
