@@ -7,7 +7,7 @@ of whom ONNX asks little and skl2onnx much.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,14 @@ from nbdense.export.graph import INPUT
 from nbdense.export.verification import RANDOM_ROWS
 
 WHOLE_IN_FLOAT32 = 2**24  # up to here float32 has every whole number
-DTYPES: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.INT64: np.int64, TensorProto.STRING: object}
+WHOLE_IN_FLOAT64 = 2**53
+COARSE = 1e-4  # steps of float32, as a share of a column's standard deviation, that are worth a word
+DTYPES: dict[int, Any] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+    TensorProto.INT64: np.int64,
+    TensorProto.STRING: object,
+}
 
 
 @dataclass(frozen=True)
@@ -46,53 +53,75 @@ class GraphInput:
     width: int
     elem_type: int
 
+    def of(self, data: Any, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+        """Return the columns as a tensor.
+
+        Parameters
+        ----------
+        data : ndarray or DataFrame
+            Some rows.
+        dtype : dtype, optional
+            By default the input's own.
+        """
+        assert self.first is not None
+        columns = slice(self.first, self.first + self.width)
+        block = data.iloc[:, columns].to_numpy() if hasattr(data, "iloc") else data[:, columns]
+        return np.ascontiguousarray(block, DTYPES[self.elem_type] if dtype is None else dtype)
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of data, and the inputs that take them.
+    """Rows of data, and the inputs that can take them.
 
     Attributes
     ----------
     data : ndarray or DataFrame
         As predict takes it.
-    inputs : tuple of GraphInput
-        One of all columns, or one for each that the pipeline was fitted on, in its order.
+    forms : tuple of tuple of GraphInput
+        The inputs: of numbers in float32, and then in float64. One of all columns, or one for each that the pipeline
+        was fitted on, in its order.
     """
 
     data: Any
-    inputs: tuple[GraphInput, ...]
+    forms: tuple[tuple[GraphInput, ...], ...]
 
-    def take(self, index: npt.NDArray[np.intp], dtype: npt.DTypeLike = np.float32) -> Any:
-        """Return some rows for predict, float numbers in a precision.
-
-        Parameters
-        ----------
-        index : ndarray of int
-            Which.
-        dtype : dtype
-            The precision.
-        """
-        part = self.data.iloc[index] if hasattr(self.data, "iloc") else self.data[index]
-        if self.inputs[0].alias == INPUT:
-            return part.astype(dtype) if self.inputs[0].elem_type == TensorProto.FLOAT else part
-        return part.astype({column: dtype for column in part.columns if part[column].dtype.kind == "f"})
-
-    def feed(self, index: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
+    def feed(self, inputs: tuple[GraphInput, ...], index: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
         """Return some rows for onnxruntime, by the inputs' names.
 
         Parameters
         ----------
+        inputs : tuple of GraphInput
+            The graph's.
         index : ndarray of int
-            Which.
+            Which rows.
         """
         part = self.data.iloc[index] if hasattr(self.data, "iloc") else self.data[index]
-        tensors = {}
-        for entry in self.inputs:
-            if entry.first is not None:
-                columns = slice(entry.first, entry.first + entry.width)
-                block = part.iloc[:, columns].to_numpy() if hasattr(part, "iloc") else part[:, columns]
-                tensors[entry.name] = np.ascontiguousarray(block, DTYPES[entry.elem_type])
-        return tensors
+        with np.errstate(over="ignore"):  # what is infinite in float32 will be seen in the outputs
+            return {entry.name: entry.of(part) for entry in inputs if entry.first is not None}
+
+    def coarse_columns(self, names: Container[str]) -> list[str]:
+        """Return columns of which float32 leaves little, the worst first, with its steps and their standard deviation.
+
+        Parameters
+        ----------
+        names : container of str
+            Of the inputs to look at.
+        """
+        found = []
+        for entry in self.forms[0]:
+            if entry.name not in names or entry.first is None or entry.elem_type == TensorProto.STRING:
+                continue
+            values = np.ma.masked_invalid(entry.of(self.data, np.float64))
+            with np.errstate(over="ignore", invalid="ignore"):
+                steps = np.spacing(np.abs(values).max(axis=0).filled(0.0).astype(np.float32))
+            deviations = values.std(axis=0).filled(0.0)
+            labels = getattr(self.data, "columns", range(entry.width)) if entry.alias == INPUT else [entry.name]
+            for label, step, deviation in zip(labels, np.nan_to_num(steps, nan=np.inf), deviations, strict=True):
+                if step > COARSE * deviation > 0.0:
+                    found.append(
+                        (step / deviation, f"{label!r} (steps of {step:.3g} at deviations of {deviation:.3g})")
+                    )
+        return [text for _, text in sorted(found, reverse=True)]
 
 
 def rows_of(pipeline: Any, X: Any) -> Rows:
@@ -114,8 +143,7 @@ def rows_of(pipeline: Any, X: Any) -> Rows:
         width = getattr(pipeline, "n_features_in_", None)
         if width is None or _selects_columns(pipeline):
             raise ValueError("pipeline_to_onnx: give X, some rows of data: the inputs' types are not known without")
-        random = np.random.default_rng(0).standard_normal((RANDOM_ROWS, width), np.float32)
-        return Rows(random, (GraphInput(INPUT, INPUT, 0, width, TensorProto.FLOAT),))
+        X = np.random.default_rng(0).standard_normal((RANDOM_ROWS, width), np.float32)
     if not hasattr(X, "iloc"):
         X = np.asarray(X)
     if X.ndim != 2 or len(X) == 0:
@@ -124,19 +152,30 @@ def rows_of(pipeline: Any, X: Any) -> Rows:
         width = getattr(pipeline, "n_features_in_", X.shape[1])
         if X.shape[1] != width:
             raise ValueError(f"X has {X.shape[1]} columns, but the pipeline was fitted on {width}")
-        return Rows(X, (GraphInput(INPUT, INPUT, 0, width, _element_type("X", X)),))
-    types = [_element_type(f"X: column {name!r}", X.iloc[:, place].to_numpy()) for place, name in enumerate(X.columns)]
-    if set(types) == {TensorProto.FLOAT} and not _selects_columns(pipeline):
-        return Rows(X, (GraphInput(INPUT, INPUT, 0, X.shape[1], TensorProto.FLOAT),))
-    fitted = list(getattr(pipeline, "feature_names_in_", X.columns))  # scikit-learn finds them by name, in any order
+        forms: list[tuple[GraphInput, ...]] = [
+            (GraphInput(INPUT, INPUT, 0, width, kind),) for kind in _element_types("X", X)
+        ]
+    else:
+        kinds = [
+            _element_types(f"X: column {name!r}", X.iloc[:, place].to_numpy()) for place, name in enumerate(X.columns)
+        ]
+        forms = [_inputs_of(pipeline, list(X.columns), list(form)) for form in zip(*kinds, strict=True)]
+    return Rows(X, tuple(dict.fromkeys(forms)))
+
+
+def _inputs_of(pipeline: Any, columns: list[Any], elem_types: list[int]) -> tuple[GraphInput, ...]:
+    """Return the inputs for a DataFrame's columns of these types."""
+    if set(elem_types) in ({TensorProto.FLOAT}, {TensorProto.DOUBLE}) and not _selects_columns(pipeline):
+        return (GraphInput(INPUT, INPUT, 0, len(columns), elem_types[0]),)
+    fitted = list(getattr(pipeline, "feature_names_in_", columns))  # scikit-learn finds them by name, in any order
     _check_names(fitted)
-    places = {column: place for place, column in enumerate(X.columns)}
+    places = {column: place for place, column in enumerate(columns)}
     inputs = []
     for number, column in enumerate(fitted):
         place = places.get(column)
-        elem_type = TensorProto.FLOAT if place is None else types[place]
+        elem_type = TensorProto.FLOAT if place is None else elem_types[place]
         inputs.append(GraphInput(str(column), f"column_{number}", place, 1, elem_type))
-    return Rows(X, tuple(inputs))
+    return tuple(inputs)
 
 
 def _check_names(columns: Iterable[Any]) -> None:
@@ -159,24 +198,31 @@ def _check_names(columns: Iterable[Any]) -> None:
 
 
 def _selects_columns(model: Any) -> bool:
-    """Whether a step looks at columns one by one."""
+    """Say whether a step looks at columns one by one."""
     from sklearn.compose import ColumnTransformer
 
     steps = [*getattr(model, "steps", []), *getattr(model, "transformer_list", [])]
     return isinstance(model, ColumnTransformer) or any(_selects_columns(step) for _, step in steps)
 
 
-def _element_type(name: str, values: npt.NDArray[Any]) -> int:
-    """ONNX's type for an array's elements."""
-    if values.dtype.kind in "iu" and values.size and np.abs(values.astype(np.float64)).max() > WHOLE_IN_FLOAT32:
-        return int(TensorProto.INT64)
-    if values.dtype.kind in "fiub":
-        return int(TensorProto.FLOAT)
+def _element_types(name: str, values: npt.NDArray[Any]) -> tuple[int, int]:
+    """Return ONNX's types for an array's elements: where numbers are float32, and where they are float64.
+
+    Whole numbers that such a float does not have are int64, as encoders need them.
+    """
     if values.dtype.kind in "OUT" and all(isinstance(value, str) for value in values.ravel()):
-        return int(TensorProto.STRING)
-    raise ValueError(
-        f"{name} holds neither numbers nor strings alone (dtype {values.dtype}); give columns of several types as a "
-        "DataFrame, and fill in missing strings"
+        return TensorProto.STRING, TensorProto.STRING
+    # Of objects, those that are Python's numbers: scikit-learn takes them too
+    numbers = np.array(values.tolist()) if values.dtype.kind == "O" else values
+    if numbers.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{name} holds neither numbers nor strings alone (dtype {values.dtype}); give columns of several types as "
+            "a DataFrame, and fill in missing strings"
+        )
+    largest = max(int(numbers.max()), -int(numbers.min())) if numbers.dtype.kind in "iu" else 0
+    return (
+        TensorProto.INT64 if WHOLE_IN_FLOAT32 < largest < 2**63 else TensorProto.FLOAT,
+        TensorProto.INT64 if WHOLE_IN_FLOAT64 < largest < 2**63 else TensorProto.DOUBLE,
     )
 
 
