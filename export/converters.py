@@ -103,6 +103,31 @@ def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     _node(scope, container, "Gather", [classes.name, number], label, new=False, axis=0)
 
 
+def convert_imputer(scope: Any, operator: Any, container: Any) -> None:
+    """Convert a SimpleImputer: of float64 by core operators, because onnxruntime has no Imputer of that type.
+
+    Parameters
+    ----------
+    scope, operator, container : Scope, Operator, ModelComponentContainer
+        As skl2onnx hands them to its converters.
+    """
+    from skl2onnx.common._registration import get_converter
+    from skl2onnx.common.data_types import DoubleTensorType
+
+    imputer, sources = operator.raw_operator, operator.inputs
+    if len(sources) > 1 or not isinstance(sources[0].type, DoubleTensorType):
+        get_converter("SklearnSimpleImputer")(scope, operator, container)
+        return
+    source = sources[0].full_name
+    if np.isnan(imputer.missing_values):
+        missing = _node(scope, container, "IsNaN", [source], "missing")
+    else:
+        value = _constant(scope, container, "missing_value", np.float64(imputer.missing_values))
+        missing = _node(scope, container, "Equal", [source, value], "missing")
+    filling = _constant(scope, container, "filling", imputer.statistics_.astype(np.float64))
+    _node(scope, container, "Where", [missing, filling, source], operator.outputs[0].full_name, new=False)
+
+
 def _write_network(scope: Any, operator: Any, container: Any, target: str) -> None:
     """The network's nodes and constants as the float flavour writes them, under names that are new here."""
     from skl2onnx.common.data_types import FloatTensorType

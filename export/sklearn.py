@@ -1,8 +1,8 @@
 """`pipeline_to_onnx`: a fitted scikit-learn Pipeline that ends in one of nbdense's estimators, as one ONNX file.
 
 skl2onnx converts what stands before the estimator; `nbdense.export.converters` tells it how to convert that. What it
-leaves to chance is set afterwards: opsets and IR version, the batch's dimension, who made the file. So the same
-pipeline gives the same bytes in every process.
+leaves to chance is set afterwards: names of inputs and outputs, opsets and IR version, the batch's dimension, who made
+the file. So the same pipeline gives the same bytes in every process.
 """
 
 from __future__ import annotations
@@ -10,27 +10,26 @@ from __future__ import annotations
 import json
 import operator
 import os
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
 from nbdense._version import __version__
-from nbdense.export.converters import register_converters
+from nbdense.export.converters import convert_imputer, register_converters
 from nbdense.export.exporter import DEFAULT_OPSET, OLDEST_OPSET, _class_names, _metadata
-from nbdense.export.graph import BATCH, INPUT, check, newest_opset, serialize
-from nbdense.export.verification import BATCH_SIZES, FLOAT32_FACTOR, RANDOM_ROWS, TOLERANCE, _differences
+from nbdense.export.graph import BATCH, OUTPUT, check, newest_opset, serialize
+from nbdense.export.labels import LABEL
+from nbdense.export.sklearn_check import Reference
+from nbdense.export.sklearn_rows import GraphInput, Rows, rows_of, simplified
+from nbdense.export.tensor_names import free_name, graphs_in, rename_tensors
 from nbdense.files import atomic_write
 
 ML_DOMAIN = "ai.onnx.ml"
 ML_OPSETS = ((16, 3), (0, 2))  # from that opset on, this one of the classical operators, with no newer IR version
-WHOLE_IN_FLOAT32 = 2**24  # up to here float32 has every whole number
+PROBABILITIES = "probabilities"
 
 
 def pipeline_to_onnx(
@@ -51,6 +50,17 @@ def pipeline_to_onnx(
     columns of strings or with a ColumnTransformer behind it, one [batch, 1] for each column that is used, under its
     name: float32, strings, or int64 for whole numbers of over 24 bits.
 
+    The rows in ``X`` decide whether float32 will do. Where it changes a label, or an output by more than 1e-3 of its
+    standard deviation, as it does with timestamps in seconds, all numbers' inputs are float64 instead (int64 stays for
+    those of over 53 bits), and preprocessing computes in that. Where float64 does not help, or skl2onnx or onnxruntime
+    has no such form of a step (PolynomialFeatures, PowerTransformer), the export is refused: the error says how many
+    rows come out otherwise, and which columns float32 is too coarse for.
+
+    Any name will do that is not empty, valid Unicode and the only one of its kind; of a label that is no string, such
+    as a number or a tuple, ``str`` is the name. Where a column has the name of an output, that gets a "_" behind its
+    own. The file's metadata has the outputs' names too: "nbdense_outputs", a JSON object such as {"label": "label_",
+    "probabilities": "probabilities"}, in the outputs' order.
+
     Parameters
     ----------
     pipeline : Pipeline, MLPClassifier, MLPRegressor, or a search that has found one of these
@@ -58,8 +68,9 @@ def pipeline_to_onnx(
     path : path, optional
         Where to write the file; replaced, in one step, if it exists. None writes none.
     X : array-like or DataFrame, (rows, columns), optional
-        Some rows as ``predict`` takes them: the inputs' types are theirs, and on them onnxruntime is compared. By
-        default all columns are numbers, and the rows are random ones.
+        Some rows as ``predict`` takes them, the more the better: the inputs' types are theirs, and on them onnxruntime
+        is compared. By default all columns are numbers, and the rows are random ones around 0, on which the damage to
+        numbers far from 0 is not seen.
     opset : int, optional
         From 13 to the newest that skl2onnx knows; by default 17, with IR version 8.
     class_names : sequence of str, optional
@@ -67,8 +78,10 @@ def pipeline_to_onnx(
     metadata : mapping of str to str, number, list or dict, optional
         What else the file shall say of itself; see `to_onnx`.
     verify : bool
-        Whether to compare with ``predict`` and ``predict_proba`` in onnxruntime, at batch sizes 1, 7, 64 and all rows,
-        before anything is written; where onnxruntime is installed. onnx's checker runs in any case.
+        Whether to refuse what does not agree in onnxruntime with ``predict`` and ``predict_proba`` on these rows, at
+        batch sizes 1, 7, 64 and all rows, before anything is written. Without, the file is the same wherever one
+        agrees, and else the one with float32 inputs. Where onnxruntime is not installed nothing is compared, and
+        inputs are float32. onnx's checker runs in any case.
 
     Returns
     -------
@@ -81,10 +94,10 @@ def pipeline_to_onnx(
     TypeError
         If it does not end in an estimator of nbdense's.
     ValueError
-        If it is not fitted, a step has no converter, a layer has no ONNX form, ``X`` is needed or does not fit, or the
-        opset, names or metadata do not.
+        If it is not fitted, a step has no converter, a layer has no ONNX form, ``X`` is needed or does not fit, a
+        column's name cannot be an input's (the column is named), or the opset, class names or metadata do not fit.
     RuntimeError
-        If onnxruntime cannot load the model or computes something else; nothing is written.
+        If onnxruntime cannot load the model or computes something else, of how many rows; nothing is written.
     OSError
         If the folder does not exist or cannot be written; it is named.
 
@@ -114,15 +127,65 @@ def pipeline_to_onnx(
     said = {"nbdense_flavour": "float", **_metadata(metadata)}
     if names is not None:
         said["class_names"] = json.dumps(_class_names(names, len(estimator.classes_)), ensure_ascii=False)
-    rows = _rows_of(pipeline, X)
-    model = _convert(pipeline, estimator, rows, number)
-    _settle(model, number, said)
-    check(model, "the exported pipeline")
-    if verify and find_spec("onnxruntime") is not None:
-        _verify(model, pipeline, estimator, rows)
+    simple = simplified(pipeline)
+    rows = rows_of(simple, X)
+    reference = _reference(pipeline, estimator, rows, verify)
+
+    def write(inputs: tuple[GraphInput, ...]) -> onnx.ModelProto:
+        model = _convert(simple, estimator, inputs, number)
+        outputs = _set_names(model, inputs)
+        _set_versions(model, number, {**said, "nbdense_outputs": json.dumps(outputs)})
+        check(model, "the exported pipeline")
+        return model
+
+    model = _first_that_agrees(write, rows, reference, verify)
     if path is not None:
         atomic_write(path, serialize(model))
     return model
+
+
+def _reference(pipeline: Any, estimator: Any, rows: Rows, verify: bool) -> Reference | None:
+    """Return what the pipeline predicts; None if nothing can be compared with it."""
+    if find_spec("onnxruntime") is None:
+        return None
+    try:
+        return Reference(pipeline, estimator, rows)
+    except ValueError:
+        if verify:
+            raise
+        return None
+
+
+def _first_that_agrees(
+    write: Callable[[tuple[GraphInput, ...]], onnx.ModelProto], rows: Rows, reference: Reference | None, verify: bool
+) -> onnx.ModelProto:
+    """Return the model with float32 inputs, or with float64 ones where only that computes what the pipeline does.
+
+    Without ``verify`` the first will do where neither does.
+    """
+    models: list[onnx.ModelProto] = []
+    problems: list[Exception] = []
+    for inputs in rows.forms:
+        try:
+            models.append(write(inputs))
+            if reference is not None:
+                reference.check(models[-1], inputs)
+            return models[-1]
+        except (ValueError, RuntimeError) as error:
+            problems.append(error)
+    if models and not verify:
+        return models[0]
+    said, *more = (str(problem).rstrip(".") for problem in problems)
+    if more:
+        said += " (with float64 inputs too)" if more == [said] else f". With float64 inputs: {more[0]}"
+    coarse = rows.coarse_columns({entry.name for entry in models[0].graph.input}) if models else []
+    if coarse:
+        said += (
+            f". float32 is coarse for column {', '.join(coarse[:3])}: subtract what its values have in common before "
+            "the pipeline, or scale it there"
+        )
+    kind = ValueError if isinstance(problems[0], ValueError) else RuntimeError
+    raise kind(f"pipeline_to_onnx: nothing was written: {said}") from problems[0]
 
 
 # -- from a pipeline to a model --------------------------------------------------------------------------------------
@@ -161,118 +224,58 @@ def _last_step(pipeline: Any) -> Any:
     return estimator
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of data, and how onnxruntime gets them.
-
-    ``data`` is an array or a DataFrame as predict takes it, in the inputs' precision; ``types`` has an element type for
-    each input, ``columns`` the DataFrame's column that it is; None: there is one input of all columns.
-    """
-
-    data: Any
-    types: dict[str, int]
-    columns: dict[str, Any] | None
-    width: int
-
-    def take(self, index: npt.NDArray[np.intp], dtype: npt.DTypeLike = np.float32) -> Any:
-        """Some rows for predict, float numbers in ``dtype``."""
-        part = self.data.iloc[index] if hasattr(self.data, "iloc") else self.data[index]
-        if self.columns is None:
-            return part.astype(dtype) if self.types[INPUT] == TensorProto.FLOAT else part
-        floats = [name for name, kind in self.types.items() if kind == TensorProto.FLOAT]
-        return part.astype({self.columns[name]: dtype for name in floats if part[self.columns[name]].dtype.kind == "f"})
-
-    def feed(self, index: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
-        """The same rows for onnxruntime."""
-        part = self.data.iloc[index] if hasattr(self.data, "iloc") else self.data[index]
-        dtypes: dict[int, Any] = {
-            TensorProto.FLOAT: np.float32,
-            TensorProto.INT64: np.int64,
-            TensorProto.STRING: object,
-        }
-        if self.columns is None:
-            return {INPUT: np.ascontiguousarray(part, dtypes[self.types[INPUT]])}
-        return {
-            name: part[self.columns[name]].to_numpy().astype(dtypes[kind]).reshape(-1, 1)
-            for name, kind in self.types.items()
-        }
-
-
-def _rows_of(pipeline: Any, X: Any) -> _Rows:
-    """The rows to convert for and to compare on."""
-    if X is None:
-        width = getattr(pipeline, "n_features_in_", None)
-        if width is None or _selects_columns(pipeline):
-            raise ValueError("pipeline_to_onnx: give X, some rows of data: the inputs' types are not known without")
-        random = np.random.default_rng(0).standard_normal((RANDOM_ROWS, width), np.float32)
-        return _Rows(random, {INPUT: TensorProto.FLOAT}, None, width)
-    if not hasattr(X, "iloc"):
-        X = np.asarray(X)
-    if X.ndim != 2 or len(X) == 0:
-        raise ValueError(f"X: expected rows and columns, at least one row, got shape {X.shape}")
-    if isinstance(X, np.ndarray):
-        width = getattr(pipeline, "n_features_in_", X.shape[1])
-        if X.shape[1] != width:
-            raise ValueError(f"X has {X.shape[1]} columns, but the pipeline was fitted on {width}")
-        return _Rows(X, {INPUT: _element_type("X", X)}, None, X.shape[1])
-    columns = {str(column): column for column in X.columns}
-    if len(columns) != X.shape[1]:
-        raise ValueError("X: its columns' names must differ, as strings too")
-    types = {name: _element_type(f"X: column {name!r}", X[column].to_numpy()) for name, column in columns.items()}
-    if set(types.values()) == {TensorProto.FLOAT} and not _selects_columns(pipeline):
-        return _Rows(X, {INPUT: TensorProto.FLOAT}, None, X.shape[1])
-    return _Rows(X, types, columns, 1)
-
-
-def _selects_columns(model: Any) -> bool:
-    """Whether a step looks at columns one by one."""
-    from sklearn.compose import ColumnTransformer
-
-    steps = [*getattr(model, "steps", []), *getattr(model, "transformer_list", [])]
-    return isinstance(model, ColumnTransformer) or any(_selects_columns(step) for _, step in steps)
-
-
-def _element_type(name: str, values: npt.NDArray[Any]) -> int:
-    """ONNX's type for an array's elements."""
-    if values.dtype.kind in "iu" and values.size and np.abs(values.astype(np.float64)).max() > WHOLE_IN_FLOAT32:
-        return int(TensorProto.INT64)
-    if values.dtype.kind in "fiub":
-        return int(TensorProto.FLOAT)
-    if values.dtype.kind in "OUT" and all(isinstance(value, str) for value in values.ravel()):
-        return int(TensorProto.STRING)
-    raise ValueError(
-        f"{name} holds neither numbers nor strings alone (dtype {values.dtype}); give columns of several types as a "
-        "DataFrame, and fill in missing strings"
-    )
-
-
-def _convert(pipeline: Any, estimator: Any, rows: _Rows, opset: int) -> onnx.ModelProto:
+def _convert(pipeline: Any, estimator: Any, inputs: tuple[GraphInput, ...], opset: int) -> onnx.ModelProto:
+    """Return the simplified pipeline as skl2onnx writes it, its inputs under their aliases."""
     from skl2onnx import convert_sklearn
-    from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
-    from sklearn.pipeline import Pipeline
+    from skl2onnx.common import data_types
+    from sklearn.impute import SimpleImputer
 
-    kinds: dict[int, Any] = {TensorProto.FLOAT: FloatTensorType, TensorProto.INT64: Int64TensorType}
-    kinds[TensorProto.STRING] = StringTensorType
-    types = [(name, kinds[kind]([None, rows.width])) for name, kind in rows.types.items()]
-    if isinstance(pipeline, Pipeline):  # skl2onnx does not know steps that do nothing
-        pipeline = Pipeline([(name, step) for name, step in pipeline.steps if step not in (None, "passthrough")])
+    kinds: dict[int, Any] = {
+        TensorProto.FLOAT: data_types.FloatTensorType,
+        TensorProto.DOUBLE: data_types.DoubleTensorType,
+        TensorProto.INT64: data_types.Int64TensorType,
+        TensorProto.STRING: data_types.StringTensorType,
+    }
     ml_opset = next(number for since, number in ML_OPSETS if opset >= since)
     try:
         return convert_sklearn(
             pipeline,
             name="nbdense",
-            initial_types=types,
+            initial_types=[(entry.alias, kinds[entry.elem_type]([None, entry.width])) for entry in inputs],
+            custom_conversion_functions={SimpleImputer: convert_imputer},
             target_opset={"": opset, ML_DOMAIN: ml_opset},
             options={id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None,
         )
-    except (RuntimeError, NotImplementedError) as error:  # MissingConverter and the like
+    except ValueError:
+        raise
+    except Exception as error:  # RuntimeError, TypeError, AssertionError: skl2onnx raises one or the other
         raise ValueError(f"skl2onnx cannot convert the pipeline: {error}") from error
 
 
-def _settle(model: onnx.ModelProto, opset: int, said: Mapping[str, str]) -> None:
+def _set_names(model: onnx.ModelProto, inputs: tuple[GraphInput, ...]) -> dict[str, str]:
+    """Give the inputs the user's names; return the outputs' names, which make room, by what they are."""
+    graph = model.graph
+    read = {name for part in graphs_in(graph) for node in part.node for name in node.input}
+    kept = [entry for entry in graph.input if entry.name in read]  # no column that nothing looks at
+    del graph.input[:]
+    graph.input.extend(kept)
+    new = {entry.alias: entry.name for entry in inputs if entry.alias in read}
+    lacking = [entry.name for entry in inputs if entry.alias in read and entry.first is None]
+    if lacking:
+        raise ValueError(f"X lacks columns that the pipeline reads: {', '.join(map(repr, lacking))}")
+    outputs = {}
+    for name, entry in zip([OUTPUT] if len(graph.output) == 1 else [LABEL, PROBABILITIES], graph.output, strict=True):
+        outputs[name] = new[entry.name] = free_name(name, new.values())
+    rename_tensors(graph, new)
+    for entry in (*graph.input, *graph.output):
+        entry.type.tensor_type.shape.dim[0].dim_param = BATCH
+    return outputs
+
+
+def _set_versions(model: onnx.ModelProto, opset: int, said: Mapping[str, str]) -> None:
     """Set what skl2onnx leaves to chance, and what to_onnx's files say of themselves."""
     versions = {entry.domain: entry.version for entry in model.opset_import} | {"": opset}
-    used = {"", *(node.domain for node in model.graph.node)}
+    used = {"", *(node.domain for part in graphs_in(model.graph) for node in part.node)}
     opsets = [helper.make_opsetid(domain, versions[domain]) for domain in sorted(used)]
     del model.opset_import[:]
     model.opset_import.extend(opsets)
@@ -281,92 +284,3 @@ def _settle(model: onnx.ModelProto, opset: int, said: Mapping[str, str]) -> None
     model.producer_name, model.producer_version, model.domain = "nbdense", __version__, ""
     model.model_version = 0
     helper.set_model_props(model, {"nbdense_version": __version__, **said})
-    read = {name for node in model.graph.node for name in node.input}
-    inputs = [entry for entry in model.graph.input if entry.name in read]  # no column that nothing looks at
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    for entry in (*model.graph.input, *model.graph.output):
-        entry.type.tensor_type.shape.dim[0].dim_param = BATCH
-
-
-# -- verification ----------------------------------------------------------------------------------------------------
-
-
-def _verify(model: onnx.ModelProto, pipeline: Any, estimator: Any, rows: _Rows) -> None:
-    """Raise unless onnxruntime computes what the pipeline does.
-
-    The bound is `verify_onnx`'s: 1e-5, absolute or relative to a row's largest output; or four times what float32 costs
-    the preprocessing, seen from float64. A label may differ only where two probabilities are closer than that.
-    """
-    everything = np.arange(len(rows.data))
-    classifies = hasattr(estimator, "classes_")
-    predict = pipeline.predict_proba if classifies else pipeline.predict
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "X (has|does not have valid) feature names", UserWarning)
-        try:
-            expected, precise = (_as_rows(predict(rows.take(everything, dtype))) for dtype in (np.float32, np.float64))
-            labels = pipeline.predict(rows.take(everything)) if classifies else None
-        except ValueError as error:
-            raise ValueError(
-                f"the pipeline does not take these rows, so that nothing can be compared; give other X: {error}"
-            ) from error
-    tolerance = max(TOLERANCE, FLOAT32_FACTOR * min(_differences([(precise, expected)])))
-    run = _session(model)
-    for size in dict.fromkeys((*BATCH_SIZES, len(everything))):
-        index = np.arange(size) % len(everything)
-        found = run(rows.feed(index))
-        difference = min(_differences([(expected[index], _as_rows(found[-1]))]))
-        if not difference <= tolerance:
-            raise RuntimeError(
-                f"onnxruntime does not compute what the pipeline predicts, nothing was written: at batch size "
-                f"{len(index)} they differ by {difference:.3g}, allowed {tolerance:.3g}"
-            )
-        if labels is None:
-            continue
-        wrong = _onnx_labels(labels[index]) != found[0]
-        unsure = _unsure(expected[index], tolerance, estimator._multilabel)
-        if found[0].shape != labels[index].shape or (wrong & ~unsure).any():
-            raise RuntimeError(
-                f"onnxruntime does not give the pipeline's labels, nothing was written: {int(wrong.sum())} of "
-                f"{wrong.size} differ at batch size {len(index)}"
-            )
-
-
-def _as_rows(outputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return outputs.reshape(len(outputs), -1)
-
-
-def _onnx_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return labels.astype(np.int64) if labels.dtype.kind in "biuf" else labels.astype(object)
-
-
-def _unsure(probabilities: npt.NDArray[Any], tolerance: float, multilabel: bool) -> npt.NDArray[np.bool_]:
-    """Where rounding may change the label."""
-    if multilabel:
-        return np.asarray(np.abs(probabilities - 0.5) <= tolerance)
-    largest = np.sort(probabilities, axis=1)[:, -2:]
-    return np.asarray(largest[:, 1] - largest[:, 0] <= 2 * tolerance)
-
-
-def _session(model: onnx.ModelProto) -> Any:
-    """What runs the model in onnxruntime: from a dict of its inputs, and more, to all outputs."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        session = ort.InferenceSession(serialize(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common class of their own
-        raise RuntimeError(
-            f"onnxruntime {ort.__version__} cannot load the model; verify=False exports without it: {error}"
-        ) from error
-    names = [entry.name for entry in model.graph.input]
-
-    def run(feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        try:
-            return list(session.run(None, {name: feed[name] for name in names}))
-        except Exception as error:
-            raise RuntimeError(f"onnxruntime cannot run the exported pipeline: {error}") from error
-
-    return run

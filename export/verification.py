@@ -375,20 +375,23 @@ def _differing_labels(proto: onnx.ModelProto, outputs: list[npt.NDArray[Any]], a
 
 
 def _differences(pairs: list[tuple[Floats, Floats]]) -> tuple[float, float]:
-    """Largest absolute difference, and largest as a share of the row's largest expected output (on the last axis).
-
-    A NaN or infinity is equal to the same, and infinitely far from anything else.
-    """
+    """Largest absolute difference, and largest as a share of the row's largest expected output (on the last axis)."""
     absolute = relative = 0.0
     for expected, found in pairs:
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = np.abs(found.astype(np.float64) - expected)
-        difference[(found == expected) | (np.isnan(found) & np.isnan(expected))] = 0.0
-        difference[np.isnan(difference)] = np.inf
+        difference = _distances(expected, found)
         size = np.where(np.isfinite(expected), np.abs(expected), 0.0).max(axis=-1, keepdims=True)
         absolute = max(absolute, float(difference.max()))
         relative = max(relative, float((difference / np.maximum(size, np.finfo(np.float32).tiny)).max()))
     return absolute, relative
+
+
+def _distances(expected: Floats, found: Floats) -> npt.NDArray[np.float64]:
+    """Return how far apart outputs are: a NaN or infinity is equal to the same, infinitely far from anything else."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.abs(found.astype(np.float64) - expected)
+    difference[(found == expected) | (np.isnan(found) & np.isnan(expected))] = 0.0
+    difference[np.isnan(difference)] = np.inf
+    return difference
 
 
 def _cost_of_float32(network: Network, rows: npt.NDArray[np.float32]) -> float:
