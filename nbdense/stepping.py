@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate, phases
+from nbdense.fitting import LossNotFiniteError, Tally, count_steps
 from nbdense.network import set_delta_flags
 from nbdense.training import NOTHING, Data, Workspace
 
@@ -114,7 +115,7 @@ class Stepping:
         nothing = _validate.no_source()
         data = Data(nothing, nothing, nothing, step.workspace.batch)
         step.workspace.run(phases.update(), data, layers=step.layers, optimizer=model.optimizer)
-        model.optimizer.iterations += 1
+        count_steps(model)
 
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
@@ -142,8 +143,6 @@ class Stepping:
         FloatingPointError
             If the loss is not finite; no weight has been changed by this step.
         """
-        from nbdense.fitting import LossNotFiniteError, Tally
-
         model = cast("Sequential", self)
         objective, metrics = model._objective()
         optimizer = model.optimizer
@@ -159,7 +158,7 @@ class Stepping:
         done, totals = workspace.run(table, data, seed=model.seed, optimizer=optimizer)
         if done == 0:
             raise LossNotFiniteError(f"the loss of this batch is {totals[0, 0]}; no weight was changed")
-        optimizer.iterations += 1
+        count_steps(model)
         tally = Tally(metrics, model.network.positions_out)
         tally.add(totals, data.rows)
         if tally.collects:

@@ -97,9 +97,6 @@ def golden_steps(optimizer, dtype):
         halves = np.repeat(kernel, 2, 0) * np.array([[0.5], [-0.5]] * N_IN)
         model.backward(np.concatenate([halves, [bias]]))
         model.apply_gradients()
-        average, every = model.optimizer.use_ema, model.optimizer.ema_overwrite_frequency
-        if average and every and model.optimizer.iterations % every == 0:
-            model.network.params[:] = model.state[-1]
         taken.append(np.concatenate([part.ravel() for part in model.get_weights()]))
     return np.array(taken), model
 
@@ -225,6 +222,32 @@ def test_clipping_with_masks_penalties_decay_and_averages(kind, clip):
 @pytest.mark.parametrize("every", [None, 1, 3, 5])
 def test_averages_of_weights(every):
     assert_fitted(Adam(0.05, use_ema=True, ema_momentum=0.7, ema_overwrite_frequency=every))
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_averages_take_the_weights_place_in_every_loop(every):
+    """Of fit, train_on_batch and apply_gradients; the golden values have the last of them too."""
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(48, 4)), rng.normal(size=(48, 2))
+    batches = [slice(8 * k, 8 * k + 8) for k in range(6)]
+    fit, by_batch, own = (
+        make_model(
+            [4, 5, 2],
+            ["tanh", "linear"],
+            optimizer=Adam(0.05, use_ema=True, ema_momentum=0.7, ema_overwrite_frequency=every),
+        )
+        for _ in range(3)
+    )
+    fit.fit(x, y, 8, shuffle=False, verbose=0)  # its end takes the averages too, which here are there already
+    for rows in batches:
+        by_batch.train_on_batch(x[rows], y[rows])
+        out = own.forward(x[rows], training=True)
+        own.backward(2 * (out - y[rows]) / out.size)
+        own.apply_gradients()
+        steps = own.optimizer.iterations  # behind the first, the average is the weights
+        assert (own.network.params == own.state[-1]).all() == (steps == 1 or steps % every == 0)
+    np.testing.assert_array_equal(by_batch.network.params, fit.network.params)
+    np.testing.assert_allclose(own.network.params, fit.network.params, rtol=0, atol=1e-12)
 
 
 def test_decay_too_small_for_a_factor_of_float32():
