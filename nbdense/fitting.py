@@ -241,7 +241,6 @@ def _run_epoch(
     assert optimizer is not None
     network = model.network
     tally = Tally(model._objective()[1], network.positions_out)
-    table = phases.training(network.layers, optimizer.clips_by_norm)
     total = -(-data.rows // workspace.batch)
     one_by_one = everyone.each_batch or tally.collects
     first, size = 0, 1
@@ -254,7 +253,7 @@ def _run_epoch(
             everyone.call("on_train_batch_begin", first)
         run = functools.partial(
             workspace.run,
-            table,
+            phases.training(network.layers, optimizer.clips_by_norm),  # which a callback may have changed
             data,
             first_step=first,
             epoch=model.epochs_trained,

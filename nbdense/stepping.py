@@ -34,7 +34,10 @@ class Stepping:
 
     @property
     def gradients(self) -> dict[str, npt.NDArray[Any]]:
-        """Views of the gradients by the same names, as the last `backward` or training step left them."""
+        """Views of the gradients by the same names, as the last `backward` or training step left them.
+
+        `backward` leaves them unclipped: `apply_gradients` clips what is in them then, so they may be written to.
+        """
         model = cast("Sequential", self)
         return model.network.tensors(model.state[0])
 
@@ -73,7 +76,8 @@ class Stepping:
     def backward(self, grad_output: Any) -> npt.NDArray[Any]:
         """Gradients of all trainable parameters, from the gradient with respect to the last `forward`'s outputs.
 
-        They replace those that were there; `gradients` shows them, `apply_gradients` takes the step.
+        They replace those that were there; `gradients` shows them, `apply_gradients` takes the step. The slopes of
+        regularizers are in them; weights that are pruned have none.
 
         Parameters
         ----------
@@ -98,11 +102,16 @@ class Stepping:
         outputs[...] = grad.reshape(outputs.shape)
         step.rows = 0  # backward writes over what forward kept
         data = Data(_validate.no_source(), _validate.no_source(), _validate.no_source(), rows)
-        step.workspace.run(phases.backward(step.layers), data, layers=step.layers, optimizer=model.optimizer)
+        step.workspace.run(phases.backward(step.layers), data, layers=step.layers)
         return step.workspace.input_deltas(rows).reshape(rows, *network.input_shape).copy()
 
     def apply_gradients(self) -> None:
-        """The optimizer's step with the gradients that the last `backward` left, clipped and decayed as it says.
+        """Take the optimizer's step with what is in `gradients`: what `backward` left there, or you wrote there.
+
+        As in a step of `fit`, the gradients are clipped, as `gradients` shows behind it, and the weights decayed as the
+        optimizer says; pruned weights stay zero. For larger batches than fit into memory, add up the gradients of
+        several `backward`, and write the sum or mean to the views before this. Each has the slopes of the regularizers
+        in it, so their mean has these once.
 
         The running statistics of batch normalisation move here too, if the last forward was for training.
         """
@@ -114,7 +123,8 @@ class Stepping:
             raise RuntimeError("apply_gradients: call forward and backward first")
         nothing = _validate.no_source()
         data = Data(nothing, nothing, nothing, step.workspace.batch)
-        step.workspace.run(phases.update(), data, layers=step.layers, optimizer=model.optimizer)
+        table = phases.update(model.optimizer.clips_by_norm)
+        step.workspace.run(table, data, layers=step.layers, optimizer=model.optimizer)
         count_steps(model)
 
     def train_on_batch(
