@@ -62,7 +62,7 @@ class _Monitor(Callback):
             return self.mode
         from nbdense.metrics import direction_of
 
-        direction = direction_of(self.monitor, getattr(self.model, "_metric_names", ()))
+        direction = direction_of(self.monitor, self.model._objective()[1])
         if not direction:
             raise ValueError(
                 f"{type(self).__name__}: whether {self.monitor!r} is better when it is larger is not known; "
@@ -85,7 +85,7 @@ class EarlyStopping(_Monitor):
     verbose : {0, 1}
         1 says what was done.
     mode : {"auto", "min", "max"}
-        Which way is better; auto knows it of the loss and of the metrics in `nbdense.metrics`.
+        Which way is better; auto knows it of the loss and of the model's metrics with a ``direction``.
     baseline : float, optional
         The fit ends too after ``patience`` epochs that are no better than this.
     restore_best_weights : bool
@@ -164,7 +164,7 @@ class ModelCheckpoint(_Monitor):
     save_weights_only : bool
         Accepted for Keras's sake: the whole model is saved, which is its weights and little more.
     mode : {"auto", "min", "max"}
-        Which way is better; auto knows it of the loss and of the metrics in `nbdense.metrics`.
+        Which way is better; auto knows it of the loss and of the model's metrics with a ``direction``.
     save_freq : "epoch" or int
         Save after each epoch, or after so many batches; each step is taken by itself then.
     initial_value_threshold : float, optional
@@ -252,7 +252,7 @@ class ReduceLROnPlateau(_Monitor):
     verbose : {0, 1}
         1 says what was done.
     mode : {"auto", "min", "max"}
-        Which way is better; auto knows it of the loss and of the metrics in `nbdense.metrics`.
+        Which way is better; auto knows it of the loss and of the model's metrics with a ``direction``.
     min_delta : float
         The least change that counts as an improvement.
     cooldown : int

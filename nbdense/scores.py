@@ -389,19 +389,23 @@ class FunctionMetric(Metric):
         with a first axis of rows, whose mean is taken.
     name : str, optional
         What it is reported as; by default the function's name.
+    direction : {"", "max", "min"}
+        Which way it gets better; callbacks with ``mode="auto"`` and `importance` refuse one that does not say.
     """
 
     function: Callable[[Array, Array], Any]
     collects = True
 
-    def __init__(self, function: Callable[[Array, Array], Any], name: str | None = None) -> None:
+    def __init__(self, function: Callable[[Array, Array], Any], name: str | None = None, direction: str = "") -> None:
         if not callable(function):
             raise ValueError(f"FunctionMetric: expected a function of (targets, outputs), got {function!r}")
         super().__init__(name or _name_of(function), COLLECTED)
-        self._set(function=function)
+        self._check_direction(direction)
+        self._set(function=function, direction=direction)
 
     def get_config(self) -> dict[str, Any]:
-        return {"function": _name_of(self.function), "name": self.name}
+        config = {"function": _name_of(self.function), "name": self.name}
+        return config | ({"direction": self.direction} if self.direction else {})
 
     def compute(self, targets: Array, outputs: Array) -> float:
         value = np.asarray(self.function(targets, outputs))
