@@ -362,6 +362,15 @@ def test_names_are_told_apart():
     assert chosen[5].function is worst
 
 
+def test_lambdas_have_a_name():
+    """As in Keras: one that a history's key, a file's description and a format string can hold."""
+    near, far = (lambda t, y: np.abs(t - y) < 1), (lambda t, y: np.abs(t - y) >= 1)
+    chosen = metrics.get_all([near, far, FunctionMetric(far, "far")], SQUARED, 1)
+    assert [metric.name for metric in chosen] == ["lambda", "lambda_1", "far"]
+    described = json.loads(json.dumps(metrics.serialize(near)))
+    assert metrics.deserialize(described, {"lambda": near}) == chosen[0]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
