@@ -23,6 +23,17 @@ from nbdense.activations import CUSTOM, RELU, Activation, activation_by_code
 
 # Kinds of row. FROZEN_NORM is a batch normalisation by its running statistics; FAKE_QUANT rounds to what integers hold.
 DENSE, ACTIVATION, DROPOUT, BATCH_NORM, FROZEN_NORM, LAYER_NORM, ADD, RESHAPE, FAKE_QUANT = range(9)
+LAYER_KINDS = {  # what a user calls the layer that such a row is of
+    DENSE: "Dense",
+    ACTIVATION: "Activation",
+    DROPOUT: "Dropout",
+    BATCH_NORM: "BatchNormalization",
+    FROZEN_NORM: "BatchNormalization",
+    LAYER_NORM: "LayerNormalization",
+    ADD: "Residual",
+    RESHAPE: "Flatten",
+    FAKE_QUANT: "FakeQuantize",
+}
 
 ADD_DELTA = 1  # flags: the input's delta is added to, not set: a later row has set it
 NO_DELTA = 2  # nothing before this row learns: its input's delta is not wanted
@@ -152,6 +163,17 @@ class Row:
     variance: npt.NDArray[Any] | None
     activation: Activation
     alpha: float
+
+    @property
+    def label(self) -> str:
+        """The layer as its user knows it, for messages: "Dense layer 'hidden' in Residual 'block'"."""
+        return layer_label(self.kind, self.name)
+
+
+def layer_label(kind: int, name: str) -> str:
+    """Return what the user calls the layer of a row of this kind and name, in which blocks' names go before."""
+    *blocks, own = name.split("/")
+    return f"{LAYER_KINDS[kind]} layer {own!r}" + "".join(f" in Residual {block!r}" for block in reversed(blocks))
 
 
 @dataclass

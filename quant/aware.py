@@ -153,13 +153,20 @@ def quantize_aware(
 def _check_rows(network: Network) -> None:
     rows = list(network.rows())
     for row in rows:
-        if row.kind not in (DENSE, ACTIVATION, ADD, RESHAPE) or row.activation.code >= CUSTOM:
-            hint = "; only one beside a Dense, not at the input, can be folded" if row.kind == FROZEN_NORM else ""
-            raise ValueError(f"quantize_aware: layer {row.name!r} is not supported{hint}")
+        if row.activation.code >= CUSTOM:
+            raise ValueError(
+                f"quantize_aware: {row.label}: activation {row.activation.name!r} is one of your own, which is not "
+                "supported; quantize takes it, without this training"
+            )
+        if row.kind not in (DENSE, ACTIVATION, ADD, RESHAPE):
+            fold = "only one beside a Dense, not at the input, can be folded; " if row.kind == FROZEN_NORM else ""
+            raise ValueError(
+                f"quantize_aware: {row.label} is not supported; {fold}quantize takes it, without this training"
+            )
         if row.activation.name == "softmax" and row is not rows[-1]:
-            raise ValueError(f"quantize_aware: layer {row.name!r}: softmax is supported only as the last activation")
+            raise ValueError(f"quantize_aware: {row.label}: softmax is supported only as the last activation")
         if not np.isfinite(row.kernel).all() or (row.bias is not None and not np.isfinite(row.bias).all()):
-            raise ValueError(f"quantize_aware: layer {row.name!r}: its weights are not all finite")
+            raise ValueError(f"quantize_aware: {row.label}: its weights are not all finite")
 
 
 def _with_ranges(

@@ -64,7 +64,7 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
         raise ValueError("prune: the model has no Dense layer, and only their kernels are pruned")
     for row in rows:
         if not np.isfinite(row.kernel).all():
-            raise ValueError(f"prune: layer {row.name!r}: its weights are not all finite")
+            raise ValueError(f"prune: {row.label}: its weights are not all finite")
     sizes = [np.abs(row.kernel).ravel() for row in rows]
     if scope == "global":
         keeps = np.split(_kept(np.concatenate(sizes), share), np.cumsum([s.size for s in sizes])[:-1])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nbdense.builder import NetworkBuilder
 from nbdense.engine.fake_quant import LEAST_FACTOR
 from nbdense.fake_quantization import KERNEL_LIMITS
-from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, Network, Parameter
+from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, Network, Parameter, layer_label
 from nbdense.quant.calibration import Range, Ranges, is_bare
 from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS
 
@@ -213,7 +213,7 @@ class _Restoring:
         return self._builder.parameter(parameter.name, self._network.tensor(parameter))
 
     def _take_row(self, row: Any, name: str) -> None:
-        builder, kind = self._builder, row["kind"]
+        builder, kind = self._builder, int(row["kind"])
         source, builder.shape, before = self._now[int(row["input"])]
         builder.output = source
         activation, last = self._network.activation_of(row), self._now_last()
@@ -234,7 +234,7 @@ class _Restoring:
         elif kind == RESHAPE:
             builder.flatten(name)
         else:
-            raise ValueError(f"quantize: layer {name!r} is not supported")
+            raise ValueError(f"quantize: {layer_label(kind, name)} is not supported")
         number = before if builder.output == source else last + 1
         if kind == DENSE and row["scales"] >= 0:
             self._scales[number] = self._network.tensor(self._at[int(row["scales"])]).astype(np.float32)
