@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import string
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from nbdense._warn import warn
 from nbdense.callback_base import Callback, Logs, learning_rate_of, real, whole
 
 if TYPE_CHECKING:
@@ -40,11 +40,9 @@ class _Monitor(Callback):
         if not self._warned:
             self._warned = True
             hint = ", or give fit validation data" if self.monitor.startswith("val_") else ""
-            warnings.warn(
+            warn(
                 f"{type(self).__name__}: there is no {self.monitor!r} to monitor, so {self.without}; there are: "
-                f"{', '.join(logs) or 'none'}. Pass one of these as monitor{hint}",
-                UserWarning,
-                stacklevel=3,
+                f"{', '.join(logs) or 'none'}. Pass one of these as monitor{hint}"
             )
         return None
 
