@@ -224,6 +224,7 @@ def take_averages(model: Sequential) -> None:
         if segment["trainable"]:
             span = slice(int(segment["offset"]), int(segment["offset"] + segment["length"]))
             network.params[span] = average[span]
+    network.hold_masked()  # the averages may be from before it was pruned
 
 
 def _run_epoch(

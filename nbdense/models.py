@@ -186,9 +186,10 @@ class Sequential(Stepping, Inspection, Derived):
         Parameters
         ----------
         weights : sequence of array-like
-            In the order and shapes of `get_weights`.
+            In the order and shapes of `get_weights`. Of a pruned model, what is held at zero stays zero; a UserWarning
+            says of how many numbers that were not zero. ``model.network.mask = None`` lets go of the mask.
         """
-        assign("set_weights", list(self.network.tensors().values()), weights)
+        assign("set_weights", self.network, weights)
 
     # -- training -----------------------------------------------------------------------------------------------
 

@@ -199,7 +199,8 @@ class Network:
     input_shape, output_shape : tuple of int
         Of one row of data.
     mask : ndarray or None
-        0 or 1 for each element of ``params``: training leaves what is masked by 0 at zero (pruning).
+        0 or 1 for each element of ``params``: training leaves what is masked by 0 at zero (pruning). None, which may be
+        set at any time, lets all of them learn.
     quantization : dict of str to object
         What quantization the fake quantization in it stands for; empty where there is none.
     rounds_kernels : bool
@@ -299,6 +300,41 @@ class Network:
         """The activation of a table row."""
         code = int(row["activation"])
         return activation_by_code(code) if code < CUSTOM else self.custom[code - CUSTOM]
+
+    def hold_masked(self, prefix: str = "") -> int:
+        """Set to zero what the mask holds there, in tensors whose names begin so; return how many numbers were not."""
+        count = 0
+        for parameter in self.parameters:
+            if self.mask is not None and parameter.name.startswith(prefix):
+                view = self.tensor(parameter)
+                wrong = (self.tensor(parameter, self.mask) == 0) & (view != 0)
+                view[wrong] = 0
+                count += int(wrong.sum())
+        return count
+
+    def take_tensors(
+        self, other: Network, out: npt.NDArray[Any] | None = None, vector: npt.NDArray[Any] | None = None
+    ) -> None:
+        """Copy the tensors that another network has under the same names and in the same shapes.
+
+        Parameters
+        ----------
+        other : Network
+            Whose tensors they are.
+        out, vector : ndarray, flat
+            Where they are written to, laid out as this network's ``params``, and read from, as the other's; these
+            themselves by default.
+        """
+        known = other.tensors(vector)
+        for name, view in self.tensors(out).items():
+            if name in known and known[name].shape == view.shape:
+                view[...] = known[name]
+
+    def take_mask(self, other: Network) -> None:
+        """Take over another network's mask, if it has one, for the tensors that `take_tensors` copies."""
+        if other.mask is not None:
+            self.mask = np.ones_like(self.params)
+            self.take_tensors(other, self.mask, other.mask)
 
     def copy(self) -> Network:
         """A network of the same tables with parameters of its own."""

@@ -119,7 +119,7 @@ class Workspace:
         self._order = np.zeros(batch, np.int64)
         self._sums = np.zeros((max(1, network.slabs.size), 2))
         self._flops = 2.0 * batch * network.multiply_adds
-        self._mask = np.zeros(0, network.dtype) if network.mask is None else network.mask
+        self._no_mask = np.zeros(0, network.dtype)
         self._rounded = aligned_zeros(network.params.size if network.rounds_kernels else 0, network.dtype)
         run["rounds_kernels"] = network.rounds_kernels
 
@@ -184,7 +184,7 @@ class Workspace:
             run["threads"] = granted
             done = program.run_steps[granted > 1](
                 (network.layers if layers is None else layers, network.slabs, network.segments, phases),
-                (network.params, self.state, self._mask, values),
+                (network.params, self.state, self._no_mask if network.mask is None else network.mask, values),
                 (self._work, self._values, totals, self._metrics, self._order, self._sums),
                 (*data.x, *data.y, *data.weights),
                 run,

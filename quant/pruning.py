@@ -30,7 +30,9 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
     Returns
     -------
     Sequential or Network
-        A new one with ``network.mask`` set. Of weights of equal magnitude the first are kept.
+        A new one with ``network.mask`` set. Of weights of equal magnitude the first are kept. `set_weights` leaves the
+        pruned ones at zero too, and warns; ``network.mask = None`` lets all weights learn and be set again. What is
+        written to the views of `Sequential.parameters` is not looked at.
 
     Raises
     ------

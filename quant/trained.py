@@ -44,26 +44,6 @@ def range_of(network: Network, row: Any) -> Range:
     return low, high
 
 
-def copy_tensors(source: Network, values: npt.NDArray[Any], target: Network, out: npt.NDArray[Any]) -> None:
-    """Copy the tensors that two networks have in common, by name, from one flat vector to another.
-
-    Parameters
-    ----------
-    source : Network
-        Whose layout ``values`` has.
-    values : ndarray, flat
-        Parameters, or a mask.
-    target : Network
-        Whose layout ``out`` has.
-    out : ndarray, flat
-        What is written to.
-    """
-    known = source.tensors(values)
-    for name, view in target.tensors(out).items():
-        if name in known and known[name].shape == view.shape:
-            view[...] = known[name]
-
-
 @dataclass(frozen=True, eq=False)
 class TrainedRanges:
     """What quantization-aware training has settled, for `quantize` to take as it is.
@@ -186,9 +166,7 @@ class _Restoring:
             same = next(i for i, p in enumerate(self._network.parameters) if p.name == parameter.name)
             segment["trainable"] = self._network.segments[same]["trainable"]
         plain.refresh()
-        if self._network.mask is not None:
-            plain.mask = np.ones_like(plain.params)
-            copy_tensors(self._network, self._network.mask, plain, plain.mask)
+        plain.take_mask(self._network)
         count = len(plain.inference)
         if self._input is None or set(self._scales) != {r.index for r in plain.rows() if r.kind == DENSE}:
             raise ValueError(_NOT_OURS)

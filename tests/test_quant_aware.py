@@ -456,7 +456,7 @@ def norm_model():
     return made([k.BatchNormalization(), k.Dense(4, "relu"), k.Dense(2)], 3)
 
 
-def block_model():
+def norm_in_blocks():
     inner = k.Residual([k.LayerNormalization(name="1_f_0"), k.Dense(4)], name="inner")
     return made([k.Dense(4), k.Residual([inner, k.Dense(4)], name="block"), k.Dense(2)], 3)
 
@@ -479,7 +479,7 @@ MISTAKES = {
     "has no Dense layer": lambda: quantize_aware(made([k.Activation("relu")], 3), X),
     "layer 'batch_normalization' is not supported; only one beside": lambda: quantize_aware(norm_model(), X),
     "LayerNormalization layer '1_f_0' in Residual 'inner' in Residual 'block' is not supported; quantize takes it": (
-        lambda: quantize_aware(block_model(), X)
+        lambda: quantize_aware(norm_in_blocks(), X)
     ),
     "Dense layer 'first': activation 'mine' is one of your own": lambda: quantize_aware(custom_model(), X),
     "FakeQuantize layer 'input_values' has no ONNX form; write what nbdense.quantize makes": (
