@@ -107,6 +107,7 @@ def assign(owner: str, network: Network, weights: Sequence[npt.ArrayLike], prefi
             raise ValueError(f"{owner}: array {number} should have shape {view.shape}, got {value.shape}")
     for view, value in zip(targets, arrays, strict=True):
         view[...] = value
+    network.version += 1
     hold_pruned(owner, network, prefix)
 
 

@@ -225,6 +225,7 @@ def take_averages(model: Sequential) -> None:
             span = slice(int(segment["offset"]), int(segment["offset"] + segment["length"]))
             network.params[span] = average[span]
     network.hold_masked()  # the averages may be from before it was pruned
+    network.version += 1
 
 
 def _run_epoch(

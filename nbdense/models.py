@@ -161,6 +161,7 @@ class Sequential(Stepping, Inspection, Derived):
 
     def _take_network(self, network: Network) -> None:
         self._network, self._state = network, None
+        self._forget_steps()
         self._built_trainable = [layer.trainable for layer in inner_layers(self.layers)]
         for layer in self.layers:
             layer.set_network(network)

@@ -205,6 +205,9 @@ class Network:
         What quantization the fake quantization in it stands for; empty where there is none.
     rounds_kernels : bool
         Whether rows read kernels rounded to integers' values: then they read a copy of ``params``.
+    version : int
+        Counts what the library has written to ``params``: steps, and whole sets of weights. Nobody sees writes through
+        views.
     slabs : structured array of `SLAB`
     inference : structured array of `LAYER`
         The rows in the order in which they run when nothing is trained: without dropout, and with batch normalisation
@@ -228,6 +231,7 @@ class Network:
     mask: npt.NDArray[Any] | None = None
     custom: tuple[Activation, ...] = ()  # whose compiled code the table points at
     quantization: dict[str, Any] = field(default_factory=dict)
+    version: int = field(default=0, init=False)
     rounds_kernels: bool = field(init=False)
     slabs: npt.NDArray[Any] = field(init=False)
     inference: npt.NDArray[Any] = field(init=False)

@@ -29,7 +29,11 @@ class Stepping:
 
     @property
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
-        """Views of all parameters by name ("dense/kernel", ...): writing to them changes the model."""
+        """Views of all parameters by name ("dense/kernel", ...): writing to them changes the model.
+
+        Nobody watches them: `backward` does not see that they were written to, and what is written over pruned weights
+        stays. `set_weights` sees to both.
+        """
         return cast("Sequential", self).network.tensors()
 
     @property
@@ -42,7 +46,7 @@ class Stepping:
         return model.network.tensors(model.state[0])
 
     def forward(self, x: Any, training: bool = False) -> npt.NDArray[Any]:
-        """Outputs of a batch, kept for `backward`.
+        """Outputs of a batch, kept for one `backward` with the same weights.
 
         Parameters
         ----------
@@ -66,7 +70,7 @@ class Stepping:
             self._open = None  # its memory first
             self._open = _OpenStep(Workspace(network, NOTHING, rows, model.state), layers)
         step = self._open
-        step.layers, step.rows = layers, rows
+        step.layers, step.rows, step.version = layers, rows, network.version
         set_delta_flags(layers, network.segments, input_learns=True)
         data = Data(_validate.source(x), _validate.no_source(), _validate.no_source(), rows)
         optimizer = model.optimizer
@@ -79,6 +83,10 @@ class Stepping:
         They replace those that were there; `gradients` shows them, `apply_gradients` takes the step. The slopes of
         regularizers are in them; weights that are pruned have none.
 
+        The weights must be those of the forward: after a step of any kind or `set_weights`, call `forward` again. That
+        they were written to through the views of `parameters` goes unnoticed, and mixes old activations with new
+        weights.
+
         Parameters
         ----------
         grad_output : array-like, of the outputs' shape
@@ -88,11 +96,23 @@ class Stepping:
         -------
         ndarray, of the inputs' shape
             Derivative of that number with respect to each input.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no forward for it, or the weights have been changed since.
+        ValueError
+            If ``grad_output`` has not the outputs' shape.
         """
         model = cast("Sequential", self)
         network, step = model.network, self._open
         if step is None or step.rows == 0:
             raise RuntimeError("backward: call forward first; a forward serves one backward")
+        if step.version != network.version:
+            raise RuntimeError(
+                "backward: the weights have changed since forward (by a training step or set_weights), so its "
+                "activations are no longer theirs; call forward again"
+            )
         rows = step.rows
         grad = np.asarray(grad_output, model.dtype)
         shape = (rows, *network.output_shape)
@@ -185,3 +205,4 @@ class _OpenStep:
     def __init__(self, workspace: Workspace, layers: npt.NDArray[Any]) -> None:
         self.workspace, self.layers = workspace, layers
         self.rows = 0  # that a backward may go back through
+        self.version = -1  # of the network's parameters in forward

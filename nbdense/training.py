@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nbdense import _threads
 from nbdense.engine import optimizer as steps
 from nbdense.engine import program
-from nbdense.engine.tables import RUN
+from nbdense.engine.tables import RUN, SLABS, UPDATE
 from nbdense.losses import FORMS, LossForm
 from nbdense.network import Network, aligned_zeros, leading_dimension
 from nbdense.optimizers import Optimizer
@@ -190,6 +190,8 @@ class Workspace:
                 run,
                 (hyper, rates),
             )
+        if phases[-1]["kind"] == SLABS and phases[-1]["flags"] & UPDATE:
+            network.version += int(done)
         return int(done), totals
 
     def outputs(self, rows: int, *, layers: npt.NDArray[Any], deltas: bool = False) -> npt.NDArray[Any]:
