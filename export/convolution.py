@@ -54,7 +54,7 @@ def write_convolution(graph: Graph, network: Network, fold: bool = True) -> None
         float32 number; the layer is named.
     """
     rows = inference_rows(network, fold)
-    stages = [Stage(row.name, _what(row), row.positions, reads(row), row.output) for row in rows]
+    stages = [Stage(row.label, _what(row), row.positions, reads(row), row.output) for row in rows]
     images = images_of(network.input_shape, stages)
     graph.axis = CHANNELS
     conv = functools.partial(_conv, images=images, shape=network.input_shape)
@@ -72,7 +72,7 @@ def _what(row: Row) -> str:
 class Stage:
     """A layer, as far as it matters to a convolution."""
 
-    name: str
+    label: str  # what errors call it
     what: str  # "dense", "activation" of single elements, or anything else
     positions: int
     reads: tuple[int, ...]  # tensors; 0 is the input
@@ -96,7 +96,7 @@ def images_of(shape: tuple[int, ...], stages: list[Stage]) -> set[int]:
     """
     wrong = next((stage for stage in stages if stage.positions != 1), None)
     if len(shape) != 3 or wrong is not None:
-        where = "" if wrong is None else f"; layer {wrong.name!r} is not behind it"
+        where = "" if wrong is None else f"; {wrong.label} is not behind it"
         raise ValueError(
             "to_onnx: as_convolution needs an Input((channels, height, width)) and a Flatten, then layers on one axis; "
             f"the input is {shape}{where}"
@@ -107,7 +107,7 @@ def images_of(shape: tuple[int, ...], stages: list[Stage]) -> set[int]:
             continue
         if stage.what != "activation":
             raise ValueError(
-                f"to_onnx: as_convolution: layer {stage.name!r} works on all pixels at once, as no convolution does; "
+                f"to_onnx: as_convolution: {stage.label} works on all pixels at once, as no convolution does; "
                 "only Dense and activations can stand right behind the Flatten"
             )
         images.add(stage.writes)
@@ -138,8 +138,8 @@ def write_conv(graph: Graph, row: Row, prefix: str, source: str, target: str, wi
     window : tuple of int
         Channels, height and width of what it multiplies.
     """
-    kernel = finite_float32(row.kernel, row.name, "kernel").T.reshape(row.n_out, *window)
+    kernel = finite_float32(row.kernel, row.label, "kernel").T.reshape(row.n_out, *window)
     inputs = [source, graph.constant(f"{prefix}/weight", kernel, np.float32)]
     if row.bias is not None:
-        inputs.append(graph.constant(f"{prefix}/bias", finite_float32(row.bias, row.name, "bias"), np.float32))
+        inputs.append(graph.constant(f"{prefix}/bias", finite_float32(row.bias, row.label, "bias"), np.float32))
     graph.node("Conv", inputs, target, kernel_shape=list(window[1:]))

@@ -19,7 +19,7 @@ import numpy as np
 from nbdense.activations import CUSTOM, Activation
 from nbdense.export.folding import inference_rows, is_far_from_zero, norm_tensors, reads, scale_and_shift
 from nbdense.export.graph import Graph, finite_float32
-from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
+from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
 
 HARD_SWISH_OPSET = 14  # the first that has the operator
 LAYER_NORM_OPSET = 17
@@ -127,7 +127,7 @@ def activation_writer(layer: str, activation: str) -> ActivationWriter | None:
     Parameters
     ----------
     layer : str
-        The layer's name, for the error.
+        What the error calls the layer.
     activation : str
         The activation's.
 
@@ -137,7 +137,7 @@ def activation_writer(layer: str, activation: str) -> ActivationWriter | None:
         If it has no ONNX form.
     """
     if activation not in ACTIVATION_NODES:
-        raise ValueError(f"layer {layer!r}: activation {activation!r} has no ONNX form")
+        raise ValueError(f"{layer}: activation {activation!r} has no ONNX form")
     return ACTIVATION_NODES[activation]
 
 
@@ -235,7 +235,8 @@ def write_row(graph: Graph, row: Row, prefix: str, given: list[str], target: str
     elif row.kind in writers:
         writers[row.kind](graph, row, prefix, given[0], before)
     else:
-        raise ValueError(f"layer {row.name!r}: rows of kind {row.kind} have no ONNX form")
+        hint = "; write what nbdense.quantize makes of the model" if row.kind == FAKE_QUANT else ""
+        raise ValueError(f"{row.label} has no ONNX form{hint}")
     if write_activation is not None:
         write_activation(graph, row.activation, row.alpha, before, target)
     return target
@@ -245,17 +246,17 @@ def _activation(row: Row) -> ActivationWriter | None:
     """What writes a row's activation; None where there is none to write."""
     if row.activation.code >= CUSTOM:  # whatever its name
         raise ValueError(
-            f"layer {row.name!r}: activation {row.activation.name!r} is one of your own: it has no ONNX form; "
+            f"{row.label}: activation {row.activation.name!r} is one of your own: it has no ONNX form; "
             f"those that have one are {', '.join(sorted(ACTIVATION_NODES))}"
         )
-    return activation_writer(row.name, row.activation.name)
+    return activation_writer(row.label, row.activation.name)
 
 
 def _dense(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
-    kernel = finite_float32(row.kernel, row.name, "kernel")
+    kernel = finite_float32(row.kernel, row.label, "kernel")
     bias = None
     if row.bias is not None:
-        bias = graph.constant(f"{prefix}/bias", finite_float32(row.bias, row.name, "bias"), np.float32)
+        bias = graph.constant(f"{prefix}/bias", finite_float32(row.bias, row.label, "bias"), np.float32)
     if row.positions == 1:
         weight = graph.constant(f"{prefix}/weight", kernel.T, np.float32)
         graph.node("Gemm", [source, weight, *([] if bias is None else [bias])], target, transB=1)
@@ -290,7 +291,9 @@ def write_batch_norm(graph: Graph, row: Row, prefix: str, source: str, target: s
     scale, shift = scale_and_shift(row)
     parts = {"scale": scale, "shift": tensors["beta"] if far else shift, **({"mean": tensors["mean"]} if far else {})}
     names = {
-        what: graph.constant(f"{prefix}/{what}", graph.along_columns(finite_float32(value, row.name, what)), np.float32)
+        what: graph.constant(
+            f"{prefix}/{what}", graph.along_columns(finite_float32(value, row.label, what)), np.float32
+        )
         for what, value in parts.items()
     }
     if far:
@@ -302,10 +305,10 @@ def _layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -
     if graph.opset < LAYER_NORM_OPSET:
         write_layer_norm(graph, row, prefix, source, target)
         return
-    scale = finite_float32(row.kernel, row.name, "gamma") if row.kernel.size else np.ones(row.n_out, np.float32)
+    scale = finite_float32(row.kernel, row.label, "gamma") if row.kernel.size else np.ones(row.n_out, np.float32)
     inputs = [source, graph.constant(f"{prefix}/gamma", scale, np.float32)]
     if row.bias is not None:
-        inputs.append(graph.constant(f"{prefix}/beta", finite_float32(row.bias, row.name, "beta"), np.float32))
+        inputs.append(graph.constant(f"{prefix}/beta", finite_float32(row.bias, row.label, "beta"), np.float32))
     graph.node("LayerNormalization", inputs, target, axis=graph.axis, epsilon=row.alpha)
 
 
@@ -334,7 +337,7 @@ def write_layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: s
     tensor = graph.node("Div", [centred, deviation], f"{prefix}/standardised" if steps else target)
     for operator, what, value in steps:
         constant = graph.constant(
-            f"{prefix}/{what}", graph.along_columns(finite_float32(value, row.name, what)), np.float32
+            f"{prefix}/{what}", graph.along_columns(finite_float32(value, row.label, what)), np.float32
         )
         after = target if what == steps[-1][1] else f"{prefix}/scaled"
         tensor = graph.node(operator, [tensor, constant], after)

@@ -72,9 +72,9 @@ def norm_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
         "variance": row.variance,
     }
     for what, value in tensors.items():
-        finite_float32(value, row.name, what)
+        finite_float32(value, row.label, what)
     if (row.variance.astype(np.float64) + row.alpha <= 0).any():
-        raise ValueError(f"layer {row.name!r}: its moving variance plus epsilon is not above zero")
+        raise ValueError(f"{row.label}: its moving variance plus epsilon is not above zero")
     return tensors
 
 

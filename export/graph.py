@@ -395,7 +395,7 @@ def finite_float32(array: npt.NDArray[np.floating], layer: str, what: str) -> np
     array : ndarray
         Of floats.
     layer, what : str
-        The layer's name and its tensor's, for the error.
+        What the error calls the layer and its tensor.
 
     Raises
     ------
@@ -405,5 +405,5 @@ def finite_float32(array: npt.NDArray[np.floating], layer: str, what: str) -> np
     with np.errstate(over="ignore"):
         converted = array.astype(np.float32)
     if not np.isfinite(converted).all():
-        raise ValueError(f"layer {layer!r}: its {what} holds NaN, infinity, or a number too large for float32")
+        raise ValueError(f"{layer}: its {what} holds NaN, infinity, or a number too large for float32")
     return converted

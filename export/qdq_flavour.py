@@ -99,7 +99,7 @@ def _activate(
 
 def _function(walk: Walk, layer: QuantizedDense | QuantizedAdd | QuantizedActivation, prefix: str, source: str) -> str:
     """An activation in float; returns its output, or ``source`` where there is none."""
-    write = activation_writer(layer.name, layer.activation)
+    write = activation_writer(f"layer {layer.name!r}", layer.activation)
     if write is None:
         return source
     if _readers(write, walk.graph.opset) > 1:

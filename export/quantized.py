@@ -291,7 +291,7 @@ class Walk:
             raise ValueError(
                 f"layer {layer.name!r}: activation {custom.name!r} is one of your own: it has no ONNX form in float"
             )
-        return activation_writer(layer.name, layer.activation)
+        return activation_writer(f"layer {layer.name!r}", layer.activation)
 
     def scale(self, prefix: str, scale: float, zero_point: int) -> list[str]:
         """Constants of a scale and a zero point, rank 0.
@@ -426,7 +426,7 @@ def write_float_layer(walk: Walk, index: int, layer: FloatLayer, prefix: str) ->
 
 def _stages(network: QuantizedNetwork) -> list[Stage]:
     return [
-        Stage(layer.name, _what(layer), layer.positions, network.inputs_of(index), index + 1)
+        Stage(f"layer {layer.name!r}", _what(layer), layer.positions, network.inputs_of(index), index + 1)
         for index, layer in enumerate(network.layers)
     ]
 

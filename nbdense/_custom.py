@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -38,6 +39,11 @@ def custom_objects(objects: Mapping[str, Any] | None) -> Iterator[None]:
 def given() -> Mapping[str, Any]:
     """What names stand for at the moment."""
     return _given.get() or {}
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a user's function as an identifier: "lambda" of a lambda, as in Keras."""
+    return re.sub(r"\W", "", getattr(function, "__name__", type(function).__name__))
 
 
 def made_of(what: str, name: str, kind: Callable[..., Any], config: Mapping[str, Any]) -> Any:

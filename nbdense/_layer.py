@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._validate import positive_int
+from nbdense._warn import warn
 from nbdense.builder import NetworkBuilder
 from nbdense.network import Network
 
@@ -69,15 +70,14 @@ class Layer:
         """Tell the layer where its parameters are."""
         self._network = network
 
-    def _views(self) -> list[npt.NDArray[Any]]:
+    def _built(self) -> Network:
         if self._network is None:
             raise ValueError(f"layer {self.name!r} is not built yet: build its model, or fit it")
-        tensors = self._network.tensors()
-        return [view for name, view in tensors.items() if name.startswith(f"{self.name}/")]
+        return self._network
 
     def get_weights(self) -> list[npt.NDArray[Any]]:
         """Copies of this layer's parameters, in Keras's order."""
-        return [view.copy() for view in self._views()]
+        return [view.copy() for view in views(self._built(), f"{self.name}/")]
 
     def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
         """Set this layer's parameters.
@@ -85,21 +85,41 @@ class Layer:
         Parameters
         ----------
         weights : sequence of array-like
-            In the order and shapes of `get_weights`.
+            In the order and shapes of `get_weights`. Weights that are pruned stay zero, which is warned of: see
+            `Sequential.set_weights`.
         """
-        assign(f"set_weights of layer {self.name!r}", self._views(), weights)
+        assign(f"set_weights of layer {self.name!r}", self._built(), weights, f"{self.name}/")
 
 
-def assign(owner: str, views: Sequence[npt.NDArray[Any]], weights: Sequence[npt.ArrayLike]) -> None:
-    """Copy arrays into views, after looking at all their shapes."""
-    if len(weights) != len(views):
-        raise ValueError(f"{owner}: expected {len(views)} arrays, got {len(weights)}")
+def views(network: Network, prefix: str = "") -> list[npt.NDArray[Any]]:
+    """Return views of the tensors whose names begin with ``prefix``."""
+    return [view for name, view in network.tensors().items() if name.startswith(prefix)]
+
+
+def assign(owner: str, network: Network, weights: Sequence[npt.ArrayLike], prefix: str = "") -> None:
+    """Copy arrays into the tensors whose names begin with ``prefix``, after looking at all their shapes."""
+    targets = views(network, prefix)
+    if len(weights) != len(targets):
+        raise ValueError(f"{owner}: expected {len(targets)} arrays, got {len(weights)}")
     arrays = [np.asarray(value) for value in weights]
-    for number, (view, value) in enumerate(zip(views, arrays, strict=True)):
+    for number, (view, value) in enumerate(zip(targets, arrays, strict=True)):
         if value.shape != view.shape:
             raise ValueError(f"{owner}: array {number} should have shape {view.shape}, got {value.shape}")
-    for view, value in zip(views, arrays, strict=True):
+    for view, value in zip(targets, arrays, strict=True):
         view[...] = value
+    network.version += 1
+    hold_pruned(owner, network, prefix)
+
+
+def hold_pruned(owner: str, network: Network, prefix: str = "") -> None:
+    """Set pruned weights back to zero in tensors that were written to, and warn of those that were not."""
+    count = network.hold_masked(prefix)
+    if count:
+        weights, stay = ("weight that is", "stays") if count == 1 else ("weights that are", "stay")
+        warn(
+            f"{owner}: {count} {weights} pruned {stay} zero, for the model has a mask; to let all weights take other "
+            "values, drop it first: model.network.mask = None"
+        )
 
 
 class Input(Layer):

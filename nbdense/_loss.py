@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbdense._loops import loop
+from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.loss_forms import CUSTOM_FORM, FORMS, LossForm
 
@@ -52,16 +52,12 @@ class Loss:
             )
 
     def form(self, activation: str) -> Chosen:
-        """The compiled loss to use after ``activation``, whether it fuses with it, and its parameter.
-
-        Warns where outputs of such a layer are hardly what the loss takes them for.
-        """
-        if self.suited and activation in ACTIVATIONS and activation not in self.suited:
-            warnings.warn(f"{self.name} after {activation!r}: {self.advice}", UserWarning, stacklevel=3)
-        return self._form(activation)
-
-    def _form(self, activation: str) -> Chosen:
+        """The compiled loss to use after ``activation``, whether it fuses with it, and its parameter."""
         return FORMS[self.kind], False, 0.0
+
+    def advice_after(self, activation: str) -> str:
+        """Return what to do where outputs of such a layer are hardly what the loss takes them for; else nothing."""
+        return self.advice if self.suited and activation in ACTIVATIONS and activation not in self.suited else ""
 
     def call(self, dtype: Any) -> int:
         """Address of a custom loss's compiled loop; 0 for the others."""
@@ -80,7 +76,7 @@ class CustomLoss(Loss):
     value: Callable[[Any, Any], Any] = field(kw_only=True, repr=False)
     derivative: Callable[[Any, Any], Any] = field(kw_only=True, repr=False)
 
-    def _form(self, activation: str) -> Chosen:
+    def form(self, activation: str) -> Chosen:
         return CUSTOM_FORM, False, 0.0
 
     def call(self, dtype: Any) -> int:
@@ -111,11 +107,9 @@ def check_derivative(name: str, value: Callable[[Any, Any], Any], derivative: Ca
                 raise TypeError(f"loss {name!r}: {what} must return a number, got {type(result).__name__}")
         expected = (float(above) - float(below)) / (2 * step)
         if math.isfinite(expected) and not abs(float(found) - expected) <= 1e-3 * (1.0 + abs(expected)):
-            warnings.warn(
+            warn(
                 f"loss {name!r}: derivative({y}, {t}) is {float(found):.6g}, but value's slope there is "
-                f"{expected:.6g}; it must be the derivative by the output",
-                UserWarning,
-                stacklevel=3,
+                f"{expected:.6g}; it must be the derivative by the output"
             )
             return
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from nbdense._custom import custom_objects as custom_objects
 from nbdense._custom import find_custom
 from nbdense._jit import kernel
 from nbdense._loops import loop
+from nbdense._warn import warn
 from nbdense.engine.elementary import exp, expm1, like, log1p, normal_tail, sigmoid, tanh
 
 
@@ -444,10 +444,9 @@ def custom(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any],
         slope = _number(name, "derivative", derivative, z)
         expected = (high - low) / (2.0 * _STEP)
         if math.isfinite(expected) and not abs(slope - expected) <= 1e-3 * max(1.0, abs(expected)):
-            warnings.warn(
+            warn(
                 f"activation {name!r}: derivative({z}) is {slope:.6g}, but forward changes there by {expected:.6g}; "
-                "training would follow a wrong gradient",
-                stacklevel=2,
+                "training would follow a wrong gradient"
             )
             break
     return Activation(name, CUSTOM, forward, derivative, False, "")

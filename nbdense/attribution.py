@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _validate, losses, metrics, phases, targets
+from nbdense import _validate, metrics, phases, targets
 from nbdense.fitting import Tally, penalty
 from nbdense.network import set_delta_flags
 from nbdense.training import NOTHING, Data, Workspace
@@ -72,9 +72,9 @@ def importance(
     """Permutation importance: how much worse the model gets when a column is shuffled over the rows.
 
     Breiman 2001, section 10, with the meaning of scikit-learn's ``permutation_importance``: baseline minus shuffled
-    for what is better when it is larger (accuracies), and shuffled minus baseline for losses and errors, so that
-    positive always says that the column matters. Columns that say the same hide each other: the model reads the one
-    where the other is shuffled.
+    for a metric whose ``direction`` is "max" (accuracies), and shuffled minus baseline for the loss and for "min"
+    (errors), so that positive always says that the column matters. Columns that say the same hide each other: the
+    model reads the one where the other is shuffled.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def importance(
     y : array-like
         Targets, as for `evaluate`.
     metric : str or Metric, optional
-        A metric's name, or "loss"; by default the first metric that was compiled, or else the loss. Names of losses
-        and those that end in "error" count as better when smaller.
+        A metric, the name of one (as in the history, or in `nbdense.metrics`), or "loss"; by default the first metric
+        that was compiled, or else the loss.
     repeats : int
         Shuffles of each column.
     seed : int
@@ -101,14 +101,15 @@ def importance(
     Raises
     ------
     ValueError, TypeError
-        For data that `evaluate` refuses, inputs of several axes, an unknown metric, or repeats below 1.
+        For data that `evaluate` refuses, inputs of several axes, a metric that is unknown or has no ``direction``, or
+        repeats below 1.
     """
     repeats = _validate.positive_int("importance", "repeats", repeats)
     if isinstance(seed, bool) or operator.index(seed) < 0:
         raise ValueError(f"importance: seed must be a whole number of at least 0, got {seed!r}")
     scorer = _Scorer(model, x, y, metric, sample_weight)
     rows, columns = scorer.x.shape
-    sign = 1.0 if scorer.falls else -1.0
+    sign = 1.0 if scorer.direction == "min" else -1.0
     baseline = scorer.score()
     found = np.empty((columns, repeats))
     for j in range(columns):
@@ -135,9 +136,15 @@ class _Scorer:
         targets.as_sources(self.x, self._y, self._weights, model.dtype)  # refuses NaN and infinity
         chosen = compiled[0] if metric is None and compiled else None
         if metric not in (None, "loss"):
-            chosen = metrics.get(metric, model.loss, network.output_shape[-1])
+            chosen = next((known for known in compiled if known.name == metric), None)
+            chosen = chosen or metrics.get(metric, model.loss, network.output_shape[-1])
         self.name = "loss" if chosen is None else chosen.name
-        self.falls = _is_error(self.name)
+        self.direction = "min" if chosen is None else chosen.direction
+        if not self.direction:
+            raise ValueError(
+                f"importance: whether {self.name!r} is better when it is larger is not known; give the metric a "
+                "direction, as in FunctionMetric(function, direction='max'), or 'min'"
+            )
         self._metrics = [] if chosen is None else [chosen]
         objective = dataclasses.replace(objective, metrics=tuple(m.code for m in self._metrics))
         self._workspace = Workspace(network, objective, min(_BATCH, len(self.x)), np.zeros((1, 0), model.dtype))
@@ -168,11 +175,6 @@ class _Scorer:
             if tally.collects:
                 tally.collect(self._workspace, network.inference, rows)
             first += done
-
-
-def _is_error(name: str) -> bool:
-    """Whether less of it is better."""
-    return name in losses.LOSSES or name in ("loss", "mse", "mae", "rmse") or name.endswith("error")
 
 
 def saliency(model: Sequential, x: Any, output: int | None = None) -> npt.NDArray[Any]:

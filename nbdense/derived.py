@@ -30,9 +30,8 @@ class Derived:
         last = model.layers.index(model.get_layer(name))
         kept = [layer for layer in model._all if isinstance(layer, Input)] + model.layers[: last + 1]
         part = _empty(model, f"{model.name}_upto_{name}", [layer.copy() for layer in kept])
-        mine = model.network.tensors()
-        for tensor, view in part.network.tensors().items():
-            view[...] = mine[tensor]
+        part.network.take_tensors(model.network)
+        part.network.take_mask(model.network)
         return part
 
     def with_network(self, network: Network) -> Sequential:
@@ -76,6 +75,7 @@ class Derived:
         folded.epochs_trained = model.epochs_trained
         for name, view in folded.parameters.items():
             view[...] = tensors[name]
+        folded.network.take_mask(model.network)
         return folded
 
 

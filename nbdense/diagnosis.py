@@ -17,6 +17,7 @@ from nbdense.network import (
     BATCH_NORM,
     DENSE,
     DROPOUT,
+    FAKE_QUANT,
     FROZEN_NORM,
     IDLE,
     LAYER_NORM,
@@ -38,6 +39,7 @@ _KINDS = {
     LAYER_NORM: "layer_normalization",
     ADD: "add",
     RESHAPE: "flatten",
+    FAKE_QUANT: "fake_quantize",
 }
 _DIES = ("relu", "relu6")  # activations that are flat at 0
 _ENDS = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}

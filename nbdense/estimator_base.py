@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from numbers import Integral, Real
@@ -20,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
 from nbdense.callback_base import Callback, Logs
 from nbdense.initializers import RandomUniform
@@ -196,15 +196,14 @@ class BaseMLP(BaseEstimator):
                 sample_weight=weights,
             )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warn("Training interrupted by user.")
         progress.restore()
         self.model_ = model
         if not (progress.stopped or incremental) and self.n_iter_ == self.max_iter:
-            warnings.warn(
+            warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def _check_parameters(self) -> list[int]:
@@ -226,11 +225,7 @@ class BaseMLP(BaseEstimator):
         if isinstance(self.batch_size, str):
             return min(AUTO_BATCH, rows)
         if self.batch_size > rows:
-            warnings.warn(
-                f"batch_size={self.batch_size} is more than the {rows} rows there are; it is clipped to these",
-                UserWarning,
-                stacklevel=5,
-            )
+            warn(f"batch_size={self.batch_size} is more than the {rows} rows there are; it is clipped to these")
         return min(int(self.batch_size), rows)
 
     def _hold_out(

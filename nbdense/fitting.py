@@ -204,6 +204,19 @@ class Everyone:
             getattr(callback, name)(*arguments, logs)
 
 
+def count_steps(model: Sequential, count: int = 1) -> None:
+    """Count steps that the optimizer has taken, and put the averages in the weights' place where that is due.
+
+    It may be due behind the last of the steps only: a longer run of steps is cut there.
+    """
+    optimizer = model.optimizer
+    assert optimizer is not None
+    optimizer.iterations += count
+    every = optimizer.ema_overwrite_frequency
+    if optimizer.use_ema and every and optimizer.iterations % every == 0:
+        take_averages(model)
+
+
 def take_averages(model: Sequential) -> None:
     """Put the moving averages of the weights in their place."""
     network, average = model.network, model.state[-1]
@@ -211,6 +224,8 @@ def take_averages(model: Sequential) -> None:
         if segment["trainable"]:
             span = slice(int(segment["offset"]), int(segment["offset"] + segment["length"]))
             network.params[span] = average[span]
+    network.hold_masked()  # the averages may be from before it was pruned
+    network.version += 1
 
 
 def _run_epoch(
@@ -228,7 +243,6 @@ def _run_epoch(
     assert optimizer is not None
     network = model.network
     tally = Tally(model._objective()[1], network.positions_out)
-    table = phases.training(network.layers, optimizer.clips_by_norm)
     total = -(-data.rows // workspace.batch)
     one_by_one = everyone.each_batch or tally.collects
     first, size = 0, 1
@@ -241,7 +255,7 @@ def _run_epoch(
             everyone.call("on_train_batch_begin", first)
         run = functools.partial(
             workspace.run,
-            table,
+            phases.training(network.layers, optimizer.clips_by_norm),  # which a callback may have changed
             data,
             first_step=first,
             epoch=model.epochs_trained,
@@ -262,14 +276,11 @@ def _run_epoch(
                 f"the loss is {totals[done, 0]} in epoch {epoch + 1}, step {first + done + 1}; the weights are those "
                 "of the last finite step. A smaller learning_rate, clipped gradients or scaled inputs may help"
             )
-        optimizer.iterations += count
+        count_steps(model, count)
         rows = min((first + count) * workspace.batch, data.rows) - first * workspace.batch
         tally.add(totals, rows)
         if tally.collects:
             tally.collect(workspace, network.layers, rows)
-        if optimizer.use_ema and optimizer.ema_overwrite_frequency:
-            if optimizer.iterations % optimizer.ema_overwrite_frequency == 0:
-                take_averages(model)
         first += count
         logs = tally.means()
         bar.update(count, logs)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._custom import given, made_of
+from nbdense._custom import given, made_of, name_of
 
 _Values = npt.NDArray[np.float64]
 
@@ -416,7 +416,7 @@ class _Function(Initializer):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.label = str(getattr(function, "__name__", type(function).__name__))
+        self.label = name_of(function)
 
     def _values(self, shape: tuple[int, ...], random: np.random.Generator, fan_in: int | None) -> _Values:
         values = np.asarray(self.function(shape, random), np.float64)

@@ -11,6 +11,7 @@ from nbdense._layer import Input as Input
 from nbdense._layer import Layer as Layer
 from nbdense._layer import Shape
 from nbdense._layer import assign as assign
+from nbdense._layer import hold_pruned as hold_pruned
 from nbdense._validate import positive_int
 from nbdense.activations import ACTIVATIONS
 from nbdense.builder import NetworkBuilder

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -80,7 +79,7 @@ class Huber(Loss):
         super().__post_init__()
         check_number(self.name, "delta", self.delta, 0.0, math.inf)
 
-    def _form(self, activation: str) -> Chosen:
+    def form(self, activation: str) -> Chosen:
         return FORMS[self.kind], False, float(self.delta)
 
 
@@ -123,7 +122,7 @@ class Quantile(Loss):
         super().__post_init__()
         check_number(self.name, "quantile", self.quantile, 0.0, 1.0)
 
-    def _form(self, activation: str) -> Chosen:
+    def form(self, activation: str) -> Chosen:
         return FORMS[self.kind], False, float(self.quantile)
 
 
@@ -195,15 +194,12 @@ class _Crossentropy(Loss):
             raise ValueError(f"{self.name}: from_logits must be True or False, got {self.from_logits!r}")
         check_number(self.name, "label_smoothing", self.label_smoothing, 0.0, 1.0, closed=True)
 
-    def form(self, activation: str) -> Chosen:
-        said = ""
+    def advice_after(self, activation: str) -> str:
         if self.from_logits and activation in ("softmax", "sigmoid"):
-            said = "from_logits=True takes these probabilities for logits; leave it out, or end with 'linear'"
-        elif not self.from_logits and activation in ACTIVATIONS and activation not in _NOT_NEGATIVE:
-            said = f"outputs are taken for probabilities; end with {self.wanted!r}, or say from_logits=True"
-        if said:
-            warnings.warn(f"{self.name} after {activation!r}: {said}", UserWarning, stacklevel=3)
-        return self._form(activation)
+            return "from_logits=True takes these probabilities for logits; leave it out, or end with 'linear'"
+        if not self.from_logits and activation in ACTIVATIONS and activation not in _NOT_NEGATIVE:
+            return f"outputs are taken for probabilities; end with {self.wanted!r}, or say from_logits=True"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -228,7 +224,7 @@ class BinaryCrossentropy(_Crossentropy):
     kind: ClassVar[str] = "binary_crossentropy"
     wanted: ClassVar[str] = "sigmoid"
 
-    def _form(self, activation: str) -> Chosen:
+    def form(self, activation: str) -> Chosen:
         fused = activation == "sigmoid" and not self.from_logits
         logits = self.from_logits or fused
         form = FORMS["binary_crossentropy_from_logits" if logits else "binary_crossentropy"]
@@ -258,7 +254,7 @@ class CategoricalCrossentropy(_Crossentropy):
     kind: ClassVar[str] = "categorical_crossentropy"
     wanted: ClassVar[str] = "softmax"
 
-    def _form(self, activation: str) -> Chosen:
+    def form(self, activation: str) -> Chosen:
         if self.from_logits:
             return FORMS["softmax_crossentropy_of_outputs"], False, self.label_smoothing
         fused = activation == "softmax"

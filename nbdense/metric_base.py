@@ -23,7 +23,8 @@ class Metric:
     """A metric: the name it is reported under, and the code of its compiled form.
 
     A plain function (targets, outputs) -> number can be a metric. One with parameters is a frozen dataclass below
-    this, with ``code: int = COLLECTED``, ``collects = True`` and a `compute`.
+    this, with ``code: int = COLLECTED``, ``collects = True`` and a `compute`; and with ``direction = "max"`` or
+    ``"min"``, so that callbacks and `importance` know which way it gets better.
 
     Parameters
     ----------
@@ -43,6 +44,7 @@ class Metric:
     ...     code: int = COLLECTED
     ...     limit: float = 0.5
     ...     collects = True
+    ...     direction = "max"
     ...
     ...     def compute(self, targets, outputs):
     ...         return float(np.mean(outputs > self.limit))
@@ -53,7 +55,8 @@ class Metric:
     name: str
     code: int
     collects: ClassVar[bool] = False  # whether it needs all outputs at once; then `compute` is asked
-    direction: ClassVar[str] = ""  # "max" or "min": which way is better; empty where nobody has said
+    # "max" or "min": which way is better, for callbacks with mode="auto" and for `importance`; empty where nobody said
+    direction: ClassVar[str] = ""
     targets: ClassVar[str] = ""  # "rows": of the outputs' shape; "classes": class numbers; empty: either
 
     def __post_init__(self) -> None:
@@ -61,6 +64,11 @@ class Metric:
             raise ValueError(
                 f"{type(self).__name__}: name must be a non-empty string other than 'loss', got {self.name!r}"
             )
+        self._check_direction(self.direction)
+
+    def _check_direction(self, direction: str) -> None:
+        if direction not in ("", "min", "max"):
+            raise ValueError(f"{type(self).__name__}: direction must be 'max', 'min' or '', got {direction!r}")
 
     def finish(self, mean: float) -> float:
         """The metric from the mean over rows of its compiled form."""

@@ -8,7 +8,6 @@ weigh the loss, not the metrics.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -311,30 +310,22 @@ def _unknown(metric: Any) -> str:
     return f"unknown metric {metric!r}; there are: {', '.join(['accuracy', *names])}"
 
 
-def direction_of(name: str, metrics: Iterable[Spec] = ()) -> str:
-    """Which way the value reported as ``name`` gets better: "min", "max", or "" where nobody has said.
+def direction_of(name: str, metrics: Iterable[Metric]) -> str:
+    """Return which way the value reported as ``name`` gets better: "min", "max", or "" where nobody has said.
 
     Parameters
     ----------
     name : str
-        A key of the history; ``val_`` before it and ``_1`` behind it change nothing.
-    metrics : iterable
-        What the model was compiled with.
+        A key of the history; ``val_`` before it changes nothing.
+    metrics : iterable of Metric
+        The model's, under the names that they are reported as: what `get_all` gives.
 
     Returns
     -------
     str
     """
     name = name.removeprefix("val_")
-    plain = re.sub(r"_\d+$", "", name)
-    if name == "loss":
-        return "min"
-    for metric in metrics:
-        if isinstance(metric, Metric) and metric.name in (name, plain):
-            return metric.direction
-    if plain.lower() in ("accuracy", "acc"):
-        return "max"
-    return METRICS[plain].direction if plain in METRICS else ""
+    return "min" if name == "loss" else next((metric.direction for metric in metrics if metric.name == name), "")
 
 
 def serialize(metric: Spec) -> str | dict[str, Any]:

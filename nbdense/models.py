@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate, losses, metrics, optimizers, targets, utils
+from nbdense._warn import warn
 from nbdense.builder import NetworkBuilder
 from nbdense.callbacks import Callback, History
 from nbdense.derived import Derived
@@ -62,6 +63,7 @@ class Sequential(Stepping, Inspection, Derived):
         self.optimizer: optimizers.Optimizer | None = None
         self.loss: losses.Loss | None = None
         self._metric_names: list[str | metrics.Metric] = []
+        self._advised = False
         self._state: npt.NDArray[Any] | None = None
         self._custom_objects: dict[str, Any] = {}
         self.stop_training = False
@@ -159,6 +161,7 @@ class Sequential(Stepping, Inspection, Derived):
 
     def _take_network(self, network: Network) -> None:
         self._network, self._state = network, None
+        self._forget_steps()
         self._built_trainable = [layer.trainable for layer in inner_layers(self.layers)]
         for layer in self.layers:
             layer.set_network(network)
@@ -184,9 +187,10 @@ class Sequential(Stepping, Inspection, Derived):
         Parameters
         ----------
         weights : sequence of array-like
-            In the order and shapes of `get_weights`.
+            In the order and shapes of `get_weights`. Of a pruned model, what is held at zero stays zero; a UserWarning
+            says of how many numbers that were not zero. ``model.network.mask = None`` lets go of the mask.
         """
-        assign("set_weights", list(self.network.tensors().values()), weights)
+        assign("set_weights", self.network, weights)
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -210,6 +214,8 @@ class Sequential(Stepping, Inspection, Derived):
         Notes
         -----
         Training begins anew: an optimizer that has been used forgets what it knew, its count of steps too.
+
+        A loss that hardly suits the last layer's activation is warned of once, when it is first used.
         """
         if loss is None:
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
@@ -217,7 +223,7 @@ class Sequential(Stepping, Inspection, Derived):
         _check_metrics(names, chosen_loss)
         self.optimizer, self.loss, self._metric_names = chosen_optimizer, chosen_loss, names
         chosen_optimizer.iterations = 0
-        self._state = None
+        self._state, self._advised = None, False
         self._forget_steps()
         if self._network is not None:
             self._set_trainable()
@@ -248,7 +254,12 @@ class Sequential(Stepping, Inspection, Derived):
         network = self.network
         last = network.layers[-1]
         activated = last["kind"] in (DENSE, ACTIVATION)
-        form, fused, parameter = self.loss.form(network.activation_of(last).name if activated else "none")
+        activation = network.activation_of(last).name if activated else "none"
+        form, fused, parameter = self.loss.form(activation)
+        advice = self.loss.advice_after(activation)
+        if advice and not self._advised:
+            warn(f"{self.loss.name} after {activation!r}: {advice}")
+        self._advised = True
         n_out = int(last["n_out"])
         chosen = metrics.get_all(self._metric_names, self.loss, n_out)
         codes = tuple(metric.code for metric in chosen)

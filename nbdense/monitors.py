@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import string
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from nbdense._warn import warn
 from nbdense.callback_base import Callback, Logs, learning_rate_of, real, whole
 
 if TYPE_CHECKING:
@@ -40,11 +40,9 @@ class _Monitor(Callback):
         if not self._warned:
             self._warned = True
             hint = ", or give fit validation data" if self.monitor.startswith("val_") else ""
-            warnings.warn(
+            warn(
                 f"{type(self).__name__}: there is no {self.monitor!r} to monitor, so {self.without}; there are: "
-                f"{', '.join(logs) or 'none'}. Pass one of these as monitor{hint}",
-                UserWarning,
-                stacklevel=3,
+                f"{', '.join(logs) or 'none'}. Pass one of these as monitor{hint}"
             )
         return None
 
@@ -62,7 +60,7 @@ class _Monitor(Callback):
             return self.mode
         from nbdense.metrics import direction_of
 
-        direction = direction_of(self.monitor, getattr(self.model, "_metric_names", ()))
+        direction = direction_of(self.monitor, self.model._objective()[1])
         if not direction:
             raise ValueError(
                 f"{type(self).__name__}: whether {self.monitor!r} is better when it is larger is not known; "
@@ -85,7 +83,7 @@ class EarlyStopping(_Monitor):
     verbose : {0, 1}
         1 says what was done.
     mode : {"auto", "min", "max"}
-        Which way is better; auto knows it of the loss and of the metrics in `nbdense.metrics`.
+        Which way is better; auto knows it of the loss and of the model's metrics with a ``direction``.
     baseline : float, optional
         The fit ends too after ``patience`` epochs that are no better than this.
     restore_best_weights : bool
@@ -164,7 +162,7 @@ class ModelCheckpoint(_Monitor):
     save_weights_only : bool
         Accepted for Keras's sake: the whole model is saved, which is its weights and little more.
     mode : {"auto", "min", "max"}
-        Which way is better; auto knows it of the loss and of the metrics in `nbdense.metrics`.
+        Which way is better; auto knows it of the loss and of the model's metrics with a ``direction``.
     save_freq : "epoch" or int
         Save after each epoch, or after so many batches; each step is taken by itself then.
     initial_value_threshold : float, optional
@@ -252,7 +250,7 @@ class ReduceLROnPlateau(_Monitor):
     verbose : {0, 1}
         1 says what was done.
     mode : {"auto", "min", "max"}
-        Which way is better; auto knows it of the loss and of the metrics in `nbdense.metrics`.
+        Which way is better; auto knows it of the loss and of the model's metrics with a ``direction``.
     min_delta : float
         The least change that counts as an improvement.
     cooldown : int

@@ -23,6 +23,17 @@ from nbdense.activations import CUSTOM, RELU, Activation, activation_by_code
 
 # Kinds of row. FROZEN_NORM is a batch normalisation by its running statistics; FAKE_QUANT rounds to what integers hold.
 DENSE, ACTIVATION, DROPOUT, BATCH_NORM, FROZEN_NORM, LAYER_NORM, ADD, RESHAPE, FAKE_QUANT = range(9)
+LAYER_KINDS = {  # what a user calls the layer that such a row is of
+    DENSE: "Dense",
+    ACTIVATION: "Activation",
+    DROPOUT: "Dropout",
+    BATCH_NORM: "BatchNormalization",
+    FROZEN_NORM: "BatchNormalization",
+    LAYER_NORM: "LayerNormalization",
+    ADD: "Residual",
+    RESHAPE: "Flatten",
+    FAKE_QUANT: "FakeQuantize",
+}
 
 ADD_DELTA = 1  # flags: the input's delta is added to, not set: a later row has set it
 NO_DELTA = 2  # nothing before this row learns: its input's delta is not wanted
@@ -153,6 +164,17 @@ class Row:
     activation: Activation
     alpha: float
 
+    @property
+    def label(self) -> str:
+        """The layer as its user knows it, for messages: "Dense layer 'hidden' in Residual 'block'"."""
+        return layer_label(self.kind, self.name)
+
+
+def layer_label(kind: int, name: str) -> str:
+    """Return what the user calls the layer of a row of this kind and name, in which blocks' names go before."""
+    *blocks, own = name.split("/")
+    return f"{LAYER_KINDS[kind]} layer {own!r}" + "".join(f" in Residual {block!r}" for block in reversed(blocks))
+
 
 @dataclass
 class Network:
@@ -177,11 +199,15 @@ class Network:
     input_shape, output_shape : tuple of int
         Of one row of data.
     mask : ndarray or None
-        0 or 1 for each element of ``params``: training leaves what is masked by 0 at zero (pruning).
+        0 or 1 for each element of ``params``: training leaves what is masked by 0 at zero (pruning). None, which may be
+        set at any time, lets all of them learn.
     quantization : dict of str to object
         What quantization the fake quantization in it stands for; empty where there is none.
     rounds_kernels : bool
         Whether rows read kernels rounded to integers' values: then they read a copy of ``params``.
+    version : int
+        Counts what the library has written to ``params``: steps, and whole sets of weights. Nobody sees writes through
+        views.
     slabs : structured array of `SLAB`
     inference : structured array of `LAYER`
         The rows in the order in which they run when nothing is trained: without dropout, and with batch normalisation
@@ -205,6 +231,7 @@ class Network:
     mask: npt.NDArray[Any] | None = None
     custom: tuple[Activation, ...] = ()  # whose compiled code the table points at
     quantization: dict[str, Any] = field(default_factory=dict)
+    version: int = field(default=0, init=False)
     rounds_kernels: bool = field(init=False)
     slabs: npt.NDArray[Any] = field(init=False)
     inference: npt.NDArray[Any] = field(init=False)
@@ -277,6 +304,41 @@ class Network:
         """The activation of a table row."""
         code = int(row["activation"])
         return activation_by_code(code) if code < CUSTOM else self.custom[code - CUSTOM]
+
+    def hold_masked(self, prefix: str = "") -> int:
+        """Set to zero what the mask holds there, in tensors whose names begin so; return how many numbers were not."""
+        count = 0
+        for parameter in self.parameters:
+            if self.mask is not None and parameter.name.startswith(prefix):
+                view = self.tensor(parameter)
+                wrong = (self.tensor(parameter, self.mask) == 0) & (view != 0)
+                view[wrong] = 0
+                count += int(wrong.sum())
+        return count
+
+    def take_tensors(
+        self, other: Network, out: npt.NDArray[Any] | None = None, vector: npt.NDArray[Any] | None = None
+    ) -> None:
+        """Copy the tensors that another network has under the same names and in the same shapes.
+
+        Parameters
+        ----------
+        other : Network
+            Whose tensors they are.
+        out, vector : ndarray, flat
+            Where they are written to, laid out as this network's ``params``, and read from, as the other's; these
+            themselves by default.
+        """
+        known = other.tensors(vector)
+        for name, view in self.tensors(out).items():
+            if name in known and known[name].shape == view.shape:
+                view[...] = known[name]
+
+    def take_mask(self, other: Network) -> None:
+        """Take over another network's mask, if it has one, for the tensors that `take_tensors` copies."""
+        if other.mask is not None:
+            self.mask = np.ones_like(self.params)
+            self.take_tensors(other, self.mask, other.mask)
 
     def copy(self) -> Network:
         """A network of the same tables with parameters of its own."""

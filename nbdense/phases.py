@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.tables import (
+    CLIP,
     GATHER,
     GRADIENT,
     LOSS,
@@ -39,9 +40,9 @@ def backward(layers: npt.NDArray[Any]) -> Phases:
     return _table([(TRANSPOSES, 0, 0, 0, 0, 0), *_backward(layers, len(layers)), (SLABS, GRADIENT, 0, 0, 0, 0)])
 
 
-def update() -> Phases:
-    """The optimizer's step on gradients that are there already."""
-    return _table([(SLABS, UPDATE, 0, 0, 0, 0)])
+def update(clipped: bool = False) -> Phases:
+    """The optimizer's step on gradients that are there already, whoever made them; ``clipped`` as for `training`."""
+    return _table(_update(0, clipped))
 
 
 def training(layers: npt.NDArray[Any], clipped: bool = False, updates: bool = True) -> Phases:
@@ -62,13 +63,15 @@ def training(layers: npt.NDArray[Any], clipped: bool = False, updates: bool = Tr
     stop = _norms(layers)[-1:] or [-1]
     ahead[-1] = (kind, flags, begin, end, stop[0] + 1, len(layers))
     phases = [(TRANSPOSES, 0, 0, 0, 0, 0), *ahead, *_backward(layers, stop[0] + 1)]
-    if not updates:
-        phases.append((SLABS, GRADIENT, 0, 0, 0, 0))
-    elif clipped:
-        phases += [(SLABS, GRADIENT, 0, 0, 0, 0), (SLABS, UPDATE, 0, 0, 0, 0)]
-    else:
-        phases.append((SLABS, GRADIENT | UPDATE, 0, 0, 0, 0))
+    phases += _update(GRADIENT, clipped) if updates else [(SLABS, GRADIENT, 0, 0, 0, 0)]
     return _table(phases)
+
+
+def _update(before: int, clipped: bool) -> list[tuple[int, ...]]:
+    """The step, and what is done ``before`` it in the same pass over the slabs."""
+    if clipped:
+        return [(SLABS, before | CLIP, 0, 0, 0, 0), (SLABS, UPDATE, 0, 0, 0, 0)]
+    return [(SLABS, before | CLIP | UPDATE, 0, 0, 0, 0)]
 
 
 def _norms(layers: npt.NDArray[Any]) -> list[int]:

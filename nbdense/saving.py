@@ -11,7 +11,7 @@ import numpy as np
 from nbdense import losses, metrics, optimizers
 from nbdense._custom import custom_objects
 from nbdense.files import FileFormatError, TensorFile, write_tensors
-from nbdense.layers import Input, layer_from_config
+from nbdense.layers import Input, hold_pruned, layer_from_config
 from nbdense.models import Sequential
 
 
@@ -70,6 +70,7 @@ def _load_sequential(file: TensorFile, objects: Mapping[str, Any] | None) -> Seq
             for name, view in model.network.tensors(mask).items():
                 view[...] = file.read(f"mask/{name}", view.shape)
             model.network.mask = mask
+            hold_pruned(str(file.path), model.network)
         if "compiled" in config:
             _load_compiled(file, model, config["compiled"], objects)
     except FileFormatError:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._custom import name_of
 from nbdense._validate import positive_int
 from nbdense.losses import BinaryCrossentropy, Loss
 from nbdense.metric_base import COLLECTED, Array, Metric, finite_number
@@ -374,10 +375,6 @@ class R2Score(Metric):
         return math.nan if is_undefined(outputs) else r_squared(targets, outputs)
 
 
-def _name_of(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
-
-
 @dataclass(frozen=True, init=False)
 class FunctionMetric(Metric):
     """A metric made of a function of one's own.
@@ -388,20 +385,24 @@ class FunctionMetric(Metric):
         ``function(targets, outputs)`` of arrays as `Metric.compute` takes them; returns a number, or an array of them
         with a first axis of rows, whose mean is taken.
     name : str, optional
-        What it is reported as; by default the function's name.
+        What it is reported as; by default the function's name, and "lambda" of one that has none.
+    direction : {"", "max", "min"}
+        Which way it gets better; callbacks with ``mode="auto"`` and `importance` refuse one that does not say.
     """
 
     function: Callable[[Array, Array], Any]
     collects = True
 
-    def __init__(self, function: Callable[[Array, Array], Any], name: str | None = None) -> None:
+    def __init__(self, function: Callable[[Array, Array], Any], name: str | None = None, direction: str = "") -> None:
         if not callable(function):
             raise ValueError(f"FunctionMetric: expected a function of (targets, outputs), got {function!r}")
-        super().__init__(name or _name_of(function), COLLECTED)
-        self._set(function=function)
+        super().__init__(name or name_of(function), COLLECTED)
+        self._check_direction(direction)
+        self._set(function=function, direction=direction)
 
     def get_config(self) -> dict[str, Any]:
-        return {"function": _name_of(self.function), "name": self.name}
+        config = {"function": name_of(self.function), "name": self.name}
+        return config | ({"direction": self.direction} if self.direction else {})
 
     def compute(self, targets: Array, outputs: Array) -> float:
         value = np.asarray(self.function(targets, outputs))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate, phases
+from nbdense.fitting import LossNotFiniteError, Tally, count_steps
 from nbdense.network import set_delta_flags
 from nbdense.training import NOTHING, Data, Workspace
 
@@ -28,17 +29,24 @@ class Stepping:
 
     @property
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
-        """Views of all parameters by name ("dense/kernel", ...): writing to them changes the model."""
+        """Views of all parameters by name ("dense/kernel", ...): writing to them changes the model.
+
+        Nobody watches them: `backward` does not see that they were written to, and what is written over pruned weights
+        stays. `set_weights` sees to both.
+        """
         return cast("Sequential", self).network.tensors()
 
     @property
     def gradients(self) -> dict[str, npt.NDArray[Any]]:
-        """Views of the gradients by the same names, as the last `backward` or training step left them."""
+        """Views of the gradients by the same names, as the last `backward` or training step left them.
+
+        `backward` leaves them unclipped: `apply_gradients` clips what is in them then, so they may be written to.
+        """
         model = cast("Sequential", self)
         return model.network.tensors(model.state[0])
 
     def forward(self, x: Any, training: bool = False) -> npt.NDArray[Any]:
-        """Outputs of a batch, kept for `backward`.
+        """Outputs of a batch, kept for one `backward` with the same weights.
 
         Parameters
         ----------
@@ -62,7 +70,7 @@ class Stepping:
             self._open = None  # its memory first
             self._open = _OpenStep(Workspace(network, NOTHING, rows, model.state), layers)
         step = self._open
-        step.layers, step.rows = layers, rows
+        step.layers, step.rows, step.version = layers, rows, network.version
         set_delta_flags(layers, network.segments, input_learns=True)
         data = Data(_validate.source(x), _validate.no_source(), _validate.no_source(), rows)
         optimizer = model.optimizer
@@ -72,7 +80,12 @@ class Stepping:
     def backward(self, grad_output: Any) -> npt.NDArray[Any]:
         """Gradients of all trainable parameters, from the gradient with respect to the last `forward`'s outputs.
 
-        They replace those that were there; `gradients` shows them, `apply_gradients` takes the step.
+        They replace those that were there; `gradients` shows them, `apply_gradients` takes the step. The slopes of
+        regularizers are in them; weights that are pruned have none.
+
+        The weights must be those of the forward: after a step of any kind or `set_weights`, call `forward` again. That
+        they were written to through the views of `parameters` goes unnoticed, and mixes old activations with new
+        weights.
 
         Parameters
         ----------
@@ -83,11 +96,23 @@ class Stepping:
         -------
         ndarray, of the inputs' shape
             Derivative of that number with respect to each input.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no forward for it, or the weights have been changed since.
+        ValueError
+            If ``grad_output`` has not the outputs' shape.
         """
         model = cast("Sequential", self)
         network, step = model.network, self._open
         if step is None or step.rows == 0:
             raise RuntimeError("backward: call forward first; a forward serves one backward")
+        if step.version != network.version:
+            raise RuntimeError(
+                "backward: the weights have changed since forward (by a training step or set_weights), so its "
+                "activations are no longer theirs; call forward again"
+            )
         rows = step.rows
         grad = np.asarray(grad_output, model.dtype)
         shape = (rows, *network.output_shape)
@@ -97,11 +122,16 @@ class Stepping:
         outputs[...] = grad.reshape(outputs.shape)
         step.rows = 0  # backward writes over what forward kept
         data = Data(_validate.no_source(), _validate.no_source(), _validate.no_source(), rows)
-        step.workspace.run(phases.backward(step.layers), data, layers=step.layers, optimizer=model.optimizer)
+        step.workspace.run(phases.backward(step.layers), data, layers=step.layers)
         return step.workspace.input_deltas(rows).reshape(rows, *network.input_shape).copy()
 
     def apply_gradients(self) -> None:
-        """The optimizer's step with the gradients that the last `backward` left, clipped and decayed as it says.
+        """Take the optimizer's step with what is in `gradients`: what `backward` left there, or you wrote there.
+
+        As in a step of `fit`, the gradients are clipped, as `gradients` shows behind it, and the weights decayed as the
+        optimizer says; pruned weights stay zero. For larger batches than fit into memory, add up the gradients of
+        several `backward`, and write the sum or mean to the views before this. Each has the slopes of the regularizers
+        in it, so their mean has these once.
 
         The running statistics of batch normalisation move here too, if the last forward was for training.
         """
@@ -113,8 +143,9 @@ class Stepping:
             raise RuntimeError("apply_gradients: call forward and backward first")
         nothing = _validate.no_source()
         data = Data(nothing, nothing, nothing, step.workspace.batch)
-        step.workspace.run(phases.update(), data, layers=step.layers, optimizer=model.optimizer)
-        model.optimizer.iterations += 1
+        table = phases.update(model.optimizer.clips_by_norm)
+        step.workspace.run(table, data, layers=step.layers, optimizer=model.optimizer)
+        count_steps(model)
 
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
@@ -142,8 +173,6 @@ class Stepping:
         FloatingPointError
             If the loss is not finite; no weight has been changed by this step.
         """
-        from nbdense.fitting import LossNotFiniteError, Tally
-
         model = cast("Sequential", self)
         objective, metrics = model._objective()
         optimizer = model.optimizer
@@ -159,7 +188,7 @@ class Stepping:
         done, totals = workspace.run(table, data, seed=model.seed, optimizer=optimizer)
         if done == 0:
             raise LossNotFiniteError(f"the loss of this batch is {totals[0, 0]}; no weight was changed")
-        optimizer.iterations += 1
+        count_steps(model)
         tally = Tally(metrics, model.network.positions_out)
         tally.add(totals, data.rows)
         if tally.collects:
@@ -176,3 +205,4 @@ class _OpenStep:
     def __init__(self, workspace: Workspace, layers: npt.NDArray[Any]) -> None:
         self.workspace, self.layers = workspace, layers
         self.rows = 0  # that a backward may go back through
+        self.version = -1  # of the network's parameters in forward

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate
+from nbdense._warn import warn
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Hinge, KLDivergence, Loss, Poisson
 
 SUM_TOLERANCE = 0.01  # by which a row of class probabilities may miss 1 unremarked
@@ -98,11 +98,9 @@ def _check_range(array: npt.NDArray[Any], loss: Loss, n_out: int) -> npt.NDArray
             wrong = np.abs(sums - 1.0) > SUM_TOLERANCE
         if wrong.any():
             row = int(np.argmax(wrong)) // (array.shape[1] // n_out)
-            warnings.warn(
+            warn(
                 f"y: {loss.name} takes class probabilities, but those of row {row} sum to {sums[wrong][0]:.6g}; where "
-                "a row may have several labels, use loss='binary_crossentropy' after a sigmoid",
-                UserWarning,
-                stacklevel=5,
+                "a row may have several labels, use loss='binary_crossentropy' after a sigmoid"
             )
     return array
 

@@ -127,7 +127,7 @@ class Workspace:
         self._sums = np.zeros((max(1, network.slabs.size), 2))
         self._flops = 2.0 * batch * network.multiply_adds
         self.steps_at_once = max(1, int(SIGNAL_FLOPS / max(1.0, self._flops)))
-        self._mask = np.zeros(0, network.dtype) if network.mask is None else network.mask
+        self._no_mask = np.zeros(0, network.dtype)
         self._rounded = aligned_zeros(network.params.size if network.rounds_kernels else 0, network.dtype)
         run["rounds_kernels"] = network.rounds_kernels
 
@@ -196,7 +196,7 @@ class Workspace:
                 run["begin"], run["end"] = begin, end
                 done = program.run_steps[granted > 1](
                     (network.layers if layers is None else layers, network.slabs, network.segments, some),
-                    (network.params, self.state, self._mask, values),
+                    (network.params, self.state, self._no_mask if network.mask is None else network.mask, values),
                     (self._work, self._values, totals, self._metrics, self._order, self._sums),
                     (*data.x, *data.y, *data.weights),
                     run,
@@ -206,8 +206,12 @@ class Workspace:
 
             if count == 1 and flops > SIGNAL_FLOPS:
                 rows = min(self.batch, data.rows - first_step * self.batch)
-                return self._in_parts(call, phases, rows, flops), totals
-            return call(phases), totals
+                done = self._in_parts(call, phases, rows, flops)
+            else:
+                done = call(phases)
+        if phases[-1]["kind"] == SLABS and phases[-1]["flags"] & UPDATE:
+            network.version += done
+        return done, totals
 
     def _in_parts(self, call: Callable[..., int], phases: npt.NDArray[Any], rows: int, flops: float) -> int:
         """Take one long step in calls between which Python hears Ctrl-C, and undo it where that comes.

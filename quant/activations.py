@@ -100,7 +100,7 @@ def activation_table(row: Row, before: Parameters, after: Parameters, dtype: str
     z = (np.arange(least, most + 1) - before[1]).astype(np.float32) * np.float32(before[0])
     values = _apply(row, z)
     if np.isnan(values).any():
-        raise ValueError(f"layer {row.name!r}: its activation gives NaN for {z[np.isnan(values)][0]:g}")
+        raise ValueError(f"{row.label}: its activation gives NaN for {z[np.isnan(values)][0]:g}")
     return _to_integers(values, after, dtype)
 
 

@@ -137,7 +137,7 @@ class Assembly:
         steps = np.zeros(row.n_out) if bias is None else bias / (np.float32(given[0]) * scales)
         if not np.abs(steps).max() <= INT32_MAX:
             raise ValueError(
-                f"layer {row.name!r}: the scales of its input and weights are too far apart for float32, or its bias "
+                f"{row.label}: the scales of its input and weights are too far apart for float32, or its bias "
                 "too large for them"
             )
         common = self._common(step)
@@ -287,5 +287,5 @@ def _float32(value: npt.NDArray[Any], row: Row, what: str) -> npt.NDArray[np.flo
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(value, np.float32)
     if not np.isfinite(converted).all():
-        raise ValueError(f"layer {row.name!r}: its {what} holds a number that is too large for float32")
+        raise ValueError(f"{row.label}: its {what} holds a number that is too large for float32")
     return converted

@@ -23,7 +23,7 @@ from nbdense.quant.activations import FIXED_OUTPUTS, activation_parameters, with
 from nbdense.quant.calibration import Range, Ranges, calibrate, is_bare
 from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS
 from nbdense.quant.trained import TrainedRanges as TrainedRanges
-from nbdense.quant.trained import copy_tensors, range_of
+from nbdense.quant.trained import range_of
 from nbdense.quant.trained import trained_ranges as trained_ranges
 
 _BIAS_STEPS = 2.0**26  # of a bias at most, when training begins: its integer has room to grow sixteen times larger
@@ -153,13 +153,20 @@ def quantize_aware(
 def _check_rows(network: Network) -> None:
     rows = list(network.rows())
     for row in rows:
-        if row.kind not in (DENSE, ACTIVATION, ADD, RESHAPE) or row.activation.code >= CUSTOM:
-            hint = "; only one beside a Dense, not at the input, can be folded" if row.kind == FROZEN_NORM else ""
-            raise ValueError(f"quantize_aware: layer {row.name!r} is not supported{hint}")
+        if row.activation.code >= CUSTOM:
+            raise ValueError(
+                f"quantize_aware: {row.label}: activation {row.activation.name!r} is one of your own, which is not "
+                "supported; quantize takes it, without this training"
+            )
+        if row.kind not in (DENSE, ACTIVATION, ADD, RESHAPE):
+            fold = "only one beside a Dense, not at the input, can be folded; " if row.kind == FROZEN_NORM else ""
+            raise ValueError(
+                f"quantize_aware: {row.label} is not supported; {fold}quantize takes it, without this training"
+            )
         if row.activation.name == "softmax" and row is not rows[-1]:
-            raise ValueError(f"quantize_aware: layer {row.name!r}: softmax is supported only as the last activation")
+            raise ValueError(f"quantize_aware: {row.label}: softmax is supported only as the last activation")
         if not np.isfinite(row.kernel).all() or (row.bias is not None and not np.isfinite(row.bias).all()):
-            raise ValueError(f"quantize_aware: layer {row.name!r}: its weights are not all finite")
+            raise ValueError(f"quantize_aware: {row.label}: its weights are not all finite")
 
 
 def _with_ranges(
@@ -169,11 +176,9 @@ def _with_ranges(
     made = _Rewriting(plain.network, ranges, options, learned).layers(plain._all)
     aware = _empty(plain, model.name, made)
     aware.epochs_trained = model.epochs_trained
-    copy_tensors(plain.network, plain.network.params, aware.network, aware.network.params)
+    aware.network.take_tensors(plain.network)
     _set_kernel_scales(aware.network, options["granularity"])
-    if model.network.mask is not None:
-        aware.network.mask = np.ones_like(aware.network.params)
-        copy_tensors(model.network, model.network.mask, aware.network, aware.network.mask)
+    aware.network.take_mask(model.network)
     if model.optimizer is not None and model.loss is not None:
         fresh = type(model.optimizer)(**model.optimizer.get_config())
         aware.compile(fresh, model.loss, list(model._metric_names))

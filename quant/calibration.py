@@ -120,7 +120,7 @@ def calibrate(
                     before[row.index].update(value.pre)
                 seen[row.output].update(value.output)
             except observers.NotFiniteError:
-                raise ValueError(f"layer {row.name!r}: its outputs for the calibration data are not finite") from None
+                raise ValueError(f"{row.label}: its outputs for the calibration data are not finite") from None
     output = {buffer: observer.range() for buffer, observer in seen.items()}
     inputs = [output[row.input if row.kind == ACTIVATION else row.output] for row in rows]
     pre = [before[row.index].range() if row.index in before else given for row, given in zip(rows, inputs, strict=True)]
@@ -279,7 +279,7 @@ def _check_rows(name: str, array: Any, network: Network) -> None:
     """Refuse another shape or dtype, by a look at one row."""
     shape = network.input_shape
     fits = len(array.shape) == 1 + len(shape) and tuple(array.shape[1:]) == shape
-    _validate.rows(name, np.asarray(array[:1] if fits else array), shape, f"layer {network.names[0]!r}")
+    _validate.rows(name, np.asarray(array[:1] if fits else array), shape, next(network.rows()).label)
 
 
 def _keeping_pre(network: Network) -> tuple[npt.NDArray[Any], int]:

@@ -66,7 +66,7 @@ def equalize(network: Network) -> Network:
     rows = list(equalized.rows())
     for row in rows:
         if row.kind == DENSE and not (np.isfinite(row.kernel).all() and _is_finite(row.bias)):
-            raise ValueError(f"layer {row.name!r}: its weights are not all finite")
+            raise ValueError(f"{row.label}: its weights are not all finite")
     pairs = _pairs(rows)
     kernels = {i: rows[i].kernel.astype(np.float64) for pair in pairs for i in (pair.first, pair.second)}
     sizes = {i: np.abs(kernel) for i, kernel in kernels.items()}

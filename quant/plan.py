@@ -94,7 +94,7 @@ def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = Fals
     for row in rows:
         for what, value in (("kernel", row.kernel), ("bias", row.bias), ("mean", row.mean), ("variance", row.variance)):
             if value is not None and not np.isfinite(value).all():
-                raise ValueError(f"layer {row.name!r}: its weights are not all finite ({what})")
+                raise ValueError(f"{row.label}: its weights are not all finite ({what})")
         pre, output = (ranges.pre[row.index], ranges.output[row.index]) if ranges else (_NO_RANGES, _NO_RANGES)
         tensor = tensor_of[row.input]
         before = steps[tensor - 1] if tensor > 0 else None

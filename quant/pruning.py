@@ -30,7 +30,9 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
     Returns
     -------
     Sequential or Network
-        A new one with ``network.mask`` set. Of weights of equal magnitude the first are kept.
+        A new one with ``network.mask`` set. Of weights of equal magnitude the first are kept. `set_weights` leaves the
+        pruned ones at zero too, and warns; ``network.mask = None`` lets all weights learn and be set again. What is
+        written to the views of `Sequential.parameters` is not looked at.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
         raise ValueError("prune: the model has no Dense layer, and only their kernels are pruned")
     for row in rows:
         if not np.isfinite(row.kernel).all():
-            raise ValueError(f"prune: layer {row.name!r}: its weights are not all finite")
+            raise ValueError(f"prune: {row.label}: its weights are not all finite")
     sizes = [np.abs(row.kernel).ravel() for row in rows]
     if scope == "global":
         keeps = np.split(_kept(np.concatenate(sizes), share), np.cumsum([s.size for s in sizes])[:-1])

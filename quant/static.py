@@ -234,7 +234,7 @@ class Quantizer:
         try:
             return kernel_integers(step.row.kernel, step.row.bias, input_scale, options, moments, scales)
         except ValueError as error:
-            raise ValueError(f"layer {step.row.name!r}: {error}") from error
+            raise ValueError(f"{step.row.label}: {error}") from error
 
     def bias(self, step: Step, dequantized: npt.NDArray[np.float32], given: Callable[[Any], Any]) -> Any:
         """A dense step's bias in float64, corrected if that was asked for; None where there is none.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nbdense.builder import NetworkBuilder
 from nbdense.engine.fake_quant import LEAST_FACTOR
 from nbdense.fake_quantization import KERNEL_LIMITS
-from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, Network, Parameter
+from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, Network, Parameter, layer_label
 from nbdense.quant.calibration import Range, Ranges, is_bare
 from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS
 
@@ -42,26 +42,6 @@ def range_of(network: Network, row: Any) -> Range:
         float(np.float32(float(row[end]) * factor)) for end, factor in zip(("alpha", "rate"), factors, strict=True)
     )
     return low, high
-
-
-def copy_tensors(source: Network, values: npt.NDArray[Any], target: Network, out: npt.NDArray[Any]) -> None:
-    """Copy the tensors that two networks have in common, by name, from one flat vector to another.
-
-    Parameters
-    ----------
-    source : Network
-        Whose layout ``values`` has.
-    values : ndarray, flat
-        Parameters, or a mask.
-    target : Network
-        Whose layout ``out`` has.
-    out : ndarray, flat
-        What is written to.
-    """
-    known = source.tensors(values)
-    for name, view in target.tensors(out).items():
-        if name in known and known[name].shape == view.shape:
-            view[...] = known[name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,9 +166,7 @@ class _Restoring:
             same = next(i for i, p in enumerate(self._network.parameters) if p.name == parameter.name)
             segment["trainable"] = self._network.segments[same]["trainable"]
         plain.refresh()
-        if self._network.mask is not None:
-            plain.mask = np.ones_like(plain.params)
-            copy_tensors(self._network, self._network.mask, plain, plain.mask)
+        plain.take_mask(self._network)
         count = len(plain.inference)
         if self._input is None or set(self._scales) != {r.index for r in plain.rows() if r.kind == DENSE}:
             raise ValueError(_NOT_OURS)
@@ -213,7 +191,7 @@ class _Restoring:
         return self._builder.parameter(parameter.name, self._network.tensor(parameter))
 
     def _take_row(self, row: Any, name: str) -> None:
-        builder, kind = self._builder, row["kind"]
+        builder, kind = self._builder, int(row["kind"])
         source, builder.shape, before = self._now[int(row["input"])]
         builder.output = source
         activation, last = self._network.activation_of(row), self._now_last()
@@ -234,7 +212,7 @@ class _Restoring:
         elif kind == RESHAPE:
             builder.flatten(name)
         else:
-            raise ValueError(f"quantize: layer {name!r} is not supported")
+            raise ValueError(f"quantize: {layer_label(kind, name)} is not supported")
         number = before if builder.output == source else last + 1
         if kind == DENSE and row["scales"] >= 0:
             self._scales[number] = self._network.tensor(self._at[int(row["scales"])]).astype(np.float32)

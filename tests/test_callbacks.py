@@ -20,7 +20,8 @@ from nbdense.callbacks import (
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
-from nbdense.metrics import FunctionMetric
+from nbdense.losses import MeanSquaredError
+from nbdense.metrics import AUC, FunctionMetric, get_all
 from nbdense.models import load_model
 
 
@@ -30,9 +31,12 @@ class FakeModel:
     def __init__(self, learning_rate=1.0, metrics=()):
         self.stop_training = False
         self.optimizer = types.SimpleNamespace(learning_rate=learning_rate)
-        self._metric_names = list(metrics)
+        self._metrics = get_all(metrics, MeanSquaredError(), 1)
         self.weights = -1
         self.saved = []
+
+    def _objective(self):
+        return None, self._metrics
 
     def get_weights(self):
         return [np.array(self.weights)]
@@ -180,9 +184,12 @@ def test_early_stopping_says_so(capsys):
     [
         ("val_loss", (), "min"),
         ("val_accuracy", ("accuracy",), "max"),
-        ("auc_1", (), "max"),
-        ("val_rmse", (), "min"),
+        ("auc_1", ("auc", AUC(curve="PR")), "max"),
+        ("val_rmse", ("rmse",), "min"),
+        ("val_MAE", ("MAE",), "min"),
         ("mine", (FunctionMetric(abs, "mine"),), None),
+        ("val_mine", (FunctionMetric(abs, "mine", "min"),), "min"),
+        ("mae", (FunctionMetric(abs, "mae"),), None),  # a name says nothing
         ("gain", (), None),
     ],
 )

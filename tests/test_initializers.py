@@ -334,6 +334,7 @@ def test_a_users_function():
         get(lambda_named("rows", lambda shape, random: np.zeros(shape[0])))((2, 3), generator(0, 0))
     with pytest.raises(ValueError, match="got NaN or infinity"):
         get(lambda shape, random: np.full(shape, np.nan))((2, 3), generator(0, 0))
+    assert serialize(lambda shape, random: np.zeros(shape)) == "lambda"
 
 
 def lambda_named(name, function):

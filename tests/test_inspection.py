@@ -1,6 +1,7 @@
 """What a model tells of itself: against numbers worked out in NumPy, and on faults that were planted."""
 
 import builtins
+import dataclasses
 import json
 
 import matplotlib
@@ -11,6 +12,7 @@ import nbdense as nb
 from nbdense import layers as k
 from nbdense.diagnosis import Thresholds
 from nbdense.inspection import readable_bytes
+from nbdense.metrics import COLLECTED, FunctionMetric, Metric
 
 matplotlib.use("Agg")
 
@@ -286,6 +288,47 @@ def test_importance_equals_numpy(metric, falls, monkeypatch):
             assert found.importances[j, r] == pytest.approx(worse, abs=1e-12)
     np.testing.assert_allclose(found.importances_mean, found.importances.mean(axis=1))
     np.testing.assert_allclose(found.importances_std, found.importances.std(axis=1))
+
+
+def share(targets, outputs):
+    return ((outputs > 0.5) == (targets > 0.5)).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Misses(Metric):
+    """Nothing in its name says that it is an error."""
+
+    name: str = "misses"
+    code: int = COLLECTED
+    collects = True
+    direction = "min"
+
+    def compute(self, targets, outputs):
+        return float(1 - share(targets, outputs))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [None, "MAE", "MeanSquaredError", "misses", Misses(), FunctionMetric(share, "error", "max"), "r2", "F1Score"],
+    ids=str,
+)
+def test_importance_is_positive_where_the_column_matters(metric):
+    """By the metric's own direction; its name may say anything."""
+    x, _ = data(100, 2)
+    y = (x[:, 0] > 0).astype(float)
+    model = made([k.Dense(1, "sigmoid")], (2,), "mse", [Misses()])
+    model.set_weights([np.array([[9.0], [0.0]]), np.zeros(1)])
+    found = model.importance(x, y, metric)
+    assert (found.importances[0] > 0.1).all()
+    np.testing.assert_allclose(found.importances[1], 0, atol=1e-12)
+
+
+def test_importance_asks_which_way_is_better():
+    x, y = data()
+    model = made([k.Dense(1)], (5,), "mse", [FunctionMetric(share, "error")])
+    for metric in (None, "error", FunctionMetric(share)):
+        with pytest.raises(ValueError, match=r"importance: whether '(error|share)' is .* direction='max'\), or 'min'"):
+            model.importance(x, y, metric)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])

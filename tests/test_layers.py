@@ -357,6 +357,67 @@ def test_own_loop_errors():
         model.backward(np.zeros((2, 2)))
 
 
+X, Y = np.linspace(-1, 1, 24).reshape(8, 3), np.linspace(0, 1, 16).reshape(8, 2)
+CHANGES = {
+    "fit": lambda model: model.fit(X, Y, verbose=0),
+    "train_on_batch": lambda model: model.train_on_batch(X, Y),
+    "apply_gradients": lambda model: model.apply_gradients(),
+    "set_weights": lambda model: model.set_weights(model.get_weights()),
+    "a layer's set_weights": lambda model: model.layers[0].set_weights(model.layers[0].get_weights()),
+}
+LOOKS = {
+    "predict": lambda model: model.predict(X),
+    "evaluate": lambda model: model.evaluate(X, Y),
+    "train_on_batch that fails": lambda model: pytest.raises(FloatingPointError, model.train_on_batch, X, 1e200 * Y),
+    "diagnose": lambda model: model.diagnose(X, Y),
+    "importance": lambda model: model.importance(X, Y),
+    "saliency": lambda model: model.saliency(X),
+    "summary": lambda model: model.summary(print_fn=lambda line: None),
+    "another": lambda model: model.upto("dense"),
+}
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_backward_refuses_a_forward_of_other_weights(change, use_ema):
+    model = made([k.Dense(2)], (3,))
+    model.compile(nb.SGD(0.0, use_ema=use_ema, ema_overwrite_frequency=1), "mse")  # its values stay: it is the writing
+    model.backward(model.forward(X))
+    out = model.forward(X)
+    CHANGES[change](model)
+    with pytest.raises(RuntimeError, match="backward: the weights have changed since forward .*; call forward again"):
+        model.backward(out - Y)
+    model.backward(model.forward(X) - Y)
+    model.apply_gradients()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_between_forward_and_backward_changes_nothing(look):
+    model = made([k.Dense(4, "tanh"), k.Dense(2)], (3,))
+    model.compile("adam", "mse")
+    out = model.forward(X)
+    slope = model.backward(out - Y)
+    for _ in range(2):  # gradients are taken several times before a step, as to accumulate them
+        model.forward(X)
+        LOOKS[look](model)
+        np.testing.assert_array_equal(model.backward(out - Y), slope)
+    model.apply_gradients()
+
+
+@pytest.mark.parametrize("change", [lambda model: model.compile("sgd", "mse"), lambda model: model.build(3)])
+def test_steps_begin_anew_with_a_new_network(change):
+    model = made([k.Dense(2)], (3,))
+    model.compile("adam", "mse")
+    model.train_on_batch(X, Y)
+    out = model.forward(X)
+    change(model)
+    with pytest.raises(RuntimeError, match="backward: call forward first"):
+        model.backward(out)
+    before = model.get_weights()
+    model.train_on_batch(X, Y)
+    assert (model.get_weights()[0] != before[0]).any()
+
+
 def test_own_loop_trains_as_fit_does():
     """Forward, the loss's derivative, backward and apply_gradients are train_on_batch, and that is a step of fit."""
     rng = np.random.default_rng(8)

@@ -433,19 +433,33 @@ def test_probabilities_that_do_not_sum_to_one(loss):
     ],
 )
 def test_losses_that_do_not_suit_the_last_layer(loss, activation, words):
-    """Keras is silent; here a warning says it, and nothing is changed."""
+    """Keras is silent; here a warning says it, of the user's line, once after each compile, and nothing is changed."""
     model = make_model([2, 2], [activation], loss)
-    y = np.array([0, 1]) if model.loss.sparse else np.eye(2)
-    with pytest.warns(UserWarning, match=f"{model.loss.name} after '{activation}': .*{words}"):
-        model.evaluate(np.ones((2, 2)), y)
+    model.set_weights([np.zeros((2, 2)), [0.4, 0.6]])  # there is a logarithm of these
+    x, y = np.ones((2, 2)), np.array([0, 1]) if model.loss.sparse else np.eye(2)
+
+    def evaluate():
+        model.evaluate(x, y)
+
+    def fit():
+        model.fit(x, y, epochs=3, validation_data=(x, y), verbose=0)
+
+    def train_on_batch():
+        model.train_on_batch(x, y)
+
+    for first in (evaluate, fit, train_on_batch):
+        model.compile("sgd", loss)
+        with pytest.warns(UserWarning, match=f"{model.loss.name} after '{activation}': .*{words}") as caught:
+            for use in (first, evaluate, fit, train_on_batch):
+                use()
+        assert [(warning.filename, warning.lineno) for warning in caught] == [
+            (__file__, first.__code__.co_firstlineno + 1)
+        ]
 
 
 def test_losses_that_suit_say_nothing():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for activation in ACTIVATIONS:
-            for loss in ("mse", "mae", "huber", "log_cosh", "quantile", "hinge"):
-                losses.get(loss).form(activation)
-        for loss in dict.fromkeys(LOSSES.values()):
-            loss().form("softmax")
-            loss().form("my_own")
+    for activation in ACTIVATIONS:
+        for loss in ("mse", "mae", "huber", "log_cosh", "quantile", "hinge"):
+            assert not losses.get(loss).advice_after(activation)
+    for loss in dict.fromkeys(LOSSES.values()):
+        assert not loss().advice_after("softmax") and not loss().advice_after("my_own")

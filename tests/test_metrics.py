@@ -337,17 +337,22 @@ def test_each_name_is_a_metric_under_that_name():
         assert type(metric) is kind
         assert metric.name == name
         assert metric.direction == ("min" if "Error" in kind.__name__ else "max")
-        assert metrics.direction_of(f"val_{name}_2") == metric.direction
+        assert metrics.direction_of(f"val_{name}", [metric]) == metric.direction
     assert {"AUC", "auc", "F1Score", "f1_score", "mse", "MAE", "rmse", "R2Score"} <= set(metrics.METRICS)
     assert metrics.get(AUC, SPARSE, 3) == AUC()
 
 
 def test_directions():
-    own = FunctionMetric(worst)
-    assert metrics.direction_of("val_loss") == metrics.direction_of("loss") == "min"
-    assert metrics.direction_of("val_acc") == metrics.direction_of("accuracy") == "max"
-    assert metrics.direction_of("worst", [own]) == metrics.direction_of("worst") == ""
-    assert metrics.direction_of("val_error", ["accuracy", RootMeanSquaredError("error")]) == "min"
+    """Of what the model reports, whatever it is called."""
+    own = [FunctionMetric(worst), FunctionMetric(worst, "accuracy"), FunctionMetric(worst, "auc", "min"), AUC()]
+    chosen = metrics.get_all([*own, RootMeanSquaredError("error"), metrics.MeanAbsoluteError("mae")], SQUARED, 1)
+    names = {"loss": "min", "worst": "", "accuracy": "", "auc": "min", "auc_1": "max", "error": "min", "mae": "min"}
+    for name, direction in {**names, "val_loss": "min", "val_auc_1": "max", "mse": "", "auc_2": ""}.items():
+        assert metrics.direction_of(name, chosen) == direction
+    described = metrics.serialize(own[2])
+    assert metrics.deserialize(described, {"worst": worst}).direction == "min"
+    with pytest.raises(ValueError, match="FunctionMetric: direction must be 'max', 'min' or '', got 'up'"):
+        FunctionMetric(worst, direction="up")
 
 
 def test_names_are_told_apart():
@@ -355,6 +360,15 @@ def test_names_are_told_apart():
     assert [metric.name for metric in chosen] == ["auc", "auc_1", "auc_2", "mse", "worst", "worst_1"]
     assert chosen[1] == AUC(curve="PR", name="auc_1")
     assert chosen[5].function is worst
+
+
+def test_lambdas_have_a_name():
+    """As in Keras: one that a history's key, a file's description and a format string can hold."""
+    near, far = (lambda t, y: np.abs(t - y) < 1), (lambda t, y: np.abs(t - y) >= 1)
+    chosen = metrics.get_all([near, far, FunctionMetric(far, "far")], SQUARED, 1)
+    assert [metric.name for metric in chosen] == ["lambda", "lambda_1", "far"]
+    described = json.loads(json.dumps(metrics.serialize(near)))
+    assert metrics.deserialize(described, {"lambda": near}) == chosen[0]
 
 
 @pytest.mark.parametrize(

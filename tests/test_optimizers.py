@@ -97,9 +97,6 @@ def golden_steps(optimizer, dtype):
         halves = np.repeat(kernel, 2, 0) * np.array([[0.5], [-0.5]] * N_IN)
         model.backward(np.concatenate([halves, [bias]]))
         model.apply_gradients()
-        average, every = model.optimizer.use_ema, model.optimizer.ema_overwrite_frequency
-        if average and every and model.optimizer.iterations % every == 0:
-            model.network.params[:] = model.state[-1]
         taken.append(np.concatenate([part.ravel() for part in model.get_weights()]))
     return np.array(taken), model
 
@@ -222,9 +219,101 @@ def test_clipping_with_masks_penalties_decay_and_averages(kind, clip):
     )
 
 
+def squares(model, x, y, rows):
+    """Copies of a model's gradients of the mean squared error over some rows, by name."""
+    out = model.forward(x[rows], training=True)
+    model.backward(2 * (out - y[rows]) / out.size)
+    return {name: view.copy() for name, view in model.gradients.items()}
+
+
+@pytest.mark.parametrize("clip", [*CLIPS, {}], ids=str)
+def test_gradients_that_were_written_to_are_clipped(clip):
+    """What apply_gradients takes is what is there: clipped, masked, and without another share of the penalties."""
+    rng = np.random.default_rng(11)
+    model = make_model([6, 17, 3], ["tanh", "linear"], optimizer=SGD(0.1, weight_decay=0.3, **clip))
+    network = model.network
+    network.segments["l1"], network.segments["l2"] = 0.02, 0.05
+    network.mask = np.zeros_like(network.params)
+    masks = [rng.random(view.shape) < 0.6 for view in network.tensors().values()]
+    for mask, view in zip(masks, network.tensors(network.mask).values(), strict=True):
+        view[...] = mask
+    network.params *= network.mask
+    for _ in range(3):
+        weights = model.get_weights()
+        found = squares(model, rng.normal(size=(9, 6)), rng.normal(size=(9, 3)), slice(None))
+        assert all(not gradient[~mask].any() for gradient, mask in zip(found.values(), masks, strict=True))
+        noisy = [gradient + rng.normal(size=gradient.shape) for gradient in found.values()]
+        for view, gradient in zip(model.gradients.values(), noisy, strict=True):
+            view[...] = gradient
+        model.apply_gradients()
+        clipped = naive_clip(model.optimizer, [gradient * mask for gradient, mask in zip(noisy, masks, strict=True)])
+        for got, w, gradient in zip(model.get_weights(), weights, clipped, strict=True):
+            np.testing.assert_allclose(got, w * (1 - 0.1 * 0.3) - 0.1 * gradient, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("clip", [*CLIPS, {}], ids=str)
+def test_accumulated_gradients_are_those_of_the_whole_batch(clip):
+    """In parts of several sizes, with a look at other rows before the step."""
+    rng = np.random.default_rng(12)
+    x, y = rng.normal(size=(16, 6)), 3 * rng.normal(size=(16, 3))
+    whole, parts = (make_model([6, 17, 3], ["tanh", "linear"], optimizer=Adam(0.05, **clip)) for _ in range(2))
+    for model in (whole, parts):
+        model.network.segments["l2"] = 0.05
+    for _ in range(3):
+        whole.train_on_batch(x, y)
+        found = [(len(x[rows]) / 16, squares(parts, x, y, rows)) for rows in (slice(5), slice(5, 16))]
+        parts.forward(x[:2])
+        for name, view in parts.gradients.items():
+            view[...] = sum(share * gradients[name] for share, gradients in found)
+        parts.apply_gradients()
+        np.testing.assert_allclose(parts.network.params, whole.network.params, rtol=0, atol=1e-10)
+
+
+def test_clipping_may_begin_between_two_batches():
+    rng = np.random.default_rng(13)
+    x, y = rng.normal(size=(32, 6)), 3 * rng.normal(size=(32, 3))
+    fit, by_batch = (make_model([6, 17, 3], ["tanh", "linear"], optimizer=SGD(0.1)) for _ in range(2))
+
+    class Clipping(Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.model.optimizer.clipnorm = 0.05 if batch >= 2 else None
+
+    fit.fit(x, y, 8, shuffle=False, verbose=0, callbacks=[Clipping()])
+    for k in range(4):
+        by_batch.optimizer.clipnorm = 0.05 if k >= 2 else None
+        by_batch.train_on_batch(x[8 * k : 8 * k + 8], y[8 * k : 8 * k + 8])
+    np.testing.assert_array_equal(fit.network.params, by_batch.network.params)
+
+
 @pytest.mark.parametrize("every", [None, 1, 3, 5])
 def test_averages_of_weights(every):
     assert_fitted(Adam(0.05, use_ema=True, ema_momentum=0.7, ema_overwrite_frequency=every))
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_averages_take_the_weights_place_in_every_loop(every):
+    """Of fit, train_on_batch and apply_gradients; the golden values have the last of them too."""
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(48, 4)), rng.normal(size=(48, 2))
+    batches = [slice(8 * k, 8 * k + 8) for k in range(6)]
+    fit, by_batch, own = (
+        make_model(
+            [4, 5, 2],
+            ["tanh", "linear"],
+            optimizer=Adam(0.05, use_ema=True, ema_momentum=0.7, ema_overwrite_frequency=every),
+        )
+        for _ in range(3)
+    )
+    fit.fit(x, y, 8, shuffle=False, verbose=0)  # its end takes the averages too, which here are there already
+    for rows in batches:
+        by_batch.train_on_batch(x[rows], y[rows])
+        out = own.forward(x[rows], training=True)
+        own.backward(2 * (out - y[rows]) / out.size)
+        own.apply_gradients()
+        steps = own.optimizer.iterations  # behind the first, the average is the weights
+        assert (own.network.params == own.state[-1]).all() == (steps == 1 or steps % every == 0)
+    np.testing.assert_array_equal(by_batch.network.params, fit.network.params)
+    np.testing.assert_allclose(own.network.params, fit.network.params, rtol=0, atol=1e-12)
 
 
 def test_decay_too_small_for_a_factor_of_float32():

@@ -114,6 +114,21 @@ def test_unfit_models(rng):
         prune(network, 0.5)
 
 
+def pruned_model(optimizer="adam", norms=1):
+    """A pruned model with data for it: 48 kernel weights, of which 24 are zero."""
+    rng = np.random.default_rng(5)
+    model = Sequential([Input((4,)), Dense(8, "tanh"), *(nb.BatchNormalization() for _ in range(norms)), Dense(2)])
+    model.seed = 3
+    model.compile(optimizer, "mse")
+    x, y = rng.normal(size=(40, 4)), rng.normal(size=(40, 2))
+    model.fit(x, y, verbose=0)
+    return prune(model, 0.5), x, y
+
+
+def zeros_of(model):
+    return sum(int((kernel == 0).sum()) for kernel in kernels_of(model.network))
+
+
 def test_only_kernels_of_dense_layers_are_pruned():
     layers = [
         nb.Dense(8),
@@ -134,3 +149,69 @@ def test_only_kernels_of_dense_layers_are_pruned():
             assert (view != 0).all()
     with pytest.raises(ValueError, match="prune: the model has no Dense layer"):
         nb.prune(nb.Sequential([nb.Input((3,)), nb.LayerNormalization()]), 0.5)
+
+
+def test_set_weights_leaves_pruned_weights_at_zero():
+    model, x, y = pruned_model()
+    held = [mask.copy() for mask in model.network.tensors(model.network.mask).values()]
+    model.set_weights(model.get_weights())  # says nothing: it has the zeros itself
+    dense = [np.full(view.shape, 0.5) for view in held]
+    dense[0][0, 0] = np.nan
+    with pytest.warns(
+        UserWarning, match=r"^set_weights: 24 weights that are pruned stay zero, .*\.mask = None"
+    ) as caught:
+        model.set_weights(dense)
+    assert caught[0].filename == __file__
+    for view, given, mask in zip(model.get_weights(), dense, held, strict=True):
+        np.testing.assert_array_equal(view, np.where(mask != 0, given, 0).astype(np.float32))
+    model.set_weights([np.nan_to_num(weights) for weights in model.get_weights()])
+    model.fit(x, y, epochs=2, verbose=0)
+    assert zeros_of(model) == 24
+    first = int((held[0] == 0).sum())
+    model.parameters["dense_1/kernel"][...] = 1.0  # through a view: nobody's business
+    with pytest.warns(UserWarning, match=f"^set_weights of layer 'dense': {first} weights that are pruned stay zero"):
+        model.layers[0].set_weights([np.ones((4, 8)), np.ones(8)])
+    assert zeros_of(model) == first
+
+
+def test_a_mask_can_be_dropped():
+    """Between any two steps."""
+    model, x, y = pruned_model(norms=0)
+
+    def own_step(model):
+        model.backward(model.forward(x, training=True) - y)
+        model.apply_gradients()
+
+    for step in (own_step, lambda model: model.train_on_batch(x, y), lambda model: model.fit(x, y, verbose=0)):
+        free = prune(model, 0.5)
+        step(free)
+        assert zeros_of(free) == 24
+        free.network.mask = None
+        free.set_weights(free.get_weights())
+        for _ in range(2):  # what leads to a unit that leads nowhere has a gradient in the second step only
+            step(free)
+        assert zeros_of(free) == 0
+
+
+def test_zeros_come_through_all_that_writes_weights(tmp_path):
+    """Averages from before the mask, a layer that is frozen, parts and foldings, and files."""
+    model, x, y = pruned_model(nb.Adam(0.01, use_ema=True, ema_overwrite_frequency=3))
+    model.network.mask = None
+    model.fit(x, y, 8, epochs=2, verbose=0)
+    assert zeros_of(model) == 0
+    other = prune(model, 0.5)
+    model.network.mask = other.network.mask
+    model.network.hold_masked()
+    model.fit(x, y, 8, epochs=2, verbose=0)
+    assert zeros_of(model) == 24
+    model.layers[0].trainable = False
+    model.compile("adam", "mse")
+    for derived in (model, model.upto("dense_1"), model.fold_batch_normalization()):
+        derived.compile("adam", "mse")
+        derived.fit(x, y, epochs=2, verbose=0)
+        assert zeros_of(derived) == 24
+    model.parameters["dense/kernel"][...] = 1.0
+    model.save(tmp_path / "m")
+    with pytest.warns(UserWarning, match=r"m: \d+ weights that are pruned stay zero") as caught:
+        loaded = nb.load_model(tmp_path / "m")
+    assert caught[0].filename == __file__ and zeros_of(loaded) == 24

@@ -456,8 +456,14 @@ def norm_model():
     return made([k.BatchNormalization(), k.Dense(4, "relu"), k.Dense(2)], 3)
 
 
+def norm_in_blocks():
+    inner = k.Residual([k.LayerNormalization(name="1_f_0"), k.Dense(4)], name="inner")
+    return made([k.Dense(4), k.Residual([inner, k.Dense(4)], name="block"), k.Dense(2)], 3)
+
+
 def custom_model():
-    return made([k.Dense(4, nb.activations.get("relu")), k.LayerNormalization(), k.Dense(2)], 3)
+    own = nb.activations.custom("mine", lambda z: z * z, lambda z: 2 * z)
+    return made([k.Dense(4, own, name="first"), k.Dense(2)], 3)
 
 
 X = np.linspace(-1, 1, 30).reshape(10, 3)
@@ -472,7 +478,13 @@ MISTAKES = {
     "expected a Sequential, got Network": lambda: quantize_aware(made([k.Dense(2)], 3).network, X),
     "has no Dense layer": lambda: quantize_aware(made([k.Activation("relu")], 3), X),
     "layer 'batch_normalization' is not supported; only one beside": lambda: quantize_aware(norm_model(), X),
-    "layer 'layer_normalization' is not supported": lambda: quantize_aware(custom_model(), X),
+    "LayerNormalization layer '1_f_0' in Residual 'inner' in Residual 'block' is not supported; quantize takes it": (
+        lambda: quantize_aware(norm_in_blocks(), X)
+    ),
+    "Dense layer 'first': activation 'mine' is one of your own": lambda: quantize_aware(custom_model(), X),
+    "FakeQuantize layer 'input_values' has no ONNX form; write what nbdense.quantize makes": (
+        lambda: nb.to_onnx(quantize_aware(made([k.Dense(2)], 3), X))
+    ),
     "softmax is supported only as the last": lambda: quantize_aware(made([k.Dense(4, "softmax"), k.Dense(2)], 3), X),
     "calibration: the data is empty": lambda: quantize_aware(made([k.Dense(2)], 3), X[:0]),
     "FakeQuantize: low must not be above high": lambda: FakeQuantize(1.0, -1.0),
@@ -497,6 +509,13 @@ def test_weights_that_are_not_finite():
     model.parameters["dense/kernel"][0, 0] = np.nan
     with pytest.raises(ValueError, match="layer 'dense': its weights are not all finite"):
         quantize_aware(model, X)
+
+
+def test_diagnosing_a_model_with_rounding():
+    model, x, y = classifier()
+    aware = quantize_aware(model, x)
+    kinds = [record.kind for record in aware.diagnose(x, y).layers]
+    assert kinds[0] == "fake_quantize" and "dense" in kinds
 
 
 def test_a_plain_network_has_no_trained_ranges():

@@ -380,7 +380,7 @@ def test_every_activation_is_watched_before_and_after(rng):
         ([np.zeros((0, 6)), np.zeros((0, 6))], ValueError, "the data is empty"),
         (iter(()), ValueError, "the data is empty"),
         (list, ValueError, "the data is empty"),
-        (np.zeros((4, 5)), ValueError, r"calibration: layer 'dense' expects shape \(rows, 6\), got \(4, 5\)"),
+        (np.zeros((4, 5)), ValueError, r"calibration: Dense layer 'dense' expects shape \(rows, 6\), got \(4, 5\)"),
         (np.zeros(6), ValueError, r"one row is x.reshape\(1, -1\)"),
         (3.0, ValueError, r"got \(\)"),
         ([np.zeros((4, 6)), np.zeros((4, 5))], ValueError, r"calibration batch 1: .*got \(4, 5\)"),

@@ -29,6 +29,7 @@ from nbdense.engine.random import key_of, shuffled
 from nbdense.engine.rows import backward_row, dense, finish_dense, forward_row
 from nbdense.engine.slabs import set_factors, work_on_slabs
 from nbdense.engine.tables import (
+    CLIP,
     CLIP_NORM,
     DROPOUT_STREAM,
     GATHER,
@@ -216,15 +217,16 @@ def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
     if phase["kind"] == ROWS and phase["flags"] & LOSS:
         positions = layers[layers.shape[0] - 1]["positions_out"]
         return math.isfinite(_add_up(scratch, batch * positions, step))
-    if phase["kind"] == SLABS and phase["flags"] & GRADIENT:
-        if run["penalties"]:
-            penalty = 0.0
-            for index in range(slabs.size):
-                penalty += scratch[5][index, 0]
-            scratch[2][step, 0] += penalty * batch * layers[layers.shape[0] - 1]["positions_out"]
-        if run["clip"] >= CLIP_NORM and phase["flags"] & UPDATE == 0:
-            set_factors(slabs, segments, scratch, run)
-    if run["rounds_kernels"] and phase["kind"] == SLABS and phase["flags"] & UPDATE:
+    if phase["kind"] != SLABS:
+        return True
+    if phase["flags"] & GRADIENT and run["penalties"]:
+        penalty = 0.0
+        for index in range(slabs.size):
+            penalty += scratch[5][index, 0]
+        scratch[2][step, 0] += penalty * batch * layers[layers.shape[0] - 1]["positions_out"]
+    if phase["flags"] & CLIP and run["clip"] >= CLIP_NORM:
+        set_factors(slabs, segments, scratch, run)
+    if phase["flags"] & UPDATE and run["rounds_kernels"]:
         fake_quant.round_biases(layers, vectors[0], vectors[3])  # once all ranges have moved
     return True
 

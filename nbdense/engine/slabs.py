@@ -11,7 +11,16 @@ from nbdense.engine import fake_quant, norm
 from nbdense.engine.microkernel import product
 from nbdense.engine.norms import norms
 from nbdense.engine.optimizer import update
-from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, GRADIENT, NO_CLIP, TRANSPOSES, UPDATE
+from nbdense.engine.tables import (
+    CLIP,
+    CLIP_GLOBAL_NORM,
+    CLIP_NORM,
+    CLIP_VALUE,
+    GRADIENT,
+    NO_CLIP,
+    TRANSPOSES,
+    UPDATE,
+)
 from nbdense.engine.transpose import transpose
 from nbdense.network import BATCH_NORM, BIAS, FACTORS, FAKE_QUANT, GAMMA, MOVING, NO_DELTA, PAD
 
@@ -59,32 +68,40 @@ def _slab_gradient(row, gradient, work, run, count, slab, low):
 
 
 @kernel
-def _prepare_gradient(segment, params, gradients, mask, sums, run, index, low, high):
-    """Mask and penalties on a slab's gradient, and clipping by value; the sums that clipping by a norm needs."""
+def _penalise(segment, params, gradients, sums, index, low, high):
+    """Add the slope of the penalties to a slab's gradient; their share of the loss goes into the sums."""
     number = params.dtype.type
-    gradient = gradients[low:high]
-    if run["penalties"]:
-        l1, l2 = segment["l1"], segment["l2"]
-        sums[index, 0] = 0.0
-        if l1 != 0.0 or l2 != 0.0:
-            sizes, squares = norms(params, low, high)
-            sums[index, 0] = (l1 * sizes if l1 != 0.0 else 0.0) + (l2 * squares if l2 != 0.0 else 0.0)
-            slope, twice, zero = number(l1), number(2.0 * l2), number(0.0)
-            weights = params[low:high]
-            for i in range(gradient.size):
-                w = weights[i]
-                sign = slope if w > zero else (-slope if w < zero else zero)
-                gradient[i] += sign + twice * w
-    if mask.size > 0:
-        kept = mask[low:high]
+    l1, l2 = segment["l1"], segment["l2"]
+    sums[index, 0] = 0.0
+    if l1 != 0.0 or l2 != 0.0:
+        sizes, squares = norms(params, low, high)
+        sums[index, 0] = (l1 * sizes if l1 != 0.0 else 0.0) + (l2 * squares if l2 != 0.0 else 0.0)
+        slope, twice, zero = number(l1), number(2.0 * l2), number(0.0)
+        weights, gradient = params[low:high], gradients[low:high]
         for i in range(gradient.size):
-            gradient[i] *= kept[i]
+            w = weights[i]
+            sign = slope if w > zero else (-slope if w < zero else zero)
+            gradient[i] += sign + twice * w
+
+
+@kernel
+def _hold(gradients, mask, low, high):
+    """Leave no gradient to what the mask holds at zero."""
+    gradient, kept = gradients[low:high], mask[low:high]
+    for i in range(gradient.size):
+        gradient[i] *= kept[i]
+
+
+@kernel
+def _clip(gradients, sums, run, index, low, high):
+    """Clip a slab's gradient by value, or sum up the squares that clipping by a norm needs of all slabs."""
     if run["clip"] == CLIP_VALUE:
-        most = number(run["clip_at"])
+        gradient = gradients[low:high]
+        most = gradients.dtype.type(run["clip_at"])
         for i in range(gradient.size):
             value = most if gradient[i] > most else gradient[i]
             gradient[i] = -most if value < -most else value
-    elif run["clip"] != NO_CLIP:
+    else:
         sums[index, 1] = norms(gradients, low, high)[1]
 
 
@@ -128,8 +145,10 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
     hyper, _ = settings
     gradient = state[0]
     rate, adjusted, iteration = rates_of_step
-    makes_gradient, updates = phase["flags"] & GRADIENT != 0, phase["flags"] & UPDATE != 0
-    plain = mask.size == 0 and run["penalties"] == 0 and run["clip"] == NO_CLIP
+    flags = phase["flags"]
+    makes_gradient, updates = flags & GRADIENT != 0, flags & UPDATE != 0
+    holds = mask.size > 0 and flags & (GRADIENT | CLIP) != 0
+    clips = run["clip"] != NO_CLIP and flags & CLIP != 0
     steady = run["decay"] == 0.0 and run["clip"] < CLIP_NORM
     before, total = slabs[begin]["before"], slabs[end - 1]["before"] + 1 - slabs[begin]["before"]
     least, most = before + total * thread // run["threads"], before + total * (thread + 1) // run["threads"]
@@ -147,8 +166,12 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
             low, high = _slab_range(row, slab)
             if makes_gradient:
                 _slab_gradient(row, gradient, work, run, batch, slab, low)
-                if not plain:
-                    _prepare_gradient(segment, params, gradient, mask, sums, run, index, low, high)
+                if run["penalties"]:
+                    _penalise(segment, params, gradient, sums, index, low, high)
+            if holds:
+                _hold(gradient, mask, low, high)
+            if clips:
+                _clip(gradient, sums, run, index, low, high)
             if updates:
                 if not steady:
                     factor = sums[index, 1] if run["clip"] >= CLIP_NORM else 1.0

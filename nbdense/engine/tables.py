@@ -60,4 +60,4 @@ PHASE = np.dtype(
 )
 ROWS, STATISTICS, SUMS, SLABS, TRANSPOSES = range(5)  # STATISTICS and SUMS are of the batch norm at row ``forward``
 GATHER, LOSS = 1, 2  # flags of ROWS: before going forward, and behind that
-GRADIENT, UPDATE = 1, 2  # flags of SLABS
+GRADIENT, CLIP, UPDATE = 1, 2, 4  # flags of SLABS: each works on what the one before has left, or the user
