@@ -69,10 +69,7 @@ def quantized_network(state: Trace, end: Value) -> QuantizedNetwork:
     ValueError
         If a node's integers are none that a QuantizedNetwork holds; the node is named.
     """
-    try:
-        return _Lowering(state).run(end)
-    except RecursionError as error:
-        raise ValueError(f"{state.file.name}: its layers in float are nested too deep") from error
+    return _Lowering(state).run(end)
 
 
 class _Lowering:
@@ -305,15 +302,39 @@ class _Lowering:
     # -- float -----------------------------------------------------------------------------------------------------
 
     def floats(self, value: Value) -> int:
-        """The tensor that is read as these real numbers."""
-        if value not in self.floats_of:
-            if value.operator == "DequantizeLinear":
-                self.floats_of[value] = self.dequantized(value.values[0])
-            elif value.operator == "Dense":
-                self.floats_of[value] = self.float_dense(value)
+        """The tensor that is read as these real numbers; what it depends on becomes layers first."""
+        waiting = [] if value in self.floats_of else [(value, *self.made_of(value))]
+        while waiting:
+            last, steps, sources = waiting[-1]
+            missing = next((source for source in sources if source not in self.floats_of), None)
+            if missing is not None:
+                waiting.append((missing, *self.made_of(missing)))
+                continue
+            if last.operator == "DequantizeLinear":
+                self.floats_of[last] = self.dequantized(last.values[0])
+            elif last.operator == "Dense":
+                self.floats_of[last] = self.float_dense(last)
+            elif steps is None:
+                inputs = tuple(self.floats_of[source] for source in sources)
+                self.floats_of[last] = self.add(FloatLayer(self.name(""), "add", _columns(last), inputs=inputs), last)
             else:
-                self.floats_of[value] = self.float_steps(value)
+                self.floats_of[last] = self.float_steps(last, steps, sources[0])
+            waiting.pop()
         return self.floats_of[value]
+
+    def made_of(self, value: Value) -> tuple[list[Step] | None, list[Value]]:
+        """The steps of what operators make together, and the real numbers that are read; None: a layer of its own."""
+        if value.operator == "DequantizeLinear":
+            return None, []
+        if value.operator == "Dense":
+            return None, value.values
+        try:
+            steps, before = one_step(value, self.half)
+        except UnknownError:
+            if value.operator not in ("Add", "Sum") or len(value.values) != 2:
+                raise
+            return None, value.values
+        return steps, [before]
 
     def dequantized(self, source: Value) -> int:
         index = self.integers(source)
@@ -347,17 +368,9 @@ class _Lowering:
             layer = WeightOnlyDense(name, weights, scales, held, block, bits, inputs=(index,))
         return self.add(layer, value)
 
-    def float_steps(self, value: Value) -> int:
+    def float_steps(self, value: Value, steps: list[Step], before: Value) -> int:
         """Layers of what operators make together."""
-        try:
-            steps, before = one_step(value, self.half)
-        except UnknownError:
-            if value.operator not in ("Add", "Sum") or len(value.values) != 2:
-                raise
-            inputs = tuple(self.floats(part) for part in value.values)
-            return self.add(FloatLayer(self.name(""), "add", _columns(value), inputs=inputs), value)
-        index = self.floats(before)
-        width = _columns(before)
+        index, width = self.floats_of[before], _columns(before)
         for step in tidy(steps):
             index, width = self.float_step(step, value, before, index, width)
         return index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,10 @@ from nbdense.quant.activations import (
     exponentials,
     table_parameters,
 )
+from nbdense.quant.bias_correction import Carried
 from nbdense.quant.budget import Choice
 from nbdense.quant.calibration import is_bare
 from nbdense.quant.checks import INT32_MAX
-from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import (
     LIMITS,
     DynamicDense,
@@ -35,6 +35,8 @@ from nbdense.quant.network import (
     QuantizedNetwork,
     QuantizedSoftmax,
     WeightOnlyDense,
+    between,
+    cuts,
 )
 from nbdense.quant.plan import SOFTMAX, SUM, Step
 
@@ -67,6 +69,8 @@ class Assembly:
         self.tensor = [0]
         self.formats: list[Parameters] = [activation_parameters(bounds, self.dtype, self.options.symmetric)]
         self.final = "linear"
+        self.cuts = cuts([step.inputs for step in self.quantizer.steps])
+        self.carried = Carried(self.quantizer.source, self.quantizer.calibration)
 
     def result(self) -> QuantizedNetwork:
         """The network of all steps."""
@@ -81,11 +85,13 @@ class Assembly:
             else:
                 self._float(step)
             self.tensor.append(len(self.layers))
-        return self._network(self.layers)
+        return self._network(0, len(self.layers))
 
-    def _network(self, layers: list[QuantizedLayer]) -> QuantizedNetwork:
-        shape = self.quantizer.source.input_shape
-        return QuantizedNetwork(layers, self.dtype, self.options.rounding, self.final, shape)
+    def _network(self, start: int, tensor: int) -> QuantizedNetwork:
+        shape = self.quantizer.source.input_shape if start == 0 else ()
+        return QuantizedNetwork(
+            between(self.layers, start, tensor), self.dtype, self.options.rounding, self.final, shape
+        )
 
     def _common(self, step: Step) -> dict[str, Any]:
         inputs = tuple(self.tensor[source] for source in step.inputs)
@@ -133,7 +139,7 @@ class Assembly:
             table = activation_table(row, before, after, self.dtype)
         kernel, scales = self.quantizer.weights(step, given[0], bits)
         dequantized = kernel.astype(np.float32) * scales
-        bias = self.quantizer.bias(step, dequantized, self._seen(step, given))
+        bias = self.quantizer.bias(step, dequantized, self._inputs(step, given))
         steps = np.zeros(row.n_out) if bias is None else bias / (np.float32(given[0]) * scales)
         if not np.abs(steps).max() <= INT32_MAX:
             raise ValueError(
@@ -219,21 +225,16 @@ class Assembly:
         )
         return after
 
-    def _seen(self, step: Step, given: Parameters | None) -> Callable[[Any], Any]:
-        """What gives a step's input, as the layers before it give it and it reads it, of rows of data."""
+    def _inputs(self, step: Step, given: Parameters | None) -> Iterator[npt.NDArray[Any]]:
+        """Yield a step's input as the layers before it give it and it reads it, batch by batch."""
         tensor = self.tensor[step.inputs[0]]
-        before = QuantizedModel(self._network(self.layers[:tensor])) if tensor > 0 else None
-
-        def values(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            shaped = x.reshape(-1, *self.quantizer.source.input_shape)
-            seen = x.astype(np.float32) if before is None else before.predict(shaped)
+        for values in self.carried.at(tensor, self._network, step.inputs[0] in self.cuts):
             if given is None:
-                return seen
-            scale, zero_point = np.float32(given[0]), given[1]
-            low, high = LIMITS[self.dtype]
-            return (np.clip(np.rint(seen / scale) + zero_point, low, high) - zero_point) * scale
-
-        return values
+                yield values
+            else:
+                scale, zero_point = np.float32(given[0]), given[1]
+                low, high = LIMITS[self.dtype]
+                yield (np.clip(np.rint(values / scale) + zero_point, low, high) - zero_point) * scale
 
     # -- float --
 
@@ -255,7 +256,7 @@ class Assembly:
         else:
             table = scales if options.blocks else scales[np.newaxis]
             layer = WeightOnlyDense(kernel_scales=table, block_size=options.blocks or 0, **common)
-        bias = self.quantizer.bias(step, layer.dequantized(), self._seen(step, None))
+        bias = self.quantizer.bias(step, layer.dequantized(), self._inputs(step, None))
         if bias is not None:
             object.__setattr__(layer, "bias", _float32(bias, row, "bias"))
         self.layers.append(layer)

@@ -14,15 +14,19 @@ Correct layer by layer from the first on, and take X' behind layers that have be
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nbdense.network import DENSE, Network
-from nbdense.quant.calibration import walk
+from nbdense.quant.calibration import batches, walk
+from nbdense.quant.model import QuantizedModel
+from nbdense.quant.network import QuantizedNetwork
 
 Float64 = npt.NDArray[np.float64]
+_KEPT = 2**25  # elements of calibration data that wait between layers
 
 
 class Mean:
@@ -65,6 +69,58 @@ class Mean:
         if self.rows == 0:
             raise ValueError("the mean of no rows: add a batch first")
         return self._sums / self.rows
+
+
+class Carried:
+    """Calibration data on its way through a quantized network that is being made, tensor by tensor.
+
+    Each batch waits where it has come to, so that a layer runs once and the whole takes time in proportion to the
+    depth; but no more than `_KEPT` elements do. Batches behind them come from the data again for every tensor.
+
+    Parameters
+    ----------
+    network : Network
+        The float network.
+    data : array-like, (rows, ...), or batches
+        As for `nbdense.quant.calibration.batches`.
+    """
+
+    def __init__(self, network: Network, data: Any) -> None:
+        self._network, self._data = network, data
+        self._waiting: dict[int, tuple[int, npt.NDArray[np.float32]]] = {}  # tensor and values, by batch
+        rows = network.inference
+        self._most = _KEPT // int((rows["positions_out"] * rows["n_out"]).max(initial=1))
+
+    def at(
+        self, tensor: int, between: Callable[[int, int], QuantizedNetwork], stay: bool
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield a tensor's values, batch by batch.
+
+        Parameters
+        ----------
+        tensor : int
+            Which: that of the call before, or a later one.
+        between : callable
+            Gives the network that makes a tensor, its second argument, of an earlier one, its first.
+        stay : bool
+            Whether everything behind goes through the tensor.
+
+        Yields
+        ------
+        ndarray of float32, (rows, ...)
+        """
+        parts: dict[int, QuantizedModel] = {}
+        rows = 0
+        for number, x in enumerate(batches(self._data, self._network)):
+            start, values = self._waiting.get(number, (0, x.astype(np.float32)))
+            if start < tensor:
+                if start not in parts:
+                    parts[start] = QuantizedModel(between(start, tensor))
+                values = parts[start].predict(values.reshape(-1, *parts[start].network.input_shape))
+            rows += len(x)
+            if stay and rows <= self._most:
+                self._waiting[number] = tensor, values
+            yield values
 
 
 def shift(

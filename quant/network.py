@@ -6,8 +6,8 @@ See `layers` for what a layer is, and how it names the tensors that it reads.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -158,18 +158,6 @@ class QuantizedNetwork:
         """Whether the last layer's output is integers."""
         return self.formats[-1] is not None
 
-    def upto(self, tensor: int) -> QuantizedNetwork:
-        """The network that ends with a tensor of this one.
-
-        Parameters
-        ----------
-        tensor : int
-            From 1: the output of layer ``tensor - 1``.
-        """
-        return QuantizedNetwork(
-            self.layers[:tensor], self.activation_dtype, self.rounding, input_shape=self.input_shape
-        )
-
     def layer_bytes(self) -> list[int]:
         """What the arrays of each layer take in a file."""
         sizes = [0] * len(self.layers)
@@ -193,11 +181,14 @@ class QuantizedNetwork:
         for tensor, form in enumerate(self.formats):
             if tensor in read_as_floats or (form is None and tensor > 0):
                 sizes[tensor] *= 4
-        peaks = []
+        ending: dict[int, int] = {}  # bytes that are free behind a layer
+        for tensor, reader in last_use.items():
+            ending[reader] = ending.get(reader, 0) + sizes[tensor]
+        alive, peak = sizes[0], 0
         for i in range(len(self.layers)):
-            alive = [t for t in range(i + 1) if last_use.get(t, -1) >= i]
-            peaks.append(sum(sizes[t] for t in alive) + sizes[i + 1])
-        return max(peaks)
+            peak = max(peak, alive + sizes[i + 1])
+            alive += (sizes[i + 1] if i + 1 in last_use else 0) - ending.get(i, 0)
+        return peak
 
     def to_tensors(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """The arrays by name, as they are, and a configuration of JSON's types, for a file.
@@ -240,7 +231,11 @@ class QuantizedNetwork:
             If something is missing, of the wrong type or inconsistent.
         """
         try:
-            layers = [_layer(index, settings, tensors) for index, settings in enumerate(config["layers"])]
+            held: dict[str, dict[str, npt.NDArray[Any]]] = {}  # by layer
+            for path, value in tensors.items():
+                index, _, name = path.partition("/")
+                held.setdefault(index, {})[name] = value
+            layers = [_layer(settings, held.get(str(i), {}), f"{i}/") for i, settings in enumerate(config["layers"])]
             return cls(
                 layers,
                 config["activation_dtype"],
@@ -251,6 +246,40 @@ class QuantizedNetwork:
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a quantized network: {type(error).__name__}: {error}") from error
+
+
+def cuts(inputs: Sequence[Sequence[int]]) -> set[int]:
+    """Find the tensors that everything behind them goes through: a network can be cut in two there.
+
+    Parameters
+    ----------
+    inputs : sequence of sequences of int
+        The tensors that each layer reads; tensor i + 1 is what layer i makes.
+    """
+    found, least = set[int](), len(inputs)  # the earliest tensor that layers behind read
+    for tensor in range(len(inputs), 0, -1):
+        if least >= tensor:
+            found.add(tensor)
+        least = min(least, *inputs[tensor - 1])
+    return found
+
+
+def between(layers: Sequence[QuantizedLayer], start: int, tensor: int) -> list[QuantizedLayer]:
+    """Return the layers that make a tensor of an earlier one, as those of a network that reads it as its input.
+
+    Parameters
+    ----------
+    layers : sequence of layers
+        Of a network.
+    start : int
+        The tensor that is read: 0, or one of `cuts`.
+    tensor : int
+        The one that is made.
+    """
+    return [
+        layer if layer.inputs is None else replace(layer, inputs=tuple(source - start for source in layer.inputs))
+        for layer in layers[start:tensor]
+    ]
 
 
 def _numbers(kind: Any) -> Any:
@@ -282,15 +311,13 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def _layer(index: int, settings: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> QuantizedLayer:
+def _layer(settings: Mapping[str, Any], held: dict[str, npt.NDArray[Any]], prefix: str) -> QuantizedLayer:
     kind = settings.get("kind", "dense")  # files from before there were others do not say it
     if kind not in LAYERS:
         raise ValueError(f"unknown kind of layer {kind!r}")
     layer = LAYERS[kind]
     names = {f.name for f in fields(layer)}
     values = {key: _SETTINGS[key](value) for key, value in settings.items() if key in _SETTINGS and key in names}
-    prefix = f"{index}/"
-    held = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     if "kernel_int4" in held:
         held["kernel"] = unpack_nibbles(held.pop("kernel_int4"), int(settings["n_in"]))
     if layer is FloatLayer:

@@ -17,7 +17,15 @@ from nbdense.quant.calibration import RowValues, batches, walk
 from nbdense.quant.checks import LIMITS
 from nbdense.quant.equalization import equalize
 from nbdense.quant.model import QuantizedModel
-from nbdense.quant.network import DynamicDense, FloatLayer, QuantizedDense, QuantizedNetwork, WeightOnlyDense
+from nbdense.quant.network import (
+    DynamicDense,
+    FloatLayer,
+    QuantizedDense,
+    QuantizedNetwork,
+    WeightOnlyDense,
+    between,
+    cuts,
+)
 from nbdense.quant.plan import SOFTMAX, SUM, Step, plan, source_of
 from nbdense.quant.trained import trained_ranges
 
@@ -142,17 +150,20 @@ def compare_tensors(network: Network, steps: Sequence[Step], quantized: Quantize
         See `nbdense.quant.calibration.batches`.
     """
     by_name = {step.row.name: step for step in steps}
-    prefixes = [QuantizedModel(quantized.upto(tensor + 1)) for tensor in range(len(quantized.layers))]
+    ends = cuts([quantized.inputs_of(i) for i in range(len(quantized.layers))])
+    parts = _parts(quantized, ends)
     sums = np.zeros((len(quantized.layers), 2))
     largest, outside, counts = (np.zeros(len(quantized.layers)) for _ in range(3))
     given = np.zeros(2)
     for x, values in walk(network, data):
         shaped = np.ascontiguousarray(x, np.float32).reshape(-1, *quantized.input_shape)
         given += _input_noise(quantized, shaped)
-        for i, (layer, prefix) in enumerate(zip(quantized.layers, prefixes, strict=True)):
+        source = shaped  # the last tensor that all layers to come go through
+        for i, (layer, part) in enumerate(zip(quantized.layers, parts, strict=True)):
             expected = _float_values(layer, by_name, values).astype(np.float64)
-            seen = prefix.predict(shaped).reshape(expected.shape)
-            difference = np.abs(expected - seen)
+            seen = part.predict(source.reshape(-1, *part.network.input_shape))
+            source = seen if i + 1 in ends else source
+            difference = np.abs(expected - seen.reshape(expected.shape))
             sums[i] += np.square(expected).sum(), np.square(difference).sum()
             largest[i] = max(largest[i], float(difference.max(initial=0.0)))
             outside[i] += _outside(expected, quantized.formats[i + 1], quantized.activation_dtype)
@@ -166,6 +177,19 @@ def compare_tensors(network: Network, steps: Sequence[Step], quantized: Quantize
             LayerComparison(layer.name, ratios[i + 1], added, float(largest[i]), float(outside[i] / max(counts[i], 1)))
         )
     return Comparison(layers, max(layers, key=lambda layer: layer.added_db).name)
+
+
+def _parts(network: QuantizedNetwork, ends: set[int]) -> list[QuantizedModel]:
+    """Return, for each layer, what makes its output of the last of the cuts before it."""
+    parts, start = [], 0
+    for tensor in range(1, len(network.layers) + 1):
+        shape = network.input_shape if start == 0 else ()
+        layers = between(network.layers, start, tensor)
+        parts.append(
+            QuantizedModel(QuantizedNetwork(layers, network.activation_dtype, network.rounding, input_shape=shape))
+        )
+        start = tensor if tensor in ends else start
+    return parts
 
 
 def _float_values(layer: Any, steps: Mapping[str, Step], values: Sequence[RowValues]) -> Matrix:

@@ -7,7 +7,7 @@ int8 specification.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from nbdense.quant import bias_correction as correction
 from nbdense.quant import budget, gptq, report
 from nbdense.quant.assembly import Assembly
 from nbdense.quant.budget import Choice
-from nbdense.quant.calibration import batches, calibrate, check_repeatable
+from nbdense.quant.calibration import calibrate, check_repeatable
 from nbdense.quant.equalization import equalize as equalized
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import QuantizedNetwork
@@ -197,6 +197,7 @@ class Quantizer:
         self._moments: Mapping[int, npt.NDArray[np.float64]] = {}
         if solves:
             self._moments = gptq.input_moments(network, calibration)
+        self._integers: dict[tuple[int, float | None, int], tuple[Any, Any]] = {}  # what `weights` has made
         self._means: Mapping[int, npt.NDArray[np.float64]] = {}
         if options.bias_correction:
             self._means = correction.input_means(network, calibration)
@@ -226,17 +227,22 @@ class Quantizer:
         bits : int
             Of the weights.
         """
+        key = step.row.index, input_scale, bits
+        if key in self._integers:
+            return self._integers[key]
         options = self.options
         if bits != options.bits:
             options = Options(**{**options.to_config(), "bits": bits, "solver": "nearest"})
         moments = self._moments.get(step.row.index) if bits == self.options.bits else None
         scales = self.trained.kernel_scales[step.row.index] if self.trained else None
         try:
-            return kernel_integers(step.row.kernel, step.row.bias, input_scale, options, moments, scales)
+            made = kernel_integers(step.row.kernel, step.row.bias, input_scale, options, moments, scales)
         except ValueError as error:
             raise ValueError(f"{step.row.label}: {error}") from error
+        self._integers[key] = made  # a search for a budget asks again
+        return made
 
-    def bias(self, step: Step, dequantized: npt.NDArray[np.float32], given: Callable[[Any], Any]) -> Any:
+    def bias(self, step: Step, dequantized: npt.NDArray[np.float32], inputs: Iterable[npt.NDArray[Any]]) -> Any:
         """A dense step's bias in float64, corrected if that was asked for; None where there is none.
 
         Parameters
@@ -245,15 +251,15 @@ class Quantizer:
             A dense one.
         dequantized : ndarray of float32, (n_in, n_out)
             Its kernel as it will be.
-        given : callable
-            Its input in the quantized network, dequantized, (rows, n_in), of float rows of data.
+        inputs : iterable of ndarray
+            Its input in the quantized network, dequantized, batch by batch of the calibration data: for the correction.
         """
         bias = None if step.row.bias is None else step.row.bias.astype(np.float64)
         if not self.options.bias_correction:
             return bias
         mean = correction.Mean(step.row.n_in)
-        for x in batches(self.calibration, self.source):
-            mean.update(given(x).reshape(-1, step.row.n_in))
+        for values in inputs:
+            mean.update(values.reshape(-1, step.row.n_in))
         moved = correction.shift(step.row.kernel, dequantized, self._means[step.row.index], mean.value())
         return (0.0 if bias is None else bias) - moved
 

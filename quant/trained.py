@@ -136,6 +136,7 @@ class _Restoring:
             self._builder.flatten("")  # of the input: no row
         # Of each buffer, what stands for it: its name, its shape, and the number of its row; the input has none.
         self._now = {0: (self._builder.output, self._builder.shape, -1)}
+        self._last = -1  # the number of the last row so far
         self._input: Range | None = None
         self._pre: dict[int, Range] = {}
         self._output: dict[int, Range] = {}
@@ -162,9 +163,9 @@ class _Restoring:
             else:
                 self._take_row(row, name)
         plain = self._builder.finish()
+        same = {parameter.name: i for i, parameter in enumerate(self._network.parameters)}
         for parameter, segment in zip(plain.parameters, plain.segments, strict=True):
-            same = next(i for i, p in enumerate(self._network.parameters) if p.name == parameter.name)
-            segment["trainable"] = self._network.segments[same]["trainable"]
+            segment["trainable"] = self._network.segments[same[parameter.name]]["trainable"]
         plain.refresh()
         plain.take_mask(self._network)
         count = len(plain.inference)
@@ -194,7 +195,7 @@ class _Restoring:
         builder, kind = self._builder, int(row["kind"])
         source, builder.shape, before = self._now[int(row["input"])]
         builder.output = source
-        activation, last = self._network.activation_of(row), self._now_last()
+        activation, last = self._network.activation_of(row), self._last
         if activation.least != np.inf:
             activation = activation.with_alpha(float(row["alpha"]))
         if kind == DENSE:
@@ -220,7 +221,4 @@ class _Restoring:
             bounds = self._output.get(before, (0.0, 0.0)) if before >= 0 else self._input or (0.0, 0.0)
             self._pre[number] = self._output[number] = bounds
         self._now[int(row["output"])] = builder.output, builder.shape, number
-
-    def _now_last(self) -> int:
-        """The number of the last row so far."""
-        return max(number for _, _, number in self._now.values())
+        self._last = max(last, number)

@@ -75,6 +75,15 @@ def test_every_layer_comes_back_in_every_flavour(flavour, options):
     assert tried > 20
 
 
+@pytest.mark.parametrize("scheme", ["dynamic", "weight_only"])
+def test_depth_of_layers_in_float(scheme):
+    layers = [k.Residual([k.Dense(4, "relu"), k.Dense(4, "tanh")]) for _ in range(200)]
+    quantized = quantize(network(layers, (4,)), scheme=scheme)
+    again = from_onnx(to_onnx(quantized, verify=False))
+    x = normal((5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(again.predict(x), quantized.predict(x))
+
+
 def test_the_caller_may_take_the_weights_as_float():
     model = network([k.Dense(7, "relu"), k.Dense(3)])
     quantized = quantize(model, DATA)

@@ -5,6 +5,7 @@ import pytest
 
 import naive
 import naive_integer
+from drawn_networks import draw_network
 from nbdense.activations import ACTIVATIONS
 from nbdense.files import FileFormatError
 from nbdense.models import load_model
@@ -19,6 +20,8 @@ from nbdense.quant.network import (
     QuantizedFlatten,
     QuantizedSoftmax,
     WeightOnlyDense,
+    between,
+    cuts,
     pack_nibbles,
     unpack_nibbles,
 )
@@ -250,6 +253,38 @@ def test_dynamic_layers_on_two_threads(rng):
 
 
 # -- files and checks --
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_network_may_be_cut_where_everything_goes_through_one_tensor(seed, rng):
+    network = draw_network(seed)
+    read = [network.inputs_of(i) for i in range(len(network.layers))]
+    ends = cuts(read)
+    assert ends == {
+        t for t in range(1, len(read) + 1) if all(source >= t for sources in read[t:] for source in sources)
+    }
+
+    def run(start, tensor, x):
+        shape = network.input_shape if start == 0 else ()
+        part = QuantizedNetwork(
+            between(network.layers, start, tensor), network.activation_dtype, network.rounding, input_shape=shape
+        )
+        return QuantizedModel(part).predict(x.reshape(-1, *part.input_shape))
+
+    x = rng.normal(size=(9, *network.input_shape)).astype(F32)
+    for start in ends:
+        before = run(0, start, x)
+        for tensor in range(start + 1, len(read) + 1):
+            np.testing.assert_array_equal(run(start, tensor, before), run(0, tensor, x))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_peak_of_activations_is_that_of_the_layer_with_most_alive(seed):
+    network = draw_network(seed)
+    read = [network.inputs_of(i) for i in range(len(network.layers))]
+    alive = [{i + 1, *(t for t in range(i + 1) if any(t in sources for sources in read[i:]))} for i in range(len(read))]
+    sizes = [positions * n for positions, n in network.tensors]  # integers all
+    assert network.peak_activation_bytes() == max(sum(sizes[t] for t in tensors) for tensors in alive)
 
 
 def test_all_kinds_survive_a_file(rng, tmp_path):

@@ -1,6 +1,8 @@
 """quantize() of whole models: every scheme, layer and option; the budget, the report, and compare()."""
 
+import cProfile
 import json
+import pstats
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from nbdense.layers import (
     Residual,
 )
 from nbdense.models import Sequential, load_model
-from nbdense.quant import compare, quantize, quantize_aware
+from nbdense.quant import bias_correction, compare, quantize, quantize_aware
 from nbdense.quant.checks import LIMITS
 from nbdense.quant.network import DynamicDense, FloatLayer, QuantizedAdd, QuantizedDense, QuantizedSoftmax
 
@@ -195,6 +197,54 @@ def test_bias_correction_takes_the_shift_of_the_mean_away(rng):
         assert shifts[1].max() < 0.25 * shifts[0].max()
 
 
+@pytest.mark.parametrize("scheme", ["static", "dynamic", "weight_only"])
+@pytest.mark.parametrize("kind", ["residual", "positions", "norms"])
+def test_bias_correction_is_the_same_with_and_without_room(kind, scheme, rng, monkeypatch):
+    """Batches that wait between layers give what those give that start from the data for every layer."""
+    model, x = draw(kind, rng, rows=1300)
+    corrected = []
+    for room in (2**25, 12 * 600, 0):
+        monkeypatch.setattr(bias_correction, "_KEPT", room)
+        tensors = quantize(model, [x[:7], x[7:]], scheme=scheme, bias_correction=True).network.to_tensors()[0]
+        corrected.append({name: tensor.tobytes() for name, tensor in tensors.items()})
+    assert corrected[0] == corrected[1] == corrected[2]
+
+
+DEEP = {
+    "static": {"activation_dtype": "uint8", "rounding": "tflite"},
+    "bias correction": {"bias_correction": True},
+    "4 bits, gptq": {"bits": 4, "solver": "gptq"},
+    "dynamic": {"scheme": "dynamic", "bias_correction": True},
+    "weight_only": {"scheme": "weight_only", "granularity": "block"},
+    "trained": None,
+}
+
+
+@pytest.mark.parametrize("options", DEEP.values(), ids=DEEP)
+def test_what_quantize_does_grows_with_the_depth(options, rng, tmp_path):
+    """Of 200 layers it takes about 4 times the calls that it takes of 50; so do files and compare."""
+    counts = []
+    x = rng.normal(size=(60, 16)).astype(np.float32)
+    for layers in (4, 50, 200):  # of 4 everything is imported and compiled
+        blocks = [Residual([Dense(16, "relu"), Dense(16)]) for _ in range(layers // 4)]
+        model = Sequential([Input((16,)), *blocks, *(Dense(16, "relu") for _ in range(layers // 2))])
+        model = quantize_aware(model, x) if options is None else model
+        counts.append([])
+        q = counted(lambda model=model: quantize(model, x, **(options or {})), counts[-1])
+        q.save(tmp_path / "q")
+        counted(lambda: load_model(tmp_path / "q"), counts[-1])
+        counted(lambda model=model, q=q: compare(model, q, x), counts[-1])
+    assert all(more <= 5 * fewer for fewer, more in zip(*counts[1:], strict=True)), counts
+
+
+def counted(work, counts):
+    """What comes of some work, whose calls of functions are counted."""
+    with cProfile.Profile() as profile:
+        made = work()
+    counts.append(pstats.Stats(profile).total_calls)
+    return made
+
+
 def test_equalization_helps_channels_of_unequal_ranges(rng):
     model = shake(Sequential([Input((8,)), Dense(32, "relu"), Dense(3)]), rng)
     first, bias, second, _ = (view for view in model.network.tensors().values())
@@ -354,6 +404,18 @@ def test_saturation_is_reported(rng):
               for m in ("minmax", "entropy")]  # fmt: skip
     assert shares[0] == 0
     assert 0 < shares[1] < 0.2
+
+
+@pytest.mark.parametrize("scheme", ["static", "dynamic"])
+@pytest.mark.parametrize("kind", ["no flatten", "positions", "norms"])
+def test_compare_comes_to_what_the_whole_model_gives(kind, scheme, rng):
+    model, x = draw(kind, rng)
+    q = quantize(model, x, scheme=scheme, softmax="integer")
+    last = compare(model, q, x).layers[-1]
+    expected, seen = model.predict(x).astype(np.float64), q.predict(x)
+    noise = np.square(expected - seen).sum()
+    assert last.max_difference == pytest.approx(np.abs(expected - seen).max(), rel=1e-4)
+    assert last.sqnr_db == pytest.approx(10 * np.log10(np.square(expected).sum() / noise), rel=1e-4)
 
 
 def test_compare_finds_the_layer(rng):
