@@ -52,7 +52,7 @@ test-latest: | $(LATEST_VENV)/pyvenv.cfg
 	$(LATEST_VENV)/bin/$(PYTEST) $(ARGS)
 
 test-oldest: $(UV) | $(OLDEST_VENV)/pyvenv.cfg
-	$(UV) pip compile --quiet --extra test --resolution lowest-direct --python-version 3.11 --no-header --no-annotate \
+	$(UV) pip compile --quiet --upgrade --extra test --resolution lowest-direct --python-version 3.11 --no-header --no-annotate \
 		--output-file $(OLDEST_VENV)/constraints.txt pyproject.toml
 	$(OLDEST_VENV)/bin/python $(PIP_INSTALL) --only-binary :all: --requirement $(OLDEST_VENV)/constraints.txt
 	$(OLDEST_VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
