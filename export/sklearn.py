@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from nbdense._validate import array_of
 from nbdense._version import __version__
 from nbdense.export.converters import register_converters
 from nbdense.export.exporter import DEFAULT_OPSET, OLDEST_OPSET, _class_names, _metadata
@@ -207,7 +208,7 @@ def _rows_of(pipeline: Any, X: Any) -> _Rows:
         random = np.random.default_rng(0).standard_normal((RANDOM_ROWS, width), np.float32)
         return _Rows(random, {INPUT: TensorProto.FLOAT}, None, width)
     if not hasattr(X, "iloc"):
-        X = np.asarray(X)
+        X = array_of("X", X)
     if X.ndim != 2 or len(X) == 0:
         raise ValueError(f"X: expected rows and columns, at least one row, got shape {X.shape}")
     if isinstance(X, np.ndarray):

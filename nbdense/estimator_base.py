@@ -20,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from nbdense import _validate
 from nbdense.activations import ACTIVATIONS
 from nbdense.callback_base import Callback, Logs
 from nbdense.initializers import RandomUniform
@@ -139,6 +140,8 @@ class BaseMLP(BaseEstimator):
         fresh = not hasattr(self, "model_") or not (self.warm_start or incremental)
         if fresh:
             self.__dict__.pop("model_", None)  # a fit that fails leaves nothing of the one before
+        for name, value in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            _validate.refuse_masked(name, value)
         X, y = validate_data(self, X, y, reset=fresh, multi_output=True, y_numeric=self._y_numeric, **_TAKEN)
         X = _dense(X)
         targets = self._encode(y, fresh)
@@ -212,7 +215,7 @@ class BaseMLP(BaseEstimator):
         for name, (suits, wanted) in RULES.items():
             value = getattr(self, name)
             if not suits(value):
-                raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {value!r}")
+                raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {_validate.plain(value)!r}")
         sizes = self.hidden_layer_sizes
         listed = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
         if not all(_COUNT[0](size) for size in listed):
@@ -306,6 +309,7 @@ class BaseMLP(BaseEstimator):
     def _outputs(self, X: Any) -> Floats:
         """What the network puts out, (rows, units)."""
         check_is_fitted(self, "model_")
+        _validate.refuse_masked("X", X)
         outputs: Floats = self.model_.predict(_dense(validate_data(self, X, reset=False, **_TAKEN)))
         return outputs
 

@@ -326,7 +326,8 @@ class Sequential(Stepping, Inspection, Derived):
         Raises
         ------
         ValueError, TypeError
-            For data of a wrong shape, dtype or range, or with NaN or infinity in it; nothing has been changed then.
+            For data of a wrong shape, dtype or range, with NaN, infinity or masked elements in it; nothing has been
+            changed then.
         FloatingPointError
             If the loss is no longer finite; the weights are those of the last finite step.
         """

@@ -89,7 +89,7 @@ class Stepping:
         if step is None or step.rows == 0:
             raise RuntimeError("backward: call forward first; a forward serves one backward")
         rows = step.rows
-        grad = np.asarray(grad_output, model.dtype)
+        grad = np.asarray(_validate.array_of("backward: grad_output", grad_output), model.dtype)
         shape = (rows, *network.output_shape)
         if grad.shape != shape:
             raise ValueError(f"backward: grad_output must have the outputs' shape {shape}, got {grad.shape}")
@@ -128,7 +128,7 @@ class Stepping:
         sample_weight : array-like, (rows,), optional
             A weight for each row.
         class_weight : mapping of int to float, or "balanced", optional
-            A weight for each class.
+            A weight for each class, as for `fit`.
         return_dict : bool
             Return a dict by name.
 

@@ -46,7 +46,7 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
     UserWarning
         For rows of class probabilities that do not sum to 1.
     """
-    array = y if isinstance(y, np.ndarray) else np.asarray(y)
+    array = _validate.array_of("y", y)
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"y: expected numbers, got dtype {array.dtype}; number the classes from 0, for example with np.unique"
@@ -143,14 +143,14 @@ def row_weights(
     """
     weights = None
     if sample_weight is not None:
-        weights = np.asarray(sample_weight)
+        weights = _validate.array_of("sample_weight", sample_weight)
         if weights.shape not in ((len(y),), (len(y), 1)) or weights.dtype.kind not in "fiub":
             raise ValueError(
                 f"sample_weight: expected {len(y)} numbers, got shape {weights.shape}, dtype {weights.dtype}"
             )
         weights = weights.reshape(-1, 1).astype(np.float64)
         if not np.isfinite(weights).all():
-            raise ValueError("sample_weight: holds NaN or infinity")
+            raise ValueError(f"sample_weight: NaN or infinity in row {int(np.argmin(np.isfinite(weights)))}")
     if class_weight is not None:
         if positions > 1:
             raise ValueError("class_weight: a row of data has several targets here; use sample_weight")

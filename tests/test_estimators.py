@@ -350,6 +350,28 @@ def test_bad_data_and_a_loss_that_is_not_finite():
         mlp.fit(X, VALUES * 1e30)
     with pytest.raises(NotFittedError):  # nothing of the fit before it is left
         mlp.predict(X)
+    with pytest.raises(ValueError, match=r"alpha must be a finite number of at least 0, got -0\.5"):
+        fitted(alpha=np.float64(-0.5))
+
+
+def test_masked_elements_are_refused():
+    X_hidden, y_hidden, weights = np.ma.array(X), np.ma.array(CLASSES), np.ma.array(np.ones(120))
+    X_hidden[7, 2] = y_hidden[9] = weights[3] = np.ma.masked
+    in_X = "X: masked in row 7, column 2;"
+    for estimator in BOTH:
+        mlp = fitted(estimator)
+        with pytest.raises(ValueError, match=in_X):
+            mlp.predict(X_hidden)
+        for arguments, words in (
+            ((X_hidden, CLASSES), in_X),
+            ((X, y_hidden), "y: masked in row 9;"),
+            ((X, CLASSES, weights), "sample_weight: masked in row 3;"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                fitted(estimator).partial_fit(*arguments)
+            with pytest.raises(ValueError, match=words):
+                estimator().fit(*arguments)
+    np.testing.assert_array_equal(fitted(data=np.ma.array(X)).predict(np.ma.array(X)), fitted().predict(X))
 
 
 def test_without_scikit_learn():

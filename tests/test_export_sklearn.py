@@ -279,6 +279,8 @@ def test_refusals(tmp_path):
         pipeline_to_onnx(pipeline, X=IRIS[:0])
     with pytest.raises(ValueError, match="X has 3 columns, but the pipeline was fitted on 4"):
         pipeline_to_onnx(pipeline, X=IRIS[:, :3])
+    with pytest.raises(ValueError, match="X: masked in row 0, column 3"):
+        pipeline_to_onnx(pipeline, X=np.ma.masked_less(IRIS, 1))
     towns = PEOPLE[["city"]]
     with pytest.raises(ValueError, match="does not take these rows.*unknown categories"):
         pipeline_to_onnx(fit([OneHotEncoder()], towns, ROMAN), X=towns.replace("Rome", "Lima"))
