@@ -122,8 +122,8 @@ class BaseMLP(BaseEstimator):
         """What early stopping looks at: larger is better."""
         raise NotImplementedError
 
-    def _class_weights(self, targets: npt.NDArray[Any], incremental: bool) -> Floats | None:
-        """A weight for each row by its class; None: all weigh alike."""
+    def _class_weights(self, targets: npt.NDArray[Any], weights: Floats | None) -> Floats | None:
+        """What each row's own weight is to be multiplied by for its class; None: all weigh alike."""
         return None
 
     def _stratify(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
@@ -146,7 +146,7 @@ class BaseMLP(BaseEstimator):
         X = _dense(X)
         targets = self._encode(y, fresh)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
-        by_class = self._class_weights(targets, incremental)
+        by_class = self._class_weights(targets, weights)
         if by_class is not None:
             weights = by_class if weights is None else weights * by_class
         random = check_random_state(self.random_state)
@@ -179,7 +179,7 @@ class BaseMLP(BaseEstimator):
         batch = self._batch_size(len(X))
         of_row = 1.0 if weights is None else float(weights.mean())
         if not of_row > 0.0:
-            raise ValueError("sample_weight: all weights are zero: there is nothing to learn")
+            raise ValueError("sample_weight: the weights do not sum to more than zero: there is nothing to learn")
         _set_penalty(model, 0.5 * self.alpha / (batch * of_row))  # a row of weight 2 counts as two rows
         if fresh or not incremental:
             model.compile(self._optimizer(), loss)
@@ -244,7 +244,7 @@ class BaseMLP(BaseEstimator):
         share, stratify = self.validation_fraction, self._stratify(targets)
         parts = train_test_split(*arrays, random_state=random, test_size=share, stratify=stratify)
         learnt, held = parts[::2], parts[1::2]
-        if len(held[0]) < 2:
+        if len(held[0]) < 2 or (weights is not None and not held[2].any()):
             raise ValueError(
                 f"early_stopping: validation_fraction={share} of {len(X)} rows holds out too few to judge by; raise "
                 "it, or give more rows"

@@ -15,13 +15,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._validate import plain
 from nbdense.estimator_base import BaseMLP, Floats
 from nbdense.losses import Loss
+from nbdense.targets import weights_by_class
 
 # After estimator_base, which says what to install where there is none
 from sklearn.base import ClassifierMixin, RegressorMixin  # isort: skip
 from sklearn.metrics import accuracy_score, r2_score  # isort: skip
-from sklearn.utils import column_or_1d, compute_class_weight  # isort: skip
+from sklearn.utils import column_or_1d  # isort: skip
 from sklearn.utils.multiclass import check_classification_targets, type_of_target  # isort: skip
 
 # What a regressor minimises: nbdense's loss, and the factor that makes it scikit-learn's
@@ -84,7 +86,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     n_iter_no_change : int
         More epochs than these without an improvement end the fit.
     class_weight : mapping of label to float, "balanced" or None
-        A weight for each class, 1 where a mapping has none; balanced makes all classes weigh alike.
+        A weight for each class, 1 where a mapping has none; balanced makes all classes of a fit weigh alike, a row
+        counted as often as its sample weight says.
     dtype : {"float32", "float64"}
         Of weights and computation.
 
@@ -273,20 +276,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return "binary_crossentropy", 1.0, "sigmoid", 1
         return "sparse_categorical_crossentropy", 1.0, "softmax", units
 
-    def _class_weights(self, targets: npt.NDArray[Any], incremental: bool) -> Floats | None:
+    def _class_weights(self, targets: npt.NDArray[Any], weights: Floats | None) -> Floats | None:
         if self.class_weight is None:
             return None
         if self._multilabel:
             raise ValueError("class_weight: rows have several labels each here; give fit a sample_weight")
-        if isinstance(self.class_weight, Mapping):
-            by_class = np.array([float(self.class_weight.get(label, 1.0)) for label in self.classes_.tolist()])
-            if not (np.isfinite(by_class) & (by_class >= 0)).all():
-                raise ValueError(f"class_weight: weights must be finite numbers of at least 0, got {self.class_weight}")
-            return by_class[targets]
-        present = np.unique(targets)
-        by_class = np.zeros(len(self.classes_))
-        by_class[present] = compute_class_weight(self.class_weight, classes=present, y=targets)
-        return by_class[targets]
+        labels = self.classes_.tolist()
+        if isinstance(self.class_weight, Mapping) and not all(label in self.class_weight for label in labels):
+            strangers = [plain(label) for label in self.class_weight if label not in labels]
+            if strangers:  # as in scikit-learn: another key was meant
+                raise ValueError(f"class_weight: {strangers[0]!r} is none of the classes, which are {self.classes_}")
+        return weights_by_class(self.class_weight, labels, targets, weights)
 
     def _stratify(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
         return None if self._multilabel else targets

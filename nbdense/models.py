@@ -312,9 +312,10 @@ class Sequential(Stepping, Inspection, Derived):
         shuffle : bool
             A new order of rows each epoch.
         class_weight : mapping of int to float, or "balanced", optional
-            A weight for each class; balanced is rows / (classes * rows of the class), as in scikit-learn.
+            A weight for each class, 1 where a mapping has none; balanced is rows / (classes * rows of the class), as in
+            scikit-learn, where a row counts as often as its sample weight says.
         sample_weight : array-like, (rows,), optional
-            A weight for each row.
+            A weight for each row; a class weight multiplies it.
         initial_epoch : int
             The number of the first epoch.
 

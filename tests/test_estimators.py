@@ -18,11 +18,13 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import compute_class_weight
 from sklearn.utils.estimator_checks import check_estimator
 
 import nbdense
 from nbdense.estimator_base import RULES
 from nbdense.estimators import MLPClassifier, MLPRegressor
+from nbdense.targets import weights_by_class
 
 BOTH = [MLPClassifier, MLPRegressor]
 ROUNDING = (
@@ -176,6 +178,8 @@ def test_early_stopping_keeps_the_best(estimator):
 def test_early_stopping_needs_rows_to_judge_by():
     with pytest.raises(ValueError, match="validation_fraction=0.1 of 9 rows holds out too few"):
         MLPRegressor(early_stopping=True).fit(X[:9], VALUES[:9])
+    with pytest.raises(ValueError, match="of 120 rows holds out too few"):  # a row that weighs nothing is none
+        MLPRegressor(early_stopping=True, random_state=0).fit(X, VALUES, np.arange(120) == 0)
 
 
 def test_stops_when_the_loss_does(capsys):
@@ -280,10 +284,44 @@ def test_class_weight():
     with pytest.warns(ConvergenceWarning):
         by_row.fit(X, rare, sample_weight=np.where(rare, 1000.0, 1.0))
     assert by_row.predict(X).mean() == heavy
-    with pytest.raises(ValueError, match="class_weight"):
-        MLPClassifier(class_weight={0: -1.0}).fit(X, rare)
     with pytest.raises(ValueError, match="balanced"):
         MLPClassifier(class_weight="balanced").partial_fit(X, rare, classes=[0, 1])
+
+
+def test_balance_is_scikit_learns():
+    y, weights = np.array([3, 1, 1, 0, 0, 0, 3, 1]), np.random.default_rng(8).uniform(0.1, 3, 8)
+    classes = np.array([0, 1, 3])
+    expected = compute_class_weight("balanced", classes=classes, y=y, sample_weight=weights)
+    found = weights_by_class("balanced", [0, 1, 3], np.searchsorted(classes, y), weights)
+    np.testing.assert_allclose(found, expected[np.searchsorted(classes, y)], rtol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_balance_counts_rows_as_often_as_they_weigh():
+    """Rows of weight 0 might as well be left out, and rows of weight 2 come twice."""
+    weights = np.where(CLASSES == 1, np.arange(120) % 7 == 0, np.arange(120) % 3).astype(float)
+    rows = np.repeat(np.arange(120), weights.astype(int))
+    options = {"class_weight": "balanced", "dtype": "float64", "shuffle": False, "batch_size": 120, "max_iter": 40}
+    weighted = MLPClassifier((8,), random_state=0, learning_rate_init=0.02, **options).fit(X, CLASSES, weights)
+    options["batch_size"] = len(rows)
+    repeated = MLPClassifier((8,), random_state=0, learning_rate_init=0.02, **options).fit(X[rows], CLASSES[rows])
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-6)
+    assert weighted.loss_ == pytest.approx(repeated.loss_, rel=1e-9)
+
+
+def test_class_weights_that_will_not_do():
+    for weight, error, words in (
+        ({0: -1.0}, ValueError, "class_weight: the weight of class 0 must be a finite number of at least 0, got -1.0"),
+        ({0: np.float64("nan")}, ValueError, "the weight of class 0 .*, got nan"),
+        ({0: 2.0, "1": 3.0}, ValueError, r"class_weight: '1' is none of the classes, which are \[0 1 2\]"),
+        ([1.0, 2.0, 3.0], TypeError, "class_weight: expected a mapping of .*, got list"),
+        ("even", ValueError, "class_weight: expected a mapping or 'balanced', got 'even'"),
+    ):
+        with pytest.raises(error, match=words):
+            MLPClassifier(class_weight=weight).fit(X, CLASSES)
+    with pytest.raises(ValueError, match=r"sample_weight: -1\.0 in row 2; class_weight='balanced' takes"):
+        MLPClassifier(class_weight="balanced").fit(X, CLASSES, np.where(np.arange(120) == 2, -1.0, 1.0))
+    fitted(class_weight={0: 1.0, 1: 1.0, 2: 1.0, 3: 5.0})  # of a class that this data has not
 
 
 def test_in_scikit_learns_hands():
