@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 from nbdense._validate import array_of
 from nbdense._version import __version__
-from nbdense.export.converters import register_converters
+from nbdense.export.converters import refuse_single_class, register_converters
 from nbdense.export.exporter import DEFAULT_OPSET, OLDEST_OPSET, _class_names, _metadata
 from nbdense.export.graph import BATCH, INPUT, check, newest_opset, serialize
 from nbdense.export.verification import BATCH_SIZES, FLOAT32_FACTOR, RANDOM_ROWS, TOLERANCE, _differences
@@ -82,8 +82,8 @@ def pipeline_to_onnx(
     TypeError
         If it does not end in an estimator of nbdense's.
     ValueError
-        If it is not fitted, a step has no converter, a layer has no ONNX form, ``X`` is needed or does not fit, or the
-        opset, names or metadata do not.
+        If it is not fitted or on one class only, a step has no converter, a layer has no ONNX form, ``X`` is needed or
+        does not fit, or the opset, names or metadata do not.
     RuntimeError
         If onnxruntime cannot load the model or computes something else; nothing is written.
     OSError
@@ -159,6 +159,7 @@ def _last_step(pipeline: Any) -> Any:
             f"nbdense.estimators, got {type(pipeline).__name__}{end}"
         )
     check_is_fitted(estimator, "model_")
+    refuse_single_class(estimator)
     return estimator
 
 

@@ -271,6 +271,10 @@ def test_warm_start():
             )
     with pytest.raises(ValueError, match="`self.classes_`"):
         mlp.fit(X, CLASSES + 1)
+    for going_on in (mlp.fit, mlp.partial_fit):  # scikit-learn asks for the same of both
+        with pytest.raises(ValueError, match=r"y has classes \[0 1\], but with warm_start .* all of .*\[0 1 2\]"):
+            going_on(X, np.minimum(CLASSES, 1))
+    mlp.set_params(warm_start=False).partial_fit(X, np.minimum(CLASSES, 1))
 
 
 def test_class_weight():
@@ -373,8 +377,6 @@ def test_bad_layers_are_named(sizes):
 def test_bad_data_and_a_loss_that_is_not_finite():
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         MLPClassifier().fit(X, VALUES)
-    with pytest.raises(ValueError, match="one class"):
-        MLPClassifier().fit(X, np.zeros(len(X)))
     with pytest.raises(ValueError, match="must be 0 and 1"):
         MLPClassifier().fit(X, 3 + MANY_LABELS)
     with pytest.raises(ValueError, match="loss must be one of"):
@@ -390,6 +392,75 @@ def test_bad_data_and_a_loss_that_is_not_finite():
         mlp.predict(X)
     with pytest.raises(ValueError, match=r"alpha must be a finite number of at least 0, got -0\.5"):
         fitted(alpha=np.float64(-0.5))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("label", [5, "a", 0.5 + 0.5])
+def test_one_class_is_fitted_as_scikit_learn_does(label, early_stopping):
+    y = np.full(len(X), label)
+    theirs, ours = (
+        fitted_by(mlp, X, y, max_iter=5, early_stopping=early_stopping)
+        for mlp in (neural_network.MLPClassifier, MLPClassifier)
+    )
+    for name in ("classes_", "n_outputs_", "out_activation_", "n_layers_", "best_validation_score_"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+    assert ours.predict(X).dtype == theirs.predict(X).dtype
+    assert ours.predict_proba(X).shape == theirs.predict_proba(X).shape
+    assert (ours.predict(-100 * X) == label).all()  # even where another class is the likelier
+    assert ours.score(X, y) == 1.0
+    assert (MLPClassifier().partial_fit(X, y, classes=[label]).predict(X) == label).all()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(ours)).predict(X), y)
+
+
+def fitted_by(estimator, data, y, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator(hidden_layer_sizes=(8,), random_state=0, **options).fit(data, y)
+
+
+DIVERGING = {"hidden_layer_sizes": (8,), "solver": "sgd", "random_state": 0}
+
+
+@pytest.mark.parametrize("dtype", EXPECTED)
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("batch", [7, 120])
+@pytest.mark.parametrize("rate", [1e3, 1e30])
+@pytest.mark.parametrize("max_iter", [1, 2, 40])
+@pytest.mark.parametrize("estimator", BOTH)
+def test_fits_that_diverge_end_with_a_warning(estimator, dtype, early_stopping, batch, rate, max_iter):
+    y = CLASSES if estimator is MLPClassifier else VALUES
+    options = {"dtype": dtype, "early_stopping": early_stopping, "batch_size": batch, "max_iter": max_iter}
+    mlp = estimator(**DIVERGING, **options, learning_rate_init=rate)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        mlp.fit(X, y)
+    assert {warning.category for warning in said} <= {ConvergenceWarning, UserWarning}  # batch_size is clipped
+    if max_iter == 40 and not early_stopping and estimator is MLPRegressor:
+        assert "The loss was no longer finite in iteration" in str(said[-1].message)
+        assert said[-1].filename == __file__
+    assert np.isfinite(mlp.loss_) and mlp.loss_ == mlp.loss_curve_[-1]
+    assert 1 <= mlp.n_iter_ == len(mlp.loss_curve_) <= max_iter
+    assert np.isfinite(mlp.model_.predict(X)).all()
+    assert np.isfinite(mlp.model_.evaluate(X, y))
+
+
+@pytest.mark.parametrize("dtype", EXPECTED)
+def test_partial_fits_that_diverge_warn(dtype):
+    mlp = MLPRegressor(**DIVERGING, learning_rate_init=1e6, dtype=dtype)
+    warned = 0
+    for _ in range(12):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            mlp.partial_fit(X, VALUES)
+        warned += any("no longer finite" in str(warning.message) for warning in said)
+        assert mlp.n_iter_ == 1 and np.isfinite(mlp.loss_)
+        assert np.isfinite(mlp.predict(X)).all()
+    assert warned
+    before = mlp.coefs_
+    with pytest.raises(FloatingPointError, match="the loss is"):  # nothing can be learnt of these
+        mlp.partial_fit(X, VALUES * {"float32": 1e30, "float64": 1e300}[dtype])
+    assert all((a == b).all() for a, b in zip(mlp.coefs_, before, strict=True))
 
 
 def test_masked_elements_are_refused():
