@@ -45,11 +45,33 @@ def register_converters() -> None:
     )
 
 
+def refuse_single_class(mlp: Any) -> None:
+    """Raise for a classifier that was fitted on one class: it has two probabilities, and no label for the second.
+
+    Parameters
+    ----------
+    mlp : MLPClassifier or MLPRegressor
+        Fitted.
+
+    Raises
+    ------
+    ValueError
+        Naming the class.
+    """
+    classes = getattr(mlp, "classes_", None)
+    if classes is not None and len(classes) < 2:
+        raise ValueError(
+            f"the classifier was fitted on one class only, {classes[0]}, and predicts it for every row: there is "
+            "nothing to export; fit it on rows of two classes"
+        )
+
+
 def _classifier_shapes(operator: Any) -> None:
     from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
     from skl2onnx.common.utils_classifier import get_label_classes
 
     mlp = operator.raw_operator
+    refuse_single_class(mlp)
     batch = operator.inputs[0].get_first_dimension()
     classes = _onnx_classes(get_label_classes(operator.scope_inst, mlp))
     label = StringTensorType if classes.data_type == TensorProto.STRING else Int64TensorType

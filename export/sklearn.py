@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from nbdense._version import __version__
-from nbdense.export.converters import convert_imputer, register_converters
+from nbdense.export.converters import convert_imputer, refuse_single_class, register_converters
 from nbdense.export.exporter import DEFAULT_OPSET, OLDEST_OPSET, _class_names, _metadata
 from nbdense.export.graph import BATCH, OUTPUT, check, newest_opset, serialize
 from nbdense.export.labels import LABEL
@@ -94,8 +94,9 @@ def pipeline_to_onnx(
     TypeError
         If it does not end in an estimator of nbdense's.
     ValueError
-        If it is not fitted, a step has no converter, a layer has no ONNX form, ``X`` is needed or does not fit, a
-        column's name cannot be an input's (the column is named), or the opset, class names or metadata do not fit.
+        If it is not fitted or on one class only, a step has no converter, a layer has no ONNX form, ``X`` is needed or
+        does not fit, a column's name cannot be an input's (the column is named), or the opset, class names or metadata
+        do not fit.
     RuntimeError
         If onnxruntime cannot load the model or computes something else, of how many rows; nothing is written.
     OSError
@@ -221,6 +222,7 @@ def _last_step(pipeline: Any) -> Any:
             f"nbdense.estimators, got {type(pipeline).__name__}{end}"
         )
     check_is_fitted(estimator, "model_")
+    refuse_single_class(estimator)
     return estimator
 
 

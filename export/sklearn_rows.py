@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
+from nbdense._validate import array_of
 from nbdense.export.graph import INPUT
 from nbdense.export.verification import RANDOM_ROWS
 
@@ -145,7 +146,7 @@ def rows_of(pipeline: Any, X: Any) -> Rows:
             raise ValueError("pipeline_to_onnx: give X, some rows of data: the inputs' types are not known without")
         X = np.random.default_rng(0).standard_normal((RANDOM_ROWS, width), np.float32)
     if not hasattr(X, "iloc"):
-        X = np.asarray(X)
+        X = array_of("X", X)
     if X.ndim != 2 or len(X) == 0:
         raise ValueError(f"X: expected rows and columns, at least one row, got shape {X.shape}")
     if isinstance(X, np.ndarray):

@@ -6,10 +6,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import numpy.typing as npt
 
-from nbdense._validate import positive_int
+from nbdense._validate import array_of, positive_int
 from nbdense._warn import warn
 from nbdense.builder import NetworkBuilder
 from nbdense.network import Network
@@ -101,7 +100,7 @@ def assign(owner: str, network: Network, weights: Sequence[npt.ArrayLike], prefi
     targets = views(network, prefix)
     if len(weights) != len(targets):
         raise ValueError(f"{owner}: expected {len(targets)} arrays, got {len(weights)}")
-    arrays = [np.asarray(value) for value in weights]
+    arrays = [array_of(f"{owner}: array {number}", value) for number, value in enumerate(weights)]
     for number, (view, value) in enumerate(zip(targets, arrays, strict=True)):
         if value.shape != view.shape:
             raise ValueError(f"{owner}: array {number} should have shape {view.shape}, got {value.shape}")

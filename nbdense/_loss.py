@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbdense._loops import loop
+from nbdense._validate import plain
 from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.loss_forms import CUSTOM_FORM, FORMS, LossForm
@@ -120,5 +121,5 @@ def check_number(loss: str, what: str, value: Any, low: float, high: float, clos
     if not number or not (low <= value <= high if closed else low < value < high):
         between = f"in [{low:g}, {high:g}]" if closed else f"between {low:g} and {high:g}"
         raise ValueError(
-            f"{loss}: {what} must be {'a finite number above 0' if high == math.inf else between}, got {value!r}"
+            f"{loss}: {what} must be {'a finite number above 0' if high == math.inf else between}, got {plain(value)!r}"
         )

@@ -21,8 +21,37 @@ def positive_int(owner: str, name: str, value: Any) -> int:
     except TypeError:
         number = 0
     if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {value!r}")
+        raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {plain(value)!r}")
     return number
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as Python's own number where it is one of NumPy's, for a message."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def array_of(name: str, value: Any, first_row: int = 0) -> npt.NDArray[Any]:
+    """Return ``value`` as an array, without a copy where it is one; raise for the first masked element.
+
+    NumPy would let go of a mask without a word, and what lies behind it would be taken for data. Rows are numbered from
+    ``first_row`` on.
+    """
+    refuse_masked(name, value, first_row)
+    if isinstance(value, np.ma.MaskedArray):
+        return np.ma.getdata(value, subok=False)
+    return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+def refuse_masked(name: str, value: Any, first_row: int = 0) -> None:
+    """Raise for the first element that a masked array, or a list of such rows, masks; names its row and column."""
+    if isinstance(value, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in value):
+        value = np.ma.array(value)
+    if not isinstance(value, np.ma.MaskedArray) or not np.ma.is_masked(value):
+        return
+    mask = np.atleast_1d(np.ma.getmaskarray(value))
+    row, column = np.argwhere(mask.reshape(len(mask), -1))[0]
+    where = f"row {first_row + row}" + (f", column {column}" if mask.ndim > 1 else "")
+    raise ValueError(f"{name}: masked in {where}; fill it, or leave its row out, first")
 
 
 def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
@@ -32,7 +61,7 @@ def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
 
 def rows(name: str, value: Any, shape: tuple[int, ...], owner: str) -> npt.NDArray[Any]:
     """``value`` as a real array of rows, each of ``shape`` laid end to end, without a copy where it is one."""
-    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    array = array_of(name, value)
     if array.dtype == object or array.dtype.kind not in "fiub":
         raise TypeError(
             f"{name}: expected numbers, got dtype {array.dtype}; convert it, for example with .astype('float32')"

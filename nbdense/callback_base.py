@@ -6,6 +6,8 @@ import math
 import numbers
 from typing import TYPE_CHECKING, Any
 
+from nbdense._validate import plain
+
 if TYPE_CHECKING:
     from nbdense.models import Sequential
 
@@ -72,14 +74,15 @@ class Callback:
 def whole(owner: object, name: str, value: Any, least: int = 0) -> int:
     """``value`` as an int of at least ``least``; the error names the callback."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{type(owner).__name__}: {name} must be a whole number of at least {least}, got {value!r}")
+        kind = type(owner).__name__
+        raise ValueError(f"{kind}: {name} must be a whole number of at least {least}, got {plain(value)!r}")
     return int(value)
 
 
 def real(owner: object, name: str, value: Any) -> float:
     """``value`` as a finite float; the error names the callback."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{type(owner).__name__}: {name} must be a finite number, got {value!r}")
+        raise ValueError(f"{type(owner).__name__}: {name} must be a finite number, got {plain(value)!r}")
     return float(value)
 
 

@@ -19,9 +19,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from nbdense import _validate
 from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
-from nbdense.callback_base import Callback, Logs
+from nbdense.estimator_progress import Floats, Held, Progress
+from nbdense.fitting import LossNotFiniteError
 from nbdense.initializers import RandomUniform
 from nbdense.layers import Dense, Input
 from nbdense.losses import Loss
@@ -38,10 +40,7 @@ try:
 except ImportError as error:
     raise ImportError("nbdense.estimators needs scikit-learn, 1.6 or later: pip install 'nbdense[sklearn]'") from error
 
-Floats = npt.NDArray[np.floating[Any]]
-
 AUTO_BATCH = 200  # rows, of batch_size="auto"
-SMALLEST_RATE = 1e-6  # where learning_rate="adaptive" gives up instead of dividing it by 5
 
 # scikit-learn's names beside nbdense's own
 ACTIVATION_NAMES = {"identity": "linear", "logistic": "sigmoid"} | {
@@ -121,15 +120,25 @@ class BaseMLP(BaseEstimator):
         """What early stopping looks at: larger is better."""
         raise NotImplementedError
 
-    def _class_weights(self, targets: npt.NDArray[Any], incremental: bool) -> Floats | None:
-        """A weight for each row by its class; None: all weigh alike."""
-        return None
-
-    def _stratify(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-        """What the shares of are to be alike in rows held out."""
+    def _class_weights(self, targets: npt.NDArray[Any], weights: Floats | None) -> Floats | None:
+        """What each row's own weight is to be multiplied by for its class; None: all weigh alike."""
         return None
 
     # -- fitting ------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train.
+
+        Parameters
+        ----------
+        X : array-like or sparse, (rows, columns)
+            Numbers, finite; sparse ones are made dense.
+        y : array-like, (rows,) or (rows, outputs)
+            A classifier's labels, or 0 and 1 for each label; a regressor's numbers, finite.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row; one of weight 2 counts as two rows.
+        """
+        return self._fit(X, y, sample_weight)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool = False) -> Self:
         """All of ``fit``, and one epoch of it for ``partial_fit``."""
@@ -139,11 +148,13 @@ class BaseMLP(BaseEstimator):
         fresh = not hasattr(self, "model_") or not (self.warm_start or incremental)
         if fresh:
             self.__dict__.pop("model_", None)  # a fit that fails leaves nothing of the one before
+        for name, value in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            _validate.refuse_masked(name, value)
         X, y = validate_data(self, X, y, reset=fresh, multi_output=True, y_numeric=self._y_numeric, **_TAKEN)
         X = _dense(X)
         targets = self._encode(y, fresh)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
-        by_class = self._class_weights(targets, incremental)
+        by_class = self._class_weights(targets, weights)
         if by_class is not None:
             weights = by_class if weights is None else weights * by_class
         random = check_random_state(self.random_state)
@@ -168,7 +179,7 @@ class BaseMLP(BaseEstimator):
         X: npt.NDArray[Any],
         targets: npt.NDArray[Any],
         weights: Floats | None,
-        held: _Held | None,
+        held: Held | None,
         incremental: bool,
         fresh: bool,
     ) -> None:
@@ -176,14 +187,15 @@ class BaseMLP(BaseEstimator):
         batch = self._batch_size(len(X))
         of_row = 1.0 if weights is None else float(weights.mean())
         if not of_row > 0.0:
-            raise ValueError("sample_weight: all weights are zero: there is nothing to learn")
+            raise ValueError("sample_weight: the weights do not sum to more than zero: there is nothing to learn")
         _set_penalty(model, 0.5 * self.alpha / (batch * of_row))  # a row of weight 2 counts as two rows
         if fresh or not incremental:
             model.compile(self._optimizer(), loss)
             self._no_improvement_count = 0
         if weights is not None or factor != 1.0:
             weights = np.full(len(X), factor) if weights is None else weights * (factor / of_row)
-        progress = _Progress(self, len(X), held, incremental)
+        progress = Progress(self, len(X), held)
+        error = None
         try:
             model.fit(
                 X,
@@ -197,21 +209,26 @@ class BaseMLP(BaseEstimator):
             )
         except KeyboardInterrupt:
             warn("Training interrupted by user.")
-        progress.restore()
-        self.model_ = model
-        if not (progress.stopped or incremental) and self.n_iter_ == self.max_iter:
-            warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
-                "converged yet.",
-                ConvergenceWarning,
+        except LossNotFiniteError as ended:
+            error = ended
+        complaint = ""
+        if progress.settle(error, lambda: model.evaluate(X, targets, sample_weight=weights)):
+            complaint = (
+                f"The loss was no longer finite in iteration {self.n_iter_}: the weights are the last whose loss was. "
+                "A smaller learning_rate_init may help, or X and y scaled."
             )
+        elif not (progress.stopped or incremental) and self.n_iter_ == self.max_iter:
+            complaint = f"Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet."
+        self.model_ = model
+        if complaint:
+            warn(f"Stochastic Optimizer: {complaint}", ConvergenceWarning)
 
     def _check_parameters(self) -> list[int]:
         """Raise for the first parameter that will not do; returns the hidden layers' sizes."""
         for name, (suits, wanted) in RULES.items():
             value = getattr(self, name)
             if not suits(value):
-                raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {value!r}")
+                raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {_validate.plain(value)!r}")
         sizes = self.hidden_layer_sizes
         listed = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
         if not all(_COUNT[0](size) for size in listed):
@@ -230,13 +247,13 @@ class BaseMLP(BaseEstimator):
 
     def _hold_out(
         self, X: npt.NDArray[Any], targets: npt.NDArray[Any], weights: Floats | None, random: np.random.RandomState
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Floats | None, _Held]:
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Floats | None, Held]:
         """Rows to learn from, their targets and weights, and what is held out of them."""
         arrays = [X, targets] if weights is None else [X, targets, weights]
-        share, stratify = self.validation_fraction, self._stratify(targets)
+        share, stratify = self.validation_fraction, targets if targets.ndim == 1 else None  # by the rows' classes
         parts = train_test_split(*arrays, random_state=random, test_size=share, stratify=stratify)
         learnt, held = parts[::2], parts[1::2]
-        if len(held[0]) < 2:
+        if len(held[0]) < 2 or (weights is not None and not held[2].any()):
             raise ValueError(
                 f"early_stopping: validation_fraction={share} of {len(X)} rows holds out too few to judge by; raise "
                 "it, or give more rows"
@@ -301,6 +318,7 @@ class BaseMLP(BaseEstimator):
     def _outputs(self, X: Any) -> Floats:
         """What the network puts out, (rows, units)."""
         check_is_fitted(self, "model_")
+        _validate.refuse_masked("X", X)
         outputs: Floats = self.model_.predict(_dense(validate_data(self, X, reset=False, **_TAKEN)))
         return outputs
 
@@ -345,88 +363,6 @@ class BaseMLP(BaseEstimator):
         if "model_" in state:
             state = {**state, "model_": _from_bytes(state["model_"])}
         super().__setstate__(state)
-
-
-_Held = tuple[npt.NDArray[Any], npt.NDArray[Any], Floats | None]  # rows, targets, weights
-
-
-class _Progress(Callback):
-    """Keeps an estimator's loss curve, stops its fit and sets its learning rate, all as scikit-learn does.
-
-    Parameters
-    ----------
-    estimator : BaseMLP
-    rows : int
-        Rows that it learns from.
-    held : tuple or None
-        Rows, targets and weights held out for early stopping.
-    incremental : bool
-        Whether this is a partial_fit.
-    """
-
-    def __init__(self, estimator: Any, rows: int, held: _Held | None, incremental: bool) -> None:
-        self.estimator, self.rows, self.held, self.incremental = estimator, rows, held, incremental
-        self.best_weights: list[npt.NDArray[Any]] | None = None
-        self.stopped = False
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        self.estimator.n_iter_ = 0
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        assert logs is not None
-        fitted = self.estimator
-        fitted.n_iter_ += 1
-        fitted.t_ += self.rows
-        fitted.loss_ = float(logs["loss"])
-        fitted.loss_curve_.append(fitted.loss_)
-        if fitted.verbose:
-            print(f"Iteration {fitted.n_iter_}, loss = {fitted.loss_:.8f}")
-        if self._better():
-            fitted._no_improvement_count = 0
-        else:
-            fitted._no_improvement_count += 1
-        optimizer = self.model.optimizer
-        assert optimizer is not None
-        if fitted.solver == "sgd" and fitted.learning_rate == "invscaling":
-            optimizer.learning_rate = fitted.learning_rate_init / (fitted.t_ + 1) ** fitted.power_t
-        if fitted._no_improvement_count > fitted.n_iter_no_change:
-            self._stop(optimizer)
-
-    def _better(self) -> bool:
-        """Whether this epoch's loss or score is better by ``tol`` than the best; the best are kept."""
-        fitted = self.estimator
-        if self.held is None:
-            better = fitted.loss_ <= fitted.best_loss_ - fitted.tol
-            fitted.best_loss_ = min(fitted.best_loss_, fitted.loss_)
-            return bool(better)
-        X, targets, weights = self.held
-        score = fitted._held_out_score(self.model.predict(X), targets, weights)
-        fitted.validation_scores_.append(score)
-        if fitted.verbose:
-            print(f"Validation score: {score:f}")
-        better = score >= fitted.best_validation_score_ + fitted.tol
-        if score > fitted.best_validation_score_:
-            fitted.best_validation_score_, self.best_weights = score, self.model.get_weights()
-        return bool(better)
-
-    def _stop(self, optimizer: Optimizer) -> None:
-        fitted = self.estimator
-        what = "Training loss" if self.held is None else "Validation score"
-        said = f"{what} did not improve more than tol={fitted.tol:f} for {fitted.n_iter_no_change} consecutive epochs."
-        if fitted.solver == "sgd" and fitted.learning_rate == "adaptive" and optimizer.learning_rate > SMALLEST_RATE:
-            optimizer.learning_rate /= 5.0
-            fitted._no_improvement_count = 0
-            said += f" Setting learning rate to {optimizer.learning_rate:f}"
-        else:
-            self.stopped = self.model.stop_training = True
-            said += " Stopping."
-        if fitted.verbose:
-            print(said)
-
-    def restore(self) -> None:
-        """Put the weights of the best epoch in place, where rows were held out to tell which that is."""
-        if self.best_weights is not None:
-            self.model.set_weights(self.best_weights)
 
 
 def _dense(X: Any) -> npt.NDArray[Any]:

@@ -15,13 +15,16 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.estimator_base import BaseMLP, Floats
+from nbdense._validate import plain
+from nbdense.estimator_base import BaseMLP
+from nbdense.estimator_progress import Floats
 from nbdense.losses import Loss
+from nbdense.targets import weights_by_class
 
 # After estimator_base, which says what to install where there is none
 from sklearn.base import ClassifierMixin, RegressorMixin  # isort: skip
 from sklearn.metrics import accuracy_score, r2_score  # isort: skip
-from sklearn.utils import column_or_1d, compute_class_weight  # isort: skip
+from sklearn.utils import column_or_1d  # isort: skip
 from sklearn.utils.multiclass import check_classification_targets, type_of_target  # isort: skip
 
 # What a regressor minimises: nbdense's loss, and the factor that makes it scikit-learn's
@@ -69,7 +72,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     verbose : bool
         Whether each epoch prints its loss.
     warm_start : bool
-        Whether fit goes on from the weights there are.
+        Whether fit goes on from the weights there are; ``y`` must have the same classes then.
     momentum : float
         Of sgd, in [0, 1).
     nesterovs_momentum : bool
@@ -84,14 +87,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     n_iter_no_change : int
         More epochs than these without an improvement end the fit.
     class_weight : mapping of label to float, "balanced" or None
-        A weight for each class, 1 where a mapping has none; balanced makes all classes weigh alike.
+        A weight for each class, 1 where a mapping has none; balanced makes all classes of a fit weigh alike, a row
+        counted as often as its sample weight says.
     dtype : {"float32", "float64"}
         Of weights and computation.
 
     Attributes
     ----------
     classes_ : ndarray, (classes,)
-        The labels, sorted; of several labels a row, the columns' numbers.
+        The labels, sorted; of several labels a row, the columns' numbers. There may be one only, as in scikit-learn.
     model_ : Sequential
         The network.
     coefs_, intercepts_ : list of ndarray
@@ -116,7 +120,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ValueError, TypeError
         By ``fit``, for a parameter or data that will not do.
     FloatingPointError
-        By ``fit``, if the loss is no longer finite.
+        By ``fit``, if the loss is not finite before any step: scale ``X``.
+
+    Warns
+    -----
+    ConvergenceWarning
+        By ``fit``, after ``max_iter`` epochs, or where a loss that is not finite ends it; the last good weights are
+        kept.
 
     Examples
     --------
@@ -163,20 +173,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ) -> None:
         self._keep(locals())
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train.
-
-        Parameters
-        ----------
-        X : array-like or sparse, (rows, columns)
-            Numbers, finite; sparse ones are made dense.
-        y : array-like, (rows,) or (rows, labels)
-            Labels; or 0 and 1 for each label.
-        sample_weight : array-like, (rows,), optional
-            A weight for each row; one of weight 2 counts as two rows.
-        """
-        return self._fit(X, y, sample_weight)
-
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on these rows, from where the last call left off.
 
@@ -195,9 +191,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if not hasattr(self, "model_"):
             if classes is None:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
-            self._awaited = np.unique(np.asarray(classes))
-        elif classes is not None and not np.array_equal(np.unique(np.asarray(classes)), self.classes_):
-            raise ValueError(f"classes={classes!r} is not what the first call to partial_fit had: {self.classes_}")
+            self._awaited = np.unique(classes)
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(f"classes={np.unique(classes)} is not what the first call had: {self.classes_}")
         try:
             return self._fit(X, y, sample_weight, incremental=True)
         finally:
@@ -229,7 +225,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Returns
         -------
         ndarray, (rows, classes)
-            In the order of ``classes_``.
+            In the order of ``classes_``; behind a single class's, as in scikit-learn, that of there being another.
         """
         outputs = self._outputs(X)
         return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
@@ -259,43 +255,39 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self.classes_, self._target = self.__dict__.get("_awaited", here), target
         if not np.isin(here, self.classes_).all():
             raise ValueError(f"y has classes {here}, but the fit is on those of `self.classes_`, {self.classes_}")
-        if y.ndim == 2:
-            return y.astype(np.uint8)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y: a classifier needs at least 2 classes, there is one class only: {self.classes_[0]!r}")
-        return np.searchsorted(self.classes_, y)
+        if self.warm_start and len(here) < len(self.classes_):
+            raise ValueError(
+                f"y has classes {here}, but with warm_start it must have all of `self.classes_`, {self.classes_}; "
+                "partial_fit without warm_start goes on with some of them"
+            )
+        return y.astype(np.uint8) if y.ndim == 2 else np.searchsorted(self.classes_, y)
 
     def _objective(self) -> tuple[str | Loss, float, str, int]:
         units = len(self.classes_)
         if self._multilabel:
             return "binary_crossentropy", float(units), "sigmoid", units  # their sum, where Keras takes the mean
-        if units == 2:
+        if units <= 2:
             return "binary_crossentropy", 1.0, "sigmoid", 1
         return "sparse_categorical_crossentropy", 1.0, "softmax", units
 
-    def _class_weights(self, targets: npt.NDArray[Any], incremental: bool) -> Floats | None:
+    def _class_weights(self, targets: npt.NDArray[Any], weights: Floats | None) -> Floats | None:
         if self.class_weight is None:
             return None
         if self._multilabel:
             raise ValueError("class_weight: rows have several labels each here; give fit a sample_weight")
-        if isinstance(self.class_weight, Mapping):
-            by_class = np.array([float(self.class_weight.get(label, 1.0)) for label in self.classes_.tolist()])
-            if not (np.isfinite(by_class) & (by_class >= 0)).all():
-                raise ValueError(f"class_weight: weights must be finite numbers of at least 0, got {self.class_weight}")
-            return by_class[targets]
-        present = np.unique(targets)
-        by_class = np.zeros(len(self.classes_))
-        by_class[present] = compute_class_weight(self.class_weight, classes=present, y=targets)
-        return by_class[targets]
-
-    def _stratify(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-        return None if self._multilabel else targets
+        labels = self.classes_.tolist()
+        if isinstance(self.class_weight, Mapping) and not all(label in self.class_weight for label in labels):
+            strangers = [plain(label) for label in self.class_weight if label not in labels]
+            if strangers:  # as in scikit-learn: another key was meant
+                raise ValueError(f"class_weight: {strangers[0]!r} is none of the classes, which are {self.classes_}")
+        return weights_by_class(self.class_weight, labels, targets, weights)
 
     def _numbers(self, outputs: Floats) -> npt.NDArray[np.intp]:
         """Classes' numbers, (rows,); or 0 and 1, (rows, labels)."""
         if self._multilabel:
             return (outputs > 0.5).astype(np.intp)
-        return outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.intp)
+        numbers = outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.intp)
+        return np.minimum(numbers, len(self.classes_) - 1)  # a single class is all that there is
 
     def _held_out_score(self, outputs: Floats, targets: npt.NDArray[Any], weights: Floats | None) -> float:
         return float(accuracy_score(targets, self._numbers(outputs), sample_weight=weights))
@@ -386,7 +378,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     ValueError, TypeError
         By ``fit``, for a parameter or data that will not do.
     FloatingPointError
-        By ``fit``, if the loss is no longer finite: scale ``X`` and ``y``.
+        By ``fit``, if the loss is not finite before any step: scale ``X`` and ``y``.
+
+    Warns
+    -----
+    ConvergenceWarning
+        By ``fit``, after ``max_iter`` epochs, or where a loss that is not finite ends it; the last good weights are
+        kept.
 
     Examples
     --------
@@ -429,20 +427,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         dtype: str = "float32",
     ) -> None:
         self._keep(locals())
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train.
-
-        Parameters
-        ----------
-        X : array-like or sparse, (rows, columns)
-            Numbers, finite; sparse ones are made dense.
-        y : array-like, (rows,) or (rows, outputs)
-            Numbers, finite.
-        sample_weight : array-like, (rows,), optional
-            A weight for each row; one of weight 2 counts as two rows.
-        """
-        return self._fit(X, y, sample_weight)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on these rows, from where the last call left off.
@@ -492,7 +476,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return loss, factor * self._outputs_wanted, "linear", self._outputs_wanted
 
     def _held_out_score(self, outputs: Floats, targets: npt.NDArray[Any], weights: Floats | None) -> float:
-        return float(r2_score(targets, outputs, sample_weight=weights)) if np.isfinite(outputs).all() else float("nan")
+        with np.errstate(over="ignore", invalid="ignore"):  # of a fit that diverges
+            return float(r2_score(targets, outputs, sample_weight=weights))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

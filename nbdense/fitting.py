@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import phases
+from nbdense import _validate, phases
 from nbdense.callbacks import Callback, History, ProgressBar
 from nbdense.metrics import Metric
 from nbdense.network import Network
@@ -102,7 +102,8 @@ def penalty(network: Network) -> float:
     for parameter, segment in zip(network.parameters, network.segments, strict=True):
         if segment["trainable"] and (segment["l1"] or segment["l2"]):
             values = network.tensor(parameter).astype(np.float64)
-            total += float(segment["l1"] * np.abs(values).sum() + segment["l2"] * (values * values).sum())
+            with np.errstate(over="ignore"):  # infinite is what it is then
+                total += float(segment["l1"] * np.abs(values).sum() + segment["l2"] * (values * values).sum())
     return total
 
 
@@ -161,13 +162,13 @@ def split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, A
     """Hold out the last ``share`` of rows, as Keras does."""
     if not 0.0 < share < 1.0:
         raise ValueError(f"fit: validation_split must be in [0, 1), got {share!r}")
-    x, y = (value if isinstance(value, np.ndarray) else np.asarray(value) for value in (x, y))
+    x, y = _validate.array_of("x", x), _validate.array_of("y", y)
     rows = len(x)
     cut = int(rows * (1.0 - share))
     if cut == 0 or cut == rows:
         part = "training" if cut == 0 else "validation"
         raise ValueError(f"fit: validation_split={share} of {rows} rows leaves none for {part}")
-    weights = None if sample_weight is None else np.asarray(sample_weight)
+    weights = None if sample_weight is None else _validate.array_of("sample_weight", sample_weight)
     ahead, behind = (None, None) if weights is None else (weights[:cut], weights[cut:])
     return x[:cut], y[:cut], ahead, (x[cut:], y[cut:], behind)
 

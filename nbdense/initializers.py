@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._custom import given, made_of, name_of
+from nbdense._validate import plain
 
 _Values = npt.NDArray[np.float64]
 
@@ -82,7 +83,7 @@ class Initializer:
 def _finite(owner: Initializer, argument: str, value: Any, least: float = -math.inf) -> float:
     if not isinstance(value, Real) or not math.isfinite(value) or value < least:
         bound = "" if least == -math.inf else f" of at least {least:g}"
-        raise ValueError(f"{type(owner).__name__}: {argument} must be a finite number{bound}, got {value!r}")
+        raise ValueError(f"{type(owner).__name__}: {argument} must be a finite number{bound}, got {plain(value)!r}")
     return float(value)
 
 

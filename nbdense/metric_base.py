@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._validate import plain
 from nbdense.engine import loss as rows
 from nbdense.losses import Loss
 
@@ -125,5 +126,5 @@ class Metric:
 def finite_number(owner: str, name: str, value: Any) -> float:
     """``value`` as a finite float."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise ValueError(f"{owner}: {name} must be one finite number, got {value!r}")
+        raise ValueError(f"{owner}: {name} must be one finite number, got {plain(value)!r}")
     return float(value)

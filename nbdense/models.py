@@ -323,9 +323,10 @@ class Sequential(Stepping, Inspection, Derived):
         shuffle : bool
             A new order of rows each epoch.
         class_weight : mapping of int to float, or "balanced", optional
-            A weight for each class; balanced is rows / (classes * rows of the class), as in scikit-learn.
+            A weight for each class, 1 where a mapping has none; balanced is rows / (classes * rows of the class), as in
+            scikit-learn, where a row counts as often as its sample weight says.
         sample_weight : array-like, (rows,), optional
-            A weight for each row.
+            A weight for each row; a class weight multiplies it.
         initial_epoch : int
             The number of the first epoch.
 
@@ -337,7 +338,8 @@ class Sequential(Stepping, Inspection, Derived):
         Raises
         ------
         ValueError, TypeError
-            For data of a wrong shape, dtype or range, or with NaN or infinity in it; nothing has been changed then.
+            For data of a wrong shape, dtype or range, with NaN, infinity or masked elements in it; nothing has been
+            changed then.
         FloatingPointError
             If the loss is no longer finite; the weights are those of the last finite step.
         """

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._validate import positive_int
+from nbdense._validate import plain, positive_int
 from nbdense.engine import optimizer as steps
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, NO_CLIP
 
@@ -119,18 +119,18 @@ class Optimizer:
             return None
         if not np.isfinite(value) or value < 0.0 or (value == 0.0 and not zero):
             bound = "finite number of at least 0" if zero else "positive number"
-            raise ValueError(f"{self.name}: {field} must be a {bound}, got {value!r}")
+            raise ValueError(f"{self.name}: {field} must be a {bound}, got {plain(value)!r}")
         return float(value)
 
     def _fraction(self, field: str, value: float) -> float:
         if not 0.0 <= value < 1.0:
-            raise ValueError(f"{self.name}: {field} must be in [0, 1), got {value!r}")
+            raise ValueError(f"{self.name}: {field} must be in [0, 1), got {plain(value)!r}")
         return float(value)
 
     def _epsilon(self, value: float) -> float:
         """Zero would make NaN of every parameter whose gradients have all been zero: behind a dead unit, say."""
         if not _SMALLEST <= value < np.inf:
-            raise ValueError(f"{self.name}: epsilon must be a number above {_SMALLEST:.1e}, got {value!r}")
+            raise ValueError(f"{self.name}: epsilon must be a number above {_SMALLEST:.1e}, got {plain(value)!r}")
         return float(value)
 
     @property
@@ -160,7 +160,7 @@ class Optimizer:
         if isinstance(value, bool) or not isinstance(value, Real | np.ndarray) or np.ndim(number) != 0:
             raise TypeError(f"{self.name}: learning_rate must be a number or a schedule, got {value!r}")
         if not number >= 0.0 or not np.isfinite(number):
-            raise ValueError(f"{self.name}: learning_rate must be a finite number of at least 0, got {value!r}")
+            raise ValueError(f"{self.name}: learning_rate must be a finite number of at least 0, got {plain(value)!r}")
         self._learning_rate = float(number)
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._custom import given, made_of
+from nbdense._validate import array_of, plain
 
 _BLOCK = 1 << 16  # elements converted to float64 in one go
 
@@ -33,7 +34,7 @@ class Regularizer:
 
     def __call__(self, weights: npt.ArrayLike) -> float:
         """The penalty of ``weights`` (an array of any shape and dtype), computed in float64."""
-        array = np.atleast_1d(np.asarray(weights))
+        array = np.atleast_1d(array_of(f"{type(self).__name__}: weights", weights))
         step = max(1, _BLOCK * len(array) // max(1, array.size))
         penalty = 0.0
         for first in range(0, len(array), step):  # in pieces: a kernel can be large, and a view of padded memory
@@ -54,7 +55,8 @@ def _factor(owner: Regularizer, argument: str, value: Any, default: float) -> fl
     if value is None:
         return default
     if not isinstance(value, Real) or not math.isfinite(value) or value < 0.0:
-        raise ValueError(f"{type(owner).__name__}: {argument} must be a finite number of at least 0, got {value!r}")
+        kind = type(owner).__name__
+        raise ValueError(f"{kind}: {argument} must be a finite number of at least 0, got {plain(value)!r}")
     return float(value)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._custom import given, made_of
-from nbdense._validate import positive_int
+from nbdense._validate import plain, positive_int
 
 _Rates = npt.NDArray[np.float64]
 # NumPy's vector code may round cos and power unlike its scalar code for what is left over. So rates are computed for
@@ -71,7 +71,8 @@ def _whole(owner: object, argument: str, value: Any) -> int:
     except TypeError:
         number = -1
     if number < 0:
-        raise ValueError(f"{type(owner).__name__}: {argument} must be a whole number of at least 0, got {value!r}")
+        kind = type(owner).__name__
+        raise ValueError(f"{kind}: {argument} must be a whole number of at least 0, got {plain(value)!r}")
     return number
 
 
@@ -79,7 +80,7 @@ def _number(owner: object, argument: str, value: Any, *, positive: bool = False)
     """``value``, finite and at least (or above) zero, as an int or a float."""
     if not isinstance(value, Real) or not math.isfinite(value) or value < 0 or (positive and value == 0):
         bound = "above 0" if positive else "of at least 0"
-        raise ValueError(f"{type(owner).__name__}: {argument} must be a finite number {bound}, got {value!r}")
+        raise ValueError(f"{type(owner).__name__}: {argument} must be a finite number {bound}, got {plain(value)!r}")
     return int(value) if isinstance(value, Integral) else float(value)
 
 

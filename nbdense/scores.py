@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._custom import name_of
-from nbdense._validate import positive_int
+from nbdense._validate import array_of, positive_int
 from nbdense.losses import BinaryCrossentropy, Loss
 from nbdense.metric_base import COLLECTED, Array, Metric, finite_number
 
@@ -30,7 +30,7 @@ def as_columns(targets: Any, outputs: Any) -> tuple[Array, Array]:
     ValueError
         If ``targets`` has neither one column nor as many as ``outputs``.
     """
-    targets, outputs = (np.asarray(value) for value in (targets, outputs))
+    targets, outputs = array_of("compute: targets", targets), array_of("compute: outputs", outputs)
     targets, outputs = (value.reshape(-1, 1) if value.ndim == 1 else value for value in (targets, outputs))
     if targets.ndim != 2 or outputs.ndim != 2 or targets.shape not in ((len(outputs), 1), outputs.shape):
         raise ValueError(f"compute: targets of shape {targets.shape} do not go with outputs of shape {outputs.shape}")

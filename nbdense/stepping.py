@@ -114,7 +114,7 @@ class Stepping:
                 "activations are no longer theirs; call forward again"
             )
         rows = step.rows
-        grad = np.asarray(grad_output, model.dtype)
+        grad = np.asarray(_validate.array_of("backward: grad_output", grad_output), model.dtype)
         shape = (rows, *network.output_shape)
         if grad.shape != shape:
             raise ValueError(f"backward: grad_output must have the outputs' shape {shape}, got {grad.shape}")
@@ -159,7 +159,7 @@ class Stepping:
         sample_weight : array-like, (rows,), optional
             A weight for each row.
         class_weight : mapping of int to float, or "balanced", optional
-            A weight for each class.
+            A weight for each class, as for `fit`.
         return_dict : bool
             Return a dict by name.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -46,7 +48,7 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
     UserWarning
         For rows of class probabilities that do not sum to 1.
     """
-    array = y if isinstance(y, np.ndarray) else np.asarray(y)
+    array = _validate.array_of("y", y)
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"y: expected numbers, got dtype {array.dtype}; number the classes from 0, for example with np.unique"
@@ -130,7 +132,7 @@ def _check_classes(array: npt.NDArray[Any], loss: Loss, shape: tuple[int, ...], 
 
 def row_weights(
     sample_weight: Any,
-    class_weight: Mapping[int, float] | str | None,
+    class_weight: Mapping[Any, Any] | str | None,
     y: npt.NDArray[Any],
     loss: Loss,
     positions: int = 1,
@@ -141,40 +143,93 @@ def row_weights(
     """
     weights = None
     if sample_weight is not None:
-        weights = np.asarray(sample_weight)
+        weights = _validate.array_of("sample_weight", sample_weight)
         if weights.shape not in ((len(y),), (len(y), 1)) or weights.dtype.kind not in "fiub":
             raise ValueError(
                 f"sample_weight: expected {len(y)} numbers, got shape {weights.shape}, dtype {weights.dtype}"
             )
         weights = weights.reshape(-1, 1).astype(np.float64)
         if not np.isfinite(weights).all():
-            raise ValueError("sample_weight: holds NaN or infinity")
+            raise ValueError(f"sample_weight: NaN or infinity in row {int(np.argmin(np.isfinite(weights)))}")
     if class_weight is not None:
         if positions > 1:
             raise ValueError("class_weight: a row of data has several targets here; use sample_weight")
-        classes = y.argmax(axis=1) if y.shape[1] > 1 else np.rint(y[:, 0]).astype(np.int64)
-        if isinstance(loss, Hinge) and not isinstance(class_weight, str) and -1 not in class_weight:
+        if isinstance(class_weight, Mapping):
+            for key in class_weight:
+                if not isinstance(key, Real):
+                    raise TypeError(f"class_weight: its keys must be class numbers, got {_validate.plain(key)!r}")
+        with np.errstate(invalid="ignore"):  # NaN is refused elsewhere
+            classes = y.argmax(axis=1) if y.shape[1] > 1 else np.rint(y[:, 0]).astype(np.int64)
+        if isinstance(loss, Hinge) and isinstance(class_weight, Mapping) and -1 not in class_weight:
             classes = np.where(classes == -1, 0, classes)  # labels 0 and 1, signed by check_targets
-        by_class = _weights_of_classes(class_weight, classes).reshape(-1, 1)
-        weights = by_class if weights is None else weights * by_class
+        labels, numbers = np.unique(classes, return_inverse=True)
+        by_class = weights_by_class(class_weight, labels.tolist(), numbers, None if weights is None else weights[:, 0])
+        weights = by_class.reshape(-1, 1) if weights is None else weights * by_class.reshape(-1, 1)
     return weights
 
 
-def _weights_of_classes(
-    class_weight: Mapping[int, float] | str, classes: npt.NDArray[np.int64]
+def weights_by_class(
+    class_weight: Mapping[Any, Any] | str,
+    labels: Sequence[Any],
+    numbers: npt.NDArray[np.integer[Any]],
+    sample_weight: npt.NDArray[np.floating[Any]] | None,
 ) -> npt.NDArray[np.float64]:
-    present, place, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    """Return the weight of each row's class: what ``class_weight`` means, to Sequential and to the estimators.
+
+    Parameters
+    ----------
+    class_weight : mapping of label to float, or "balanced"
+        Classes that a mapping does not name weigh 1, as in Keras. Balanced is what scikit-learn's
+        ``compute_class_weight`` makes of weighted rows: a row of weight 2 counts as two, and one of weight 0 as none.
+    labels : sequence
+        The classes' labels.
+    numbers : ndarray of int, (rows,)
+        Where in ``labels`` each row's is.
+    sample_weight : ndarray, (rows,), or None
+        The rows' own weights, which are not in the result.
+
+    Returns
+    -------
+    ndarray, (rows,), float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        For anything else than a mapping or "balanced", for a weight that is negative or not finite, and for rows of
+        negative weight that are to be balanced.
+    """
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(f"class_weight: expected a mapping or 'balanced', got {class_weight!r}")
-        return (len(classes) / (len(present) * counts))[place]
-    missing = [int(c) for c in present if int(c) not in class_weight]
-    if missing:
-        raise ValueError(f"class_weight: no weight for class {missing[0]}, which is in y")
-    weights = np.array([float(class_weight[int(c)]) for c in present])
-    if not np.isfinite(weights).all():
-        raise ValueError(f"class_weight: the weight of class {present[~np.isfinite(weights)][0]} is not finite")
-    return weights[place]
+        return _balanced(len(labels), numbers, sample_weight)[numbers]
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(
+            "class_weight: expected a mapping of classes to numbers, such as {0: 1.0, 1: 3.0}, or 'balanced', got "
+            f"{type(class_weight).__name__}"
+        )
+    for label, weight in class_weight.items():
+        if not isinstance(weight, Real) or not math.isfinite(weight) or weight < 0.0:
+            raise ValueError(
+                f"class_weight: the weight of class {_validate.plain(label)!r} must be a finite number of at least 0, "
+                f"got {_validate.plain(weight)!r}"
+            )
+    return np.array([float(class_weight.get(label, 1.0)) for label in labels])[numbers]
+
+
+def _balanced(
+    count: int, numbers: npt.NDArray[np.integer[Any]], sample_weight: npt.NDArray[np.floating[Any]] | None
+) -> npt.NDArray[np.float64]:
+    """Weights that make all classes weigh alike, and their sum what it was; 0 for a class without weight."""
+    if sample_weight is not None and (sample_weight < 0).any():
+        row = int(np.argmax(sample_weight < 0))
+        raise ValueError(
+            f"sample_weight: {sample_weight[row]} in row {row}; class_weight='balanced' takes weights of at least 0"
+        )
+    sizes = np.bincount(numbers, sample_weight, count)
+    there = sizes > 0
+    balance = np.zeros(count)
+    balance[there] = sizes.sum() / (np.count_nonzero(there) * sizes[there])
+    return balance
 
 
 def as_sources(x: npt.NDArray[Any], y: npt.NDArray[Any], weights: npt.NDArray[Any] | None, dtype: np.dtype[Any]) -> Any:

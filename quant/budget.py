@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense import _validate
 from nbdense.network import DENSE
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import QuantizedNetwork
@@ -69,7 +70,7 @@ def score_of(evaluate: Any) -> Score:
     """
     if callable(evaluate):
         return lambda model: _number(evaluate(model))
-    x, y = evaluate[0], np.asarray(evaluate[1])
+    x, y = evaluate[0], _validate.array_of("quantize: y of evaluate", evaluate[1])
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"quantize: evaluate has {len(x)} rows of x and {len(y)} of y")
     return lambda model: _number(score(np.asarray(model.predict(x)), y))

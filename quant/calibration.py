@@ -183,15 +183,15 @@ def batches(data: Any, network: Network) -> Iterator[Matrix]:
     Raises
     ------
     TypeError, ValueError
-        If there are no rows, or one is not of numbers, of another shape, or holds NaN or infinity (naming row and
-        column).
+        If there are no rows, or one is not of numbers, of another shape, or holds NaN, infinity or masked elements
+        (naming row and column).
     """
     step = max(1, min(BATCH, _ELEMENTS // network.width))
     empty = True
     for name, array in _parts(data, len(network.input_shape)):
         _check_rows(name, array, network)
         for first in range(0, array.shape[0], step):
-            part = np.asarray(array[first : first + step])
+            part = _validate.array_of(name, array[first : first + step], first)
             with np.errstate(over="ignore"):
                 x = np.ascontiguousarray(part.reshape(len(part), network.n_in), network.dtype)
                 finite = np.isfinite(x.astype(np.float32, copy=False))
@@ -268,11 +268,13 @@ def _rank(value: Any) -> int:
 
 def _as_array(name: str, value: Any) -> npt.NDArray[Any]:
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError:
         raise ValueError(
             f"{name}: its rows differ in shape; give an array of inputs alone, or batches of such arrays"
         ) from None
+    _validate.refuse_masked(name, value)
+    return array
 
 
 def _check_rows(name: str, array: Any, network: Network) -> None:

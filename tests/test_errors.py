@@ -82,6 +82,59 @@ def test_training_data_must_be_finite(x, error, words):
     assert_unchanged(model, lambda m: m.fit(X, LABELS, validation_data=(x, y), verbose=0), error, words)
 
 
+def masked(array, *place):
+    """The array with one element masked."""
+    hidden = np.ma.array(array)
+    hidden[place] = np.ma.masked
+    return hidden
+
+
+def test_masked_elements_are_refused():
+    """NumPy would drop the mask, and take what lies behind it for data."""
+    model = model_for("categorical_crossentropy")
+    x, y, one_hot = masked(X, 7, 2), masked(np.eye(3)[LABELS], 9, 1), np.eye(3)[LABELS]
+    weights = masked(np.ones(12), 10)
+    in_x, in_y = "x: masked in row 7, column 2;", "y: masked in row 9, column 1;"
+    in_weights = "sample_weight: masked in row 10;"
+    for action, words in (
+        (lambda m: m.fit(x, one_hot), in_x),
+        (lambda m: m.fit(list(x), one_hot), in_x),  # a list of rows, one of them masked
+        (lambda m: m.fit(x, one_hot, validation_split=0.5), in_x),
+        (lambda m: m.fit(X, y), in_y),
+        (lambda m: m.fit(X, y, validation_split=0.5), in_y),
+        (lambda m: m.fit(X, one_hot, sample_weight=weights, validation_split=0.5), in_weights),
+        (lambda m: m.fit(X, one_hot, validation_data=(x, one_hot)), in_x),
+        (lambda m: m.fit(X, one_hot, validation_data=(X, y)), in_y),
+        (lambda m: m.fit(X, one_hot, validation_data=(X, one_hot, weights)), in_weights),
+        (lambda m: m.evaluate(x, one_hot), in_x),
+        (lambda m: m.evaluate(X, y), in_y),
+        (lambda m: m.predict(x), in_x),
+        (lambda m: m.predict(x.astype(np.float32)), in_x),
+        (lambda m: m.forward(x), in_x),
+        (lambda m: m.train_on_batch(X, y), in_y),
+        (lambda m: m.saliency(x), in_x),
+        (lambda m: m.importance(X, y), in_y),
+        (lambda m: m.diagnose(x, one_hot), in_x),
+        (lambda m: m.set_weights([masked(w, 0) for w in m.get_weights()]), "array 0: masked in row 0, column 0;"),
+        (lambda m: nb.to_categorical(masked(LABELS, 4)), "to_categorical: masked in row 4;"),
+    ):
+        assert_unchanged(model, action, ValueError, words)
+    model.forward(X)
+    with pytest.raises(ValueError, match="grad_output: masked in row 2, column 1;"):
+        model.backward(masked(np.ones((12, 3)), 2, 1))
+
+
+def test_arrays_with_nothing_masked_are_data():
+    x, y, weights = np.ma.array(X), np.ma.array(LABELS, mask=np.zeros(12, bool)), np.ma.array(np.arange(12.0))
+    found = []
+    for data in ((X, LABELS, np.arange(12.0)), (x, y, weights)):
+        model = model_for()
+        model.fit(data[0], data[1], sample_weight=data[2], verbose=0)
+        found.append((model.network.params.tolist(), model.evaluate(*data[:2]), model.predict(data[0]).tolist()))
+    assert found[0] == found[1]
+    assert type(model.predict(x)) is np.ndarray
+
+
 def test_first_fit_refused_and_then_done():
     """A model that was not built yet can still be fitted to good data."""
     model = Sequential([Dense(3, "softmax")])
@@ -142,8 +195,22 @@ def test_wrong_targets(loss, y, error, words):
     ("options", "error", "words"),
     [
         ({"sample_weight": np.ones(11)}, ValueError, "sample_weight: expected 12 numbers"),
-        ({"sample_weight": changed(np.ones(12), 3, 0, np.nan)}, ValueError, "sample_weight: .*NaN"),
-        ({"class_weight": {0: 1.0, 1: 1.0}}, ValueError, "no weight for class 2"),
+        ({"sample_weight": changed(np.ones(12), 3, 0, np.nan)}, ValueError, "sample_weight: NaN or infinity in row 3"),
+        ({"sample_weight": np.ma.masked_greater(np.arange(12.0), 10)}, ValueError, "sample_weight: masked in row 11;"),
+        ({"class_weight": [1.0, 3.0, 1.0]}, TypeError, "class_weight: expected a mapping of .*got list"),
+        ({"class_weight": np.ones(3)}, TypeError, "class_weight: expected a mapping of .*got ndarray"),
+        ({"class_weight": {"0": 1.0}}, TypeError, "class_weight: its keys must be class numbers, got '0'"),
+        ({"class_weight": {np.str_("a"): 1.0}}, TypeError, "class numbers, got 'a'"),
+        ({"class_weight": "even"}, ValueError, "class_weight: expected a mapping or 'balanced', got 'even'"),
+        ({"class_weight": {0: 1.0, 2: -1.5}}, ValueError, "the weight of class 2 must be .*at least 0, got -1.5"),
+        ({"class_weight": {7: np.float64("nan")}}, ValueError, "the weight of class 7 must be .*, got nan"),
+        ({"class_weight": {0: np.inf}}, ValueError, "the weight of class 0 must be a finite number"),
+        ({"class_weight": {0: "heavy"}}, ValueError, "the weight of class 0 must be .*, got 'heavy'"),
+        (
+            {"class_weight": "balanced", "sample_weight": changed(np.ones(12), 3, 0, -2)},
+            ValueError,
+            r"sample_weight: -2\.0 in row 3; class_weight='balanced' takes weights of at least 0",
+        ),
         ({"batch_size": 0}, ValueError, "batch_size must be a whole number of at least 1, got 0"),
         ({"batch_size": 2.5}, ValueError, "batch_size"),
         ({"batch_size": True}, ValueError, "batch_size"),
@@ -212,6 +279,11 @@ def test_unknown_names(arguments, words):
         (lambda: nb.set_num_threads(0), "at least 1, got 0"),
         (lambda: nb.to_categorical([0, 3], 3), r"class 3 is outside 0\.\.2"),
         (lambda: nb.to_categorical([-1]), "class -1"),
+        # NumPy's numbers are shown as Python's
+        (lambda: Dense(np.int64(-3)), "at least 1, got -3"),
+        (lambda: SGD(np.float64(-0.5)), r"at least 0, got -0\.5"),
+        (lambda: Adam(beta_1=np.float32(1.5)), r"\[0, 1\), got 1\.5"),
+        (lambda: nb.regularizers.L2(np.float64(-2)), r"at least 0, got -2\.0"),
     ],
 )
 def test_wrong_arguments(make, words):

@@ -18,11 +18,13 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import compute_class_weight
 from sklearn.utils.estimator_checks import check_estimator
 
 import nbdense
 from nbdense.estimator_base import RULES
 from nbdense.estimators import MLPClassifier, MLPRegressor
+from nbdense.targets import weights_by_class
 
 BOTH = [MLPClassifier, MLPRegressor]
 ROUNDING = (
@@ -176,6 +178,8 @@ def test_early_stopping_keeps_the_best(estimator):
 def test_early_stopping_needs_rows_to_judge_by():
     with pytest.raises(ValueError, match="validation_fraction=0.1 of 9 rows holds out too few"):
         MLPRegressor(early_stopping=True).fit(X[:9], VALUES[:9])
+    with pytest.raises(ValueError, match="of 120 rows holds out too few"):  # a row that weighs nothing is none
+        MLPRegressor(early_stopping=True, random_state=0).fit(X, VALUES, np.arange(120) == 0)
 
 
 def test_stops_when_the_loss_does(capsys):
@@ -267,6 +271,10 @@ def test_warm_start():
             )
     with pytest.raises(ValueError, match="`self.classes_`"):
         mlp.fit(X, CLASSES + 1)
+    for going_on in (mlp.fit, mlp.partial_fit):  # scikit-learn asks for the same of both
+        with pytest.raises(ValueError, match=r"y has classes \[0 1\], but with warm_start .* all of .*\[0 1 2\]"):
+            going_on(X, np.minimum(CLASSES, 1))
+    mlp.set_params(warm_start=False).partial_fit(X, np.minimum(CLASSES, 1))
 
 
 def test_class_weight():
@@ -280,10 +288,44 @@ def test_class_weight():
     with pytest.warns(ConvergenceWarning):
         by_row.fit(X, rare, sample_weight=np.where(rare, 1000.0, 1.0))
     assert by_row.predict(X).mean() == heavy
-    with pytest.raises(ValueError, match="class_weight"):
-        MLPClassifier(class_weight={0: -1.0}).fit(X, rare)
     with pytest.raises(ValueError, match="balanced"):
         MLPClassifier(class_weight="balanced").partial_fit(X, rare, classes=[0, 1])
+
+
+def test_balance_is_scikit_learns():
+    y, weights = np.array([3, 1, 1, 0, 0, 0, 3, 1]), np.random.default_rng(8).uniform(0.1, 3, 8)
+    classes = np.array([0, 1, 3])
+    expected = compute_class_weight("balanced", classes=classes, y=y, sample_weight=weights)
+    found = weights_by_class("balanced", [0, 1, 3], np.searchsorted(classes, y), weights)
+    np.testing.assert_allclose(found, expected[np.searchsorted(classes, y)], rtol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_balance_counts_rows_as_often_as_they_weigh():
+    """Rows of weight 0 might as well be left out, and rows of weight 2 come twice."""
+    weights = np.where(CLASSES == 1, np.arange(120) % 7 == 0, np.arange(120) % 3).astype(float)
+    rows = np.repeat(np.arange(120), weights.astype(int))
+    options = {"class_weight": "balanced", "dtype": "float64", "shuffle": False, "batch_size": 120, "max_iter": 40}
+    weighted = MLPClassifier((8,), random_state=0, learning_rate_init=0.02, **options).fit(X, CLASSES, weights)
+    options["batch_size"] = len(rows)
+    repeated = MLPClassifier((8,), random_state=0, learning_rate_init=0.02, **options).fit(X[rows], CLASSES[rows])
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-6)
+    assert weighted.loss_ == pytest.approx(repeated.loss_, rel=1e-9)
+
+
+def test_class_weights_that_will_not_do():
+    for weight, error, words in (
+        ({0: -1.0}, ValueError, "class_weight: the weight of class 0 must be a finite number of at least 0, got -1.0"),
+        ({0: np.float64("nan")}, ValueError, "the weight of class 0 .*, got nan"),
+        ({0: 2.0, "1": 3.0}, ValueError, r"class_weight: '1' is none of the classes, which are \[0 1 2\]"),
+        ([1.0, 2.0, 3.0], TypeError, "class_weight: expected a mapping of .*, got list"),
+        ("even", ValueError, "class_weight: expected a mapping or 'balanced', got 'even'"),
+    ):
+        with pytest.raises(error, match=words):
+            MLPClassifier(class_weight=weight).fit(X, CLASSES)
+    with pytest.raises(ValueError, match=r"sample_weight: -1\.0 in row 2; class_weight='balanced' takes"):
+        MLPClassifier(class_weight="balanced").fit(X, CLASSES, np.where(np.arange(120) == 2, -1.0, 1.0))
+    fitted(class_weight={0: 1.0, 1: 1.0, 2: 1.0, 3: 5.0})  # of a class that this data has not
 
 
 def test_in_scikit_learns_hands():
@@ -335,8 +377,6 @@ def test_bad_layers_are_named(sizes):
 def test_bad_data_and_a_loss_that_is_not_finite():
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         MLPClassifier().fit(X, VALUES)
-    with pytest.raises(ValueError, match="one class"):
-        MLPClassifier().fit(X, np.zeros(len(X)))
     with pytest.raises(ValueError, match="must be 0 and 1"):
         MLPClassifier().fit(X, 3 + MANY_LABELS)
     with pytest.raises(ValueError, match="loss must be one of"):
@@ -350,6 +390,97 @@ def test_bad_data_and_a_loss_that_is_not_finite():
         mlp.fit(X, VALUES * 1e30)
     with pytest.raises(NotFittedError):  # nothing of the fit before it is left
         mlp.predict(X)
+    with pytest.raises(ValueError, match=r"alpha must be a finite number of at least 0, got -0\.5"):
+        fitted(alpha=np.float64(-0.5))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("label", [5, "a", 0.5 + 0.5])
+def test_one_class_is_fitted_as_scikit_learn_does(label, early_stopping):
+    y = np.full(len(X), label)
+    theirs, ours = (
+        fitted_by(mlp, X, y, max_iter=5, early_stopping=early_stopping)
+        for mlp in (neural_network.MLPClassifier, MLPClassifier)
+    )
+    for name in ("classes_", "n_outputs_", "out_activation_", "n_layers_", "best_validation_score_"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+    assert ours.predict(X).dtype == theirs.predict(X).dtype
+    assert ours.predict_proba(X).shape == theirs.predict_proba(X).shape
+    assert (ours.predict(-100 * X) == label).all()  # even where another class is the likelier
+    assert ours.score(X, y) == 1.0
+    assert (MLPClassifier().partial_fit(X, y, classes=[label]).predict(X) == label).all()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(ours)).predict(X), y)
+
+
+def fitted_by(estimator, data, y, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator(hidden_layer_sizes=(8,), random_state=0, **options).fit(data, y)
+
+
+DIVERGING = {"hidden_layer_sizes": (8,), "solver": "sgd", "random_state": 0}
+
+
+@pytest.mark.parametrize("dtype", EXPECTED)
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("batch", [7, 120])
+@pytest.mark.parametrize("rate", [1e3, 1e30])
+@pytest.mark.parametrize("max_iter", [1, 2, 40])
+@pytest.mark.parametrize("estimator", BOTH)
+def test_fits_that_diverge_end_with_a_warning(estimator, dtype, early_stopping, batch, rate, max_iter):
+    y = CLASSES if estimator is MLPClassifier else VALUES
+    options = {"dtype": dtype, "early_stopping": early_stopping, "batch_size": batch, "max_iter": max_iter}
+    mlp = estimator(**DIVERGING, **options, learning_rate_init=rate)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        mlp.fit(X, y)
+    assert {warning.category for warning in said} <= {ConvergenceWarning, UserWarning}  # batch_size is clipped
+    if max_iter == 40 and not early_stopping and estimator is MLPRegressor:
+        assert "The loss was no longer finite in iteration" in str(said[-1].message)
+        assert said[-1].filename == __file__
+    assert np.isfinite(mlp.loss_) and mlp.loss_ == mlp.loss_curve_[-1]
+    assert 1 <= mlp.n_iter_ == len(mlp.loss_curve_) <= max_iter
+    assert np.isfinite(mlp.model_.predict(X)).all()
+    assert np.isfinite(mlp.model_.evaluate(X, y))
+
+
+@pytest.mark.parametrize("dtype", EXPECTED)
+def test_partial_fits_that_diverge_warn(dtype):
+    mlp = MLPRegressor(**DIVERGING, learning_rate_init=1e6, dtype=dtype)
+    warned = 0
+    for _ in range(12):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            mlp.partial_fit(X, VALUES)
+        warned += any("no longer finite" in str(warning.message) for warning in said)
+        assert mlp.n_iter_ == 1 and np.isfinite(mlp.loss_)
+        assert np.isfinite(mlp.predict(X)).all()
+    assert warned
+    before = mlp.coefs_
+    with pytest.raises(FloatingPointError, match="the loss is"):  # nothing can be learnt of these
+        mlp.partial_fit(X, VALUES * {"float32": 1e30, "float64": 1e300}[dtype])
+    assert all((a == b).all() for a, b in zip(mlp.coefs_, before, strict=True))
+
+
+def test_masked_elements_are_refused():
+    X_hidden, y_hidden, weights = np.ma.array(X), np.ma.array(CLASSES), np.ma.array(np.ones(120))
+    X_hidden[7, 2] = y_hidden[9] = weights[3] = np.ma.masked
+    in_X = "X: masked in row 7, column 2;"
+    for estimator in BOTH:
+        mlp = fitted(estimator)
+        with pytest.raises(ValueError, match=in_X):
+            mlp.predict(X_hidden)
+        for arguments, words in (
+            ((X_hidden, CLASSES), in_X),
+            ((X, y_hidden), "y: masked in row 9;"),
+            ((X, CLASSES, weights), "sample_weight: masked in row 3;"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                fitted(estimator).partial_fit(*arguments)
+            with pytest.raises(ValueError, match=words):
+                estimator().fit(*arguments)
+    np.testing.assert_array_equal(fitted(data=np.ma.array(X)).predict(np.ma.array(X)), fitted().predict(X))
 
 
 def test_without_scikit_learn():

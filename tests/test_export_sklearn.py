@@ -242,6 +242,10 @@ def test_refusals(tmp_path):
         pipeline_to_onnx(pipeline, X=IRIS[:0])
     with pytest.raises(ValueError, match="X has 3 columns, but the pipeline was fitted on 4"):
         pipeline_to_onnx(pipeline, X=IRIS[:, :3])
+    with pytest.raises(ValueError, match="X: masked in row 0, column 3"):
+        pipeline_to_onnx(pipeline, X=np.ma.masked_less(IRIS, 1))
+    with pytest.raises(ValueError, match=r"fitted on one class only, setosa, .*fit it on rows of two"):
+        pipeline_to_onnx(fit([StandardScaler()], IRIS, np.full(len(IRIS), "setosa")), X=IRIS)
     towns = PEOPLE[["city"]]
     strangers = towns.replace("Rome", "Lima")
     with pytest.raises(ValueError, match="does not take these rows.*unknown categories"):
@@ -274,6 +278,8 @@ def test_skl2onnx_itself_converts_them():
     np.testing.assert_allclose(run(model, X=IRIS)[1], both.predict_proba(IRIS), atol=1e-5)
     doubles = to_onnx(mlp, IRIS[:1].astype(np.float64), target_opset=17, options={id(mlp): {"zipmap": False}})
     np.testing.assert_allclose(run(doubles, X=IRIS.astype(np.float64))[1], mlp.predict_proba(IRIS), atol=1e-5)
+    with pytest.raises(ValueError, match="fitted on one class only, 2,"):
+        to_onnx(fit([], IRIS, np.full(len(IRIS), 2))[-1], IRIS[:1])
 
 
 def test_without_skl2onnx():

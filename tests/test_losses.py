@@ -183,8 +183,9 @@ def test_class_weights_round_as_keras():
     y = np.array([[0.1], [0.9]])
     loss = losses.get("binary_crossentropy")
     np.testing.assert_array_equal(row_weights(None, {0: 2.0, 1: 3.0}, y, loss)[:, 0], [2, 3])
-    with pytest.raises(ValueError, match="class_weight: the weight of class 1 is not finite"):
-        row_weights(None, {0: 2.0, 1: math.nan}, y, loss)
+    np.testing.assert_array_equal(row_weights(None, {1: 3.0, 7: 9.0}, y, loss)[:, 0], [1, 3])  # 1 for the rest
+    np.testing.assert_array_equal(row_weights([2.0, -1.0], {1: 3.0}, y, loss)[:, 0], [2, -3])
+    assert row_weights(None, {}, y, loss).tolist() == [[1.0], [1.0]]
 
 
 def test_quantile_finds_the_quantile():

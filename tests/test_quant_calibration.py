@@ -369,6 +369,19 @@ def test_every_activation_is_watched_before_and_after(rng):
 # -- errors --
 
 
+HIDDEN = np.ma.masked_equal(np.arange(6000).reshape(1000, 6), 5555)
+
+
+class Slices:
+    """What is no array, but gives some when it is sliced; netCDF's variables give masked ones."""
+
+    def __init__(self, array):
+        self.shape, self.dtype, self.array = array.shape, array.dtype, array
+
+    def __getitem__(self, rows):
+        return self.array[rows]
+
+
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
@@ -391,6 +404,10 @@ def test_every_activation_is_watched_before_and_after(rng):
         (np.where(np.arange(6000).reshape(1000, 6) == 5555, np.nan, 0), ValueError, "row 925, column 5"),
         ([np.zeros((4, 6)), np.full((4, 6), np.inf)], ValueError, "calibration batch 1: .*row 0, column 0"),
         (np.full((1, 6), 1e39), ValueError, r"infinity \(in float32\)"),
+        (HIDDEN, ValueError, "calibration: masked in row 925, column 5"),
+        ([np.zeros((4, 6)), HIDDEN], ValueError, "calibration batch 1: masked in row 925, column 5"),
+        (list(HIDDEN), ValueError, "calibration: masked in row 925, column 5"),  # a list of rows
+        (Slices(HIDDEN), ValueError, "calibration: masked in row 925, column 5"),
     ],
 )
 def test_unfit_data(data, error, message):

@@ -9,7 +9,7 @@ import naive
 import naive_optimizers
 from builders import OBJECTIVES, draw_targets, make_model, naive_layers, naive_objective, objective_name
 from compiled import compiled
-from nbdense import fitting, training
+from nbdense import fitting, losses, training
 from nbdense.engine import program, tables
 from nbdense.engine.random import key_of, shuffled
 from nbdense.layers import BatchNormalization, Dense, Dropout, Input, LayerNormalization
@@ -17,6 +17,7 @@ from nbdense.losses import MeanSquaredError
 from nbdense.models import Sequential
 from nbdense.optimizers import OPTIMIZERS, SGD, Adam
 from nbdense.regularizers import L2
+from nbdense.targets import row_weights
 
 # Every optimizer in the table at its defaults, and its variants; each with naive_optimizers' options.
 VARIANTS = [(kind(), {}) for kind in OPTIMIZERS.values()] + [
@@ -115,6 +116,40 @@ def test_class_weights_are_row_weights():
         model.fit(x, y, 8, verbose=0, **options)
         both.append(model.network.params.copy())
     np.testing.assert_array_equal(*both)
+
+
+BALANCED = np.array([0, 0, 0, 0, 0, 2, 2, 1])  # class numbers
+COUNTS = np.array([3.0, 0.0, 1.0, 2.0, 0.0, 1.0, 2.0, 0.0])  # of the rows; class 1 has none
+
+
+@pytest.mark.parametrize("form", ["numbers", "one-hot"])
+def test_balance_counts_rows_as_often_as_they_weigh(form):
+    """A row of weight k weighs what k rows would, and one of weight 0 is none."""
+    y = BALANCED.reshape(-1, 1) if form == "numbers" else np.eye(3)[BALANCED]
+    loss = losses.get("sparse_categorical_crossentropy" if form == "numbers" else "categorical_crossentropy")
+    weighted = row_weights(COUNTS, "balanced", y, loss)[:, 0]
+    rows = np.repeat(np.arange(8), COUNTS.astype(int))
+    repeated = row_weights(None, "balanced", y[rows], loss)[:, 0]
+    np.testing.assert_array_equal(np.bincount(rows, repeated, 8), weighted)
+    np.testing.assert_array_equal(repeated, np.where(BALANCED[rows] == 0, 9 / (2 * 6), 9 / (2 * 3)))
+    np.testing.assert_array_equal(row_weights(np.ones(8), "balanced", y, loss), row_weights(None, "balanced", y, loss))
+    assert not row_weights(np.zeros(8), "balanced", y, loss).any()
+
+
+def test_rows_without_weight_might_as_well_be_left_out():
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(40, 4)), rng.integers(0, 3, 40)
+    weights = np.where((y == 1) & (np.arange(40) % 4 > 0), 0.0, rng.integers(1, 4, 40))
+    kept = weights > 0
+    models = []
+    for rows, rate in ((kept, 0.1), (slice(None), 0.1 * 40 / kept.sum())):  # a batch's loss is divided by its rows
+        model = make_model([4, 5, 3], ["tanh", "softmax"], "sparse_categorical_crossentropy")
+        model.optimizer.learning_rate = rate
+        options = {"sample_weight": weights[rows], "class_weight": "balanced", "shuffle": False}
+        model.fit(x[rows], y[rows], 40, epochs=30, verbose=0, **options)
+        models.append(model)
+    np.testing.assert_allclose(models[1].predict(x), models[0].predict(x), rtol=1e-9)
+    assert not np.allclose(models[0].predict(x), make_model([4, 5, 3], ["tanh", "softmax"]).predict(x), atol=0.05)
 
 
 @pytest.mark.kernels
