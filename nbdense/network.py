@@ -300,6 +300,12 @@ class Network:
                 alpha=float(row["alpha"]),
             )
 
+    @property
+    def first_label(self) -> str:
+        """The layer that reads the input, as its user knows it, for messages about rows of data."""
+        row = self.inference[0]
+        return layer_label(int(row["kind"]), self.names[int(row["number"])])
+
     def activation_of(self, row: Any) -> Activation:
         """The activation of a table row."""
         code = int(row["activation"])

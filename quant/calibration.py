@@ -281,7 +281,7 @@ def _check_rows(name: str, array: Any, network: Network) -> None:
     """Refuse another shape or dtype, by a look at one row."""
     shape = network.input_shape
     fits = len(array.shape) == 1 + len(shape) and tuple(array.shape[1:]) == shape
-    _validate.rows(name, np.asarray(array[:1] if fits else array), shape, next(network.rows()).label)
+    _validate.rows(name, np.asarray(array[:1] if fits else array), shape, network.first_label)
 
 
 def _keeping_pre(network: Network) -> tuple[npt.NDArray[Any], int]:

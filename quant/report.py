@@ -129,7 +129,7 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
         network = trained.network
     if quantized.report.get("options", {}).get("equalize"):
         network = equalize(network)
-    rows = _validate.rows("x", x, network.input_shape, next(network.rows()).label)
+    rows = _validate.rows("x", x, network.input_shape, network.first_label)
     return compare_tensors(
         network, plan(network, settled=trained is not None), quantized, [rows.reshape(-1, *network.input_shape)]
     )
