@@ -28,6 +28,7 @@ from test_export import ALWAYS_LOADABLE, operators
 from test_export_qdq import optimised
 
 STATIC = ["qdq", "qoperator"]
+RUNTIME = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 
 
 def held(network, flavour, opset=None, exact=False):
@@ -349,7 +350,8 @@ def test_weights_alone(bits, block_size, n_in, activation, bias, tmp_path):
     model = held(network, "weight_only")
     blocked = bits == 4 or -(-n_in // (block_size or n_in)) > 1
     assert (model.opset_import[0].version, model.ir_version) == ((21, 10) if blocked else (17, 8))
-    assert ("MatMulNBits" in optimised(model, tmp_path)) == (blocked and block_size != 7)
+    if RUNTIME >= (1, 31):  # older releases compute the same, and fuse less
+        assert ("MatMulNBits" in optimised(model, tmp_path)) == (blocked and block_size != 7)
     if bits == 4:
         (weight,) = (t for t in model.graph.initializer if t.name == "w/weight_quantized")
         assert weight.data_type == onnx.TensorProto.INT4
