@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nbdense.engine.tables import ACTIVATION, DENSE, LAYER_NORM
 from nbdense.export.float_flavour import ROW_WRITERS, RowWriter, write_layer_norm, write_rows
 from nbdense.export.folding import inference_rows, reads
 from nbdense.export.graph import Graph, Shape, finite_float32
-from nbdense.network import ACTIVATION, DENSE, LAYER_NORM, Network, Row
+from nbdense.network import Network, Row
 
 if TYPE_CHECKING:
     from nbdense.quant.network import QuantizedNetwork

@@ -17,9 +17,10 @@ from collections.abc import Callable
 import numpy as np
 
 from nbdense.activations import CUSTOM, Activation
+from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, LAYER_NORM, RESHAPE
 from nbdense.export.folding import inference_rows, is_far_from_zero, norm_tensors, reads, scale_and_shift
 from nbdense.export.graph import Graph, finite_float32
-from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, LAYER_NORM, RESHAPE, Network, Row
+from nbdense.network import Network, Row
 
 HARD_SWISH_OPSET = 14  # the first that has the operator
 LAYER_NORM_OPSET = 17

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from nbdense import folding
 from nbdense.activations import ACTIVATIONS
+from nbdense.engine.tables import ADD, DENSE, FROZEN_NORM
 from nbdense.export.graph import finite_float32
-from nbdense.network import ADD, DENSE, FROZEN_NORM, Network, Row
+from nbdense.network import Network, Row
 
 
 def inference_rows(network: Network, fold: bool) -> list[Row]:

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.engine.tables import LAYER
 from nbdense.export.import_graph import Value
 from nbdense.export.import_steps import FunctionStep, NormStep, Step, affine, function
-from nbdense.network import LAYER
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
 TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants

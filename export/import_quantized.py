@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.engine.tables import ACTIVATION
 from nbdense.export.import_graph import Trace, Value
 from nbdense.export.import_layers import UnknownError, layer_name, one_step
 from nbdense.export.import_steps import (
@@ -21,7 +22,7 @@ from nbdense.export.import_steps import (
     Step,
     tidy,
 )
-from nbdense.network import ACTIVATION, Row
+from nbdense.network import Row
 from nbdense.quant.activations import activation_table, exponentials
 from nbdense.quant.network import (
     LIMITS,

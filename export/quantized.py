@@ -20,10 +20,11 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from nbdense.activations import CUSTOM
+from nbdense.engine.tables import DENSE, LAYER_NORM
 from nbdense.export.convolution import CHANNELS, Stage, images_of, write_conv
 from nbdense.export.float_flavour import ROW_WRITERS, activation_writer, write_layer_norm, write_row
 from nbdense.export.graph import Graph
-from nbdense.network import DENSE, LAYER_NORM, Row
+from nbdense.network import Row
 from nbdense.quant.float_layers import ENGINE_KINDS
 from nbdense.quant.network import LIMITS, FloatLayer, QuantizedNetwork
 

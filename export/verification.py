@@ -25,12 +25,13 @@ import onnx
 from onnx import numpy_helper
 
 from nbdense import _validate
+from nbdense.engine.tables import aligned_zeros
 from nbdense.export import runtime
 from nbdense.export.graph import Shape, check, check_file
 from nbdense.export.integers import compare_integers, compare_values, rows_agree
 from nbdense.export.runtime import Outside, Session
 from nbdense.export.writing import location_of
-from nbdense.network import Network, aligned_zeros
+from nbdense.network import Network
 
 if TYPE_CHECKING:
     from nbdense.quant.network import QuantizedNetwork

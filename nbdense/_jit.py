@@ -372,7 +372,7 @@ def compiled_sources() -> list[Path]:
     from importlib.util import find_spec
 
     here = Path(__file__).parent
-    files = [*here.glob("_*.py"), here / "activations.py", here / "network.py"]
+    files = [*here.glob("_*.py"), here / "activations.py"]
     files += sorted((here / "engine").glob("*.py"))
     quant = find_spec("nbdense.quant")
     if quant is not None and quant.origin is not None:

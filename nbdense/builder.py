@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, CUSTOM, Activation
-from nbdense.network import (
+from nbdense.engine.tables import (
     ACTIVATION,
     ADD,
     BATCH_NORM,
@@ -22,12 +22,11 @@ from nbdense.network import (
     PAD,
     RESHAPE,
     SEGMENT,
-    Network,
-    Parameter,
     aligned_zeros,
     leading_dimension,
     padded,
 )
+from nbdense.network import Network, Parameter
 
 
 class NetworkBuilder:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nbdense import phases
 from nbdense.engine.loss import SQUARED_ERROR
-from nbdense.network import (
+from nbdense.engine.tables import (
     ACTIVATION,
     ADD,
     BATCH_NORM,
@@ -22,9 +22,9 @@ from nbdense.network import (
     IDLE,
     LAYER_NORM,
     RESHAPE,
-    Network,
     aligned_zeros,
 )
+from nbdense.network import Network
 from nbdense.training import Workspace
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from nbdense._warn import warn
 from nbdense.builder import NetworkBuilder
 from nbdense.callbacks import Callback, History
 from nbdense.derived import Derived
+from nbdense.engine.tables import ACTIVATION, DENSE, aligned_zeros
 from nbdense.fitting import evaluate, fit_epochs, split
 from nbdense.inspection import Inspection
 from nbdense.layers import Input, Layer, assign, inner_layers, name_layers
-from nbdense.network import ACTIVATION, DENSE, Network, aligned_zeros
+from nbdense.network import Network
 from nbdense.stepping import Stepping
 from nbdense.training import Data, Objective, predict
 

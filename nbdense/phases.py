@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.tables import (
+    BATCH_NORM,
     CLIP,
     GATHER,
     GRADIENT,
+    IDLE,
     LOSS,
     PHASE,
     ROWS,
@@ -20,7 +22,6 @@ from nbdense.engine.tables import (
     TRANSPOSES,
     UPDATE,
 )
-from nbdense.network import BATCH_NORM, IDLE
 
 Phases = npt.NDArray[Any]
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from nbdense import _threads
 from nbdense.engine import optimizer as steps
 from nbdense.engine import program
-from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE
+from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE, aligned_zeros, leading_dimension
 from nbdense.losses import FORMS, LossForm
-from nbdense.network import Network, aligned_zeros, leading_dimension
+from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 
 # Floating-point operations between two looks for Ctrl-C, which Python hears only outside compiled code: a few

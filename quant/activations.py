@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import CUSTOM
-from nbdense.network import LAYER, Row
+from nbdense.engine.tables import LAYER
+from nbdense.network import Row
 from nbdense.quant import kernels
 from nbdense.quant.calibration import Range
 from nbdense.quant.checks import LIMITS

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import CUSTOM
-from nbdense.network import DENSE, Row
+from nbdense.engine.tables import DENSE
+from nbdense.network import Row
 from nbdense.quant.activations import (
     FIXED_OUTPUTS,
     Parameters,

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from nbdense.activations import CUSTOM
 from nbdense.derived import _empty
+from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE
 from nbdense.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 from nbdense.layers import Activation, Dense, Dropout, Flatten, Input, Layer, Residual, inner_layers
 from nbdense.models import Sequential
-from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE, Network, Row
+from nbdense.network import Network, Row
 from nbdense.quant.activations import FIXED_OUTPUTS, activation_parameters, without_flat_ends
 from nbdense.quant.calibration import Range, Ranges, calibrate, is_bare
 from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS

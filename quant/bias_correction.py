@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.network import DENSE, Network
+from nbdense.engine.tables import DENSE
+from nbdense.network import Network
 from nbdense.quant.calibration import batches, walk
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import QuantizedNetwork

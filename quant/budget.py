@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate
-from nbdense.network import DENSE
+from nbdense.engine.tables import DENSE
 from nbdense.quant.model import QuantizedModel
 from nbdense.quant.network import QuantizedNetwork
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _validate, phases
-from nbdense.network import ACTIVATION, DENSE, Network, Row
+from nbdense.engine.tables import ACTIVATION, DENSE
+from nbdense.network import Network, Row
 from nbdense.quant import observers
 from nbdense.training import NOTHING, Data, Workspace
 

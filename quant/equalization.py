@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.network import ACTIVATION, DENSE, RESHAPE, Network, Row
+from nbdense.engine.tables import ACTIVATION, DENSE, RESHAPE
+from nbdense.network import Network, Row
 
 HOMOGENEOUS = ("linear", "relu", "leaky_relu")  # f(s z) = s f(z) for every s > 0
 _PASSED_ON = (DENSE, ACTIVATION, RESHAPE)  # rows that see a unit's factor as a factor; a change of shape is linear

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import network as engine
 from nbdense.activations import Activation
+from nbdense.engine import tables as engine
 from nbdense.quant.checks import (
     GRANULARITIES,
     INT32_MAX,

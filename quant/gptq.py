@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.network import DENSE, Network, aligned_zeros, leading_dimension
+from nbdense.engine.tables import DENSE, aligned_zeros, leading_dimension
+from nbdense.network import Network
 from nbdense.quant import solver_kernels
 from nbdense.quant.calibration import walk
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from nbdense import folding
-from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, Network, Row
+from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FROZEN_NORM
+from nbdense.network import Network, Row
 from nbdense.quant.calibration import Range, Ranges, is_bare
 from nbdense.quant.float_layers import ENGINE_KINDS
 

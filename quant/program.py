@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _threads
-from nbdense import network as engine
 from nbdense.activations import CUSTOM
-from nbdense.network import aligned_zeros, leading_dimension
+from nbdense.engine import tables as engine
+from nbdense.engine.tables import aligned_zeros, leading_dimension
 from nbdense.quant import dynamic_kernels, kernels, rounding
 from nbdense.quant.float_layers import ENGINE_KINDS
 from nbdense.quant.microkernel import GROUP, OFFSET, pack

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.network import DENSE, Network, Row
+from nbdense.engine.tables import DENSE
+from nbdense.network import Network, Row
 
 
 def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope: str = "global") -> Any:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from nbdense.builder import NetworkBuilder
 from nbdense.engine.fake_quant import LEAST_FACTOR
+from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE
 from nbdense.fake_quantization import KERNEL_LIMITS
-from nbdense.network import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, Network, Parameter, layer_label
+from nbdense.network import Network, Parameter, layer_label
 from nbdense.quant.calibration import Range, Ranges, is_bare
 from nbdense.quant.network import GRANULARITIES, LIMITS, ROUNDINGS
 

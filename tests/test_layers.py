@@ -271,7 +271,7 @@ def test_dropout(dtype):
 
 def test_frozen_layers_cost_no_gradient_work():
     """Below the last trainable layer nothing is walked, and what is frozen stays, until the next compile."""
-    from nbdense.network import IDLE
+    from nbdense.engine.tables import IDLE
 
     x, y = np.random.default_rng(0).normal(size=(20, 4)), np.zeros((20, 1))
     model = made([k.Dense(5, "relu", trainable=False), k.Dense(6, "relu", name="b"), k.Dense(1)], (4,))

@@ -7,6 +7,7 @@ import pytest
 
 from nbdense import _threads
 from nbdense.activations import ACTIVATIONS
+from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE
 from nbdense.layers import (
     Activation,
     BatchNormalization,
@@ -18,7 +19,6 @@ from nbdense.layers import (
     Residual,
 )
 from nbdense.models import Sequential
-from nbdense.network import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE
 from nbdense.quant.calibration import BATCH, batches, calibrate, check_repeatable, walk
 from nbdense.quant.observers import BINS, METHODS, Histogram, MinMax, entropy_range, maker, mse_range, percentile_range
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nbdense import _threads
+from nbdense.engine.tables import DENSE
 from nbdense.layers import (
     Activation,
     BatchNormalization,
@@ -19,7 +20,6 @@ from nbdense.layers import (
     Residual,
 )
 from nbdense.models import Sequential
-from nbdense.network import DENSE
 from nbdense.quant import solver_kernels
 from nbdense.quant.bias_correction import Mean, input_means, shift
 from nbdense.quant.equalization import equalize

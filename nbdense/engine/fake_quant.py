@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._jit import kernel
-from nbdense.network import DENSE
+from nbdense.engine.tables import DENSE
 
 LANES = 16  # that the sums over a row of columns are taken in: the same on every CPU
 LEAST_FACTOR = 1 / 16  # no range shrinks to less: it would have to grow again by steps as small as itself

@@ -29,8 +29,10 @@ from nbdense.engine.random import key_of, shuffled
 from nbdense.engine.rows import backward_row, dense, finish_dense, forward_row
 from nbdense.engine.slabs import set_factors, work_on_slabs
 from nbdense.engine.tables import (
+    ADD,
     CLIP,
     CLIP_NORM,
+    DENSE,
     DROPOUT_STREAM,
     GATHER,
     GRADIENT,
@@ -43,7 +45,6 @@ from nbdense.engine.tables import (
     TRANSPOSES,
     UPDATE,
 )
-from nbdense.network import ADD, DENSE
 
 SHARED_KERNEL = 65_536  # elements of a kernel that are worth a parallel region of their own
 CHUNK = 96  # rows that predict takes through all layers at a time: the activations stay in the L2 cache

@@ -15,7 +15,7 @@ from nbdense.engine import fake_quant, norm
 from nbdense.engine.activation import activate_row, clear_padding, copy_block, differentiate
 from nbdense.engine.microkernel import gated_product, product
 from nbdense.engine.random import dropout_mask
-from nbdense.network import (
+from nbdense.engine.tables import (
     ACTIVATION,
     ADD,
     ADD_DELTA,

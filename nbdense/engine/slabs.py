@@ -12,17 +12,24 @@ from nbdense.engine.microkernel import product
 from nbdense.engine.norms import norms
 from nbdense.engine.optimizer import update
 from nbdense.engine.tables import (
+    BATCH_NORM,
+    BIAS,
     CLIP,
     CLIP_GLOBAL_NORM,
     CLIP_NORM,
     CLIP_VALUE,
+    FACTORS,
+    FAKE_QUANT,
+    GAMMA,
     GRADIENT,
+    MOVING,
     NO_CLIP,
+    NO_DELTA,
+    PAD,
     TRANSPOSES,
     UPDATE,
 )
 from nbdense.engine.transpose import transpose
-from nbdense.network import BATCH_NORM, BIAS, FACTORS, FAKE_QUANT, GAMMA, MOVING, NO_DELTA, PAD
 
 
 @inlined

@@ -1,8 +1,110 @@
-"""The tables by which Python tells the compiled program what to do: a run, and the phases of its steps."""
+"""The tables that compiled code reads: layers, segments and slabs of a network, a run, and the phases of its steps."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
+
+# Kinds of row. FROZEN_NORM is a batch normalisation by its running statistics; FAKE_QUANT rounds to what integers hold.
+DENSE, ACTIVATION, DROPOUT, BATCH_NORM, FROZEN_NORM, LAYER_NORM, ADD, RESHAPE, FAKE_QUANT = range(9)
+
+ADD_DELTA = 1  # flags: the input's delta is added to, not set: a later row has set it
+NO_DELTA = 2  # nothing before this row learns: its input's delta is not wanted
+GATE_DELTA = 4  # the input comes from a relu: its delta passes only where the input is above zero
+DELTA_GATED = 8  # this row is such a relu: its output's delta has passed the gate when it arrives
+ADD_DELTA_2 = 16  # as ADD_DELTA and NO_DELTA, of the second input
+NO_DELTA_2 = 32
+IDLE = 64  # nothing up to here learns: backward leaves the row out
+
+# A row names its buffers by their first column in the workspace: buffer b of m rows starts at element b * m. The
+# network's input is buffer 0. A row of data has ``positions`` rows of columns in a buffer, one after the other.
+LAYER = np.dtype(
+    [
+        ("kind", np.int64),
+        ("number", np.int64),  # of the row in training: what names it, and its dropout's random numbers
+        ("n_in", np.int64),
+        ("n_out", np.int64),
+        ("positions", np.int64),  # of the input, and, but for RESHAPE, of the output
+        ("positions_out", np.int64),
+        ("input", np.int64),
+        ("ld_in", np.int64),
+        ("second", np.int64),  # ADD's other input
+        ("output", np.int64),
+        ("ld_out", np.int64),
+        ("pre", np.int64),  # what backward wants beside the output: see NetworkBuilder; the output where it wants none
+        # Offsets into the parameter vector; -1: none. Of a norm, its gamma and beta; of a FAKE_QUANT, its factors.
+        ("kernel", np.int64),
+        ("bias", np.int64),
+        ("mean", np.int64),
+        ("variance", np.int64),
+        ("start", np.int64),  # offset of what the product is added to: the bias, or zeros
+        ("transposed", np.int64),  # offset aside: of the kernel's transpose, or of a batch's statistics
+        ("activation", np.int64),
+        ("flags", np.int64),
+        ("alpha", np.float64),  # the activation's parameter; a norm's epsilon; the low end of a FAKE_QUANT's range
+        ("lower", np.float64),  # clamp in the product's epilogue; a FAKE_QUANT's least and greatest integer
+        ("upper", np.float64),
+        ("rate", np.float64),  # dropout's share of zeros; a batch norm's momentum; the high end of a FAKE_QUANT's range
+        ("scales", np.int64),  # offset: of the columns' scales, where the kernel is read rounded to them; -1: it is not
+        ("limit", np.float64),  # of the integers that such a kernel is rounded to
+        ("quantizer", np.int64),  # index of the FAKE_QUANT that the input comes from; -1: from none
+        ("call_forward", np.int64),  # addresses of a custom activation's loops
+        ("call_backward", np.int64),
+    ]
+)
+
+# One row a parameter tensor.
+SEGMENT = np.dtype(
+    [
+        ("offset", np.int64),
+        ("length", np.int64),  # padding included
+        ("trainable", np.int64),
+        ("l1", np.float64),
+        ("l2", np.float64),
+        ("decay", np.float64),  # factor on the optimizer's weight decay: 0 exempts
+    ]
+)
+
+# The unit of work of the update: rows first..last of one layer's kernel, or (first = BIAS or GAMMA) a vector, or
+# (MOVING) a batch norm's running statistics, which are trained by no optimizer, or (FACTORS) those of a FAKE_QUANT.
+BIAS, GAMMA, MOVING, FACTORS = -1, -2, -3, -4
+SLAB = np.dtype(
+    [
+        ("layer", np.int64),
+        ("segment", np.int64),
+        ("first", np.int64),
+        ("last", np.int64),
+        ("before", np.int64),  # elements of all earlier slabs: threads take equal shares of elements
+    ]
+)
+
+PAD = 16  # elements: a whole vector of every dtype and CPU
+
+
+def leading_dimension(n: int) -> int:
+    """Elements between the rows of an ``n``-column matrix: ``n`` padded, and never a multiple of 128.
+
+    Rows a power of two apart fall into the same few cache sets, and a column of them would not stay cached.
+    """
+    width = padded(n)
+    return width + PAD if width % 128 == 0 else width
+
+
+def padded(n: int) -> int:
+    """``n`` rounded up to whole vectors."""
+    return -(-n // PAD) * PAD
+
+
+def aligned_zeros(shape: int | tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Zeros that start on a 64-byte boundary."""
+    dtype = np.dtype(dtype)
+    count = int(np.prod(shape))
+    raw = np.zeros(count * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+
 
 SHUFFLE_STREAM, DROPOUT_STREAM = 1, 2
 
