@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from nbdense.export import weight_only_flavour
 from nbdense.export.graph import PLAIN, Form, Graph
-from nbdense.export.quantized import LayerWriter, Walk
+from nbdense.export.quantized import LayerWriter, Walk, weight_format
 from nbdense.quant.network import DynamicDense, QuantizedNetwork
 
 
@@ -55,11 +55,10 @@ def dynamic_dense(walk: Walk, index: int, layer: DynamicDense, prefix: str) -> N
         raise ValueError(f"to_onnx: as_convolution: layer {layer.name!r} is dynamically quantized")
     names = [f"{prefix}/input_{what}" for what in ("quantized", "scale", "zero_point")]
     quantized, scale, zero_point = graph.nodes("DynamicQuantizeLinear", [walk.floats(index)], names)
-    per_tensor = layer.granularity == "per_tensor"
-    scales = layer.kernel_scales[0] if per_tensor else layer.kernel_scales
+    scales, zeros = weight_format(layer)
     weight = graph.constant(f"{prefix}/weight_quantized", layer.kernel, np.int8)
     weight_scale = graph.constant(f"{prefix}/weight_scale", scales, np.float32)
-    weight_zero_point = graph.constant(f"{prefix}/weight_zero_point", np.zeros(np.shape(scales)), np.int8)
+    weight_zero_point = graph.constant(f"{prefix}/weight_zero_point", zeros, np.int8)
     product = graph.node("MatMulInteger", [quantized, weight, zero_point, weight_zero_point], f"{prefix}/accumulator")
     product = graph.node("Cast", [product], f"{prefix}/product", to=TensorProto.FLOAT)
     factor = graph.node("Mul", [scale, weight_scale], f"{prefix}/accumulator_scale")

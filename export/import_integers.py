@@ -52,30 +52,44 @@ class Integers:
         assert turned[0] is not None
         return dataclasses.replace(self, values=self.values.T, scale=turned[0], zero=turned[1], axis=1 - self.axis)
 
-    def symmetric(self) -> tuple[Array, Array, int]:
-        """As int8 in [-127, 127] (n_in, n_out) with scales (blocks, n_out), and the inputs a block (0: all).
+    def of_columns(self, bits: int = 8) -> tuple[Array, Array, Array | None, int]:
+        """Return a kernel of int8 (n_in, n_out), its scales and zero points (blocks, n_out), and the inputs a block.
+
+        The kernel is the integers less their zero points where the bits hold them: zero points are None then. Else both
+        are as they are stored, those of unsigned types counted from their middle. A block of 0: all inputs.
+
+        Parameters
+        ----------
+        bits : int
+            That are to hold an integer.
 
         Raises
         ------
         ValueError
-            If they are no such: with weights of other zero points, say.
+            If integers are wider, or scales lie along the inputs.
         """
-        values = self.values.astype(np.int32)
-        zero = np.zeros((), np.int32) if self.zero is None else self.zero.astype(np.int32)
-        if zero.any():
-            if zero.size != 1 and not (zero == zero.reshape(-1)[0]).all():
-                raise ValueError("its weights have zero points that differ")
-            values = values - zero.reshape(-1)[0]
-        if np.abs(values).max(initial=0) > 127:
-            raise ValueError(f"its weights lie in [{values.min()}, {values.max()}] about their zero point")
-        scale, n = self.scale.astype(np.float32), values.shape[1]
-        if scale.size == 1:
-            return values.astype(np.int8), np.full((1, n), scale.reshape(-1)[0]), 0
-        if self.block and self.axis == 0 and scale.ndim == 2:
-            return values.astype(np.int8), scale, self.block
-        if self.block or self.axis != 1 or scale.shape != (n,):
+        scales, zero = self._of_blocks(self.scale.astype(np.float32)), np.zeros((), np.int32)
+        zero = zero if self.zero is None else self.zero.astype(np.int32)
+        kernel, zeros = self.values - self._along(zero), None
+        if not _fits(kernel, bits):
+            middle = 2 ** (bits - 1) if self.values.dtype.kind == "u" else 0
+            kernel = self.values.astype(np.int32) - middle
+            zeros = np.broadcast_to(self._of_blocks(zero) - middle, scales.shape)
+            if not _fits(kernel, bits) or not _fits(zeros, bits):
+                raise ValueError(f"its weights are {self.values.dtype} and need more than {bits} bits")
+        block = 0 if self.scale.size == 1 else self.block
+        return kernel.astype(np.int8), scales, None if zeros is None else zeros.astype(np.int8), block
+
+    def _of_blocks(self, part: Array) -> Array:
+        """Scales or zero points as (blocks, n_out)."""
+        n = self.values.shape[1]
+        if part.size == 1:
+            return np.full((1, n), part.reshape(-1)[0])
+        if self.block and self.axis == 0 and part.ndim == 2:
+            return part
+        if self.block or self.axis != 1 or part.shape != (n,):
             raise ValueError("its weights have scales along their inputs")
-        return values.astype(np.int8), scale[None], 0
+        return part[None]
 
     @property
     def real(self) -> Array:
@@ -85,6 +99,10 @@ class Integers:
 
     def _along(self, part: Array) -> Array:
         return along(part, self.values.shape, self.axis, self.block)
+
+
+def _fits(values: Array, bits: int) -> bool:
+    return bool(-(2 ** (bits - 1)) <= values.min(initial=0) and values.max(initial=0) < 2 ** (bits - 1))
 
 
 def along(part: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.engine.tables import ACTIVATION
 from nbdense.export.import_graph import Trace, Value
+from nbdense.export.import_integers import Integers
 from nbdense.export.import_layers import UnknownError, layer_name, one_step
 from nbdense.export.import_steps import (
     AffineStep,
@@ -198,7 +199,7 @@ class _Lowering:
             return None
         if product.inputs[2] is not None and bias is None:
             return None  # added in float
-        weights, scales, block = self.weights(product)
+        weights, scales, zeros, block = self.weights(product)
         if block or product.readers > 1:
             return None
         form, output = self.format(source.values[0]), self.format(value)
@@ -211,7 +212,6 @@ class _Lowering:
                 return None
             held = np.ascontiguousarray(np.broadcast_to(bias.values.reshape(-1), held.shape))
         row = activation or ACTIVATIONS["linear"]
-        equal = bool((scales[0] == scales[0][0]).all()) and kernel.scale.size == 1
         layer = QuantizedDense(
             name=self.name(product.name),
             kernel=weights,
@@ -224,18 +224,20 @@ class _Lowering:
             pre_scale=output[0],
             pre_zero_point=output[1],
             activation=row.name,
-            granularity="per_tensor" if equal else "per_channel",
+            granularity=_granularity(kernel),
             alpha=row.alpha,
             inputs=(self.integers(source.values[0]),),
+            kernel_zero_points=None if zeros is None else zeros[0],
         )
         return self.add(layer, product)
 
-    def weights(self, product: Value) -> tuple[Any, Any, int]:
+    def weights(self, product: Value, bits: int = 8) -> tuple[Any, Any, Any, int]:
         try:
-            kernel, scales, block = product.settings["kernel"].symmetric()
+            *arrays, block = product.settings["kernel"].of_columns(bits)
         except ValueError as error:
             raise _refusal(product, str(error)) from error
-        return np.ascontiguousarray(kernel), np.ascontiguousarray(scales), block
+        kernel, scales, zeros = (None if array is None else np.ascontiguousarray(array) for array in arrays)
+        return kernel, scales, zeros, block
 
     def sum(self, value: Value, added: Value, activation: Activation | None) -> int:
         sources = [part.values[0] for part in added.values]
@@ -360,13 +362,17 @@ class _Lowering:
             tensors |= {} if held is None else {"bias": held}
             layer = FloatLayer(name, "dense", kernel.shape[0], tensors, inputs=(index,))
             return self.add(layer, value)
-        weights, scales, block = self.weights(value)
-        if value.settings.get("dynamic"):
-            granularity = "per_tensor" if value.settings["kernel"].scale.size == 1 else "per_channel"
-            layer = DynamicDense(name, weights, scales[0], held, granularity=granularity, inputs=(index,))
+        dynamic = bool(value.settings.get("dynamic"))
+        bits = 4 if not dynamic and value.name in self.state.file.constants.four_bits else 8
+        weights, scales, zeros, block = self.weights(value, bits)
+        if dynamic:
+            zeros = None if zeros is None else zeros[0]
+            granularity = _granularity(value.settings["kernel"])
+            layer = DynamicDense(
+                name, weights, scales[0], held, granularity=granularity, inputs=(index,), kernel_zero_points=zeros
+            )
         else:
-            bits = 4 if value.name in self.state.file.constants.four_bits and np.abs(weights).max() <= 7 else 8
-            layer = WeightOnlyDense(name, weights, scales, held, block, bits, inputs=(index,))
+            layer = WeightOnlyDense(name, weights, scales, held, block, bits, inputs=(index,), kernel_zero_points=zeros)
         return self.add(layer, value)
 
     def float_steps(self, value: Value, steps: list[Step], before: Value) -> int:
@@ -470,6 +476,10 @@ def _joined(layer: Any, function: QuantizedLayer) -> Any:
     if in_float and isinstance(function, FloatLayer) and function.what == "activation" and layer.activation == "linear":
         return dataclasses.replace(layer, activation=function.activation, alpha=function.alpha)
     return None
+
+
+def _granularity(kernel: Integers) -> str:
+    return "per_tensor" if kernel.scale.size == 1 and (kernel.zero is None or kernel.zero.size == 1) else "per_channel"
 
 
 def _columns(value: Value) -> int:

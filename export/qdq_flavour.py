@@ -20,7 +20,7 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.export import dynamic_flavour
 from nbdense.export.float_flavour import ActivationWriter, activation_writer
 from nbdense.export.graph import PLAIN, Form, Graph
-from nbdense.export.quantized import Integers, LayerWriter, Walk
+from nbdense.export.quantized import Integers, LayerWriter, Walk, weight_format
 from nbdense.quant.network import (
     LIMITS,
     QuantizedActivation,
@@ -138,19 +138,19 @@ def _flatten(walk: Walk, index: int, layer: QuantizedFlatten, prefix: str) -> No
 
 def _weights(graph: Graph, layer: QuantizedDense, prefix: str, kernel: npt.NDArray[np.int8]) -> list[str]:
     """The dequantized weight [N, ...] and bias [N]: per channel along axis 0, or with rank-0 scales."""
-    parts: list[tuple[str, npt.NDArray[np.integer], npt.NDArray[np.float32]]] = [
-        ("weight", kernel, layer.kernel_scales),
-        ("bias", layer.bias, layer.bias_scales()),
+    scales, zeros = weight_format(layer)
+    bias_scales = layer.bias_scales() if np.ndim(scales) else layer.bias_scales()[0]
+    parts: list[tuple[str, npt.NDArray[np.integer], npt.NDArray[np.float32], npt.NDArray[Any]]] = [
+        ("weight", kernel, scales, zeros),
+        ("bias", layer.bias, bias_scales, np.zeros(np.shape(scales))),
     ]
-    per_tensor = layer.granularity == "per_tensor"
-    attributes: dict[str, Any] = {} if per_tensor else {"axis": 0}
+    attributes: dict[str, Any] = {} if np.ndim(scales) == 0 else {"axis": 0}
     names = []
-    for what, value, scales in parts:
-        scale = scales[0] if per_tensor else scales
+    for what, value, scale, zero in parts:
         inputs = [
             graph.constant(f"{prefix}/{what}_quantized", value, value.dtype),
             graph.constant(f"{prefix}/{what}_scale", scale, np.float32),
-            graph.constant(f"{prefix}/{what}_zero_point", np.zeros(np.shape(scale)), value.dtype),
+            graph.constant(f"{prefix}/{what}_zero_point", zero, value.dtype),
         ]
         names.append(graph.node("DequantizeLinear", inputs, f"{prefix}/{what}", **attributes))
     return names

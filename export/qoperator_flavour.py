@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from nbdense.export import dynamic_flavour
 from nbdense.export.graph import PLAIN, Form, Graph
-from nbdense.export.quantized import Integers, LayerWriter, Walk
+from nbdense.export.quantized import Integers, LayerWriter, Walk, weight_format
 from nbdense.quant.network import (
     LIMITS,
     QuantizedActivation,
@@ -50,10 +50,10 @@ def write_qoperator(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN)
 
 def _dense(walk: Walk, index: int, layer: QuantizedDense, prefix: str) -> None:
     graph, source = walk.graph, walk.integers(index)
-    scales = layer.kernel_scales[0] if layer.granularity == "per_tensor" else layer.kernel_scales
+    scales, zeros = weight_format(layer)
     weight = [
         graph.constant(f"{prefix}/weight_scale", scales, np.float32),
-        graph.constant(f"{prefix}/weight_zero_point", np.zeros(np.shape(scales)), np.int8),
+        graph.constant(f"{prefix}/weight_zero_point", zeros, np.int8),
     ]
     output = walk.output(index)
     pre, before = output, f"{prefix}/output"

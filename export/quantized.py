@@ -375,6 +375,23 @@ class Walk:
         return self.graph.node("Gather", [entries, index], target, axis=0)
 
 
+def weight_format(layer: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+    """Return the scales and zero points of a dense layer's weights as files have them: one, one a column, or of blocks.
+
+    Parameters
+    ----------
+    layer : QuantizedDense, DynamicDense or WeightOnlyDense
+        The layer.
+    """
+    scales, zeros = layer.kernel_scales, layer.kernel_zero_points
+    if zeros is None:
+        zeros = np.zeros(scales.shape, np.int8)
+    without_blocks = scales.ndim == 2 and len(scales) == 1
+    if without_blocks or getattr(layer, "granularity", "") == "per_tensor":
+        return scales[0], zeros[0]
+    return scales, zeros
+
+
 # (walk, number of the layer, layer, prefix of its tensors)
 LayerWriter = Callable[[Walk, int, Any, str], None]
 

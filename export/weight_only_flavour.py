@@ -11,11 +11,14 @@ computes in float where the session option "session.qdq_matmulnbits_accuracy_lev
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from nbdense.activations import Activation
 from nbdense.export.graph import PLAIN, Form, Graph
-from nbdense.export.quantized import LayerWriter, Walk, write_float_layer
+from nbdense.export.quantized import LayerWriter, Walk, weight_format, write_float_layer
 from nbdense.quant.network import FloatLayer, QuantizedNetwork, WeightOnlyDense
 
 BLOCKS_OPSET = 21  # the first with int4, and with scales of blocks
@@ -89,12 +92,12 @@ def weight_only_dense(walk: Walk, index: int, layer: WeightOnlyDense, prefix: st
         clamps = layer.function.forward is None and walk.activation(layer) is not None
         walk.activate(index, multiply, _clamp if clamps and layer.activation != "softmax" else None)
         return
-    scales = layer.kernel_scales[0]
+    scales, zeros = weight_format(layer)
     operator, kernel, attributes = walk.product(index, layer.kernel)
     constants = [
         graph.constant(f"{prefix}/weight_quantized", kernel, np.int8),
         graph.constant(f"{prefix}/weight_scale", scales, np.float32),
-        graph.constant(f"{prefix}/weight_zero_point", np.zeros(scales.shape), np.int8),
+        graph.constant(f"{prefix}/weight_zero_point", zeros, np.int8),
     ]
     weight = graph.node("DequantizeLinear", constants, f"{prefix}/weight", axis=0)
     walk.activate(index, lambda target: graph.node(operator, [source, weight, *bias], target, **attributes))
@@ -110,16 +113,17 @@ def _clamp(graph: Graph, activation: Activation, alpha: float, source: str, targ
 
 def _blocks(graph: Graph, layer: WeightOnlyDense, prefix: str) -> str:
     """The dequantized weight [K, N]."""
-    name = f"{prefix}/weight_quantized"
-    if layer.bits == 4:
-        graph.int4(name, layer.kernel)
-    else:
-        graph.constant(name, layer.kernel, np.int8)
-    if len(layer.kernel_scales) == 1:
-        scale = graph.constant(f"{prefix}/weight_scale", layer.kernel_scales[0], np.float32)
-        return graph.node("DequantizeLinear", [name, scale], f"{prefix}/weight", axis=1)
-    scale = graph.constant(f"{prefix}/weight_scale", layer.kernel_scales, np.float32)
-    return graph.node("DequantizeLinear", [name, scale], f"{prefix}/weight", axis=0, block_size=layer.block_size)
+    scales, zeros = weight_format(layer)
+
+    def integers(what: str, values: npt.NDArray[np.int8]) -> str:
+        name = f"{prefix}/weight_{what}"
+        return graph.int4(name, values) if layer.bits == 4 else graph.constant(name, values, np.int8)
+
+    inputs = [integers("quantized", layer.kernel), graph.constant(f"{prefix}/weight_scale", scales, np.float32)]
+    if layer.kernel_zero_points is not None:
+        inputs.append(integers("zero_point", zeros))
+    attributes: dict[str, Any] = {"axis": 1} if scales.ndim == 1 else {"axis": 0, "block_size": layer.block_size}
+    return graph.node("DequantizeLinear", inputs, f"{prefix}/weight", **attributes)
 
 
 WRITERS: dict[type, LayerWriter] = {FloatLayer: write_float_layer, WeightOnlyDense: weight_only_dense}

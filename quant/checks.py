@@ -12,7 +12,7 @@ from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.quant.rounding import round_half_away
 
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}  # of each activation dtype
-WEIGHT_LIMITS = {8: 127, 4: 7}  # by bits: weights are symmetric about 0
+WEIGHT_LIMITS = {8: 127, 4: 7}  # by bits, of what `quantize` makes: weights symmetric about 0
 WEIGHT_LIMIT = WEIGHT_LIMITS[8]
 GRANULARITIES = ("per_channel", "per_tensor")
 INT32_MAX = 2**31 - 1
@@ -84,12 +84,12 @@ def one_of(what: str, value: Any, allowed: Any) -> None:
 
 
 def check_kernel(layer: Any, where: str) -> None:
-    """Refuse a layer's kernel that is no matrix of int8, or leaves what its bits hold.
+    """Refuse a kernel that is no matrix of int8, zero points that are not as its scales, or what its bits do not hold.
 
     Parameters
     ----------
     layer : layer
-        With ``kernel`` and ``bits``.
+        With ``kernel``, ``kernel_scales``, ``kernel_zero_points`` and ``bits``.
     where : str
         What the error begins with.
     """
@@ -98,11 +98,37 @@ def check_kernel(layer: Any, where: str) -> None:
         raise ValueError(f"{where}kernel must be two-dimensional and not empty, got shape {kernel.shape}")
     check_columns(kernel, kernel.shape, np.int8, f"{where}kernel")
     one_of(f"{where}bits", layer.bits, WEIGHT_LIMITS)
-    most = WEIGHT_LIMITS[layer.bits]
-    least = int(kernel.min())
-    if least < -most or kernel.max() > most:
+    parts = {"a weight": kernel}
+    if layer.kernel_zero_points is not None:
+        parts["a kernel zero point"] = layer.kernel_zero_points
+        shape = layer.kernel_scales.shape
+        check_columns(layer.kernel_zero_points, shape, np.int8, f"{where}kernel_zero_points")
+    low, high = -(2 ** (layer.bits - 1)), 2 ** (layer.bits - 1) - 1
+    for what, part in parts.items():
+        least, most = int(part.min()), int(part.max())
+        if least < low or most > high:
+            raise ValueError(
+                f"{where}{what} is {least if least < low else most}; {layer.bits} bits hold [{low}, {high}]"
+            )
+
+
+def check_accumulator(least: int, most: int, layer: Any, where: str) -> None:
+    """Refuse an accumulator that can leave int32.
+
+    Parameters
+    ----------
+    least, most : int
+        The ends of what it can be.
+    layer : layer
+        With ``weights`` and ``n_in``.
+    where : str
+        What the error begins with.
+    """
+    if most > INT32_MAX or least < -INT32_MAX - 1:
+        largest = int(np.abs(layer.weights().astype(np.int32)).max())
         raise ValueError(
-            f"{where}a weight is {least if least < -most else kernel.max()}; weights lie in [-{most}, {most}]"
+            f"{where}with {layer.n_in:,} inputs its accumulator can leave int32 (where all weights are as large as its "
+            f"largest, {largest}, more than {INT32_MAX // (255 * largest):,} inputs can)"
         )
 
 
@@ -136,6 +162,23 @@ def check_scales(scales: npt.NDArray[np.float32], where: str) -> None:
     """
     if not ((scales > 0) & (scales < np.inf)).all():
         raise ValueError(f"{where}kernel_scales must be positive and finite")
+
+
+def check_granularity(layer: Any, where: str) -> None:
+    """Refuse an unknown granularity, or a kernel "per_tensor" whose columns differ in scale or zero point.
+
+    Parameters
+    ----------
+    layer : layer
+        With ``granularity``, ``kernel_scales`` and ``kernel_zero_points``.
+    where : str
+        What the error begins with.
+    """
+    one_of(f"{where}granularity", layer.granularity, GRANULARITIES)
+    for what in ("kernel_scales", "kernel_zero_points"):
+        part = getattr(layer, what)
+        if layer.granularity == "per_tensor" and part is not None and (part != part[0]).any():
+            raise ValueError(f"{where}{what} must be equal where granularity is per_tensor")
 
 
 def check_table(layer: Any, dtype: str, where: str) -> None:

@@ -13,7 +13,7 @@ from nbdense._jit import entry_pair, kernel
 from nbdense.engine.activation import activate_row, clear_padding, padded
 from nbdense.engine.rows import forward_row
 from nbdense.quant.kernels import FLOAT, TILE_COLUMNS, TILE_ROWS, copy_input, give_values, note_missing, quantize_rows
-from nbdense.quant.microkernel import GROUP, OFFSET, integer_product
+from nbdense.quant.microkernel import GROUP, OFFSET, integer_product, take_zero_points_off
 from nbdense.quant.rounding import round_to_byte
 
 
@@ -45,7 +45,7 @@ def _range_of_rows(row, x, work, capacity, first, count):
 @kernel
 def _dynamic_rows(row, float_layer, vectors, biases, x, form, corrections, floats, capacity, span, memory):
     """One thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
-    weights, _, scales, _, _, _ = vectors
+    weights, bias, scales, _, _, _ = vectors
     values, offset, ld_x = _operand(row, x, floats, capacity)
     work, tile = memory
     scale, zero_point = form
@@ -57,7 +57,11 @@ def _dynamic_rows(row, float_layer, vectors, biases, x, form, corrections, float
         for j in range(0, n_out, TILE_COLUMNS):
             n = min(TILE_COLUMNS, n_out - j)
             w = (weights, row["kernel"] + GROUP * j, GROUP * row["ld_out"])
-            integer_product(m, n, n_in, (work, np.int64(0), ld), w, (corrections, at + j), tile, TILE_COLUMNS)
+            x_bytes = (work, np.int64(0), ld)
+            integer_product(m, n, n_in, x_bytes, w, (corrections, at + j), tile, TILE_COLUMNS)
+            if row["kernel_zero_points"] >= 0:
+                zero_points = (bias, row["kernel_zero_points"] + j)
+                take_zero_points_off(m, n, n_in, x_bytes, zero_points, tile, TILE_COLUMNS)
             for i in range(m):
                 sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
                 output = row["output"] * capacity + (begin + i) * row["ld_out"] + j
@@ -108,7 +112,7 @@ def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads)
         scale = (most - least) / np.float32(255.0)
         scale = scale if scale > np.float32(0.0) else np.float32(1.0)
         zero_point = np.int64(round_to_byte(-least / scale, 0, 0, 255))
-        for j in range(corrections.size):
+        for j in range(row["channels"], row["channels"] + row["ld_out"]):
             corrections[j] = vectors[1][j] * np.int32(zero_point - OFFSET)
         for thread in prange(threads):
             first = thread * share

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,10 @@ import numpy.typing as npt
 from nbdense.activations import Activation
 from nbdense.engine import tables as engine
 from nbdense.quant.checks import (
-    GRANULARITIES,
-    INT32_MAX,
     activation_of,
+    check_accumulator,
     check_columns,
+    check_granularity,
     check_kernel,
     check_scales,
     one_of,
@@ -58,7 +58,7 @@ class DynamicDense(OfKernel, InFloat):
     name : str
         The layer's name.
     kernel : ndarray of int8, (n_in, n_out)
-        Weights in [-127, 127].
+        Weights; in [-8, 7] where ``bits`` is 4.
     kernel_scales : ndarray of float32, (n_out,)
         Scale of each column.
     bias : ndarray of float32, (n_out,), or None
@@ -75,10 +75,12 @@ class DynamicDense(OfKernel, InFloat):
         Rows of columns in a row of data.
     bits : int
         Of the weights: 8 or 4, as which they are stored.
+    kernel_zero_points : ndarray of int8, (n_out,), or None
+        The integer of each column that stands for 0; None: it is 0, as in all that `quantize` makes.
     """
 
     kind: ClassVar[str] = "dynamic_dense"
-    arrays: ClassVar[tuple[str, ...]] = ("kernel", "kernel_scales", "bias")
+    arrays: ClassVar[tuple[str, ...]] = ("kernel", "kernel_scales", "bias", "kernel_zero_points")
 
     name: str
     kernel: npt.NDArray[np.int8]
@@ -91,10 +93,7 @@ class DynamicDense(OfKernel, InFloat):
     positions: int = 1
     bits: int = 8
     custom: Activation | None = field(default=None, repr=False)
-
-    def dequantized(self) -> npt.NDArray[np.float32]:
-        """The weights that the integers stand for, float32 (n_in, n_out)."""
-        return self.kernel.astype(np.float32) * self.kernel_scales
+    kernel_zero_points: npt.NDArray[np.int8] | None = None
 
     def check(self, dtype: str, where: str) -> None:
         """Refuse what the integer program could not run exactly."""
@@ -103,12 +102,9 @@ class DynamicDense(OfKernel, InFloat):
         check_scales(self.kernel_scales, where)
         if self.bias is not None:
             check_columns(self.bias, (self.n_out,), np.float32, f"{where}bias")
-        one_of(f"{where}granularity", self.granularity, GRANULARITIES)
-        if np.abs(self.kernel.astype(np.int64)).sum(axis=0).max() * 255 > INT32_MAX:
-            raise ValueError(
-                f"{where}with {self.n_in} inputs its accumulator can leave int32 "
-                "(at full range that takes more than 66,311)"
-            )
+        check_granularity(self, where)
+        largest = 255 * int(np.abs(self.weights().astype(np.int64)).sum(axis=0).max())
+        check_accumulator(-largest, largest, self, where)
         _ = self.function
 
 
@@ -121,7 +117,7 @@ class WeightOnlyDense(OfKernel, InFloat):
     name : str
         The layer's name.
     kernel : ndarray of int8, (n_in, n_out)
-        Weights in [-127, 127], or in [-7, 7] where ``bits`` is 4.
+        Weights; in [-8, 7] where ``bits`` is 4.
     kernel_scales : ndarray of float32, (blocks, n_out)
         Scale of each column of each block of ``block_size`` inputs, of which the last may be shorter.
     bias : ndarray of float32, (n_out,), or None
@@ -138,10 +134,12 @@ class WeightOnlyDense(OfKernel, InFloat):
         The tensor that it reads; None: the one before.
     positions : int
         Rows of columns in a row of data.
+    kernel_zero_points : ndarray of int8, (blocks, n_out), or None
+        The integer that stands for 0 where each scale does; None: it is 0, as in all that `quantize` makes.
     """
 
     kind: ClassVar[str] = "weight_only_dense"
-    arrays: ClassVar[tuple[str, ...]] = ("kernel", "kernel_scales", "bias")
+    arrays: ClassVar[tuple[str, ...]] = ("kernel", "kernel_scales", "bias", "kernel_zero_points")
 
     name: str
     kernel: npt.NDArray[np.int8]
@@ -154,12 +152,17 @@ class WeightOnlyDense(OfKernel, InFloat):
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     custom: Activation | None = field(default=None, repr=False)
+    kernel_zero_points: npt.NDArray[np.int8] | None = None
 
-    def dequantized(self) -> npt.NDArray[np.float32]:
-        """The weights that the integers stand for, float32 (n_in, n_out)."""
-        size = self.block_size or self.n_in
-        scales = np.repeat(self.kernel_scales, size, axis=0)[: self.n_in]
-        return self.kernel.astype(np.float32) * scales
+    def of_inputs(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return scales or zero points as what meets the kernel elementwise: those of blocks once for each input.
+
+        Parameters
+        ----------
+        table : ndarray, (blocks, n_out)
+            As the layer holds them.
+        """
+        return np.repeat(table, self.block_size or self.n_in, axis=0)[: self.n_in]
 
     def check(self, dtype: str, where: str) -> None:
         """Refuse what does not fit together."""

@@ -24,7 +24,7 @@ from nbdense._jit import entry, entry_pair, kernel
 from nbdense.activations import SOFTMAX
 from nbdense.engine.activation import activate, activate_row, clear_padding, padded
 from nbdense.engine.rows import forward_row
-from nbdense.quant.microkernel import GROUP, integer_product
+from nbdense.quant.microkernel import GROUP, integer_product, take_zero_points_off
 from nbdense.quant.rounding import (
     ONNX,
     byte_of,
@@ -54,6 +54,7 @@ LAYER = np.dtype(
         ("ld_out", np.int64),
         ("kernel", np.int64),  # among the weights, in packed rows of ld_out columns; of FLOAT: the engine's row
         ("channels", np.int64),  # among the biases and multipliers
+        ("kernel_zero_points", np.int64),  # among the biases; -1: none
         ("table", np.int64),  # among the tables; -1: none
         ("zero_point", np.int64),  # of the requantised bytes, and the bytes that the activation leaves possible:
         ("low", np.int64),
@@ -138,6 +139,9 @@ def _multiply(row, vectors, work, tile, capacity, m, rounding):
             rows = min(TILE_ROWS, m - i)
             x = (work, row["input"] * capacity + i * ld_in, ld_in)
             integer_product(rows, n, row["n_in"], x, w, (bias, at), tile, TILE_COLUMNS)
+            if row["kernel_zero_points"] >= 0:
+                zero_points = (bias, row["kernel_zero_points"] + j)
+                take_zero_points_off(rows, n, row["n_in"], x, zero_points, tile, TILE_COLUMNS)
             out = (work, row["output"] * capacity + i * ld_out + j, ld_out)
             requantise_tile(rows, n, row, tile, vectors, at, rounding, out)
 

@@ -18,16 +18,15 @@ import numpy.typing as npt
 
 from nbdense.activations import Activation
 from nbdense.quant.checks import (
-    GRANULARITIES,
-    INT32_MAX,
     LIMITS,
     activation_of,
+    check_accumulator,
     check_columns,
     check_format,
+    check_granularity,
     check_kernel,
     check_table,
     clamp_limits,
-    one_of,
 )
 from nbdense.quant.rounding import SHIFT_OF_SUMS, fixed_point_multiplier
 
@@ -35,9 +34,11 @@ Format = tuple[float, int] | None  # scale and zero point; None: float
 
 
 class OfKernel:
-    """What has its widths from a kernel, (n_in, n_out)."""
+    """What has its widths from a kernel, (n_in, n_out); a weight is its scale times the integer less its zero point."""
 
     kernel: npt.NDArray[np.int8]
+    kernel_scales: npt.NDArray[np.float32]
+    kernel_zero_points: npt.NDArray[np.int8] | None
 
     @property
     def n_in(self) -> int:
@@ -48,6 +49,26 @@ class OfKernel:
     def n_out(self) -> int:
         """Outputs."""
         return self.kernel.shape[1]
+
+    def weights(self) -> npt.NDArray[np.signedinteger[Any]]:
+        """Return the integers less their zero points, (n_in, n_out): int8, or int16 where there are zero points."""
+        if self.kernel_zero_points is None:
+            return self.kernel
+        return self.kernel.astype(np.int16) - self.of_inputs(self.kernel_zero_points)
+
+    def dequantized(self) -> npt.NDArray[np.float32]:
+        """Return the weights that the integers stand for, float32 (n_in, n_out)."""
+        return self.weights().astype(np.float32) * self.of_inputs(self.kernel_scales)
+
+    def of_inputs(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return scales or zero points as what meets the kernel elementwise.
+
+        Parameters
+        ----------
+        table : ndarray
+            As the layer holds them.
+        """
+        return table
 
 
 class OfColumns:
@@ -111,7 +132,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
     name : str
         The layer's name.
     kernel : ndarray of int8, (n_in, n_out)
-        Weights in [-127, 127], or in [-7, 7] where ``bits`` is 4.
+        Weights; in [-8, 7] where ``bits`` is 4.
     kernel_scales : ndarray of float32, (n_out,)
         Scale of each column; all equal where ``granularity`` is "per_tensor".
     bias : ndarray of int32, (n_out,)
@@ -138,10 +159,12 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         Rows of columns in a row of data.
     bits : int
         Of the weights: 8 or 4, as which they are stored.
+    kernel_zero_points : ndarray of int8, (n_out,), or None
+        The integer of each column that stands for 0; None: it is 0, as in all that `quantize` makes.
     """
 
     kind: ClassVar[str] = "dense"
-    arrays: ClassVar[tuple[str, ...]] = ("kernel", "kernel_scales", "bias", "table")
+    arrays: ClassVar[tuple[str, ...]] = ("kernel", "kernel_scales", "bias", "table", "kernel_zero_points")
 
     name: str
     kernel: npt.NDArray[np.int8]
@@ -160,6 +183,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     bits: int = 8
+    kernel_zero_points: npt.NDArray[np.int8] | None = None
 
     def bias_scales(self) -> npt.NDArray[np.float32]:
         """Scales of the bias and the accumulator, float32 (n_out,)."""
@@ -193,23 +217,17 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
             return LIMITS[dtype]
         return clamp_limits(self.function, self.output_scale, self.output_zero_point, dtype, rounding)
 
-    def dequantized(self) -> npt.NDArray[np.float32]:
-        """The weights that the integers stand for, float32 (n_in, n_out)."""
-        return self.kernel.astype(np.float32) * self.kernel_scales
-
     def check(self, dtype: str, where: str) -> None:
         """Refuse what the integer program could not run exactly."""
         check_kernel(self, where)
         check_columns(self.kernel_scales, (self.n_out,), np.float32, f"{where}kernel_scales")
         check_columns(self.bias, (self.n_out,), np.int32, f"{where}bias")
         check_table(self, dtype, where)
-        one_of(f"{where}granularity", self.granularity, GRANULARITIES)
         for key in ("input", "output", "pre"):
             check_format(getattr(self, f"{key}_scale"), getattr(self, f"{key}_zero_point"), dtype, where, key)
         if self.table is None and (self.pre_scale, self.pre_zero_point) != self.output_format:
             raise ValueError(f"{where}pre_scale and pre_zero_point must be the output's where there is no table")
-        if self.granularity == "per_tensor" and (self.kernel_scales != self.kernel_scales[0]).any():
-            raise ValueError(f"{where}kernel_scales must be equal where granularity is per_tensor")
+        check_granularity(self, where)
         with np.errstate(over="ignore", under="ignore"):
             scales = self.bias_scales()
             multipliers = scales / np.float32(self.pre_scale)
@@ -219,15 +237,12 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
 
     def _check_accumulator(self, dtype: str, where: str) -> None:
         low, high = (limit - self.input_zero_point for limit in LIMITS[dtype])
-        positive = np.maximum(self.kernel, 0).sum(axis=0, dtype=np.int64)
-        negative = np.minimum(self.kernel, 0).sum(axis=0, dtype=np.int64)
+        weights = self.weights()
+        positive = np.maximum(weights, 0).sum(axis=0, dtype=np.int64)
+        negative = np.minimum(weights, 0).sum(axis=0, dtype=np.int64)
         most = positive * high + negative * low + self.bias
         least = positive * low + negative * high + self.bias
-        if most.max() > INT32_MAX or least.min() < -INT32_MAX - 1:
-            raise ValueError(
-                f"{where}with {self.n_in} inputs its accumulator can leave int32 "
-                "(at full range that takes more than 66,311)"
-            )
+        check_accumulator(int(least.min()), int(most.max()), self, where)
 
 
 @dataclass(frozen=True, eq=False)

@@ -290,6 +290,26 @@ def integer_product(m, n, depth, x, w, bias, tile, ld):
         i += rows
 
 
+@kernel
+def take_zero_points_off(m, n, depth, x, zero_points, tile, ld):
+    """tile[i, j] -= zero_points[j] * sum over k of (x[i, k] - OFFSET) modulo 2**32: weights less their zero points.
+
+    x, tile, ld : as of `integer_product`, which comes before
+    zero_points : (int32 array, offset), of the columns
+    """
+    x_array, x_offset, x_row = x
+    z_array, z_offset = zero_points
+    for i in range(m):
+        row = x_array[x_offset + i * x_row : x_offset + i * x_row + depth]
+        total = np.int32(0)
+        for k in range(depth):
+            total = np.int32(total + np.int32(row[k]))
+        total = np.int32(total - OFFSET * depth)
+        sums = tile[i * ld : i * ld + n]
+        for j in range(n):
+            sums[j] = np.int32(sums[j] - np.int32(z_array[z_offset + j] * total))
+
+
 def pack(kernel: npt.NDArray[np.int8], out: npt.NDArray[np.int8]) -> None:
     """Weights (n_in, n_out) into packed rows.
 

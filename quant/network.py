@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -324,8 +324,10 @@ def _layer(settings: Mapping[str, Any], held: dict[str, npt.NDArray[Any]], prefi
         values["tensors"] = held
     else:
         values |= {key: held.get(key) for key in layer.arrays}
-        missing = [f.name for f in fields(layer) if f.name in layer.arrays and f.name not in held]
-        if not set(missing) <= {"table", "bias"} or (layer is QuantizedDense and "bias" in missing):
+        missing = [
+            f.name for f in fields(layer) if f.name in layer.arrays and f.default is MISSING and f.name not in held
+        ]
+        if missing:
             raise KeyError(f"{prefix}{missing[0]}")
     if "custom" in names and values.get("activation", "linear") not in ACTIVATIONS:
         values["custom"] = find_custom("activation", values["activation"], Activation)

@@ -221,6 +221,7 @@ class _Layout:
             "n_out": n_out,
             "ld_in": leading_dimension(n_in),
             "ld_out": leading_dimension(n_out),
+            "kernel_zero_points": -1,
             "table": -1,
             "high": 255,
             **fields,
@@ -264,6 +265,10 @@ class _Layout:
         self.packed_size += -(-n_in // GROUP) * leading_dimension(n_out) * GROUP
         return at
 
+    def _zero_points(self, layer: QuantizedDense | DynamicDense) -> int:
+        """Lay out the zero points of a layer's weights among the biases; returns where they begin, -1 without any."""
+        return -1 if layer.kernel_zero_points is None else self._columns(bias=layer.kernel_zero_points)
+
     def _table(self, table: npt.NDArray[Any]) -> int:
         self.tables_of_bytes.append((table.astype(np.int16) - self.minimum).astype(np.uint8))
         return 256 * (len(self.tables_of_bytes) - 1)
@@ -286,7 +291,7 @@ class _Layout:
     def _dense(self, index: int, layer: QuantizedDense) -> None:
         zero_point = layer.input_zero_point - self.minimum - OFFSET
         # May wrap, as the sums that are added to it will.
-        bias = (layer.bias - zero_point * layer.kernel.sum(axis=0, dtype=np.int64)).astype(np.int32)
+        bias = (layer.bias - zero_point * layer.weights().sum(axis=0, dtype=np.int64)).astype(np.int32)
         columns = {"bias": bias, "multipliers": layer.bias_scales() / np.float32(layer.pre_scale)}
         if self.network.rounding == "tflite":
             columns["fixed"], columns["shifts"] = np.array(layer.fixed_point_multipliers()).T
@@ -294,6 +299,7 @@ class _Layout:
             kernels.PRODUCT,
             index,
             kernel=self._kernel(layer.kernel),
+            kernel_zero_points=self._zero_points(layer),
             channels=self._columns(leading_dimension(layer.n_out), **columns),
             table=-1 if layer.table is None else self._table(layer.table),
             **self._clamp(layer, layer.pre_zero_point),
@@ -321,7 +327,7 @@ class _Layout:
         self._integer_row(kernels.RESHAPE, index)
 
     def _dynamic(self, index: int, layer: DynamicDense) -> None:
-        sums = -layer.kernel.sum(axis=0, dtype=np.int64)
+        sums = -layer.weights().sum(axis=0, dtype=np.int64)
         columns = {"bias": sums, "multipliers": layer.kernel_scales}
         if layer.bias is not None:
             columns["biases"] = layer.bias
@@ -335,6 +341,7 @@ class _Layout:
             input=source,
             output=output,
             kernel=self._kernel(layer.kernel),
+            kernel_zero_points=self._zero_points(layer),
             channels=self._columns(leading_dimension(layer.n_out), **columns),
             table=activation,
         )

@@ -1,5 +1,6 @@
 """Quantized networks of every kind of layer in every flavour: what onnxruntime makes of them is what nbdense does."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -47,6 +48,30 @@ def held(network, flavour, opset=None, exact=False):
 
 
 # -- static: the patterns that onnxruntime fuses --
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("flavour", STATIC)
+def test_zero_points_of_weights(flavour, dtype, granularity, tmp_path):
+    """They are fused as without; in a convolution too each column may have its own."""
+    d = Drawn(2, dtype)
+    a, b, c = d.format(0.02), d.format(0.03), d.format(0.05)
+    layers = [
+        d.dense(18, 37, a, b, name="d0", granularity=granularity),
+        d.dense(37, 5, b, c, name="d1", granularity=granularity),
+    ]
+    for i, layer in enumerate(layers):
+        zeros = d.rng.integers(-128, 128, layer.n_out).astype(np.int8)
+        zeros[:] = zeros[0] if granularity == "per_tensor" else zeros
+        kernel = d.rng.integers(-128, 128, layer.kernel.shape).astype(np.int8)
+        layers[i] = dataclasses.replace(layer, kernel=kernel, kernel_zero_points=zeros)
+    model = held(QuantizedNetwork(layers, dtype), flavour, exact=True)
+    between = optimised(model, tmp_path)
+    assert between == ["QuantizeLinear", "QGemm", "QGemm", "DequantizeLinear"]
+    image = QuantizedNetwork(layers, dtype, input_shape=(2, 3, 3))
+    result = verify_onnx(to_onnx(image, flavour=flavour, as_convolution=True, verify=False), image)
+    assert result.agrees and (result.saturates or result.differing_integers == 0), result
 
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])

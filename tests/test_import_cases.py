@@ -59,7 +59,6 @@ REASONS = {
     "no two numbers": "clamps to nothing",
     "do not meet": "widens rows",
     "has several scales": "several scales of one tensor of data",
-    "its weights lie in": "weights of a zero point that int8 cannot hold",
     "no layer does": "a decomposition with parameters of its own",
     "one number; a network": "no rows",
 }
@@ -166,4 +165,6 @@ def test_node_cases(capsys):
     started = {name.split("_")[0] for name in ran}
     assert {"gemm", "matmul", "relu", "sigmoid", "tanh", "softmax", "elu", "leakyrelu", "selu", "softplus"} <= started
     assert {"hardsigmoid", "hardswish", "gelu", "clip", "layer", "flatten", "reshape", "identity", "dropout"} <= started
+    products = {name for name in outcomes if name.startswith("test_qlinearmatmul_2D")}
+    assert products and all(outcomes[name] == "runs" for name in products if "float16" not in name)
     assert {"gelu_default_1_expanded", "gelu_tanh_1_expanded", "softplus_expanded_ver18"} <= set(ran)

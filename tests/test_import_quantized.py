@@ -1,5 +1,6 @@
 """Quantized ONNX graphs as quantized networks: ours exactly, onnxruntime's quantizer's as onnxruntime computes them."""
 
+import copy
 import logging
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
+import nbdense
 from nbdense import layers as k
 from nbdense.export import from_onnx, to_onnx
+from nbdense.export.runtime import kernels_saturate
 from nbdense.quant import quantize
 from nbdense.quant.model import QuantizedModel
 from test_import import B, W, graph_model, node, normal
@@ -176,40 +179,153 @@ def test_onnxruntime_dynamic(name, tmp_path):
     assert (away > 1e-5).mean() <= 0.05 and away.max() < 0.02
 
 
-def test_weights_that_int8_does_not_hold_are_refused_by_name(tmp_path):
-    path, x = quantized_by_onnxruntime(
-        tmp_path, STACKS["relu"][0](), activation_type=QuantType.QUInt8, weight_type=QuantType.QUInt8
-    )
-    with pytest.raises(ValueError, match=r"Gemm node '.*': its weights lie in .*quantized='float'"):
-        from_onnx(path)
-    model = from_onnx(path, quantized="float")
-    assert np.abs(model.predict(x) - run(path, x, optimize=False)).max() < 0.5
+WEIGHTS = {
+    f"{weight} {activation} {'columns' if columns else 'all'} {'symmetric' if symmetric else 'asymmetric'}": {
+        "weight_type": getattr(QuantType, weight),
+        "per_channel": columns,
+        "extra_options": {"WeightSymmetric": symmetric},
+    }
+    | ({} if activation == "dynamic" else {"activation_type": QuantType.QUInt8, "quant_format": form})
+    for weight in ("QInt8", "QUInt8")
+    for activation, form in (("dynamic", None), ("qdq", QuantFormat.QDQ), ("qoperator", QuantFormat.QOperator))
+    for columns in (False, True)
+    for symmetric in (False, True)
+}
+
+
+@pytest.mark.parametrize("name", ["relu", "positions"])
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_of_any_zero_point(kind, name, tmp_path):
+    """What onnxruntime's quantizer makes of weights, of either type and symmetric or not, computes the same numbers."""
+    build, shape = STACKS[name]
+    dynamic = "dynamic" in kind
+    path, x = quantized_by_onnxruntime(tmp_path, build(), shape, dynamic, **copy.deepcopy(WEIGHTS[kind]))
+    model = from_onnx(path)
+    assert sum(layer.kind == ("dynamic_dense" if dynamic else "dense") for layer in model.network.layers) >= 2
+    found, expected = model.predict(x), run(path, x, optimize=False)
+    if kernels_saturate():  # on this CPU onnxruntime's products may
+        assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+    else:
+        np.testing.assert_array_equal(found, expected)
+    in_float = from_onnx(path, quantized="float").predict(x)
+    assert 0 < np.abs(in_float - expected).max() < 0.05 * np.abs(expected).max()
+    model.save(tmp_path / "model.safetensors")
+    same(nbdense.load_model(tmp_path / "model.safetensors").network, model.network)
+    for flavour in ["dynamic"] if dynamic else ["qdq", "qoperator"]:
+        same(from_onnx(to_onnx(model, flavour=flavour)).network, model.network)  # and verified
+
+
+def test_activations_that_int8_does_not_hold_are_refused_by_name(tmp_path):
     wide = {"activation_type": QuantType.QInt16, "weight_type": QuantType.QInt8}
     path, _ = quantized_by_onnxruntime(tmp_path, STACKS["relu"][0](), **wide)
     with pytest.raises(ValueError, match="int16"):
         from_onnx(path)
 
 
+def extremes(dtype, columns):
+    """A kernel (12, 5) with the ends of its type in it, and zero points, of all or one a column, at both its ends."""
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    kernel = np.random.default_rng(6).integers(low, high + 1, (12, 5)).astype(dtype)
+    kernel[0], kernel[1] = low, high
+    return kernel, np.array([low, high, low + 128, low + 121, 7], dtype) if columns else dtype(low + 121)
+
+
+GRAPHS = {
+    "QLinearMatMul": [
+        node("QuantizeLinear", "x xs xz", "q"),
+        node("QLinearMatMul", "q xs xz w s z ys yz", "h"),
+        node("DequantizeLinear", "h ys yz"),
+    ],
+    "QGemm": [
+        node("QuantizeLinear", "x xs xz", "q"),
+        node("QGemm", "q xs xz w s z b ys yz", "h", domain="com.microsoft"),
+        node("DequantizeLinear", "h ys yz"),
+    ],
+    "DequantizeLinear": [
+        node("QuantizeLinear", "x xs xz", "q"),
+        node("DequantizeLinear", "q xs xz", "d"),
+        node("DequantizeLinear", "w s z", "r"),
+        node("MatMul", "d r", "p"),
+        node("QuantizeLinear", "p ys yz", "h"),
+        node("DequantizeLinear", "h ys yz"),
+    ],
+    "MatMulInteger": [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "qs", "qz"]),
+        node("MatMulInteger", "q w qz z", "i"),
+        node("Cast", "i", "p", to=1),
+        node("Mul", "qs s", "f"),
+        node("Mul", "p f"),
+    ],
+}
+
+
+@pytest.mark.parametrize("columns", [False, True], ids=["all", "columns"])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_zero_points_of_weights_at_the_ends_of_their_type(name, dtype, columns):
+    kernel, zero = extremes(dtype, columns)
+    scale = np.random.default_rng(7).uniform(1e-3, 2e-3, np.shape(zero)).astype(np.float32)
+    constants = {"w": kernel, "s": scale, "z": zero, "xs": np.float32(0.02), "xz": np.uint8(90)}
+    constants |= {"ys": np.float32(0.05), "yz": np.uint8(130), "b": np.arange(-200, 300, 100, dtype=np.int32)}
+    wanted = {source for made in GRAPHS[name] for source in made.input}
+    held = {key: value for key, value in constants.items() if key in wanted}
+    proto = graph_model(GRAPHS[name], held, (12,), domains=[("com.microsoft", 1)])
+    x = normal((40, 12)).astype(np.float32)
+    model = from_onnx(proto)
+    (layer,) = model.network.layers
+    assert layer.kernel_zero_points is not None
+    np.testing.assert_array_equal(layer.weights(), kernel.astype(np.int64) - zero)
+    found = model.predict(x)
+    if name != "MatMulInteger":
+        q = np.clip(np.rint(x / np.float32(0.02)) + 90, 0, 255).astype(np.int64) - 90
+        sums = q @ (kernel.astype(np.int64) - zero) + (constants["b"] if name == "QGemm" else 0)
+        steps = np.rint(sums.astype(np.float32) * (np.float32(0.02) * scale / np.float32(0.05)))
+        np.testing.assert_array_equal(model.predict_integers(x), np.clip(steps + 130, 0, 255))
+    if not kernels_saturate():
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        np.testing.assert_array_equal(found, session.run(None, {"x": x})[0])
+    for flavour in ["dynamic"] if name == "MatMulInteger" else ["qdq", "qoperator"]:
+        same(from_onnx(to_onnx(model, flavour=flavour)).network, model.network)
+
+
+def test_a_zero_point_that_leaves_int8_is_taken_off():
+    """Weights of 128 about 0 are int8's own: nothing is left to compute at run time."""
+    kernel = np.array([[0, 128], [255, 3]], np.uint8)
+    constants = {"w": kernel, "s": np.float32(0.01), "z": np.uint8(128)}
+    nodes = [node("DequantizeLinear", "w s z", "r"), node("MatMul", "x r")]
+    (layer,) = from_onnx(graph_model(nodes, constants, (2,))).network.layers
+    assert layer.kernel_zero_points is None and layer.kernel.tolist() == [[-128, 0], [127, -125]]
+
+
+@pytest.mark.parametrize("zero", ["none", "middle", "drawn"])
 @pytest.mark.parametrize("block", [0, 16])
-@pytest.mark.parametrize("bits", [8, 4])
-def test_weight_only(bits, block):
-    """DequantizeLinear of weights alone, of 8 and 4 bits, of columns and blocks."""
-    most = 7 if bits == 4 else 127
-    kernel = np.random.default_rng(2).integers(-most, most + 1, (40, 6)).astype(np.int8)
-    scales = np.random.default_rng(3).uniform(0.01, 0.1, (3, 6) if block else (6,)).astype(np.float32)
+@pytest.mark.parametrize("kind", ["INT8", "UINT8", "INT4", "UINT4"])
+def test_weight_only(kind, block, zero):
+    """DequantizeLinear of weights alone, of 8 and 4 bits, of columns and blocks, with and without zero points."""
+    bits = int(kind[-1])
+    low = 0 if kind[0] == "U" else -(2 ** (bits - 1))
+    rng, shape = np.random.default_rng(2), (3, 6) if block else (6,)
+    kernel = rng.integers(low, low + 2**bits, (40, 6))
+    kernel[3] = low
+    scales = rng.uniform(0.01, 0.1, shape).astype(np.float32)
+    zeros = {"none": 0 * scales, "middle": 0 * scales + low + 2 ** (bits - 1)}.get(zero, rng.integers(low, 9, shape))
     bias = normal(6).astype(np.float32)
     options = {"axis": 0, "block_size": block} if block else {"axis": 1}
-    nodes = [node("DequantizeLinear", "q s", "w", **options), node("MatMul", "x w", "h"), node("Add", "h b", "c")]
+    read = "q s" if zero == "none" else "q s z"
+    nodes = [node("DequantizeLinear", read, "w", **options), node("MatMul", "x w", "h"), node("Add", "h b", "c")]
     proto = graph_model([*nodes, node("Relu", "c")], {"s": scales, "b": bias}, (40,), opset=21)
-    kind = TensorProto.INT4 if bits == 4 else TensorProto.INT8
-    proto.graph.initializer.append(helper.make_tensor("q", kind, kernel.shape, kernel.reshape(-1)))
+    for name, values in (("q", kernel), *([] if zero == "none" else [("z", zeros)])):
+        flat = values.reshape(-1).astype(int)
+        proto.graph.initializer.append(helper.make_tensor(name, getattr(TensorProto, kind), values.shape, flat))
     model = from_onnx(proto)
     (layer,) = model.network.layers
     assert (layer.kind, layer.bits, layer.block_size, layer.activation) == ("weight_only_dense", bits, block, "relu")
-    np.testing.assert_array_equal(layer.kernel, kernel)
-    real = kernel * (np.repeat(scales, block, axis=0)[:40] if block else scales)
+    real = kernel - (np.repeat(zeros, block, axis=0)[:40] if block else zeros)
+    real = real.astype(np.float32) * (np.repeat(scales, block, axis=0)[:40] if block else scales)
+    np.testing.assert_array_equal(layer.dequantized(), real)
     x = normal((9, 40)).astype(np.float32)
     np.testing.assert_allclose(model.predict(x), np.maximum(x @ real + bias, 0), rtol=1e-4, atol=1e-4)
+    same(from_onnx(to_onnx(model)).network, model.network)
 
 
 def test_quantization_aware_graphs_fold_their_weights():

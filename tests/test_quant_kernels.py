@@ -36,7 +36,9 @@ def divide(x, divisors, out):
         out[i] = quotient(x[i], divisors[i], np.float32(1.0) / divisors[i])
 
 
-def draw_network(rng, widths, activations, dtype="int8", rounding="onnx", per_channel=True, full_range=False):
+def draw_network(
+    rng, widths, activations, dtype="int8", rounding="onnx", per_channel=True, full_range=False, zero_points=False
+):
     """Layers of drawn integers and scales; with full_range, weights and biases that fill their types."""
     low, high = LIMITS[dtype]
     layers = []
@@ -45,7 +47,7 @@ def draw_network(rng, widths, activations, dtype="int8", rounding="onnx", per_ch
         kernel = rng.integers(-127, 128, (n_in, n_out)).astype(np.int8)
         bias = rng.integers(-5000, 5000, n_out).astype(np.int32)
         if full_range:
-            kernel = np.where(rng.random((n_in, n_out)) < 0.5, 127, -127).astype(np.int8)
+            kernel = np.where(rng.random((n_in, n_out)) < 0.5, 127, -128).astype(np.int8)
             bias = np.where(rng.random(n_out) < 0.5, 2**31 - 1, -(2**31)) // 2
             bias = bias.astype(np.int32)
         scales = rng.uniform(1e-3, 2e-2, n_out).astype(np.float32)
@@ -60,8 +62,20 @@ def draw_network(rng, widths, activations, dtype="int8", rounding="onnx", per_ch
                 TABLES[name], np.float32(pre[0]), pre[1], np.float32(output[0]), output[1], dtype
             )
         granularity = "per_channel" if per_channel else "per_tensor"
+        zeros = rng.integers(-128, 128, n_out if per_channel else 1).astype(np.int8) * np.ones(n_out, np.int8)
         layer = QuantizedDense(
-            f"d{i}", kernel, scales, bias, scale, zero_point, *output, *pre, name, table, granularity
+            f"d{i}",
+            kernel,
+            scales,
+            bias,
+            scale,
+            zero_point,
+            *output,
+            *pre,
+            name,
+            table,
+            granularity,
+            kernel_zero_points=zeros if zero_points else None,
         )
         layers.append(layer)
         scale, zero_point = output
@@ -72,7 +86,7 @@ def reference(network, x):
     """The same network's last integers by the naive reference."""
     layers = [
         naive_integer.IntegerDense(
-            layer.kernel,
+            layer.kernel if layer.kernel_zero_points is None else layer.kernel * np.int64(1) - layer.kernel_zero_points,
             layer.kernel_scales,
             layer.bias,
             np.float32(layer.input_scale),
@@ -120,6 +134,19 @@ def test_tiny_network_of_extremes(rounding):
     assert_same(network, np.array([[1e9, -1e9], [-1e9, 1e9], [1e9, 1e9], [-1e9, -1e9]], np.float32))
 
 
+@pytest.mark.kernels
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_zero_points_of_weights(per_channel, dtype, rounding):
+    rng = np.random.default_rng([8, per_channel, len(dtype), len(rounding)])
+    widths = [5, TILE_COLUMNS + 3, 9, 2] if JIT else [5, 4, 2]
+    names = ["relu", "tanh", "linear"][: len(widths) - 1]
+    for full_range in (False, True):
+        network = draw_network(rng, widths, names, dtype, rounding, per_channel, full_range, zero_points=True)
+        assert_same(network, draw_rows(rng, TILE_ROWS + 2 if JIT else 3, network))
+
+
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("per_channel", [True, False])
@@ -149,25 +176,25 @@ def test_full_range_weights_biases_and_inputs(dtype, rounding):
     assert_same(network, x)
 
 
-def test_the_widest_layer_that_fits_int32():
-    n_in = 66_311
-    layer = QuantizedDense(
-        "wide",
-        np.tile(np.array([127, -127], np.int8), (n_in, 1)),
-        np.ones(2, np.float32),
-        np.zeros(2, np.int32),
-        1.0,
-        -128,
-        float(np.float32(2.0**24)),
-        0,
-        float(np.float32(2.0**24)),
-        0,
-    )
-    network = QuantizedNetwork([layer])
+@pytest.mark.parametrize(
+    ("weights", "zeros", "n_in"),
+    [((127, -127), None, 66_311), ((127, -128), None, 65_793), ((127, -128), (-128, 127), 33_025)],
+)
+def test_the_widest_layer_that_fits_int32(weights, zeros, n_in):
+    def network(n_in):
+        kernel = np.tile(np.array(weights, np.int8), (n_in, 1))
+        form = float(np.float32(2.0**24)), 0
+        scales, bias = np.ones(2, np.float32), np.zeros(2, np.int32)
+        zero_points = None if zeros is None else np.array(zeros, np.int8)
+        layer = QuantizedDense("wide", kernel, scales, bias, 1.0, -128, *form, *form, kernel_zero_points=zero_points)
+        return QuantizedNetwork([layer])
+
     x = np.full((2, n_in), 255, np.float32)
     x[1] = 0
-    assert_same(network, x)
-    assert QuantizedModel(network).predict_integers(x).tolist() == [[127, -128], [0, 0]]
+    assert_same(network(n_in), x)
+    assert QuantizedModel(network(n_in)).predict_integers(x).tolist() == [[127, -128], [0, 0]]
+    with pytest.raises(ValueError, match=f"its accumulator can leave int32 .* more than {n_in:,} inputs can"):
+        network(n_in + 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

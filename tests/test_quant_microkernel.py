@@ -19,6 +19,7 @@ from nbdense.quant.microkernel import (
     integer_product,
     make_tile,
     pack,
+    take_zero_points_off,
 )
 
 COLUMNS, LD = 16, 160  # what operands are padded to; columns of the tile
@@ -51,6 +52,12 @@ _run = switch("_run", dict(enumerate(ALL_TILES)), "groups, x, w, bias, out", "{f
 @compiled
 def multiply(m, n, depth, x, w, bias, tile, ld):
     integer_product(m, n, depth, x, w, bias, tile, ld)
+
+
+@compiled
+def multiply_less_zero_points(m, n, depth, x, w, bias, zero_points, tile, ld):
+    integer_product(m, n, depth, x, w, bias, tile, ld)
+    take_zero_points_off(m, n, depth, x, zero_points, tile, ld)
 
 
 @compiled
@@ -106,6 +113,25 @@ def test_drawn_shapes(m, n, depth):
         m, n, depth = min(m, 3), min(n, 5), min(depth, 9)
     operands = draw(rng, m, n, depth)
     np.testing.assert_array_equal(product_of(rng, *operands), expected_of(*operands))
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("m, n, depth", CASES[::3])
+def test_zero_points_of_columns(m, n, depth):
+    """What is behind the depth of X does not count."""
+    rng = np.random.default_rng([m, n, depth, 2])
+    if not JIT:
+        m, n, depth = min(m, 3), min(n, 5), min(depth, 9)
+    x, kernel, _ = draw(rng, m, n, depth)
+    zeros = rng.integers(-128, 128, n)
+    bias, tile = rng.integers(-9999, 9999, n), np.full(m * LD, 9, np.int32)
+    # As programs have it, the bias makes up for OFFSET with the weights less their zero points.
+    weights = kernel.astype(np.int64) - zeros
+    x_laid, w_laid, (flat_bias, at) = laid_out(rng, x, kernel, bias)
+    flat_bias[at : at + n] = bias + OFFSET * weights.sum(axis=0)
+    flat_zeros = np.concatenate([[5, 5], zeros]).astype(np.int32)
+    multiply_less_zero_points(m, n, depth, x_laid, w_laid, (flat_bias, at), (flat_zeros, 2), tile, LD)
+    np.testing.assert_array_equal(tile.reshape(m, LD)[:, :n], x.astype(np.int64) @ weights + bias)
 
 
 @pytest.mark.kernels

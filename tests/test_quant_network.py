@@ -190,31 +190,40 @@ def test_rows_of_the_engine_that_read_the_input(rng):
         np.testing.assert_allclose(model.predict(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("zero_points", [False, True])
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("block_size", [0, 32, 7])
-def test_weights_alone(rng, bits, block_size):
+def test_weights_alone(rng, bits, block_size, zero_points):
     n_in, most = 45, {8: 127, 4: 7}[bits]
     blocks = -(-n_in // (block_size or n_in))
-    kernel = rng.integers(-most, most + 1, (n_in, 6)).astype(np.int8)
+    kernel = rng.integers(-most - 1, most + 1, (n_in, 6)).astype(np.int8)
+    zeros = rng.integers(-most - 1, most + 1, (blocks, 6)).astype(np.int8) * zero_points
     scales = rng.uniform(0.01, 0.02, (blocks, 6)).astype(F32)
     bias = rng.normal(size=6).astype(F32)
-    layer = WeightOnlyDense("w", kernel, scales, bias, block_size, bits, "relu")
+    given = {"kernel_zero_points": zeros} if zero_points else {}
+    layer = WeightOnlyDense("w", kernel, scales, bias, block_size, bits, "relu", **given)
     x = rng.normal(size=(33, n_in)).astype(F32)
-    weights = np.array([[kernel[k, j] * scales[k // (block_size or n_in), j] for j in range(6)] for k in range(n_in)])
+    of = [k // (block_size or n_in) for k in range(n_in)]
+    weights = np.array(
+        [[(int(kernel[k, j]) - int(zeros[of[k], j])) * scales[of[k], j] for j in range(6)] for k in range(n_in)]
+    )
     expected = np.maximum(x @ weights + bias, 0)
     np.testing.assert_allclose(QuantizedModel(QuantizedNetwork([layer])).predict(x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("zero_points", [False, True])
 @pytest.mark.parametrize("positions", [1, 3])
 @pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "softmax"])
-def test_dynamic_layers(rng, activation, positions):
+def test_dynamic_layers(rng, activation, positions, zero_points):
     n_in, widths = 37, (150, 4)
     layers, n = [], n_in
     for i, width in enumerate(widths):
         kernel = rng.integers(-127, 128, (n, width)).astype(np.int8)
         scales = rng.uniform(0.001, 0.002, width).astype(F32)
         bias = rng.normal(size=width).astype(F32) if i == 0 else None
-        layers.append(DynamicDense(f"d{i}", kernel, scales, bias, activation, positions=positions))
+        zeros = rng.integers(-128, 128, width).astype(np.int8) if zero_points else None
+        more = {"positions": positions, "kernel_zero_points": zeros}
+        layers.append(DynamicDense(f"d{i}", kernel, scales, bias, activation, **more))
         n = width
     model = QuantizedModel(QuantizedNetwork(layers))
     shape = (n_in,) if positions == 1 else (positions, n_in)
@@ -224,7 +233,8 @@ def test_dynamic_layers(rng, activation, positions):
         for layer in layers:
             scale, zero_point = naive_integer.dynamic_parameters(y)
             q = naive_integer.quantize(y, scale, zero_point, "uint8").reshape(-1, layer.n_in)
-            acc = naive_integer.integer_dense(q, zero_point, layer.kernel, None)
+            weights = layer.kernel.astype(np.int64) - (layer.kernel_zero_points if zero_points else 0)
+            acc = naive_integer.integer_dense(q, zero_point, weights, None)
             z = acc.astype(F32) * (scale * layer.kernel_scales)
             z = z if layer.bias is None else z + layer.bias
             y = FUNCTIONS[activation](z).astype(F32)
@@ -302,9 +312,23 @@ def test_all_kinds_survive_a_file(rng, tmp_path):
     float_side = QuantizedNetwork(
         [
             WeightOnlyDense(
-                "w", rng.integers(-7, 8, (9, 5)).astype(np.int8), np.ones((3, 5), F32), None, 4, 4, "elu", 0.5
+                "w",
+                rng.integers(-8, 8, (9, 5)).astype(np.int8),
+                np.ones((3, 5), F32),
+                None,
+                4,
+                4,
+                "elu",
+                0.5,
+                kernel_zero_points=rng.integers(-8, 8, (3, 5)).astype(np.int8),
             ),
-            DynamicDense("d", rng.integers(-9, 9, (5, 5)).astype(np.int8), np.ones(5, F32), np.ones(5, F32)),
+            DynamicDense(
+                "d",
+                rng.integers(-9, 9, (5, 5)).astype(np.int8),
+                np.ones(5, F32),
+                np.ones(5, F32),
+                kernel_zero_points=np.arange(5).astype(np.int8),
+            ),
             FloatLayer("add", "add", 5, inputs=(1, 2)),
         ]
     )
@@ -345,7 +369,7 @@ def test_nibbles(rng, n_in):
 def test_what_does_not_fit_is_refused(rng):
     a, b = formats("int8", (0.02, 5), (0.03, -7))
     dense = draw_dense(rng, "d", 7, 5, a, b)
-    ones = np.ones((1, 2), F32)
+    ones, nine = np.ones((1, 2), F32), np.full((1, 2), -9, np.int8)
 
     def total(n, first, second, inputs, activation="linear"):
         return [
@@ -359,7 +383,13 @@ def test_what_does_not_fit_is_refused(rng):
         (total(7, b, a, (1, 0)), "'add' has 7 inputs, 'd' 5"),
         (total(5, b, b, (1, 1), "tanh"), "'tanh'"),
         ([draw_dense(rng, "d", 7, 5, a, b, bits=3)], "bits must be one of 8, 4"),
-        ([WeightOnlyDense("w", np.full((2, 2), 8, np.int8), ones, bits=4)], r"a weight is 8; .*\[-7, 7\]"),
+        ([WeightOnlyDense("w", np.full((2, 2), 8, np.int8), ones, bits=4)], r"a weight is 8; 4 bits hold \[-8, 7\]"),
+        ([WeightOnlyDense("w", np.ones((2, 2), np.int8), ones, bits=4, kernel_zero_points=nine)], "zero point is -9"),
+        ([WeightOnlyDense("w", np.ones((2, 2), np.int8), ones, kernel_zero_points=nine[0])], r"must be int8 \(1, 2\)"),
+        (
+            [DynamicDense("w", nine, ones[0], granularity="per_tensor", kernel_zero_points=np.array([1, 2], np.int8))],
+            "equal",
+        ),
         ([WeightOnlyDense("w", np.ones((9, 2), np.int8), ones, block_size=4)], r"kernel_scales must be .*\(3, 2\)"),
         ([WeightOnlyDense("w", np.ones((2, 2), np.int8), 0 * ones)], "positive and finite"),
         ([DynamicDense("w", np.full((70_000, 1), 127, np.int8), np.ones(1, F32))], "can leave int32"),

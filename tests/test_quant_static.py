@@ -307,7 +307,7 @@ def test_unfit_networks(rng):
 def test_a_layer_that_could_pass_int32_is_refused_by_name():
     n_in = 66_400
     network = make_network([(np.ones((n_in, 1)), np.zeros(1), "linear")])
-    with pytest.raises(ValueError, match="layer 'd0': with 66400 inputs .* int32"):
+    with pytest.raises(ValueError, match="layer 'd0': with 66,400 inputs .* int32"):
         quantize(network, np.ones((2, n_in), np.float32))
     # Weights that are not at full range leave room for more inputs.
     kernel = np.full((n_in, 1), 0.5)
@@ -351,7 +351,6 @@ def _damage(key, value):
     [
         ("0/kernel", lambda a: a.astype(np.int16), "'d0': kernel must be int8"),
         ("0/kernel", lambda a: a[:, :1], "d0"),
-        ("0/kernel", lambda a: np.full_like(a, -128), "-128"),
         ("1/bias", lambda a: a[:1], "'d1': bias must be int32"),
         ("1/bias", lambda a: np.full_like(a, 2**31 - 1), "'d1'.*int32"),
         ("1/kernel_scales", lambda a: a * 0, "'d1'.*scales"),
