@@ -1,8 +1,6 @@
 """The compiled program: losses, gradients, padding, and what it takes to compile nothing new."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.builder import NetworkBuilder
 from nbdense.losses import FORMS, LOSSES
 from nbdense.optimizers import OPTIMIZERS
+from python_process import run_python
 
 
 def loss_and_gradients(model, x, y, weights=None):
@@ -285,9 +284,8 @@ print(json.dumps([first, signatures(), tried]))
 
 def test_another_model_compiles_nothing():
     """After one fit: other depths, widths, activations, losses, optimizers, input dtypes and layouts."""
-    run = subprocess.run([sys.executable, "-c", NOTHING_NEW], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    first, last, tried = json.loads(run.stdout.splitlines()[-1])
+    out, _ = run_python(NOTHING_NEW, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2")
+    first, last, tried = json.loads(out.splitlines()[-1])
     assert first == [1] * len(first)
     assert last == first
     assert tried == max(len(ACTIVATIONS), len(set(LOSSES.values()))) * len(OPTIMIZERS)
