@@ -13,9 +13,9 @@ from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nbdense import _cpu
+from nbdense._compile import processor
 
-_TARGET = _cpu.target()
+_TARGET = processor.target()
 _LANES = _TARGET.vector_bytes // 4
 # Latency 4 or 5, two a cycle: ten at least. AVX-512 and arm64 have 32 registers, others 16, two of which are operands.
 _CHAINS = 24 if _TARGET.vector_bytes != 32 else 12

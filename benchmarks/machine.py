@@ -30,9 +30,9 @@ def describe() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    from nbdense import _cpu
+    from nbdense._compile import processor
 
-    target = _cpu.target()
+    target = processor.target()
     return {
         "cpu": cpu_model(),
         "llvm_cpu": target.name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nbdense._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from nbdense._threads import set_num_threads as set_num_threads
+    from nbdense._compile.thread_pool import set_num_threads as set_num_threads
     from nbdense.callbacks import Callback as Callback
     from nbdense.callbacks import CSVLogger as CSVLogger
     from nbdense.callbacks import EarlyStopping as EarlyStopping
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives: importing nbdense imports none of it until it is used.
 _HOMES = {
-    "nbdense._threads": ["set_num_threads"],
+    "nbdense._compile.thread_pool": ["set_num_threads"],
     "nbdense.callbacks": [
         "CSVLogger",
         "Callback",

@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nbdense._compile.loops import loop
+from nbdense._compile.policy import kernel
 from nbdense._custom import custom_objects as custom_objects
 from nbdense._custom import find_custom
-from nbdense._jit import kernel
-from nbdense._loops import loop
 from nbdense._warn import warn
-from nbdense.engine.elementary import exp, expm1, like, log1p, normal_tail, sigmoid, tanh
+from nbdense.engine.elementwise.elementary import exp, expm1, like, log1p, normal_tail, sigmoid, tanh
 
 
 @dataclass(frozen=True)

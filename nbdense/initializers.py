@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._checks import plain
 from nbdense._custom import given, made_of, name_of
-from nbdense._validate import plain
 
 _Values = npt.NDArray[np.float64]
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._validate import plain, positive_int
-from nbdense.engine import optimizer as steps
+from nbdense._checks import plain, positive_int
+from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, NO_CLIP
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # that is not zero in either dtype

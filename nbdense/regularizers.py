@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._checks import array_of, plain
 from nbdense._custom import given, made_of
-from nbdense._validate import array_of, plain
 
 _BLOCK = 1 << 16  # elements converted to float64 in one go
 

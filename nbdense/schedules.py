@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense._checks import plain, positive_int
 from nbdense._custom import given, made_of
-from nbdense._validate import plain, positive_int
 
 _Rates = npt.NDArray[np.float64]
 # NumPy's vector code may round cos and power unlike its scalar code for what is left over. So rates are computed for

@@ -8,7 +8,7 @@ import secrets
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _validate
+from nbdense import _checks
 
 _seeds: itertools.count[int] | None = None
 
@@ -55,7 +55,7 @@ def to_categorical(x: npt.ArrayLike, num_classes: int | None = None) -> npt.NDAr
     ValueError
         If a number is negative or not below ``num_classes``.
     """
-    numbers = np.asarray(_validate.array_of("to_categorical", x), dtype=np.int64)
+    numbers = np.asarray(_checks.array_of("to_categorical", x), dtype=np.int64)
     if numbers.ndim > 1 and numbers.shape[-1] == 1:
         numbers = numbers[..., 0]
     count = int(numbers.max(initial=-1)) + 1 if num_classes is None else int(num_classes)

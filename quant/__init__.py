@@ -6,12 +6,12 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "QuantizedModel": "nbdense.quant.model",
-    "QuantizedNetwork": "nbdense.quant.network",
-    "compare": "nbdense.quant.report",
+    "QuantizedModel": "nbdense.quant.model.model",
+    "QuantizedNetwork": "nbdense.quant.model.network",
+    "compare": "nbdense.quant.reporting.report",
     "prune": "nbdense.quant.pruning",
-    "quantize": "nbdense.quant.static",
-    "quantize_aware": "nbdense.quant.aware",
+    "quantize": "nbdense.quant.quantization",
+    "quantize_aware": "nbdense.quant.training.aware",
 }
 __all__ = sorted(_HOME)
 

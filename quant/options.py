@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nbdense._validate import positive_int
-from nbdense.quant.checks import GRANULARITIES, LIMITS, WEIGHT_LIMITS
-from nbdense.quant.network import ROUNDINGS
+from nbdense._checks import positive_int
+from nbdense.quant.model.checks import GRANULARITIES, LIMITS, WEIGHT_LIMITS
+from nbdense.quant.model.network import ROUNDINGS
 
 SCHEMES = ("static", "dynamic", "weight_only")
 RANGE_METHODS = ("minmax", "percentile", "mse", "entropy")

@@ -7,16 +7,9 @@ import numpy as np
 import naive
 from nbdense.activations import ACTIVATIONS
 from nbdense.layers import Dense, Input
-from nbdense.losses import (
-    LOSSES,
-    BinaryCrossentropy,
-    CategoricalCrossentropy,
-    KLDivergence,
-    MeanSquaredError,
-    Poisson,
-)
+from nbdense.losses import LOSSES, BinaryCrossentropy, CategoricalCrossentropy, KLDivergence, MeanSquaredError, Poisson
 from nbdense.models import Sequential
-from nbdense.training import Workspace
+from nbdense.training.workspace import Workspace
 
 
 def make_model(widths, activations, loss="mse", optimizer="sgd", *, metrics=None, dtype="float64", seed=1, bias=True):

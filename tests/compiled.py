@@ -4,7 +4,7 @@ import hashlib
 import inspect
 from pathlib import Path
 
-from nbdense._jit import entry
+from nbdense._compile.policy import entry
 
 
 def compiled(function):

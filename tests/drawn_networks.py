@@ -4,8 +4,8 @@ import numpy as np
 
 import naive
 from nbdense.activations import ACTIVATIONS
-from nbdense.quant.activations import FIXED_OUTPUTS
-from nbdense.quant.network import (
+from nbdense.quant.conversion.activations import FIXED_OUTPUTS
+from nbdense.quant.model.network import (
     LIMITS,
     DynamicDense,
     FloatLayer,

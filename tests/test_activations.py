@@ -8,11 +8,12 @@ import pytest
 import naive
 from builders import make_model, workspace_and_data
 from compiled import compiled
-from nbdense import activations, layers, phases
-from nbdense._jit import JIT
+from nbdense import activations, layers
+from nbdense._compile.policy import JIT
 from nbdense.activations import ACTIVATIONS, ALIASES
-from nbdense.builder import NetworkBuilder
-from nbdense.engine.activation import activate_row, differentiate
+from nbdense.engine.elementwise.activation import activate_row, differentiate
+from nbdense.network.builder import NetworkBuilder
+from nbdense.training import phases
 from source_tree import ROOT
 
 GOLDEN = dict(np.load(ROOT / "tests" / "golden" / "activations.npz"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nbdense
-from nbdense import cli, demo
+from nbdense.commands import cli, demo
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_the_command_is_installed():
 
 def test_help_loads_no_engine():
     code = (
-        "import sys; from nbdense.cli import main; main([]); "
+        "import sys; from nbdense.commands.cli import main; main([]); "
         "print(sorted({'numba', 'onnx', 'sklearn'} & set(sys.modules)))"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,9 +14,9 @@ import pytest
 import nbdense as nb
 from builders import make_model
 from nbdense import activations
+from nbdense._compile.loops import LOOPS, loop
+from nbdense._compile.policy import JIT
 from nbdense._custom import custom_objects, find_custom
-from nbdense._jit import JIT
-from nbdense._loops import LOOPS, loop
 from nbdense.activations import ACTIVATIONS, CUSTOM, custom
 from nbdense.files import FileFormatError
 from nbdense.layers import Activation, Dense, Input

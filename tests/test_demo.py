@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 
 import nbdense as nb
-from nbdense import cli, demo
+from nbdense.commands import cli, demo
 
-COMMAND = "import sys; from nbdense.cli import main; sys.exit(main())"
+COMMAND = "import sys; from nbdense.commands.cli import main; sys.exit(main())"
 FILES = {"digits.npz"} | {
     f"{name}.{suffix}" for name in ("float", "int8", "pruned") for suffix in ("onnx", "safetensors")
 }

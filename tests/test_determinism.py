@@ -18,7 +18,7 @@ import hashlib, json, sys
 import numpy as np
 import nbdense as nb
 from builders import make_model
-from nbdense import _threads
+from nbdense._compile import thread_pool
 from nbdense.engine import program
 
 calls = {"serial": 0, "parallel": 0}
@@ -36,7 +36,7 @@ x, y = rng.normal(size=(1000, 70)).astype(np.float32), rng.integers(0, 7, 1000)
 found = []
 for threads in (1, 2, 3):
     nb.set_num_threads(threads)
-    assert _threads.available() == threads
+    assert thread_pool.available() == threads
     calls.update(serial=0, parallel=0)
     model = make_model([70, 130, 50, 7], ["tanh", "relu", "softmax"], "sparse_categorical_crossentropy", "adam",
                        metrics=["accuracy"], dtype="float32")
@@ -106,11 +106,11 @@ def test_two_fits_are_one():
 
 def test_slices_change_no_bit(monkeypatch):
     """How long compiled code runs at a time depends on the clock; the weights do not."""
-    from nbdense import fitting
+    from nbdense.training import loop
 
     expected = trained(3).network.params
     for seconds in (0.0, 1e9):
-        monkeypatch.setattr(fitting, "SLICE_SECONDS", seconds)
+        monkeypatch.setattr(loop, "SLICE_SECONDS", seconds)
         np.testing.assert_array_equal(trained(3).network.params, expected)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nbdense import _cpu, _jit, _threads, cli, doctor
+from nbdense._compile import policy, processor, thread_pool
+from nbdense.commands import cli, doctor
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def healthy():
     return doctor.Report(
         versions={"Python": "3.11.7", "nbdense": "0.1.0", "onnxruntime": None},
         platform="Linux x86_64",
-        cpu=_cpu.Target("znver4", 64, True),
+        cpu=processor.Target("znver4", 64, True),
         jit=True,
         threads=doctor.Threads(limit=8, layer="omp", asked_for="default", region_microseconds=2.04),
         cache=doctor.Cache(Path("kernels"), writable=True, kernels=6, size=2_340_000, others=(), others_size=0),
@@ -91,15 +92,15 @@ def test_this_machine(monkeypatch):
     for name in ("nbdense", "numba", "llvmlite", "numpy", "onnx"):
         assert report.versions[name] == importlib.metadata.version(name)
     assert set(report.versions) == {"Python", *doctor.PACKAGES}
-    assert report.cpu == _cpu.target()
+    assert report.cpu == processor.target()
     assert report.jit
-    assert report.threads.limit == _threads.limit()
+    assert report.threads.limit == thread_pool.limit()
     if report.threads.limit > 1:
-        assert report.threads.layer in _threads.PARALLEL_FLOPS
+        assert report.threads.layer in thread_pool.PARALLEL_FLOPS
         assert report.threads.region_microseconds > 0
     else:
         assert report.threads.layer is report.threads.region_microseconds is None
-    assert report.cache.folder == _jit.cache_folder()
+    assert report.cache.folder == policy.cache_folder()
     assert report.cache.writable
     assert report.cache.kernels > 0 or report.threads.limit == 1
     assert f"numba {report.versions['numba']}" in str(report)
@@ -108,7 +109,7 @@ def test_this_machine(monkeypatch):
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     folder = tmp_path / "0123456789abcdef"
-    monkeypatch.setattr(_jit, "cache_folder", lambda: folder)
+    monkeypatch.setattr(policy, "cache_folder", lambda: folder)
     for path in (folder, tmp_path / ("a" * 16), tmp_path / ("b" * 16), tmp_path / "other", tmp_path / ("c" * 16)):
         path.mkdir()
         (path / "predict-serial-1.nbk").write_bytes(bytes(100))
@@ -125,13 +126,13 @@ def test_what_the_cache_holds(cache):
 
 
 def test_a_cache_that_is_not_there_yet(monkeypatch, tmp_path):
-    monkeypatch.setattr(_jit, "cache_folder", lambda: tmp_path / "not" / "yet")
+    monkeypatch.setattr(policy, "cache_folder", lambda: tmp_path / "not" / "yet")
     assert doctor._cache_found() == doctor.Cache(tmp_path / "not" / "yet", True, 0, 0, (), 0)
     assert not list(tmp_path.iterdir()), "looking made a folder"
 
 
 def test_no_cache(monkeypatch):
-    monkeypatch.setattr(_jit, "cache_folder", lambda: None)
+    monkeypatch.setattr(policy, "cache_folder", lambda: None)
     assert doctor._cache_found() == doctor.Cache(None, False, 0, 0, (), 0)
     assert doctor.clean() == (0, 0)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from compiled import compiled
-from nbdense._jit import JIT, switch
-from nbdense.engine import elementary
+from nbdense._compile.policy import JIT, switch
+from nbdense.engine.elementwise import elementary
 
 FUNCTIONS = {
     "exp": np.exp,

@@ -17,12 +17,12 @@ from builders import (
     padding,
     workspace_and_data,
 )
-from nbdense import phases
-from nbdense._jit import JIT
+from nbdense._compile.policy import JIT
 from nbdense.activations import ACTIVATIONS
-from nbdense.builder import NetworkBuilder
 from nbdense.losses import FORMS, LOSSES
+from nbdense.network.builder import NetworkBuilder
 from nbdense.optimizers import OPTIMIZERS
+from nbdense.training import phases
 from python_process import run_python
 
 

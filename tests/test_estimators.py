@@ -22,9 +22,9 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.estimator_checks import check_estimator
 
 import nbdense
-from nbdense.estimator_base import RULES
 from nbdense.estimators import MLPClassifier, MLPRegressor
-from nbdense.targets import weights_by_class
+from nbdense.estimators.base import RULES
+from nbdense.training.targets import weights_by_class
 
 BOTH = [MLPClassifier, MLPRegressor]
 ROUNDING = (

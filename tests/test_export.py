@@ -12,14 +12,15 @@ import pytest
 
 from nbdense import _version, activations
 from nbdense.activations import ACTIVATIONS
-from nbdense.builder import NetworkBuilder
-from nbdense.export import exporter, to_onnx, verify_onnx
-from nbdense.export.float_flavour import ACTIVATION_NODES
-from nbdense.export.graph import newest_opset, serialize
+from nbdense.export import to_onnx, verify_onnx
+from nbdense.export.write import exporter
+from nbdense.export.write.float_flavour import ACTIVATION_NODES
+from nbdense.export.write.graph import newest_opset, serialize
 from nbdense.layers import BatchNormalization, Dense, Flatten, Input, LayerNormalization, Residual
 from nbdense.models import Sequential, load_model
+from nbdense.network.builder import NetworkBuilder
 from nbdense.quant import quantize
-from nbdense.training import predict
+from nbdense.training.workspace import predict
 
 ALWAYS_LOADABLE = 21  # what the oldest onnxruntime that pyproject.toml allows loads; 1.31 was seen to load up to 26
 
@@ -151,7 +152,8 @@ def test_what_onnxruntime_cannot_load_is_said(tmp_path):
 HASHES = """
 import hashlib, json, sys
 from pathlib import Path
-from nbdense.export import graph, to_onnx
+from nbdense.export.write import graph
+from nbdense.export import to_onnx
 from nbdense.models import load_model
 for path, options in zip(sys.argv[1::2], sys.argv[2::2]):
     options = json.loads(options)

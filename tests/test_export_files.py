@@ -12,8 +12,9 @@ import onnxruntime
 import pytest
 
 from nbdense import files
-from nbdense.export import graph, to_onnx, verify_onnx, writing
-from nbdense.export.graph import serialize
+from nbdense.export import to_onnx, verify_onnx
+from nbdense.export.write import graph, writing
+from nbdense.export.write.graph import serialize
 from nbdense.quant import quantize
 from test_export import network, rows
 
@@ -208,7 +209,8 @@ def test_a_model_that_cannot_be_named_leaves_no_data(old, tmp_path, small_files,
 SLOW = """
 import os, sys, time
 sys.path.insert(0, sys.argv[3])
-from nbdense.export import graph, to_onnx
+from nbdense.export.write import graph
+from nbdense.export import to_onnx
 from test_export import network
 graph.LARGEST_FILE = int(sys.argv[2])
 net = network((20, 70, 40, 3), ["relu", "relu", "softmax"])

@@ -12,11 +12,12 @@ import naive_integer
 from drawn_networks import DTYPES, F32, FUNCTIONS, Drawn, alpha_of, draw_network
 from nbdense import activations
 from nbdense.activations import ACTIVATIONS
-from nbdense.engine.elementary import exp
-from nbdense.export import runtime, to_onnx, verify_onnx
-from nbdense.export.graph import newest_opset, serialize
-from nbdense.quant.model import QuantizedModel
-from nbdense.quant.network import (
+from nbdense.engine.elementwise.elementary import exp
+from nbdense.export import to_onnx, verify_onnx
+from nbdense.export.verify import runtime
+from nbdense.export.write.graph import newest_opset, serialize
+from nbdense.quant.model.model import QuantizedModel
+from nbdense.quant.model.network import (
     LIMITS,
     FloatLayer,
     QuantizedActivation,

@@ -8,10 +8,10 @@ import onnxruntime as ort
 import pytest
 
 from nbdense.export import to_onnx, verify_onnx
-from nbdense.export.graph import serialize
+from nbdense.export.write.graph import serialize
 from nbdense.quant import quantize
-from nbdense.quant.model import QuantizedModel
-from nbdense.quant.network import LIMITS, QuantizedNetwork
+from nbdense.quant.model.model import QuantizedModel
+from nbdense.quant.model.network import LIMITS, QuantizedNetwork
 from test_export import network, operators, rows
 
 DTYPES = sorted(LIMITS)

@@ -31,7 +31,8 @@ from sklearn.preprocessing import (
 )
 
 from nbdense.estimators import MLPClassifier, MLPRegressor
-from nbdense.export import pipeline_to_onnx, sklearn, to_onnx
+from nbdense.export import pipeline_to_onnx, to_onnx
+from nbdense.export.pipeline import sklearn
 from pipelines import PEOPLE, ROMAN, columns, fit, people, run
 
 IRIS, SPECIES = load_iris(return_X_y=True)

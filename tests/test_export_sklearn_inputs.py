@@ -22,7 +22,7 @@ from sklearn.preprocessing import (
 
 from nbdense.estimators import MLPClassifier, MLPRegressor
 from nbdense.export import pipeline_to_onnx
-from nbdense.export.tensor_names import rename_tensors
+from nbdense.export.pipeline.tensor_names import rename_tensors
 from pipelines import PEOPLE, ROMAN, columns, fit, run
 
 # What programs that read skl2onnx's names do not expect, and what else in the graph could be called so.

@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from nbdense.export import runtime, to_onnx, verification, verify_onnx
-from nbdense.export.graph import serialize
+from nbdense.export import to_onnx, verify_onnx
+from nbdense.export.verify import runtime, verification
+from nbdense.export.write.graph import serialize
 from nbdense.quant import quantize
 from test_export import network, rows
 

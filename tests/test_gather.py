@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from compiled import compiled
-from nbdense import _validate
-from nbdense._jit import JIT
-from nbdense.engine.gather import DTYPES, convert, gather
+from nbdense import _checks
+from nbdense._compile.policy import JIT
+from nbdense.engine.kernels.gather import DTYPES, convert, gather
 
 NAMES = [*(str(dtype) for dtype in DTYPES), ">f4", ">f8", ">i2", "longdouble"]
 LAYOUTS = {
@@ -42,7 +42,7 @@ def _locked(array):
 
 
 def gathered(array, dtype):
-    memory, form = _validate.source(array)
+    memory, form = _checks.source(array)
     out = np.full(array.shape, 7, dtype)
     gather_rows(memory, form, 0, out)
     return out, memory
@@ -78,7 +78,7 @@ def test_dtypes_and_layouts(name, layout, engine):
 @pytest.mark.kernels
 def test_rows_from_the_middle():
     array = np.arange(60.0).reshape(12, 5)[::-1]
-    memory, form = _validate.source(array)
+    memory, form = _checks.source(array)
     out = np.zeros((4, 5), np.float32)
     gather_rows(memory, form, 3, out)
     np.testing.assert_array_equal(out, array[3:7])
@@ -110,7 +110,7 @@ def test_read_only_memmap(tmp_path):
 
 def test_memory_outlives_its_array():
     """The source keeps what it reads alive, however the caller came by it."""
-    memory, form = _validate.source(np.full((50, 1000), 3.0))
+    memory, form = _checks.source(np.full((50, 1000), 3.0))
     others = [np.full((50, 1000), 4.0) for _ in range(4)]
     out = np.zeros((50, 1000), np.float32)
     gather_rows(memory, form, 0, out)

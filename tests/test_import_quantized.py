@@ -13,9 +13,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 import nbdense
 from nbdense import layers as k
 from nbdense.export import from_onnx, to_onnx
-from nbdense.export.runtime import kernels_saturate
+from nbdense.export.verify.runtime import kernels_saturate
 from nbdense.quant import quantize
-from nbdense.quant.model import QuantizedModel
+from nbdense.quant.model.model import QuantizedModel
 from test_import import B, W, graph_model, node, normal
 from test_layers import STACKS as ALL_STACKS
 from test_layers import made, randomise

@@ -10,8 +10,8 @@ import pytest
 
 import nbdense as nb
 from nbdense import layers as k
-from nbdense.diagnosis import Thresholds
-from nbdense.inspection import readable_bytes
+from nbdense.inspection.diagnosis import Thresholds
+from nbdense.inspection.summary import readable_bytes
 from nbdense.metrics import COLLECTED, FunctionMetric, Metric
 
 matplotlib.use("Agg")
@@ -264,7 +264,7 @@ def test_diagnose_refuses():
 @pytest.mark.parametrize("metric, falls", [(None, False), ("loss", True), ("mae", True), ("mean_squared_error", True)])
 def test_importance_equals_numpy(metric, falls, monkeypatch):
     """Shuffled by hand, in blocks that do not divide the rows; x is read-only."""
-    from nbdense import attribution
+    from nbdense.inspection import attribution
 
     monkeypatch.setattr(attribution, "_BLOCK", 37)
     monkeypatch.setattr(attribution, "_BATCH", 16)
@@ -369,7 +369,7 @@ def test_importance_weighs_rows_and_refuses():
 
 @pytest.mark.parametrize("output", [None, 0, 1])
 def test_saliency_equals_finite_differences(output, monkeypatch):
-    from nbdense import attribution
+    from nbdense.inspection import attribution
 
     monkeypatch.setattr(attribution, "_BATCH", 8)
     model, x, y = everything()

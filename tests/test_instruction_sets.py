@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from nbdense import _cpu
+from nbdense._compile import processor
 from source_tree import ROOT
 
 # The tests marked "kernels", those of quant, what holds intrinsics against their plain twins, and other shapes through
@@ -25,12 +25,12 @@ ON_ARM64 = (16, True, 32)
 CODE = """
 import dataclasses, json
 import numpy as np
-from nbdense import _cpu, _jit
-from nbdense.engine.microkernel import product
-from nbdense.engine.optimizer import update
-from nbdense.engine.transpose import transpose
+from nbdense._compile import processor, policy
+from nbdense.engine.kernels.microkernel import product
+from nbdense.engine.elementwise.optimizer import update
+from nbdense.engine.kernels.transpose import transpose
 
-@_jit.entry
+@policy.entry
 def whole(m, n, depth, a, b, c, code, params, state, hyper):
     product(m, n, depth, (a, 0, depth, 1), (b, 0, n), (c, 0, n), (c, 0, n), a[0], a[0])
     update(code, params, state, 0, n, 0.1, 1, hyper)
@@ -38,7 +38,7 @@ def whole(m, n, depth, a, b, c, code, params, state, hyper):
 
 flat, state = np.zeros(4096, np.float32), np.zeros((3, 16), np.float32)
 whole(4, 16, 3, flat, flat.copy(), flat.copy(), 0, flat[:16].copy(), state, np.zeros(12))
-print(json.dumps([dataclasses.asdict(_cpu.target()), "\\n".join(whole.inspect_asm().values())]))
+print(json.dumps([dataclasses.asdict(processor.target()), "\\n".join(whole.inspect_asm().values())]))
 """
 
 
@@ -46,7 +46,7 @@ def environment(cpu, **others):
     return {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", **others}
 
 
-@pytest.mark.parametrize("cpu", _cpu.lesser_cpus())
+@pytest.mark.parametrize("cpu", processor.lesser_cpus())
 def test_kernels(cpu):
     """Compiled once: later runs find this CPU's kernels in the cache, beside the host's."""
     run = subprocess.run(
@@ -60,7 +60,7 @@ def test_kernels(cpu):
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 500 and " skipped" not in run.stdout
 
 
-@pytest.mark.parametrize("cpu", _cpu.lesser_cpus())
+@pytest.mark.parametrize("cpu", processor.lesser_cpus())
 def test_code_is_of_the_instruction_set(cpu, tmp_path):
     """Vectors as wide as the CPU's and no wider; multiply-adds fused where it has them, and never a call of fmaf."""
     run = subprocess.run(
@@ -71,11 +71,11 @@ def test_code_is_of_the_instruction_set(cpu, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     target, assembly = json.loads(run.stdout)
-    vector_bytes, fma, registers = ON_ARM64 if _cpu.is_arm64() else EXPECTED[cpu]
+    vector_bytes, fma, registers = ON_ARM64 if processor.is_arm64() else EXPECTED[cpu]
     assert target == {"name": cpu, "vector_bytes": vector_bytes, "fma": fma, "registers": registers}
     called = set(re.findall(r"\b_?fmaf?\b", assembly))
     assert not called
-    if _cpu.is_arm64():
+    if processor.is_arm64():
         assert "fmla" in assembly
     else:
         widths = {width for letter, width in (("x", 16), ("y", 32), ("z", 64)) if f"%{letter}mm" in assembly}

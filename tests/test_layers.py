@@ -6,7 +6,8 @@ import pytest
 import naive
 import nbdense as nb
 from nbdense import layers as k
-from nbdense.fake_quantization import FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
+from nbdense._compile import thread_pool
+from nbdense.layers.fake_quantization import FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 
 
 def made(layers, shape, dtype="float64", seed=3):
@@ -482,18 +483,14 @@ def test_penalties_are_in_every_loss():
 
 def with_threads(model, threads):
     """Small work runs serial: say that any is worth its threads."""
-    from nbdense import _threads
-
-    _threads.LEAST_PARALLEL_FLOPS = 0.0 if threads > 1 else 4e6
+    thread_pool.LEAST_PARALLEL_FLOPS = 0.0 if threads > 1 else 4e6
 
 
 @pytest.fixture(autouse=True)
 def put_back(monkeypatch):
-    from nbdense import _threads
-
-    monkeypatch.setattr(_threads, "LEAST_PARALLEL_FLOPS", _threads.LEAST_PARALLEL_FLOPS)
-    monkeypatch.setattr(_threads, "_chosen", _threads._chosen)
-    monkeypatch.setattr(_threads, "PARALLEL_FLOPS", dict.fromkeys(_threads.PARALLEL_FLOPS, 0.0))
+    monkeypatch.setattr(thread_pool, "LEAST_PARALLEL_FLOPS", thread_pool.LEAST_PARALLEL_FLOPS)
+    monkeypatch.setattr(thread_pool, "_chosen", thread_pool._chosen)
+    monkeypatch.setattr(thread_pool, "PARALLEL_FLOPS", dict.fromkeys(thread_pool.PARALLEL_FLOPS, 0.0))
 
 
 def test_folded_batch_normalisation():

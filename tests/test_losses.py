@@ -10,12 +10,13 @@ import pytest
 
 import naive
 from builders import draw_targets, make_model, naive_objective, variants, workspace_and_data
-from nbdense import losses, phases
+from nbdense import losses
 from nbdense.activations import ACTIVATIONS
 from nbdense.layers import Dense, Input
 from nbdense.losses import LOSSES, Hinge, Huber, LogCosh, MeanSquaredError, Quantile, custom
 from nbdense.models import Sequential
-from nbdense.targets import check_targets, row_weights
+from nbdense.training import phases
+from nbdense.training.targets import check_targets, row_weights
 from python_process import run_python
 from source_tree import ROOT
 
@@ -246,7 +247,7 @@ import hashlib, json
 import numpy as np
 import nbdense as nb
 from builders import make_model
-from nbdense import _threads
+from nbdense._compile import thread_pool
 from nbdense.losses import custom
 from test_losses import smooth, smooth_derivative
 
@@ -256,7 +257,7 @@ found = []
 for threads in (1, 2):
     nb.set_num_threads(threads)
     model = make_model([70, 130, 7], ["tanh", "linear"], custom("smooth", smooth, smooth_derivative), dtype="float32")
-    assert _threads.worthwhile(6.0 * 250 * model.network.multiply_adds) == threads
+    assert thread_pool.worthwhile(6.0 * 250 * model.network.multiply_adds) == threads
     loss = model.fit(x, y, 250, epochs=2, verbose=0).history["loss"]
     found.append(hashlib.sha256(model.network.params.tobytes()).hexdigest() + json.dumps(loss))
 print(len(set(found)))

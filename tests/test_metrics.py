@@ -13,7 +13,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from builders import make_model
 from compiled import compiled
 from nbdense import metrics
-from nbdense.engine.loss import metric_of_row
+from nbdense.engine.elementwise.loss import metric_of_row
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, MeanSquaredError, SparseCategoricalCrossentropy
 from nbdense.metrics import (
     AUC,

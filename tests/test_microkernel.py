@@ -5,8 +5,8 @@ import pytest
 
 import naive
 from compiled import compiled
-from nbdense._jit import JIT, switch
-from nbdense.engine.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES, gated_product, product
+from nbdense._compile.policy import JIT, switch
+from nbdense.engine.kernels.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES, gated_product, product
 
 DTYPES = [np.float32, np.float64]
 INF = np.inf

@@ -10,9 +10,9 @@ import pytest
 import naive_optimizers
 from builders import make_model, padding
 from compiled import compiled
-from nbdense import _threads
+from nbdense._compile import thread_pool
 from nbdense.callbacks import Callback
-from nbdense.engine.optimizer import rate_of_step, update
+from nbdense.engine.elementwise.optimizer import rate_of_step, update
 from nbdense.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, Nadam, RMSprop, get
 
 GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "optimizers.npz"))
@@ -343,7 +343,7 @@ def test_threads_change_no_bit(optimizer, monkeypatch):
     x, y = rng.normal(size=(60, 100)), rng.normal(size=(60, 3))
     found = []
     for threads in (1, min(2, int(numba.config.NUMBA_NUM_THREADS))):
-        monkeypatch.setattr(_threads, "worthwhile", lambda flops, threads=threads: threads)
+        monkeypatch.setattr(thread_pool, "worthwhile", lambda flops, threads=threads: threads)
         model = make_model([100, 70, 3], ["tanh", "linear"], optimizer=fresh(optimizer), dtype="float32")
         assert model.network.slabs.size > 6  # of two kernels and two biases: sums for clipping are of several threads
         model.network.segments["l2"] = 0.01

@@ -12,7 +12,7 @@ import pytest
 
 from source_tree import PACKAGE_FOLDERS, PYPROJECT, ROOT, library_modules, repository_files
 
-COMPILE_POLICY = "nbdense._jit"
+COMPILE_POLICY = "nbdense._compile.policy"
 NUMBA_COMPILERS = {
     "cfunc",
     "generated_jit",
@@ -97,7 +97,7 @@ def test_checker_sees_a_compiler(source):
         "from numba import prange, types",
         "import numba\nnumba.get_num_threads()",
         "from numba.core import cgutils",
-        "from nbdense._jit import njit\n@njit\ndef f(): ...",
+        "from nbdense._compile.policy import njit\n@njit\ndef f(): ...",
         "from . import _jit\n@_jit.njit\ndef f(): ...",
     ],
 )

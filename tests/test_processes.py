@@ -76,7 +76,7 @@ def test_import_compiles_and_probes_nothing(tmp_path):
 OTHER_ARCHITECTURE = (
     COMMON
     + """
-from nbdense import _jit
+from nbdense._compile import policy
 from nbdense.engine import program
 
 if sys.argv[1] == "first":
@@ -92,8 +92,8 @@ entries = {f"{name} {i}": entry for name, pair in entries.items() for i, entry i
 print(json.dumps({
     "misses": {name: sum(entry.stats.cache_misses.values()) for name, entry in entries.items()},
     "hits": {name: sum(entry.stats.cache_hits.values()) for name, entry in entries.items()},
-    "compiled": [str(done) for done in _jit.compilations],
-    "files": [file.name for file in _jit.kernel_files(_jit.cache_folder()) if file.name.split("-")[0] in
+    "compiled": [str(done) for done in policy.compilations],
+    "files": [file.name for file in policy.kernel_files(policy.cache_folder()) if file.name.split("-")[0] in
               ("run_steps", "predict")],
 }))
 """
@@ -114,7 +114,7 @@ THREADS = (
     COMMON
     + """
 import threading
-from nbdense import _threads
+from nbdense._compile import thread_pool
 from nbdense.engine import program
 
 granted = []
@@ -142,7 +142,7 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(json.dumps([_threads.layer(), wrong, len(granted)]))
+print(json.dumps([thread_pool.layer(), wrong, len(granted)]))
 """
 )
 
@@ -151,7 +151,7 @@ print(json.dumps([_threads.layer(), wrong, len(granted)]))
 def test_eight_threads_predict_at_once(layer):
     """While a ninth trains. workqueue ends a process in which two parallel regions meet."""
     # Thresholds as on omp, so that workqueue has as many regions to run.
-    script = THREADS.replace("granted = []", '_threads.PARALLEL_FLOPS["workqueue"] = 4e6\ngranted = []')
+    script = THREADS.replace("granted = []", 'thread_pool.PARALLEL_FLOPS["workqueue"] = 4e6\ngranted = []')
     (found, wrong, regions), _ = run(script, NUMBA_THREADING_LAYER=layer)
     assert layer in ("default", found)
     assert not wrong
@@ -184,11 +184,11 @@ FORKED_CHILD = (
     + FORK
     + """
 import hashlib
-from nbdense import _threads
+from nbdense._compile import thread_pool
 from nbdense.engine import program
 
 model, x, y = large()
-_threads.PARALLEL_FLOPS["workqueue"] = 4e6
+thread_pool.PARALLEL_FLOPS["workqueue"] = 4e6
 expected = alone(model, x)
 assert (model.predict(x) == expected).all()
 assert program.predict[1].signatures, "nothing ran in parallel"
@@ -200,15 +200,15 @@ def digest(model):
 def child():
     right = bool((model.predict(x) == expected).all()) and bool((model.predict(x.astype("f8")) == expected).all())
     grandchild = in_a_child(lambda: bool((model.predict(x) == expected).all()))
-    return [right, _threads.available(), digest(large()[0]), grandchild]
+    return [right, thread_pool.available(), digest(large()[0]), grandchild]
 
 before = digest(large()[0])
 found = in_a_child(child)
 # With the lock held by another thread of the parent's: its owner is not in the child.
-_threads._region.acquire()
+thread_pool._region.acquire()
 locked = in_a_child(lambda: bool((model.predict(x) == expected).all()))
-_threads._region.release()
-print(json.dumps([found == [True, 1, before, True], locked, _threads.available(), digest(large()[0]) == before]))
+thread_pool._region.release()
+print(json.dumps([found == [True, 1, before, True], locked, thread_pool.available(), digest(large()[0]) == before]))
 """
 )
 
@@ -235,10 +235,10 @@ of_the_users_own(np.zeros(1000))
 
 def child():
     model, x, y = large()  # the engine is imported here
-    from nbdense import _threads
-    return [bool((model.predict(x) == alone(model, x)).all()), _threads.available()]
+    from nbdense._compile import thread_pool
+    return [bool((model.predict(x) == alone(model, x)).all()), thread_pool.available()]
 
-assert "nbdense._threads" not in sys.modules
+assert "nbdense._compile.thread_pool" not in sys.modules
 print(json.dumps(in_a_child(child)))
 """
 )
@@ -254,12 +254,12 @@ WEIGHTS = (
     COMMON
     + """
 import hashlib
-from nbdense import _threads
+from nbdense._compile import thread_pool
 
 model, x, y = large()
 model.fit(x, y, 1000, epochs=3, verbose=0)
 outputs = model.predict(x)
-print(json.dumps([_threads.limit(), hashlib.sha256(model.network.params.tobytes() + outputs.tobytes()).hexdigest()]))
+print(json.dumps([thread_pool.limit(), hashlib.sha256(model.network.params.tobytes() + outputs.tobytes()).hexdigest()]))
 """
 )
 
@@ -275,7 +275,7 @@ def test_the_same_weights_with_omp_num_threads_1_and_2():
 def warmup(*arguments, **environment):
     environment = {**os.environ, **environment}
     return subprocess.run(
-        [sys.executable, "-c", "from nbdense.cli import main; raise SystemExit(main())", "warmup", *arguments],
+        [sys.executable, "-c", "from nbdense.commands.cli import main; raise SystemExit(main())", "warmup", *arguments],
         capture_output=True,
         text=True,
         env=environment,
@@ -287,7 +287,7 @@ def warmup(*arguments, **environment):
 AFTER_WARMUP = (
     COMMON
     + """
-from nbdense import _jit
+from nbdense._compile import policy
 
 for dtype in ("float32", "float64"):
     model, x, y = large()
@@ -310,7 +310,7 @@ for dtype in ("float32", "float64"):
         small = nb.quantize(model, calibration=x[:100], **options)
         small.predict(x)
         small.predict(x[:1])
-print(json.dumps([str(done) for done in _jit.compilations]))
+print(json.dumps([str(done) for done in policy.compilations]))
 """
 )
 

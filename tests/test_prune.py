@@ -6,9 +6,9 @@ import pytest
 import naive
 import nbdense as nb
 from nbdense import activations
-from nbdense.builder import NetworkBuilder
 from nbdense.layers import Dense, Input
 from nbdense.models import Sequential
+from nbdense.network.builder import NetworkBuilder
 from nbdense.quant import prune
 from nbdense.quant.pruning import sparsity_of
 

@@ -9,14 +9,14 @@ import naive_fake_quant
 import naive_integer
 import nbdense as nb
 from nbdense import layers as k
-from nbdense.fake_quantization import FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.layers import layer_from_config
+from nbdense.layers.fake_quantization import FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 from nbdense.quant import prune, quantize
-from nbdense.quant.activations import activation_parameters
-from nbdense.quant.aware import _check_rows, _with_ranges, kernel_scales, quantize_aware, trained_ranges
-from nbdense.quant.calibration import Ranges
-from nbdense.quant.network import LIMITS
+from nbdense.quant.calibration.calibration import Ranges
+from nbdense.quant.conversion.activations import activation_parameters
+from nbdense.quant.model.network import LIMITS
+from nbdense.quant.training.aware import _check_rows, _with_ranges, kernel_scales, quantize_aware, trained_ranges
 
 FUNCTIONS = {"tanh": np.tanh, "sigmoid": lambda z: 1 / (1 + np.exp(-z))}
 

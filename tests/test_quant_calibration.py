@@ -5,22 +5,22 @@ import itertools
 import numpy as np
 import pytest
 
-from nbdense import _threads
+from nbdense._compile import thread_pool
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE
-from nbdense.layers import (
-    Activation,
-    BatchNormalization,
-    Dense,
-    Dropout,
-    Flatten,
-    Input,
-    LayerNormalization,
-    Residual,
-)
+from nbdense.layers import Activation, BatchNormalization, Dense, Dropout, Flatten, Input, LayerNormalization, Residual
 from nbdense.models import Sequential
-from nbdense.quant.calibration import BATCH, batches, calibrate, check_repeatable, walk
-from nbdense.quant.observers import BINS, METHODS, Histogram, MinMax, entropy_range, maker, mse_range, percentile_range
+from nbdense.quant.calibration.calibration import BATCH, batches, calibrate, check_repeatable, walk
+from nbdense.quant.calibration.observers import (
+    BINS,
+    METHODS,
+    Histogram,
+    MinMax,
+    entropy_range,
+    maker,
+    mse_range,
+    percentile_range,
+)
 
 FUNCTIONS = {
     "linear": lambda z: z,
@@ -176,7 +176,7 @@ def test_ranges_do_not_depend_on_threads(rng, method, monkeypatch):
     data = rng.normal(size=(BATCH + 300, 50))
     found = []
     for threads in (1, 2):
-        monkeypatch.setattr(_threads, "_chosen", threads)
+        monkeypatch.setattr(thread_pool, "_chosen", threads)
         found.append(calibrate(network, data, method))
     assert found[0] == found[1]
 

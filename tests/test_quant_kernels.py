@@ -10,12 +10,12 @@ import pytest
 import naive
 import naive_integer
 from compiled import compiled
-from nbdense._jit import JIT
+from nbdense._compile.policy import JIT
 from nbdense.activations import ACTIVATIONS
 from nbdense.quant import QuantizedModel, QuantizedNetwork
-from nbdense.quant.kernels import CHUNK, TILE_COLUMNS, TILE_ROWS, quantize_rows
-from nbdense.quant.network import LIMITS, QuantizedDense
-from nbdense.quant.rounding import fixed_point_multiplier, quotient
+from nbdense.quant.kernels.integer import CHUNK, TILE_COLUMNS, TILE_ROWS, quantize_rows
+from nbdense.quant.kernels.rounding import fixed_point_multiplier, quotient
+from nbdense.quant.model.network import LIMITS, QuantizedDense
 from source_tree import ROOT
 
 SETTINGS = str(ROOT / "pyproject.toml")
@@ -301,7 +301,7 @@ def test_fixed_point_multipliers():
 
 
 def test_new_networks_compile_nothing():
-    from nbdense.quant import kernels
+    from nbdense.quant.kernels import integer
 
     rng = np.random.default_rng(10)
     before = None
@@ -316,7 +316,7 @@ def test_new_networks_compile_nothing():
         for x in (rows, read_only, rows.astype(np.float64)[::-1], rows.astype(">f4"), rows.astype(np.uint8)):
             QuantizedModel(network).predict(x)
             QuantizedModel(network).predict_integers(np.asfortranarray(x))
-        signatures = [len(entry.signatures) for entry in (*kernels.predict, kernels.evaluate)]
+        signatures = [len(entry.signatures) for entry in (*integer.predict, integer.evaluate)]
         before = before or signatures
         assert signatures == before
 

@@ -5,10 +5,10 @@ import pytest
 
 import naive
 from compiled import compiled
-from nbdense import _cpu
-from nbdense._jit import JIT, switch
-from nbdense.quant import microkernel
-from nbdense.quant.microkernel import (
+from nbdense._compile import processor
+from nbdense._compile.policy import JIT, switch
+from nbdense.quant.kernels import microkernel
+from nbdense.quant.kernels.microkernel import (
     GROUP,
     LANES,
     METHOD,
@@ -187,8 +187,8 @@ def test_pack_puts_four_of_a_column_side_by_side():
 @pytest.mark.kernels
 def test_the_way_follows_the_cpu():
     """Code is compiled for numba's target, and a CPU of that name without these instructions could not run it."""
-    name, features = _cpu.name_and_features()
-    if _cpu.is_arm64():
+    name, features = processor.name_and_features()
+    if processor.is_arm64():
         ways = {"i8mm": "usdot", "dotprod": "sdot"}
         expected = next((way for feature, way in ways.items() if f"+{feature}" in features), "sadalp"), 16
     else:

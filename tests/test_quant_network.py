@@ -10,7 +10,7 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.files import FileFormatError
 from nbdense.models import load_model
 from nbdense.quant import QuantizedModel, QuantizedNetwork
-from nbdense.quant.network import (
+from nbdense.quant.model.network import (
     LIMITS,
     DynamicDense,
     FloatLayer,

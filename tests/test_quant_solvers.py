@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nbdense import _threads
+from nbdense._compile import thread_pool
 from nbdense.engine.tables import DENSE
 from nbdense.layers import (
     Activation,
@@ -20,10 +20,10 @@ from nbdense.layers import (
     Residual,
 )
 from nbdense.models import Sequential
-from nbdense.quant import solver_kernels
-from nbdense.quant.bias_correction import Mean, input_means, shift
-from nbdense.quant.equalization import equalize
-from nbdense.quant.gptq import Moments, best_scales, dequantize, input_moments, nearest, solve
+from nbdense.quant.conversion.bias_correction import Mean, input_means, shift
+from nbdense.quant.conversion.equalization import equalize
+from nbdense.quant.kernels import solvers
+from nbdense.quant.weights.gptq import Moments, best_scales, dequantize, input_moments, nearest, solve
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_threads_change_no_bit(rng, monkeypatch):
     data = correlated(rng, 1500, 150).astype(np.float32)
     found = []
     for threads in (1, 2):
-        monkeypatch.setattr(_threads, "_chosen", threads)
+        monkeypatch.setattr(thread_pool, "_chosen", threads)
         moments, means = input_moments(model.network, data), input_means(model.network, data)
         kernels = [row.kernel for row in model.network.rows()]
         solved = [solve(k, moments[i], best_scales(k, 7, 32), 7, block_size=32) for i, k in enumerate(kernels)]
@@ -299,11 +299,11 @@ def test_blocked_factor_is_numpys(rng, sizes):
         matrix, negated = np.zeros((n, ld)), np.zeros((n, ld))
         matrix[:, :n] = x.T @ x
         expected = np.linalg.cholesky(matrix[:, :n])
-        assert solver_kernels.factor(matrix.reshape(-1), n, ld, negated.reshape(-1)) == -1
+        assert solvers.factor(matrix.reshape(-1), n, ld, negated.reshape(-1)) == -1
         np.testing.assert_allclose(np.tril(matrix[:, :n]), expected, atol=1e-10 * n)
         np.testing.assert_allclose(negated[:, :n], -expected.T, atol=1e-10 * n)
         matrix[:, :n] = -np.eye(n)
-        assert solver_kernels.factor(matrix.reshape(-1), n, ld, negated.reshape(-1)) == 0
+        assert solvers.factor(matrix.reshape(-1), n, ld, negated.reshape(-1)) == 0
 
 
 @pytest.mark.parametrize(

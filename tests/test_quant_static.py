@@ -8,14 +8,14 @@ import pytest
 import naive
 import naive_integer
 from nbdense import activations
-from nbdense.builder import NetworkBuilder
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.layers import Dense, Input
 from nbdense.models import Sequential
+from nbdense.network.builder import NetworkBuilder
 from nbdense.quant import QuantizedModel, QuantizedNetwork, quantize
-from nbdense.quant.activations import FIXED_OUTPUTS, activation_parameters
-from nbdense.quant.calibration import BATCH, calibrate
-from nbdense.quant.network import LIMITS
+from nbdense.quant.calibration.calibration import BATCH, calibrate
+from nbdense.quant.conversion.activations import FIXED_OUTPUTS, activation_parameters
+from nbdense.quant.model.network import LIMITS
 
 FUNCTIONS = {
     "linear": lambda z: z,

@@ -21,9 +21,10 @@ from nbdense.layers import (
     Residual,
 )
 from nbdense.models import Sequential, load_model
-from nbdense.quant import bias_correction, compare, quantize, quantize_aware
-from nbdense.quant.checks import LIMITS
-from nbdense.quant.network import DynamicDense, FloatLayer, QuantizedAdd, QuantizedDense, QuantizedSoftmax
+from nbdense.quant import compare, quantize, quantize_aware
+from nbdense.quant.conversion import bias_correction
+from nbdense.quant.model.checks import LIMITS
+from nbdense.quant.model.network import DynamicDense, FloatLayer, QuantizedAdd, QuantizedDense, QuantizedSoftmax
 
 SCHEMES = {
     "static": {},

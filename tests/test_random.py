@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from compiled import compiled
-from nbdense._jit import JIT
-from nbdense.engine.random import key_of, mix, shuffled
+from nbdense._compile.policy import JIT
+from nbdense.engine.kernels.random import key_of, mix, shuffled
 
 
 @compiled

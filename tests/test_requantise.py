@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compiled import compiled
-from nbdense.quant.rounding import fixed_point_multiply, round_to_byte
+from nbdense.quant.kernels.rounding import fixed_point_multiply, round_to_byte
 from source_tree import ROOT
 
 

@@ -10,21 +10,21 @@ from pathlib import Path
 import numba
 import pytest
 
-from nbdense import _threads
+from nbdense._compile import thread_pool
 from python_process import HANGS_AFTER, run_python
 
 
 @pytest.fixture
 def free(monkeypatch):
     """Nothing chosen, four threads to be had, on the omp layer."""
-    monkeypatch.setattr(_threads, "_chosen", None)
+    monkeypatch.setattr(thread_pool, "_chosen", None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 4)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(_threads, "layer", lambda: "omp")
-    _threads._limit_of_process.cache_clear()
+    monkeypatch.setattr(thread_pool, "layer", lambda: "omp")
+    thread_pool._limit_of_process.cache_clear()
     yield monkeypatch
-    _threads._limit_of_process.cache_clear()
+    thread_pool._limit_of_process.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -33,55 +33,55 @@ def free(monkeypatch):
 )
 def test_omp_num_threads(free, value, expected):
     free.setenv("OMP_NUM_THREADS", value)
-    assert _threads.available() == expected
+    assert thread_pool.available() == expected
 
 
 @pytest.mark.parametrize(("chosen", "expected"), [(1, 1), (3, 3), (99, 4)])
 def test_set_num_threads(free, chosen, expected):
-    _threads.set_num_threads(chosen)
-    assert _threads.available() == expected
+    thread_pool.set_num_threads(chosen)
+    assert thread_pool.available() == expected
     free.setenv("OMP_NUM_THREADS", "2")
-    _threads._limit_of_process.cache_clear()
-    assert _threads.available() == min(expected, 2)
+    thread_pool._limit_of_process.cache_clear()
+    assert thread_pool.available() == min(expected, 2)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])
 def test_set_num_threads_refuses(free, wrong):
     with pytest.raises(ValueError, match="set_num_threads: n must be a whole number of at least 1"):
-        _threads.set_num_threads(wrong)
-    assert _threads.available() == 4
+        thread_pool.set_num_threads(wrong)
+    assert thread_pool.available() == 4
 
 
 def test_numbas_own_setting_holds_until_another_is_chosen(free):
     free.setattr(numba, "get_num_threads", lambda: 2)
-    assert _threads.available() == 2
-    _threads.set_num_threads(3)
-    assert _threads.available() == 3
+    assert thread_pool.available() == 2
+    thread_pool.set_num_threads(3)
+    assert thread_pool.available() == 3
 
 
 def test_one_in_a_forked_child(free):
-    free.setattr(_threads, "_home_pid", os.getpid() + 1)
-    assert _threads.available() == 1
-    assert _threads.worthwhile(1e15) == 1
+    free.setattr(thread_pool, "_home_pid", os.getpid() + 1)
+    assert thread_pool.available() == 1
+    assert thread_pool.worthwhile(1e15) == 1
 
 
 def test_one_without_a_layer(free):
-    free.setattr(_threads, "layer", lambda: None)
-    assert _threads.available() == 1
-    assert _threads.worthwhile(1e15) == 1
+    free.setattr(thread_pool, "layer", lambda: None)
+    assert thread_pool.available() == 1
+    assert thread_pool.worthwhile(1e15) == 1
 
 
-@pytest.mark.parametrize("layer", _threads.PARALLEL_FLOPS)
+@pytest.mark.parametrize("layer", thread_pool.PARALLEL_FLOPS)
 def test_thresholds_follow_the_layer(free, layer):
-    free.setattr(_threads, "layer", lambda: layer)
-    least = _threads.PARALLEL_FLOPS[layer]
-    assert _threads.worthwhile(least - 1) == 1
-    assert _threads.worthwhile(least) == 4
+    free.setattr(thread_pool, "layer", lambda: layer)
+    least = thread_pool.PARALLEL_FLOPS[layer]
+    assert thread_pool.worthwhile(least - 1) == 1
+    assert thread_pool.worthwhile(least) == 4
 
 
 def test_workqueue_is_dear():
-    assert set(_threads.PARALLEL_FLOPS) == {"omp", "tbb", "workqueue"} == set(numba.config.THREADING_LAYER_PRIORITY)
-    assert _threads.PARALLEL_FLOPS["workqueue"] > 10 * _threads.PARALLEL_FLOPS["omp"]
+    assert set(thread_pool.PARALLEL_FLOPS) == {"omp", "tbb", "workqueue"} == set(numba.config.THREADING_LAYER_PRIORITY)
+    assert thread_pool.PARALLEL_FLOPS["workqueue"] > 10 * thread_pool.PARALLEL_FLOPS["omp"]
 
 
 def test_small_work_asks_for_no_thread(free):
@@ -90,9 +90,9 @@ def test_small_work_asks_for_no_thread(free):
     def refuse():
         raise AssertionError("asked")
 
-    free.setattr(_threads, "layer", refuse)
-    free.setattr(_threads, "available", refuse)
-    assert _threads.worthwhile(_threads.LEAST_PARALLEL_FLOPS - 1) == 1
+    free.setattr(thread_pool, "layer", refuse)
+    free.setattr(thread_pool, "available", refuse)
+    assert thread_pool.worthwhile(thread_pool.LEAST_PARALLEL_FLOPS - 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_tbb_from_pip_is_loaded_where_numba_needs_it(asked, omp, loaded, monkeyp
     monkeypatch.setattr(numba.config, "THREADING_LAYER", asked)
     monkeypatch.setitem(sys.modules, "numba.np.ufunc.omppool", sys if omp else None)
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Package())
-    monkeypatch.setattr(_threads.ctypes, "CDLL", lambda path, mode: found.append(path))
-    _threads._load_tbb()
+    monkeypatch.setattr(thread_pool.ctypes, "CDLL", lambda path, mode: found.append(path))
+    thread_pool._load_tbb()
     assert found == [str(tmp_path / "lib" / "libtbb.so.12")] * loaded
 
 
@@ -131,7 +131,7 @@ def test_a_tbb_that_does_not_load_is_no_error(monkeypatch):
 
     monkeypatch.setattr(numba.config, "THREADING_LAYER", "tbb")
     monkeypatch.setattr(importlib.metadata, "distribution", refuse)
-    _threads._load_tbb()
+    thread_pool._load_tbb()
 
 
 @pytest.fixture
@@ -144,17 +144,17 @@ def settings(monkeypatch):
 
 
 def test_a_region_gives_threads_back(settings):
-    with _threads.region(3) as granted:
+    with thread_pool.region(3) as granted:
         assert granted == 3 == settings[-1]
     assert settings == [4, 3, 4]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
 def test_a_region_gives_threads_back_when_it_is_left_by(error, settings):
-    with pytest.raises(error), _threads.region(3):
+    with pytest.raises(error), thread_pool.region(3):
         raise error
     assert settings == [4, 3, 4]
-    with _threads.region(2) as granted:
+    with thread_pool.region(2) as granted:
         assert granted == 2, "the lock was kept"
 
 
@@ -164,9 +164,9 @@ def test_a_region_that_numba_refuses_keeps_no_lock(settings, monkeypatch):
             raise ValueError("The number of threads must be between 1 and 4")
 
     monkeypatch.setattr(numba, "set_num_threads", refuse)
-    with pytest.raises(ValueError, match="between 1 and 4"), _threads.region(9):
+    with pytest.raises(ValueError, match="between 1 and 4"), thread_pool.region(9):
         pass
-    with _threads.region(2) as granted:
+    with thread_pool.region(2) as granted:
         assert granted == 2
 
 
@@ -175,10 +175,10 @@ def test_one_region_at_a_time(settings):
     found = []
 
     def other():
-        with _threads.region(3) as granted:
+        with thread_pool.region(3) as granted:
             found.append(granted)
 
-    with _threads.region(3):
+    with thread_pool.region(3):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join(HANGS_AFTER)
@@ -189,9 +189,9 @@ def test_one_region_at_a_time(settings):
 
 
 def test_serial_work_touches_no_setting(settings):
-    with _threads.region(1) as granted:
+    with thread_pool.region(1) as granted:
         assert granted == 1
-        with _threads.region(2) as inner:
+        with thread_pool.region(2) as inner:
             assert inner == 2
     assert settings == [4, 2, 4]
 
@@ -200,7 +200,8 @@ LAYER = """
 import json
 import numpy as np
 import nbdense as nb
-from nbdense import _threads, training
+from nbdense._compile import thread_pool
+from nbdense.training import workspace
 from numba.np.ufunc import parallel
 
 model = nb.Sequential([nb.Input((256,)), nb.Dense(384, "relu"), nb.Dense(256)])
@@ -212,9 +213,9 @@ before = parallel._is_initialized
 expected = np.concatenate([model.predict(x[i : i + 4]) for i in range(0, 2000, 4)])
 assert (model.predict(x) == expected).all()
 wide = nb.Sequential([nb.Input((256,)), nb.Dense(1040, "tanh"), nb.Dense(7, "softmax")])
-assert wide.network.multiply_adds >= training.MUCH_TO_READ  # so few rows are shared by columns
+assert wide.network.multiply_adds >= workspace.MUCH_TO_READ  # so few rows are shared by columns
 assert (wide.predict(x[:3]) == wide.predict(x)[:3]).all()
-print(json.dumps([before, _threads.layer(), _threads.available(), _threads.limit()]))
+print(json.dumps([before, thread_pool.layer(), thread_pool.available(), thread_pool.limit()]))
 """
 
 
@@ -226,7 +227,7 @@ def test_the_layer_that_numba_found():
     """Known without a parallel region; and threads are started by large work only."""
     before, layer, available, limit = layer_of()
     assert not before
-    assert layer in _threads.PARALLEL_FLOPS
+    assert layer in thread_pool.PARALLEL_FLOPS
     assert available == limit == 2
 
 
@@ -239,5 +240,5 @@ def test_a_layer_that_is_not_there_is_no_error():
 
 
 def test_one_thread_starts_no_pool():
-    script = LAYER.replace("_threads.layer()", "parallel._is_initialized")
+    script = LAYER.replace("thread_pool.layer()", "parallel._is_initialized")
     assert json.loads(run_python(script, OMP_NUM_THREADS="1")[0]) == [False, False, 1, 1]

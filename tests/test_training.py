@@ -9,15 +9,16 @@ import naive
 import naive_optimizers
 from builders import OBJECTIVES, draw_targets, make_model, naive_layers, naive_objective, objective_name
 from compiled import compiled
-from nbdense import fitting, losses, training
+from nbdense import losses
 from nbdense.engine import program, tables
-from nbdense.engine.random import key_of, shuffled
+from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.layers import BatchNormalization, Dense, Dropout, Input, LayerNormalization
 from nbdense.losses import MeanSquaredError
 from nbdense.models import Sequential
 from nbdense.optimizers import OPTIMIZERS, SGD, Adam
 from nbdense.regularizers import L2
-from nbdense.targets import row_weights
+from nbdense.training import loop, workspace
+from nbdense.training.targets import row_weights
 
 # Every optimizer in the table at its defaults, and its variants; each with naive_optimizers' options.
 VARIANTS = [(kind(), {}) for kind in OPTIMIZERS.values()] + [
@@ -215,7 +216,7 @@ def test_keyboard_interrupt_leaves_a_model_of_whole_steps(monkeypatch):
         if len(taken) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(fitting.ProgressBar, "update", interrupted)
+    monkeypatch.setattr(loop.ProgressBar, "update", interrupted)
     model = make_model([3, 4, 1], ["tanh", "linear"], optimizer="adam")
     with pytest.raises(KeyboardInterrupt):
         model.fit(x, y, 4, shuffle=False, verbose=0)
@@ -257,7 +258,7 @@ def short_calls(monkeypatch):
     def spied(name, entry):
         return lambda *arguments: calls.append(name) or entry(*arguments)
 
-    monkeypatch.setattr(training, "SIGNAL_FLOPS", 4e5)
+    monkeypatch.setattr(workspace, "SIGNAL_FLOPS", 4e5)
     for name in ("run_steps", "predict"):
         monkeypatch.setattr(program, name, tuple(spied(name, entry) for entry in getattr(program, name)))
     return calls
@@ -283,7 +284,7 @@ def test_long_steps_in_parts_change_no_bit(kind, request):
     for a, b in zip(whole, parted, strict=True):
         np.testing.assert_array_equal(a, b)
     assert said == said_again
-    shares = 2.0 * len(x) * long_step_model(kind).network.multiply_adds / training.SIGNAL_FLOPS
+    shares = 2.0 * len(x) * long_step_model(kind).network.multiply_adds / workspace.SIGNAL_FLOPS
     assert calls.count("run_steps") > 3 * 3 * shares  # three steps, forward and twice as much backward, are the least
     assert calls.count("predict") >= shares
 

@@ -68,7 +68,7 @@ def test_wheel_metadata(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" in name]
         texts = {name.split(".dist-info/")[1]: archive.read(name).decode() for name in names}
-    assert "nbdense = nbdense.cli:main" in texts["entry_points.txt"]
+    assert "nbdense = nbdense.commands.cli:main" in texts["entry_points.txt"]
     assert "License-Expression: BSD-3-Clause" in texts["METADATA"]
     assert texts["licenses/LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
 

@@ -4,11 +4,11 @@
 compiled twice, serial and with its loops over rows and slabs in parallel; both call the same kernels, and no sum is
 ever split over threads, so that results do not depend on their number.
 
-What a step is made of is data too: a table of phases (see `nbdense.phases`), each of which is one parallel region. A
-plain network's training step has two. In the first, each thread takes some rows of the batch from gathering through
-the loss back to the deltas of every layer. In the second, each takes some slabs of the kernels: gradient, optimizer
-step, and the transpose that the next step's backward pass reads. Batch normalisation cuts the first in pieces,
-because its statistics need all rows; clipping by a norm cuts the second, because the norm needs all gradients.
+What a step is made of is data too: a table of phases (see `nbdense.training.phases`), each of which is one parallel
+region. A plain network's training step has two. In the first, each thread takes some rows of the batch from gathering
+through the loss back to the deltas of every layer. In the second, each takes some slabs of the kernels: gradient,
+optimizer step, and the transpose that the next step's backward pass reads. Batch normalisation cuts the first in
+pieces, because its statistics need all rows; clipping by a norm cuts the second, because the norm needs all gradients.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import math
 import numpy as np
 from numba import prange
 
-from nbdense._jit import entry, entry_pair, inlined, kernel
+from nbdense._compile.policy import entry, entry_pair, inlined, kernel
 from nbdense.activations import SOFTMAX
-from nbdense.engine import fake_quant, norm
-from nbdense.engine.activation import BLOCK, activate_row, clear_padding, padded
-from nbdense.engine.gather import gather
-from nbdense.engine.loss import losses_of_rows, metric_of_row
-from nbdense.engine.optimizer import rate_of_step
-from nbdense.engine.random import key_of, shuffled
-from nbdense.engine.rows import backward_row, dense, finish_dense, forward_row
-from nbdense.engine.slabs import set_factors, work_on_slabs
+from nbdense.engine.elementwise.activation import BLOCK, activate_row, clear_padding, padded
+from nbdense.engine.elementwise.loss import losses_of_rows, metric_of_row
+from nbdense.engine.elementwise.optimizer import rate_of_step
+from nbdense.engine.kernels.gather import gather
+from nbdense.engine.kernels.random import key_of, shuffled
+from nbdense.engine.rows import fake_quant, norm
+from nbdense.engine.rows.dispatch import backward_row, dense, finish_dense, forward_row
+from nbdense.engine.rows.slabs import set_factors, work_on_slabs
 from nbdense.engine.tables import (
     ADD,
     CLIP,

@@ -7,9 +7,9 @@ import numba
 import numpy as np
 import pytest
 
-from nbdense import _jit
-from nbdense.engine.microkernel import SHAPES, product
-from nbdense.quant import microkernel
+from nbdense._compile import policy
+from nbdense.engine.kernels.microkernel import SHAPES, product
+from nbdense.quant.kernels import microkernel
 
 
 def inner_loops(assembly):
@@ -34,7 +34,7 @@ def test_neon_tiles_stay_in_registers(dtype):
     array = np.zeros(1, dtype)
     matrix = (array, 0, 1)
     signature = tuple(map(numba.typeof, (1, 1, 1, (*matrix, 1), matrix, matrix, dtype(0))))
-    assembly, _, _ = emulated.assembled(_jit.kernel(multiply), signature)
+    assembly, _, _ = emulated.assembled(policy.kernel(multiply), signature)
     found = []
     for lines in inner_loops(assembly):
         if any(line.startswith("fmla") for line in lines):
@@ -51,7 +51,7 @@ def test_integer_tiles_stay_in_registers():
 
     x, w, sums = np.zeros(1, np.uint8), np.zeros(1, np.int8), np.zeros(1, np.int32)
     signature = tuple(map(numba.typeof, (1, 1, 1, (x, 0, 1), (w, 0, 1), (sums, 0), sums, 1)))
-    assembly, _, _ = emulated.assembled(_jit.kernel(multiply), signature)
+    assembly, _, _ = emulated.assembled(policy.kernel(multiply), signature)
     a_vector = 2 if microkernel.METHOD == "sadalp" else 1
     found = []
     for lines in inner_loops(assembly):

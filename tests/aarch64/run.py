@@ -44,14 +44,14 @@ def main(options: list[str]) -> int:
     import emulated
     import pytest
 
-    from nbdense import _cpu, _jit
+    from nbdense._compile import policy, processor
 
     # Before the kernels are imported: they choose their vectors and tiles for this target.
-    _cpu.target = lambda: _cpu.Target("generic", 16, True, 32)
-    _cpu.is_arm64 = lambda: True
-    _cpu.name_and_features = lambda: ("generic", emulated.FEATURES)
-    _cpu.assembly = emulated.assembly
-    _jit._entry = lambda function, parallel: emulated.Entry(function)
+    processor.target = lambda: processor.Target("generic", 16, True, 32)
+    processor.is_arm64 = lambda: True
+    processor.name_and_features = lambda: ("generic", emulated.FEATURES)
+    processor.assembly = emulated.assembly
+    policy._entry = lambda function, parallel: emulated.Entry(function)
     files = "python_files=test_*.py neon.py"
     tests = INTEGER_TESTS if emulated.FEATURES else TESTS
     return pytest.main(["-q", "-p", "no:cacheprovider", "-o", files, "-k", tests, *OTHERS, *options])

@@ -1,0 +1,401 @@
+"""An ONNX graph as tensors that depend on the data: shapes of one row, constants folded, operators by their names.
+
+`trace` follows the nodes once. What depends on constants alone is computed (by onnx's reference implementation of a
+handful of operators that make nothing larger than what goes in); the rest becomes `Value`s, each with the shape that a
+row of data has there. What these mean as layers is `import_layers`' part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from nbdense.export.read.file import OnnxFile, describe
+from nbdense.export.read.tensors import Array
+from nbdense.files import FileFormatError
+
+LARGEST_ROW = 2**24  # elements that one row of data may have, anywhere in the network
+LARGEST_FOLDED = 2**26  # elements that a constant made of others may have
+BATCH = -(2**30) - 7  # stands for the number of rows where a graph computes with shapes, in int32 too
+MICROSOFT = "com.microsoft"
+
+ONE_ARGUMENT = {  # elementwise; what they take beside it are attributes
+    *("Relu", "Sigmoid", "Tanh", "Elu", "LeakyRelu", "Selu", "Softplus", "HardSigmoid", "HardSwish", "Gelu", "Swish"),
+    *("Mish", "Celu", "Erf", "Exp", "Log", "Neg", "Sqrt", "Reciprocal", "Abs"),
+}
+TWO_ARGUMENTS = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu", "Sum"}
+COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+ELEMENTWISE = ONE_ARGUMENT | TWO_ARGUMENTS | COMPARISONS | {"Clip", "Where"}
+
+
+class Value:
+    """A tensor that depends on the data.
+
+    Parameters
+    ----------
+    operator : str
+        What makes it: ONNX's operator, or "input".
+    inputs : sequence of Value, ndarray or None
+        Of what. Constants that meet values elementwise are cut to the shape of one row.
+    shape : tuple of int
+        Of one row of data.
+    place : str
+        What errors call it.
+    settings : dict, optional
+        The operator's attributes.
+    name : str
+        What the file calls its weights; may be empty.
+    merged : bool, optional
+        Whether the graph takes all positions of a row of data for rows; by default as its inputs.
+    """
+
+    def __init__(
+        self,
+        operator: str,
+        inputs: Sequence[Value | Array | None],
+        shape: tuple[int, ...],
+        place: str,
+        settings: dict[str, Any] | None = None,
+        name: str = "",
+        merged: bool | None = None,
+    ) -> None:
+        self.operator, self.inputs, self.shape, self.place = operator, list(inputs), shape, place
+        self.settings, self.name = settings or {}, name
+        self.merged: bool = any(value.merged for value in self.values) if merged is None else merged
+        self.readers = 0
+        for value in self.values:
+            value.readers += 1
+        self.dominator = common([value for value in inputs if isinstance(value, Value)])
+        self.depth: int = 0 if self.dominator is None else self.dominator.depth + 1
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it is quantized."""
+        return self.operator in ("QuantizeLinear", "Lookup")
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """The shape of what the graph takes for a row."""
+        return self.shape[-1:] if self.merged else self.shape
+
+    @property
+    def values(self) -> list[Value]:
+        """Those of its inputs that depend on the data."""
+        return [value for value in self.inputs if isinstance(value, Value)]
+
+
+def common(values: list[Value]) -> Value | None:
+    """The nearest value through which everything from the input to these must go (itself among them, if one).
+
+    Parameters
+    ----------
+    values : list of Value
+        At least one, or none.
+    """
+    if not values:
+        return None
+    found: Value | None = values[0]
+    for other in values[1:]:
+        one: Value | None = other
+        while found is not one:
+            if found is None or one is None:
+                return None
+            if found.depth >= one.depth:
+                found = found.dominator
+            else:
+                one = one.dominator
+    return found
+
+
+class NodeError(ValueError):
+    """What is wrong with a node; the message names it."""
+
+
+class WidthUnknownError(Exception):
+    """A width was needed that the file does not say; it is ``width``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.width = width
+
+
+class Trace:
+    """What is known while the nodes of a file are followed.
+
+    Parameters
+    ----------
+    file : OnnxFile
+        The file.
+    width : int, optional
+        Columns of the input, where the file does not say.
+
+    Attributes
+    ----------
+    known : dict of str to Value or ndarray
+        All tensors so far.
+    input : Value
+        The input.
+    """
+
+    def __init__(self, file: OnnxFile, width: int | None = None) -> None:
+        self.file = file
+        self.batch: int | None = None
+        self.known: dict[str, Value | Array] = {}
+        self.origin: dict[str, str] = {}  # of constants that were made of one other: its name
+        self.integers: dict[str, Any] = {}  # of constants that were dequantized: what they were
+        shape, self.width_known = self._input_shape(width)
+        self.input = Value("input", [], shape, f"input {file.input.name!r}")
+        self.known[file.input.name] = self.input
+
+    def _input_shape(self, width: int | None) -> tuple[tuple[int, ...], bool]:
+        where = f"{self.file.name}: input {self.file.input.name!r}"
+        kind = self.file.input.type.tensor_type
+        if not self.file.input.type.HasField("tensor_type") or kind.elem_type in (
+            TensorProto.STRING,
+            TensorProto.BOOL,
+            TensorProto.COMPLEX64,
+            TensorProto.COMPLEX128,
+        ):
+            raise ValueError(f"{where} is no tensor of numbers")
+        dims = list(kind.shape.dim) if kind.HasField("shape") else None
+        if dims is None:
+            return (width or 1,), width is not None
+        if not dims:
+            raise ValueError(f"{where} is one number; a network takes rows")
+        if dims[0].HasField("dim_value"):
+            self.batch = dims[0].dim_value
+        shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims[1:]]
+        if any(n is not None and n < 1 for n in shape) or math.prod(n or 1 for n in shape) > LARGEST_ROW:
+            raise FileFormatError(f"{where} claims rows of shape {shape}; they may have up to {LARGEST_ROW} elements")
+        if shape and shape[-1] is None:
+            shape[-1] = width or 1
+            unknown = width is None
+        else:
+            unknown = False
+        if any(n is None for n in shape):
+            raise ValueError(f"{where}: only its number of rows may be open, its shape is [rows, {shape}]")
+        return tuple(n for n in shape if n is not None), not unknown
+
+    def get(self, name: str) -> Value | Array | None:
+        """A tensor by its name; None for one that was left out.
+
+        Parameters
+        ----------
+        name : str
+            Its name, or "".
+        """
+        if not name:
+            return None
+        return self.known[name] if name in self.known else self.file.constants[name]
+
+    @property
+    def dtype(self) -> str:
+        """ "float64" where the file computes in it, else "float32"."""
+        if self.file.input.type.tensor_type.elem_type == TensorProto.DOUBLE:
+            return "float64"
+        arrays = [part for value in self.known.values() if isinstance(value, Value) for part in value.inputs]
+        return (
+            "float64"
+            if any(isinstance(part, np.ndarray) and part.dtype == np.float64 for part in arrays)
+            else "float32"
+        )
+
+    def width_of(self, value: Value, wanted: int) -> None:
+        """Take note that a value must have so many columns, where its width has not been known.
+
+        Parameters
+        ----------
+        value : Value
+            The value.
+        wanted : int
+            Its columns.
+        """
+        if not self.width_known and value.shape and value.shape[-1] != wanted and value.shape == self.input.shape:
+            raise WidthUnknownError(wanted)
+
+
+class Call:
+    """A node, and what it is called with.
+
+    Parameters
+    ----------
+    state : Trace
+        What is known so far.
+    node : NodeProto
+        The node.
+    """
+
+    def __init__(self, state: Trace, node: onnx.NodeProto) -> None:
+        self.state, self.node = state, node
+        self.inputs = [state.get(name) for name in node.input]
+        self.attributes: dict[str, Any] = {
+            attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute
+        }
+
+    @property
+    def place(self) -> str:
+        """What errors call the node."""
+        return f"{self.state.file.name}: {describe(self.node)}"
+
+    def fail(self, why: str) -> NodeError:
+        """An error that names the node.
+
+        Parameters
+        ----------
+        why : str
+            What it cannot.
+        """
+        return NodeError(f"{self.place}: {why}")
+
+    @property
+    def uses_more(self) -> bool:
+        """Whether more than its first output is read."""
+        read = {name for node in self.state.file.nodes for name in node.input} | {self.state.file.output}
+        return any(name in read for name in self.node.output[1:] if name)
+
+    def given(self, index: int) -> Value | Array | None:
+        """An input, or None where it was left out.
+
+        Parameters
+        ----------
+        index : int
+            Which.
+        """
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def data(self, index: int = 0) -> Value:
+        """An input that must depend on the data.
+
+        Parameters
+        ----------
+        index : int
+            Which.
+        """
+        value = self.given(index)
+        if not isinstance(value, Value):
+            raise self.fail(f"its input {index} does not depend on the data; weights are the second of a dense layer")
+        return value
+
+    def constant(self, value: Value | Array | None, what: str) -> Array:
+        """An input that must be constant.
+
+        Parameters
+        ----------
+        value : Value, ndarray or None
+            What is there.
+        what : str
+            What the error calls it.
+        """
+        if not isinstance(value, np.ndarray):
+            raise self.fail(f"its {what} must be {'there' if value is None else 'constant'}")
+        return value
+
+    def whole_numbers(self, value: Any, what: str) -> list[int]:
+        """A list of whole numbers, of an input or an attribute.
+
+        Parameters
+        ----------
+        value : Value, ndarray or list of int
+            What is there.
+        what : str
+            What the error calls it.
+        """
+        array = self.constant(value if isinstance(value, Value) else np.asarray(value), what)
+        if array.dtype.kind not in "iu":
+            raise self.fail(f"its {what} must be whole numbers, got {array.dtype}")
+        return [int(number) for number in array.reshape(-1)]
+
+    def row_constant(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """A constant that meets a value elementwise, cut to what broadcasts against the shape of one row.
+
+        Parameters
+        ----------
+        array : ndarray
+            As the node reads it, against [rows, *shape].
+        shape : tuple of int
+            Of one row.
+        """
+        if array.dtype.kind not in "fiu":
+            raise self.fail(f"its constant is of type {array.dtype}")
+        if array.size == 1 and array.ndim <= len(shape) + 1:
+            return array.reshape(())
+        if array.ndim > len(shape):
+            if array.ndim > len(shape) + 1 or array.shape[0] == 0:
+                raise self.fail(f"its constant of shape {array.shape} has more axes than rows of shape {shape}")
+            if array.shape[0] != 1 and not (array == array[:1]).all():
+                raise self.fail(f"its constant of shape {array.shape} differs from row to row of the data")
+            array = array[0]
+        try:
+            fits = np.broadcast_shapes(array.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise self.fail(f"its constant of shape {array.shape} does not fit rows of shape {shape}")
+        return array
+
+    def make(
+        self,
+        inputs: Sequence[Value | Array | None],
+        shape: tuple[int, ...],
+        settings: dict[str, Any] | None = None,
+        operator: str = "",
+        name: str = "",
+        merged: bool | None = None,
+    ) -> Value:
+        """A Value that the node makes.
+
+        Parameters
+        ----------
+        inputs : sequence of Value, ndarray or None
+            Of what.
+        shape : tuple of int
+            Of one row.
+        settings : dict, optional
+            Attributes.
+        operator : str
+            Another name than the node's.
+        name : str
+            Of its weights.
+        merged : bool, optional
+            As of `Value`.
+        """
+        return Value(operator or self.node.op_type, inputs, shape, self.place, settings, name, merged)
+
+    def dense(self, value: Value, kernel: Array, bias: Array | None, settings: dict[str, Any]) -> Value:
+        """A dense layer's Value.
+
+        Parameters
+        ----------
+        value : Value
+            Of what.
+        kernel : ndarray of float, (n_in, n_out)
+            Weights.
+        bias : ndarray, (n_out,), or None
+            What is added.
+        settings : dict
+            "kernel" and "bias": the `Integers` that they are, where they are; "dynamic": whether its input is quantized
+            anew in every call.
+        """
+        if kernel.ndim != 2 or not kernel.size or kernel.dtype.kind != "f":
+            raise self.fail(f"its weights must be a matrix of real numbers, got {kernel.dtype} {kernel.shape}")
+        if not value.shape:
+            raise self.fail("its rows have no columns")
+        self.state.width_of(value, kernel.shape[0])
+        if value.shape[-1] != kernel.shape[0]:
+            raise self.fail(f"weights of shape {kernel.shape} do not fit rows of shape {value.shape}")
+        shape = (*value.shape[:-1], kernel.shape[1])
+        return self.make([value, kernel, bias], shape, settings, "Dense", self._weights_name())
+
+    def _weights_name(self) -> str:
+        """The name of the first constant matrix that it reads."""
+        constants = self.state.file.constants
+        for name in self.node.input:
+            source = self.state.origin.get(name, name)
+            if source in constants and len(constants.shape(source)) == 2:
+                return source
+        return ""

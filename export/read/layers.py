@@ -1,0 +1,314 @@
+"""From tensors to layers: the chain of steps between the ends of a graph, and the Sequential that it makes."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from nbdense.export.read.graph import Value
+from nbdense.export.read.patterns import FUNCTIONS, affine_of, fitted_layer_norm, layer_norm, recognise
+from nbdense.export.read.steps import (
+    AffineStep,
+    ColumnsStep,
+    DenseStep,
+    DropoutStep,
+    FunctionStep,
+    NormStep,
+    ShapeStep,
+    Step,
+    SumStep,
+    affine,
+    tidy,
+)
+from nbdense.export.read.tensors import Array
+from nbdense.layers import (
+    Activation,
+    BatchNormalization,
+    Dense,
+    Dropout,
+    Flatten,
+    Input,
+    Layer,
+    LayerNormalization,
+    Residual,
+)
+from nbdense.models import Sequential
+
+MOST_NESTED = 32  # residual blocks in one another
+_ONE_LESS = 2.0**-10  # an epsilon that adds up to exactly 1 with its complement, in float32 too
+_LAST_WORDS = {  # of weights' names, behind the layer's
+    *("weight", "weights", "kernel", "bias", "gamma", "beta", "scale", "w", "matmul", "readvariableop", "quantized"),
+    *("weight_quantized", "kernel_quantized", "gemm", "biasadd", "cast", "batchnorm", "transpose"),
+}
+
+
+def steps_between(start: Value, end: Value, half: bool = False, depth: int = 0) -> list[Step]:
+    """What makes ``end`` of ``start``, in the order in which it runs.
+
+    Parameters
+    ----------
+    start, end : Value
+        Everything that ``end`` depends on must go through ``start``.
+    half : bool
+        Whether constants were float16.
+    depth : int
+        Of residual blocks around.
+
+    Raises
+    ------
+    ValueError
+        Naming the node that no layer stands for.
+    """
+    groups: list[list[Step]] = []
+    value = end
+    while value is not start:
+        if value.dominator is None:
+            raise ValueError(f"{end.place}: it depends on more than one tensor comes from")
+        try:
+            steps, value = _step(value, half, depth)
+        except UnknownError as error:
+            raise ValueError(f"{value.place}: {error}") from error
+        groups.append(steps)
+    return tidy([step for group in reversed(groups) for step in group])
+
+
+class UnknownError(ValueError):
+    """What a node does, for an error that is to name it."""
+
+
+def one_step(value: Value, half: bool) -> tuple[list[Step], Value]:
+    """The steps that make a value, and what they make it of; no residual block.
+
+    Parameters
+    ----------
+    value : Value
+        The result.
+    half : bool
+        Whether constants were float16.
+
+    Raises
+    ------
+    UnknownError
+        If no layer does what it does.
+    """
+    try:
+        return _step(value, half, None)
+    except UnknownError as error:
+        raise UnknownError(f"{value.place}: {error}") from error
+
+
+def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Value]:
+    """The steps that make a value, and what they make it of."""
+    operator = value.operator
+    if operator in STRUCTURES:
+        return [STRUCTURES[operator](value)], value.values[0]
+    if operator == "DequantizeLinear":
+        return [], value.values[0]
+    if operator == "QuantizeLinear":
+        return _quantized(value), value.values[0]
+    single = len(value.values) == 1
+    if single and operator in FUNCTIONS:
+        try:
+            return FUNCTIONS[operator](value), value.values[0]
+        except ValueError as error:
+            raise UnknownError(str(error)) from error
+    found = layer_norm(value) or recognise(value, half) or affine_of(value) or fitted_layer_norm(value)
+    if found is not None:
+        return found
+    if operator in ("Add", "Sum") and not single and depth is not None:
+        return _sum(value, half, depth)
+    raise UnknownError("no layer does what it does with what it gets")
+
+
+def _quantized(value: Value) -> list[Step]:
+    """What quantizing does in float: nothing, or where the range begins at 0 a relu that its writer has left out."""
+    starts_at_zero = value.settings["zero"] == np.iinfo(value.settings["dtype"]).min
+    bare = value.values[0].operator in ("Dense", "Add", "BatchNormalization")
+    return [FUNCTIONS["Relu"](value)[0]] if starts_at_zero and bare else []
+
+
+def _sum(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
+    """A residual block: what branches out of a value and comes together here."""
+    start = value.dominator
+    assert start is not None
+    if depth >= MOST_NESTED:
+        raise UnknownError(f"residual blocks are nested more than {MOST_NESTED} deep")
+    one, two = (steps_between(start, part, half, depth + 1) for part in value.values)
+    if not one and not two:
+        return [affine(scale=2.0)], start
+    for steps, other in ((two, one), (one, two)):
+        if not other:
+            if start.shape != value.shape:
+                break
+            return [SumStep(_rows(steps, value), place=value.place)], start
+    if start.shape != value.shape:
+        for steps, other in ((two, one), (one, two)):
+            last = other[0]
+            if len(other) == 1 and isinstance(last, DenseStep) and last.activation is None:
+                moved: list[Step] = [] if last.bias is None else [affine(shift=last.bias)]
+                return [SumStep(_rows(tidy([*steps, *moved]), value), last.kernel, value.place)], start
+    raise UnknownError(
+        "the branches that it adds are no residual block: one of them must be the data itself, or, where the widths "
+        "differ, the data through one linear layer"
+    )
+
+
+def _rows(steps: list[Step], value: Value) -> list[Step]:
+    """A branch's steps; rows must keep their positions in it."""
+    kept: list[Step] = []
+    for step in steps:
+        if isinstance(step, ShapeStep):
+            if step.keeps_columns:
+                continue
+            raise UnknownError(f"rows change their shape in a branch of it, from {step.before} to {step.after}")
+        kept.append(step)
+    return kept or [FunctionStep(Activation("linear").activation)]
+
+
+def _dense(value: Value) -> Step:
+    kernel, bias = value.inputs[1:3]
+    assert isinstance(kernel, np.ndarray) and not isinstance(bias, Value)
+    return DenseStep(kernel, bias, name=value.name)
+
+
+def _batch_norm(value: Value) -> Step:
+    gamma, beta, mean, variance = (np.asarray(part) for part in value.inputs[1:])
+    epsilon = value.settings["epsilon"]
+    if epsilon == 0:  # no layer's
+        return affine(mean, gamma / np.sqrt(variance.astype(np.float64)), beta)
+    tensors = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
+    return NormStep(True, gamma.size, tensors, epsilon, value.settings["momentum"], value.name)
+
+
+def _layer_norm(value: Value) -> Step:
+    arrays = [part for part in value.inputs[1:] if isinstance(part, np.ndarray)]
+    tensors = dict(zip(("gamma", "beta"), arrays, strict=False))
+    return NormStep(False, arrays[0].size, tensors, value.settings["epsilon"], name=value.name)
+
+
+STRUCTURES = {
+    "BatchNormalization": _batch_norm,
+    "Columns": lambda value: ColumnsStep(value.settings["rest"]),
+    "Dense": _dense,
+    "Dropout": lambda value: DropoutStep(value.settings["rate"]),
+    "LayerNormalization": _layer_norm,
+    "Reshape": lambda value: ShapeStep(value.values[0].shape, value.shape, value.place),
+}
+
+
+# -- layers --------------------------------------------------------------------------------------------------------
+
+
+def build_model(
+    steps: list[Step], before: tuple[int, ...], after: tuple[int, ...], dtype: str, place: str
+) -> Sequential:
+    """The model of steps.
+
+    Parameters
+    ----------
+    steps : list of Step
+        In the order in which they run.
+    before, after : tuple of int
+        Shape of one row of data, and of one of the output.
+    dtype : str
+        "float32" or "float64".
+    place : str
+        What errors call the file.
+
+    Raises
+    ------
+    ValueError
+        If the rows change their shape as no layer does.
+    """
+    shape = before or (1,)
+    names: set[str] = set()
+    made: list[tuple[Layer, dict[str, Array]]] = []
+    now = shape
+    for step in steps:
+        if isinstance(step, ShapeStep):
+            if step.keeps_columns:
+                continue
+            if len(step.after) != 1:
+                raise ValueError(
+                    f"{step.place}: rows of shape {step.before} become {step.after}; a layer flattens them"
+                )
+            made.append((Flatten(), {}))
+            now = step.after
+            continue
+        layer, tensors = _layer(step, now, names)
+        made.append((layer, tensors))
+        now = layer.output_shape(now)
+    wanted = after or (1,)
+    if now != wanted and len(wanted) == 1:
+        made.append((Flatten(), {}))
+        now = wanted
+    if now != wanted:
+        raise ValueError(f"{place}: its output has rows of shape {wanted}; the layers make {now} of them")
+    if not made:
+        made.append((Activation("linear"), {}))
+    model = Sequential([Input(shape), *(layer for layer, _ in made)], dtype=dtype)
+    parameters = model.parameters
+    for layer, tensors in made:
+        for name, array in tensors.items():
+            with np.errstate(over="ignore"):
+                parameters[f"{layer.name}/{name}"][...] = array
+    return model
+
+
+def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, dict[str, Array]]:
+    """A layer, and its tensors by their names behind the layer's own."""
+    if isinstance(step, DenseStep):
+        tensors = {"kernel": step.kernel} | ({} if step.bias is None else {"bias": step.bias})
+        units, use_bias = step.kernel.shape[1], step.bias is not None
+        return Dense(units, step.activation, use_bias, name=layer_name(step.name, names)), tensors
+    if isinstance(step, FunctionStep):
+        return Activation(step.activation), {}
+    if isinstance(step, AffineStep):
+        if not step.by_column:
+            raise ValueError(f"{step.place}: its constant differs from position to position of a row")
+        mean, scale, shift = step.over(shape[-1])
+        tensors = {"gamma": scale, "beta": shift, "moving_mean": mean}
+        tensors["moving_variance"] = np.full(len(scale), 1.0 - _ONE_LESS)
+        return BatchNormalization(epsilon=_ONE_LESS, trainable=False), tensors
+    if isinstance(step, NormStep):
+        name = layer_name(step.name, names)
+        if step.batch:
+            return BatchNormalization(momentum=step.momentum, epsilon=step.epsilon, name=name), step.tensors
+        has_gamma, has_beta = "gamma" in step.tensors, "beta" in step.tensors
+        return LayerNormalization(epsilon=step.epsilon, center=has_beta, scale=has_gamma, name=name), step.tensors
+    if isinstance(step, DropoutStep):
+        return Dropout(step.rate), {}
+    assert isinstance(step, SumStep)
+    parts = []
+    for inner in step.steps:
+        layer, tensors = _layer(inner, shape, names)
+        parts.append((layer, tensors))
+        shape = layer.output_shape(shape)
+    block = Residual([layer for layer, _ in parts])  # which gives them names
+    named = {f"{layer.name}/{name}": array for layer, tensors in parts for name, array in tensors.items()}
+    if step.projection is not None:
+        named["projection/kernel"] = step.projection
+    return block, named
+
+
+def layer_name(given: str, names: set[str]) -> str | None:
+    """A layer's name of its weights', where that says what the layer is; None leaves it to the model.
+
+    Parameters
+    ----------
+    given : str
+        What the file calls the weights.
+    names : set of str
+        Those that are taken; the new one is added.
+    """
+    words = [word for word in re.split(r"[./:]+", given) if word]
+    named = False
+    while len(words) > 1 and words[-1].lower() in _LAST_WORDS:
+        words.pop()
+        named = True
+    name = re.sub(r"[^\w-]", "_", "_".join(words))[:64]
+    if not named or not name or name.isdigit() or name in names:
+        return None
+    names.add(name)
+    return name

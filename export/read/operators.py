@@ -1,0 +1,394 @@
+"""ONNX's operators, as what they make of shapes and constants: one rule each, in `OPERATORS`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from nbdense.export.read.graph import BATCH, COMPARISONS, ONE_ARGUMENT, TWO_ARGUMENTS, Call, Value
+from nbdense.export.read.integers import INDICES, Rule, clip_integers, integers_through, scaled_product
+from nbdense.export.read.tensors import FLOATS, Array
+
+
+def _same(call: Call) -> Value:
+    """An operator of one argument, elementwise."""
+    value = call.data()
+    return call.make([value], value.shape, call.attributes)
+
+
+def _elementwise(call: Call) -> Value:
+    """Two arguments, one of which may be constant."""
+    if len(call.inputs) == 1:
+        return call.data()  # a sum, or the largest, of one
+    scaled = scaled_product(call) if call.node.op_type == "Mul" else None
+    if scaled is not None:
+        return call.dense(*scaled) if isinstance(scaled, tuple) else scaled
+    if len(call.inputs) != 2:
+        raise call.fail(f"it has {len(call.inputs)} inputs; two are taken")
+    one, two = call.inputs
+    if isinstance(one, Value) and isinstance(two, Value):
+        shapes = one.shape, two.shape
+        if one.merged != two.merged:
+            raise call.fail("one of its inputs has positions where the other has rows")
+        # What is narrower must be so on the last axis alone: a mean over it, for instance.
+        narrow = [shape[:-1] + (1,) for shape in shapes]
+        if one.shape != two.shape and not (one.shape and two.shape and shapes[0] in narrow or shapes[1] in narrow):
+            raise call.fail(f"rows of shapes {one.shape} and {two.shape} do not meet element by element")
+        shape = max(shapes, key=lambda shape: shape[-1:] or (0,))
+        if one.shape[:-1] != two.shape[:-1]:
+            raise call.fail(f"rows of shapes {one.shape} and {two.shape} do not meet element by element")
+        return call.make([one, two], shape)
+    value, array = (one, two) if isinstance(one, Value) else (two, one)
+    assert isinstance(value, Value)
+    array = call.constant(array, "other input")
+    if array.ndim and array.shape[-1] != 1:
+        call.state.width_of(value, array.shape[-1])
+    shape, seen = value.shape, value.seen
+    if shape[-1:] == (1,) and array.ndim and array.shape[-1] > 1:  # a mean times a column each: in layer norms
+        shape, seen = (*shape[:-1], array.shape[-1]), (*seen[:-1], array.shape[-1])
+    cut = call.row_constant(array, seen)
+    return call.make([cut if other is not value else value for other in call.inputs], shape)
+
+
+def _where(call: Call) -> Value:
+    """One of two, by a comparison: a part of decomposed activations."""
+    shapes = {(part.merged, part.shape) for part in call.inputs if isinstance(part, Value)}
+    if len(call.inputs) != 3 or len(shapes) != 1:
+        raise call.fail(f"its inputs have rows of different shapes, {sorted(shapes)}")
+    merged, shape = shapes.pop()
+    seen = shape[-1:] if merged else shape
+    parts = [
+        call.row_constant(part.astype(np.uint8) if part.dtype == bool else part, seen)
+        if isinstance(part, np.ndarray)
+        else part
+        for part in call.inputs
+    ]
+    return call.make(parts, shape)
+
+
+def _clip(call: Call) -> Value:
+    value = call.data()
+    if value.is_integer:
+        return clip_integers(call, value) if len(call.inputs) > 1 else value
+    ends = []
+    for index, (what, none) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
+        given = call.inputs[index] if index < len(call.inputs) else None
+        if given is None:
+            ends.append(float(call.attributes.get(what, none)))
+            continue
+        array = call.constant(given, what)
+        if array.size != 1 or array.dtype.kind not in "fiu":
+            raise call.fail(f"its {what} must be one number")
+        ends.append(float(array.reshape(-1)[0]))
+    if ends == [-math.inf, math.inf]:
+        return value
+    return call.make([value], value.shape, {"min": ends[0], "max": ends[1]})
+
+
+def _softmax(call: Call) -> Value:
+    value = call.data()
+    rank = 1 + len(value.seen)
+    axis = call.attributes.get("axis", -1 if call.state.file.opset >= 13 else 1)
+    if rank == 1 or axis not in (-1, rank - 1):  # until opset 12 it was over all axes from this one on
+        raise call.fail(f"softmax over axis {axis} of {rank}; the last is taken")
+    if value.shape[-1] == 1:
+        raise call.fail("softmax over one column is always 1")
+    return call.make([value], value.shape)
+
+
+def _matmul(call: Call) -> Value:
+    value = call.data()
+    kernel = call.constant(call.inputs[1], "second input")
+    return call.dense(value, kernel, None, _integers(call, kernel=1))
+
+
+def _integers(call: Call, **indices: int) -> dict[str, Any]:
+    """What there is of integers behind a node's weights, by name; ``indices`` are those of its inputs."""
+    found = {
+        what: call.state.integers.get(call.node.input[i]) for what, i in indices.items() if call.given(i) is not None
+    }
+    return {what: integers for what, integers in found.items() if integers is not None}
+
+
+def _gemm(call: Call) -> Value:
+    value = call.data()
+    if call.attributes.get("transA", 0):
+        raise call.fail("transA=1: its columns are rows of data")
+    if len(value.seen) != 1:
+        raise call.fail(f"it takes rows of one axis, got {value.shape}")
+    alpha, beta = call.attributes.get("alpha", 1.0), call.attributes.get("beta", 1.0)
+    kernel = call.constant(call.inputs[1], "second input")
+    settings = _integers(call, kernel=1) if alpha == 1.0 else {}
+    if kernel.ndim == 2 and call.attributes.get("transB", 0):
+        kernel = kernel.T
+        settings = {what: integers.transposed for what, integers in settings.items()}
+    if alpha != 1.0:
+        kernel = (kernel * np.float64(alpha)).astype(kernel.dtype)
+    added = call.inputs[2] if len(call.inputs) > 2 else None
+    if isinstance(added, np.ndarray):
+        bias = call.row_constant(added, kernel.shape[1:])
+        bias = np.broadcast_to(bias if beta == 1.0 else (bias * np.float64(beta)).astype(bias.dtype), kernel.shape[1:])
+        return call.dense(value, kernel, bias, settings | ({} if beta != 1.0 else _integers(call, bias=2)))
+    product = call.dense(value, kernel, None, settings)
+    if added is None or beta == 0.0:
+        return product
+    if beta != 1.0 or added.shape != product.shape:
+        raise call.fail("what it adds is neither constant nor the same size as its output")
+    return call.make([product, added], product.shape, operator="Add")
+
+
+def _batch_norm(call: Call) -> Value:
+    value = call.data()
+    if call.attributes.get("training_mode", 0) or call.uses_more:
+        raise call.fail("it is in training mode: export the model for inference")
+    if len(value.seen) != 1:
+        raise call.fail(f"its channels are the first axis of rows of shape {value.shape}; one axis is taken")
+    arrays = [call.constant(given, "statistics") for given in call.inputs[1:5]]
+    call.state.width_of(value, arrays[0].size)
+    if len(arrays) != 4 or any(array.shape != value.seen or array.dtype.kind != "f" for array in arrays):
+        raise call.fail(f"scale, bias, mean and variance must have {value.seen[0]} elements each")
+    epsilon, momentum = float(call.attributes.get("epsilon", 1e-5)), float(call.attributes.get("momentum", 0.9))
+    if not (arrays[3].astype(np.float64) + epsilon > 0).all() or epsilon < 0:
+        raise call.fail("its variance plus epsilon is not above zero everywhere")
+    settings = {"epsilon": epsilon, "momentum": momentum}
+    name = call.state.origin.get(call.node.input[1], call.node.input[1])
+    return call.make([value, *arrays], value.shape, settings, name=name)
+
+
+def _layer_norm(call: Call) -> Value:
+    value = call.data()
+    axis = call.attributes.get("axis", -1)
+    if not value.shape or axis not in (-1, len(value.seen)):
+        raise call.fail(f"it normalises from axis {axis} on; the last alone is taken")
+    if call.uses_more:
+        raise call.fail("its mean or deviation is read; its output alone is taken")
+    gamma = call.constant(call.inputs[1], "scale")
+    beta = call.inputs[2] if len(call.inputs) > 2 else None
+    call.state.width_of(value, gamma.size)
+    parts = [gamma] if beta is None else [gamma, call.constant(beta, "bias")]
+    if any(part.dtype.kind != "f" or part.size not in (1, value.shape[-1]) for part in parts):
+        raise call.fail(f"scale and bias must have {value.shape[-1]} elements each")
+    parts = [np.broadcast_to(part.reshape(-1), value.shape[-1:]) for part in parts]
+    epsilon = float(call.attributes.get("epsilon", 1e-5))
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise call.fail(f"epsilon must be above 0, got {epsilon}")
+    name = call.state.origin.get(call.node.input[1], call.node.input[1])
+    return call.make([value, *parts], value.shape, {"epsilon": epsilon}, name=name)
+
+
+def _reduce_mean(call: Call) -> Value:
+    value = call.data()
+    axes = call.given(1) if call.given(1) is not None else call.attributes.get("axes")
+    listed = [] if axes is None else call.whole_numbers(axes, "axes")
+    if listed not in ([-1], [len(value.seen)]) or not call.attributes.get("keepdims", 1) or not value.shape:
+        raise call.fail("only a mean over the last axis, kept, is taken: in a layer normalisation")
+    return call.make([value], (*value.shape[:-1], 1))
+
+
+def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
+    """Rows of another shape; the first entry is of the batch, None: whatever makes it fit."""
+    total = math.prod(value.shape)
+    batch, rest = shape[0], shape[1:]
+    known = math.prod(n for n in rest if n is not None)
+    if None in rest and (known == 0 or total % known):
+        raise call.fail(f"rows of shape {value.shape} do not become {rest}")
+    row = tuple(total // known if n is None else n for n in rest)
+    kept = batch in (BATCH, None) or (call.state.batch is not None and batch == call.state.batch)
+    if batch is None and row == value.shape[-1:] and math.prod(row) != total and value.shape:
+        return _all_as_rows(call, value)
+    if math.prod(row) != total or not kept:
+        said = [-1 if n in (None, BATCH) else n for n in shape]
+        raise call.fail(
+            f"it does not keep the rows of data, of shape {value.shape}, apart: it makes {said} of all; "
+            f"output={call.node.input[0]!r} takes what it reads",
+        )
+    if row == value.shape and not value.merged:
+        return value
+    if value.is_integer:
+        return integers_through(call, value, lambda real: _reshape_to(call, real, shape))
+    if value.operator == "Reshape":
+        value = value.values[0]
+    return call.make([value], row, operator="Reshape", merged=False)
+
+
+def _global_mean(call: Call) -> Value:
+    """A mean over the last axis of three: what tf2onnx makes of one."""
+    value = call.data()
+    if len(value.seen) != 2:
+        raise call.fail("only a mean over the last of three axes is taken: in a layer normalisation")
+    return call.make([value], (*value.shape[:-1], 1), operator="ReduceMean")
+
+
+def _all_as_rows(call: Call, value: Value) -> Value:
+    """[rows, positions, columns] as [rows * positions, columns]: the same rows of data, seen otherwise."""
+    if value.is_integer:
+        return integers_through(call, value, lambda real: _all_as_rows(call, real))
+    return call.make([value], value.shape, operator="Reshape", merged=True)
+
+
+def _reshape(call: Call) -> Value:
+    value = call.data()
+    target = call.constant(call.inputs[1], "shape")
+    if target.ndim != 1 or target.dtype.kind not in "iu" or not target.size:
+        raise call.fail("its shape must be a list of numbers that keeps the rows of data")
+    copied = [BATCH, *value.seen]
+    shape: list[int | None] = []
+    for index, number in enumerate(target.tolist()):
+        if number == 0 and not call.attributes.get("allowzero", 0):
+            shape.append(copied[index] if index < len(copied) else 0)
+        else:
+            shape.append(None if number == -1 else number)
+    if shape.count(None) > 1 or any(n is not None and n < 0 and n != BATCH for n in shape):
+        raise call.fail(f"its shape {target.tolist()} is none")
+    return _reshape_to(call, value, shape)
+
+
+def _flatten(call: Call) -> Value:
+    value = call.data()
+    axis = call.attributes.get("axis", 1)
+    if axis < 0:
+        axis += 1 + len(value.seen)
+    if value.merged and axis == 1:
+        return value
+    if axis != 1:
+        raise call.fail(f"axis {call.attributes.get('axis', 1)} does not keep the rows of data apart")
+    return _reshape_to(call, value, [BATCH, math.prod(value.shape)])
+
+
+def _squeeze(call: Call) -> Value:
+    value = call.data()
+    axes = call.inputs[1] if len(call.inputs) > 1 and call.inputs[1] is not None else call.attributes.get("axes")
+    squeezing = call.node.op_type == "Squeeze"
+    if value.merged:
+        raise call.fail("it changes axes where positions are rows")
+    rank = 1 + len(value.shape)
+    if axes is None:
+        if not squeezing:
+            raise call.fail("it has no axes")
+        found = {index for index, n in enumerate(value.shape, start=1) if n == 1}
+    else:
+        listed = call.whole_numbers(axes, "axes")
+        rank += 0 if squeezing else len(listed)
+        found = {axis + rank if axis < 0 else axis for axis in listed}
+    if 0 in found or any(not 0 < axis < rank for axis in found):
+        raise call.fail("its axes do not keep the rows of data apart")
+    if squeezing:
+        if any(value.shape[axis - 1] != 1 for axis in found):
+            raise call.fail(f"rows of shape {value.shape} have more than one element on its axes")
+        row = [n for index, n in enumerate(value.shape, start=1) if index not in found]
+    else:
+        rest = iter(value.shape)
+        row = [1 if index in found else next(rest) for index in range(1, rank)]
+    return _reshape_to(call, value, [BATCH, *row])
+
+
+def _shape(call: Call) -> Array:
+    value = call.data()
+    if value.merged:
+        raise call.fail("it asks for a number of rows that is not the data's")
+    batch = BATCH if call.state.batch is None else call.state.batch
+    return np.array([batch, *value.shape], np.int64)[call.attributes.get("start", 0) : call.attributes.get("end")]
+
+
+def _identity(call: Call) -> Value:
+    return call.data()
+
+
+def _cast(call: Call) -> Value | Array:
+    if call.node.op_type == "CastLike" and isinstance(call.inputs[0], np.ndarray):  # a constant, as the data is: real
+        return call.inputs[0] if call.inputs[0].dtype.kind == "f" else call.inputs[0].astype(np.float32)
+    value = call.data()
+    if (value.is_integer and call.attributes.get("to") in INDICES) or value.operator == "Accumulator":
+        return value
+    if value.is_integer or (call.node.op_type == "Cast" and call.attributes.get("to") not in FLOATS):
+        raise call.fail("it makes other than real numbers of the data")
+    return value
+
+
+def _dropout(call: Call) -> Value:
+    value = call.data()
+    if len(call.inputs) > 2 and call.inputs[2] is not None and call.constant(call.inputs[2], "training_mode").any():
+        raise call.fail("it is in training mode: export the model for inference")
+    if call.uses_more:
+        raise call.fail("its mask is read")
+    given = (
+        call.inputs[1]
+        if len(call.inputs) > 1 and call.inputs[1] is not None
+        else np.array(call.attributes.get("ratio", 0.5))
+    )
+    rate = call.constant(given, "ratio")
+    number = float(rate.reshape(-1)[0]) if rate.size == 1 and rate.dtype.kind == "f" else math.nan
+    return call.make([value], value.shape, {"rate": number}) if 0 < number < 1 else value
+
+
+def _scaler(call: Call) -> Value:
+    """(x - offset) scale, of ai.onnx.ml."""
+    value = call.data()
+    parts = [
+        np.array(call.attributes.get(what, [none]), np.float32) for what, none in (("offset", 0.0), ("scale", 1.0))
+    ]
+    for part in parts:
+        if part.size > 1:
+            call.state.width_of(value, part.size)
+    offset, scale = (call.row_constant(part, value.seen) for part in parts)
+    centred = call.make([value, offset], value.shape, operator="Sub")
+    return call.make([centred, scale], value.shape, operator="Mul")
+
+
+def _concat(call: Call) -> Value:
+    """The two columns of a binary classifier, 1 - p and p."""
+    if len(call.inputs) == 1:
+        return call.data()
+    one, two = call.inputs if len(call.inputs) == 2 else (None, None)
+    if isinstance(one, Value) and isinstance(two, Value) and one.shape == two.shape and one.shape[-1:] == (1,):
+        if call.attributes.get("axis") in (-1, len(one.seen)):
+            for place, (rest, value) in enumerate(((one, two), (two, one))):
+                if rest.operator == "Sub" and rest.inputs[1] is value and _is_one(rest.inputs[0]):
+                    return call.make([value], (*value.shape[:-1], 2), {"rest": place}, operator="Columns")
+    raise call.fail("only 1 - p and p are put side by side")
+
+
+def _is_one(value: Value | Array | None) -> bool:
+    return isinstance(value, np.ndarray) and value.size == 1 and float(value.reshape(-1)[0]) == 1.0
+
+
+def _transpose(call: Call) -> Value:
+    value = call.data()
+    rank = 1 + len(value.shape)
+    if value.merged:
+        raise call.fail("it moves axes where positions are rows")
+    order = list(call.attributes.get("perm", range(rank - 1, -1, -1)))
+    moved = [axis for axis in order if 0 < axis < rank and value.shape[axis - 1] > 1]
+    if len(order) != rank or order[:1] != [0] or moved != sorted(moved):
+        raise call.fail(f"perm {order} moves the data's elements")
+    return _reshape_to(call, value, [BATCH, *(value.shape[axis - 1] for axis in order[1:])])
+
+
+OPERATORS: dict[str, Rule] = {
+    **dict.fromkeys(ONE_ARGUMENT, _same),
+    **dict.fromkeys(TWO_ARGUMENTS, _elementwise),
+    **dict.fromkeys(COMPARISONS, _elementwise),
+    "BatchNormalization": _batch_norm,
+    "Cast": _cast,
+    "CastLike": _cast,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Dropout": _dropout,
+    "Flatten": _flatten,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_mean,
+    "Identity": _identity,
+    "LayerNormalization": _layer_norm,
+    "MatMul": _matmul,
+    "ReduceMean": _reduce_mean,
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "Softmax": _softmax,
+    "Squeeze": _squeeze,
+    "Transpose": _transpose,
+    "Unsqueeze": _squeeze,
+    "Where": _where,
+}
+ML_OPERATORS: dict[str, Rule] = {"Scaler": _scaler}

@@ -1,0 +1,439 @@
+"""Operators as activations, and what several of them make together: decomposed activations and layer normalisations.
+
+A decomposition of an activation is not looked up by its form, of which every exporter has its own: what elementwise
+operators with scalar constants make of one tensor is a function of one number, and it is compared, value by value, with
+the activations that there are.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.engine.tables import LAYER
+from nbdense.export.read.graph import Value
+from nbdense.export.read.steps import FunctionStep, NormStep, Step, affine, function
+
+MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
+TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
+HALF_TOLERANCE = 2e-3  # where constants were float16; gelu and gelu_tanh differ by 5e-4: the nearest is taken
+WIDEST_FIT = 2**16  # columns
+_POINTS = np.concatenate([np.linspace(-12.0, 12.0, 252) + 0.0123, [-30.0, -20.0, 20.0, 30.0]])  # whole blocks
+_SELU = (1.67326319217681884765625, 1.05070102214813232421875)  # the operator's defaults
+
+Doubles = npt.NDArray[np.float64]
+
+
+def _sigmoid(x: Doubles) -> Doubles:
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def _clipped(x: Doubles, settings: dict[str, Any]) -> Doubles:
+    return np.minimum(np.maximum(x, settings["min"]), settings["max"])
+
+
+# What decompositions are made of.
+_NUMPY: dict[str, Callable[..., Any]] = {
+    "Abs": np.abs,
+    "Add": np.add,
+    "Clip": _clipped,
+    "Div": np.divide,
+    "Erf": np.vectorize(math.erf, otypes=[np.float64]),
+    "Exp": np.exp,
+    "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal,
+    "HardSigmoid": lambda x, settings: np.clip(settings.get("alpha", 0.2) * x + settings.get("beta", 0.5), 0.0, 1.0),
+    "Less": np.less,
+    "LessOrEqual": np.less_equal,
+    "Log": np.log,
+    "Max": np.maximum,
+    "Min": np.minimum,
+    "Mul": np.multiply,
+    "Neg": np.negative,
+    "Pow": np.power,
+    "Reciprocal": lambda x: 1.0 / x,
+    "ReduceMean": lambda x: x.mean(axis=-1, keepdims=True),
+    "Relu": lambda x: np.maximum(x, 0.0),
+    "Sigmoid": _sigmoid,
+    "Softplus": lambda x: np.logaddexp(0.0, x),
+    "Sqrt": np.sqrt,
+    "Sub": np.subtract,
+    "Sum": np.add,
+    "Tanh": np.tanh,
+    "Where": np.where,
+}
+_WITH_SETTINGS = {"Clip", "HardSigmoid"}
+
+
+def _attribute(value: Value, name: str, default: float) -> float:
+    """An attribute; what float32 has made of 0.2 is 0.2."""
+    return float(str(np.float32(value.settings.get(name, default))))
+
+
+def _hard_sigmoid(value: Value) -> list[Step]:
+    slope, offset = _attribute(value, "alpha", 0.2), _attribute(value, "beta", 0.5)
+    if abs(slope - 1 / 6) < 1e-7 and offset == 0.5:
+        return [function("hard_sigmoid")]
+    return [affine(scale=6 * slope, shift=6 * (offset - 0.5)), function("hard_sigmoid")]
+
+
+def _selu(value: Value) -> list[Step]:
+    alpha, gamma = _attribute(value, "alpha", _SELU[0]), _attribute(value, "gamma", _SELU[1])
+    if abs(alpha - _SELU[0]) < 1e-6 and abs(gamma - _SELU[1]) < 1e-6:
+        return [function("selu")]
+    return [function("elu", alpha), affine(scale=gamma)]
+
+
+def _celu(value: Value) -> list[Step]:
+    alpha = _attribute(value, "alpha", 1.0)
+    if alpha <= 0:
+        raise ValueError(f"alpha must be above 0, got {alpha}")
+    return [affine(scale=1 / alpha), function("elu", 1.0), affine(scale=alpha)]
+
+
+def _gelu(value: Value) -> list[Step]:
+    return [function("gelu_tanh" if value.settings.get("approximate", b"none") == b"tanh" else "gelu")]
+
+
+def _swish(value: Value) -> list[Step]:
+    alpha = _attribute(value, "alpha", 1.0)
+    if alpha == 0:
+        return [affine(scale=0.5)]
+    return [affine(scale=alpha), function("silu"), affine(scale=1 / alpha)]
+
+
+def clip(least: float, most: float) -> list[Step]:
+    """Steps that clamp.
+
+    Parameters
+    ----------
+    least, most : float
+        The bounds; infinite: none.
+
+    Raises
+    ------
+    ValueError
+        If the bounds leave but one number, or none.
+    """
+    if math.isnan(least) or math.isnan(most) or least >= most:
+        raise ValueError(f"it clamps to [{least}, {most}], which holds no two numbers")
+    if least == -math.inf and most == math.inf:
+        return []
+    if most == math.inf:
+        return [affine(mean=least), function("relu"), affine(shift=least)]
+    if least == -math.inf:  # most - relu(most - x)
+        return [affine(mean=most, scale=-1.0), function("relu"), affine(scale=-1.0, shift=most)]
+    width = float(str(np.float32(most - least)))
+    return [affine(mean=least), function("relu6", width), affine(shift=least)]
+
+
+def _bound(value: Value) -> list[Step]:
+    """Max or Min with one number."""
+    bounds = [array for array in value.inputs if not isinstance(array, Value)]
+    if len(bounds) != 1 or bounds[0] is None or bounds[0].size != 1:
+        raise ValueError("only one with a number is taken")
+    number = float(bounds[0].reshape(-1)[0])
+    return clip(number, math.inf) if value.operator == "Max" else clip(-math.inf, number)
+
+
+def _prelu(value: Value) -> list[Step]:
+    slope = value.inputs[1]
+    if not isinstance(slope, np.ndarray) or not isinstance(value.inputs[0], Value) or np.unique(slope).size != 1:
+        raise ValueError("its slope must be one number: leaky_relu")
+    return [function("leaky_relu", float(str(np.float32(slope.reshape(-1)[0]))))]
+
+
+# Operators that are activations, as steps of a value.
+FUNCTIONS: dict[str, Callable[[Value], list[Step]]] = {
+    "Celu": _celu,
+    "Clip": lambda value: clip(value.settings["min"], value.settings["max"]),
+    "Elu": lambda value: [function("elu", _attribute(value, "alpha", 1.0))],
+    "Gelu": _gelu,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda value: [function("hard_swish")],
+    "LeakyRelu": lambda value: [function("leaky_relu", _attribute(value, "alpha", 0.01))],
+    "Max": _bound,
+    "Min": _bound,
+    "Mish": lambda value: [function("mish")],
+    "Neg": lambda value: [affine(scale=-1.0)],
+    "PRelu": _prelu,
+    "Relu": lambda value: [function("relu")],
+    "Selu": _selu,
+    "Sigmoid": lambda value: [function("sigmoid")],
+    "Softmax": lambda value: [function("softmax")],
+    "Softplus": lambda value: [function("softplus")],
+    "Swish": _swish,
+    "Tanh": lambda value: [function("tanh")],
+}
+
+
+def affine_of(value: Value) -> tuple[list[Step], Value] | None:
+    """A sum, difference, product or quotient with a constant, and what it is of.
+
+    Parameters
+    ----------
+    value : Value
+        The result.
+    """
+    if value.operator not in ("Add", "Sub", "Mul", "Div", "Sum") or len(value.values) != 1:
+        return None
+    if value.shape != value.values[0].shape:
+        return None
+    first = isinstance(value.inputs[0], Value)
+    array = np.asarray(value.inputs[1 if first else 0], np.float64)
+    with np.errstate(all="ignore"):
+        if value.operator in ("Add", "Sum"):
+            step = affine(mean=-array)
+        elif value.operator == "Mul":
+            step = affine(scale=array)
+        elif value.operator == "Sub":
+            step = affine(mean=array, scale=1.0 if first else -1.0)
+        elif first:
+            step = affine(scale=1.0 / array)
+        else:
+            return None
+    step.place = value.place
+    return [step], value.values[0]
+
+
+def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | None:
+    """The activation that several operators make together, and what it is of.
+
+    Parameters
+    ----------
+    value : Value
+        The result.
+    half : bool
+        Whether constants were float16.
+    """
+    start = value.dominator
+    while start is not None:
+        inside = _between(start, value)
+        if inside is None:
+            return None
+        if len(inside) > 1:
+            values, tolerance = _evaluate(inside, start), HALF_TOLERANCE if half else TOLERANCE
+            found = _nearest(values, tolerance)
+            if found is not None:
+                return [FunctionStep(found)], start
+            bounds = _bounds(values, tolerance)
+            if bounds is not None:
+                return clip(*bounds), start
+        start = start.dominator
+    return None
+
+
+def _between(start: Value, end: Value, means: bool = False) -> list[Value] | None:
+    """The values behind ``start`` up to ``end``, each behind its own; None where one is not of numbers alone.
+
+    With ``means``: of numbers, a number a column, and means over the columns.
+    """
+    ordered: dict[Value, None] = {}
+    stack = [(end, False)]
+    while stack:
+        value, leaving = stack.pop()
+        if leaving:
+            ordered[value] = None
+            continue
+        if value is start or value in ordered:
+            continue
+        constants = [part for part in value.inputs if isinstance(part, np.ndarray)]
+        numbers = all(part.size == 1 or (means and part.size == part.shape[-1]) for part in constants)
+        known = value.operator in _NUMPY and (means or value.operator != "ReduceMean")
+        if not known or not numbers or len(constants) + len(value.values) != len(value.inputs):
+            return None
+        if len(ordered) + len(stack) > 3 * MOST_OPERATORS:
+            return None
+        stack.append((value, True))
+        stack.extend((part, False) for part in value.values)
+    return list(ordered) if len(ordered) <= MOST_OPERATORS else None
+
+
+def _evaluate(inside: list[Value], start: Value, points: Doubles = _POINTS) -> Doubles:
+    results: dict[Value, Doubles] = {start: points}
+    with np.errstate(all="ignore"):
+        for value in inside:
+            arguments = [results[part] if isinstance(part, Value) else _numbers(part) for part in value.inputs]
+            extra = [value.settings] if value.operator in _WITH_SETTINGS else []
+            results[value] = _NUMPY[value.operator](*arguments, *extra)
+    return results[inside[-1]]
+
+
+def _numbers(part: Any) -> Any:
+    array = np.asarray(part, np.float64).reshape(-1)
+    return array if array.size > 1 else float(array[0])
+
+
+def _nearest(found: Doubles, tolerance: float) -> Activation | None:
+    """The activation with these values at _POINTS."""
+    if not np.isfinite(found).all():
+        return None
+    best: tuple[float, Activation] | None = None
+    for row in _candidates(found):
+        expected = _values(row.name, row.alpha)
+        away = float((np.abs(found - expected) / np.maximum(np.abs(expected), 1.0)).max())
+        if away <= tolerance and (best is None or away < best[0]):
+            best = (away, row)
+    return None if best is None else best[1]
+
+
+def _bounds(found: Doubles, tolerance: float) -> tuple[float, float] | None:
+    """The two numbers between which these values are those of _POINTS, and which they are beyond."""
+    least, most = _rounded(float(found.min())), _rounded(float(found.max()))
+    if not (least < most) or (least <= _POINTS.min() and most >= _POINTS.max()):
+        return None
+    if (np.abs(np.clip(_POINTS, least, most) - found) > tolerance * np.maximum(np.abs(found), 1.0)).any():
+        return None
+    return least if least > _POINTS.min() else -math.inf, most if most < _POINTS.max() else math.inf
+
+
+def _candidates(found: Doubles) -> list[Activation]:
+    """Every scalar activation, with the parameter that these values speak for."""
+    rows = []
+    alphas = {"leaky_relu": found[0] / _POINTS[0], "elu": -found.min(), "relu6": found.max()}
+    for row in ACTIVATIONS.values():
+        if row.name in ("linear", "softmax"):
+            continue
+        try:
+            rows.append(
+                row if row.least == math.inf else row.with_alpha(_rounded(float(alphas.get(row.name, row.alpha))))
+            )
+        except ValueError:  # not of this kind, then
+            continue
+    return rows
+
+
+def _rounded(number: float) -> float:
+    """The number of few digits that is meant, where float32 has rounded it."""
+    short = round(number, 4)
+    return short if abs(short - number) <= 1e-6 * max(abs(number), 1e-2) else number
+
+
+@functools.lru_cache(maxsize=64)
+def _values(name: str, alpha: float) -> Doubles:
+    """An activation at _POINTS, by the engine's own function."""
+    row = ACTIVATIONS[name]
+    if row.forward is None:
+        return np.clip(_POINTS, row.lower, alpha if row.least != math.inf else row.upper)
+    from nbdense.quant.kernels import integer
+
+    values, layer = _POINTS.copy(), np.zeros(1, LAYER)
+    layer["n_out"] = layer["ld_out"] = values.size
+    layer["activation"], layer["alpha"], layer["lower"], layer["upper"] = row.code, alpha, row.lower, row.upper
+    integer.evaluate(layer, values)
+    return values
+
+
+def layer_norm(value: Value) -> tuple[list[Step], Value] | None:
+    """A layer normalisation by core operators, without gamma and beta, and what it is of.
+
+    Parameters
+    ----------
+    value : Value
+        (x - mean) / sqrt(variance + epsilon), or times the reciprocal, in any order.
+    """
+    if value.operator not in ("Div", "Mul") or len(value.values) != 2:
+        return None
+    one, two = value.values
+    for centred, other in [(one, two)] if value.operator == "Div" else [(one, two), (two, one)]:
+        if value.operator == "Mul":
+            root = other.values[0] if other.operator == "Reciprocal" else None
+            if other.operator == "Div" and len(other.values) == 1 and isinstance(other.inputs[1], Value):
+                root = other.inputs[1] if _number(other.inputs[0]) == 1.0 else None
+        else:
+            root = other
+        if root is None or root.operator not in ("Sqrt", "Pow"):
+            continue
+        if root.operator == "Pow" and (not isinstance(root.inputs[0], Value) or _number(root.inputs[1]) != 0.5):
+            continue
+        found = _standardised(centred, root.values[0])
+        if found is not None:
+            epsilon, source = found
+            return [NormStep(batch=False, width=source.shape[-1], tensors={}, epsilon=epsilon)], source
+    return None
+
+
+def fitted_layer_norm(value: Value) -> tuple[list[Step], Value] | None:
+    """A layer normalisation written in another way, as TensorFlow's x (gamma / s) + (beta - mean gamma / s).
+
+    What operators make of random rows is compared with what a layer normalisation of the same epsilon makes of them.
+
+    Parameters
+    ----------
+    value : Value
+        The result.
+    """
+    if value.operator not in ("Add", "Sub", "Mul", "Div", "Sum"):
+        return None
+    start, inside = value.dominator, list[Value]()
+    while start is not None and sum(part.operator == "ReduceMean" for part in inside) < 2:
+        if inside:
+            start = start.dominator
+        found_inside = None if start is None else _between(start, value, means=True)
+        if found_inside is None:
+            return None
+        inside = found_inside
+    epsilon = next((found for found in map(_epsilon, inside) if found), None)
+    width = start.shape[-1] if start is not None and start.shape else 0
+    if start is None or start.shape != value.shape or epsilon is None or not 2 <= width <= WIDEST_FIT:
+        return None
+    rows = np.random.default_rng(0).standard_normal((8, width)) * np.geomspace(0.1, 10.0, 8)[:, None] + 0.5
+    found = np.broadcast_to(_evaluate(inside, start, rows), rows.shape)
+    centred = rows - rows.mean(axis=-1, keepdims=True)
+    standard = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
+    middle = standard - standard.mean(axis=0)
+    gamma = (middle * found).sum(axis=0) / (middle**2).sum(axis=0)
+    beta = (found - gamma * standard).mean(axis=0)
+    away = np.abs(gamma * standard + beta - found)
+    if not (away <= 1e-9 * np.maximum(np.abs(found), 1.0)).all():
+        return None
+    tensors = {"gamma": gamma, "beta": beta}
+    return [NormStep(batch=False, width=width, tensors=tensors, epsilon=epsilon)], start
+
+
+def _epsilon(root: Value) -> float | None:
+    """What is added to a mean before its root is taken."""
+    if root.operator != "Sqrt" and not (root.operator == "Pow" and abs(_number(root.inputs[1]) or 0.0) == 0.5):
+        return None
+    raised = root.values[0]
+    if raised.operator not in ("Add", "Sum") or len(raised.values) != 1 or raised.values[0].operator != "ReduceMean":
+        return None
+    return _number(next(part for part in raised.inputs if not isinstance(part, Value)))
+
+
+def _standardised(centred: Value, raised: Value) -> tuple[float, Value] | None:
+    """Epsilon and x, where ``centred`` is x less its mean and ``raised`` its variance plus epsilon."""
+    if raised.operator not in ("Add", "Sum") or len(raised.values) != 1:
+        return None
+    epsilon = _number(next(part for part in raised.inputs if not isinstance(part, Value)))
+    variance = raised.values[0]
+    if epsilon is None or not (0 < epsilon < math.inf) or variance.operator != "ReduceMean":
+        return None
+    source = _less_its_mean(centred)
+    square = variance.values[0]
+    if square.operator == "Pow":
+        exponent = square.inputs[1]
+        factors = [square.inputs[0]] * 2 if not isinstance(exponent, Value) and _number(exponent) == 2.0 else []
+    else:
+        factors = square.inputs if square.operator == "Mul" else []
+    same = [isinstance(part, Value) and _less_its_mean(part) is source for part in factors]
+    return (epsilon, source) if source is not None and same == [True, True] else None
+
+
+def _less_its_mean(value: Value) -> Value | None:
+    if value.operator != "Sub" or len(value.values) != 2:
+        return None
+    source, mean = value.values
+    return source if mean.operator == "ReduceMean" and mean.values[0] is source else None
+
+
+def _number(array: Any) -> float | None:
+    if not isinstance(array, np.ndarray) or array.size != 1:
+        return None
+    return float(array.reshape(-1)[0])

@@ -1,0 +1,487 @@
+"""A QuantizedNetwork of an ONNX graph: integers stay integers, what computes in float stays in float."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.engine.tables import ACTIVATION
+from nbdense.export.read.graph import Trace, Value
+from nbdense.export.read.integers import Integers
+from nbdense.export.read.layers import UnknownError, layer_name, one_step
+from nbdense.export.read.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, NormStep, ShapeStep, Step, tidy
+from nbdense.network import Row
+from nbdense.quant.conversion.activations import activation_table, exponentials
+from nbdense.quant.model.network import (
+    LIMITS,
+    DynamicDense,
+    FloatLayer,
+    QuantizedActivation,
+    QuantizedAdd,
+    QuantizedDense,
+    QuantizedFlatten,
+    QuantizedLayer,
+    QuantizedNetwork,
+    QuantizedSoftmax,
+    WeightOnlyDense,
+)
+
+_ONE_LESS = 2.0**-10  # an epsilon that adds up to exactly 1 with its complement
+Format = tuple[float, int]
+
+
+def is_quantized(state: Trace) -> bool:
+    """Whether a graph has integers in it.
+
+    Parameters
+    ----------
+    state : Trace
+        What was followed.
+    """
+    return any(
+        value.is_integer or "kernel" in value.settings for value in state.known.values() if isinstance(value, Value)
+    )
+
+
+def quantized_network(state: Trace, end: Value) -> QuantizedNetwork:
+    """The network of a graph.
+
+    Parameters
+    ----------
+    state : Trace
+        What was followed.
+    end : Value
+        Its output.
+
+    Raises
+    ------
+    ValueError
+        If a node's integers are none that a QuantizedNetwork holds; the node is named.
+    """
+    return _Lowering(state).run(end)
+
+
+class _Lowering:
+    """Layers as they are made, and the tensor that each value has become: 0 is the input, i + 1 layer i's output."""
+
+    def __init__(self, state: Trace) -> None:
+        self.state = state
+        self.layers: list[QuantizedLayer] = []
+        self.names: set[str] = set()
+        self.integers_of: dict[Value, int] = {}
+        self.floats_of: dict[Value, int] = {state.input: 0}
+        self.dtype = "int8"
+        self.half = state.file.constants.half
+
+    def run(self, end: Value) -> QuantizedNetwork:
+        values = list(dict.fromkeys(v for v in self.state.known.values() if isinstance(v, Value)))
+        kinds = [value.settings["dtype"] for value in values if value.is_integer]
+        wide = next((v for v in values if v.is_integer and v.settings["dtype"] not in LIMITS), None)
+        if wide is not None:
+            raise _refusal(wide, f"activations are {wide.settings['dtype']}; int8 and uint8 are taken")
+        self.dtype = kinds[-1] if kinds else "int8"
+        for value in values:
+            if value.is_integer and "scale" in value.settings:  # others are read through another table
+                self.integers(value)
+        final, last = "linear", end
+        if end.operator == "Softmax" and end.values[0].operator == "DequantizeLinear":
+            final, last = "softmax", end.values[0]
+        index = self.floats(last)
+        if index != len(self.layers) or (final == "softmax" and self.layers[-1].output_format is None):
+            final = "linear"
+            index = self.floats(end)
+        if index != len(self.layers) or not self.layers:  # the output is the last layer's
+            index = self.add(FloatLayer(self.name(""), "activation", _columns(end), inputs=(index,)), end)
+        shape = self.state.input.shape or (1,)
+        try:
+            layers = _with_activations(self.layers)
+            network = QuantizedNetwork(layers, self.dtype, final_activation=final, input_shape=shape)
+        except ValueError as error:
+            raise ValueError(f"{self.state.file.name}: {error}") from error
+        if network.output_shape != (end.shape or (1,)) and math.prod(end.shape) != network.tensors[-1][1]:
+            raise ValueError(f"{end.place}: its rows have shape {end.shape}; the layers make {network.output_shape}")
+        return network
+
+    def name(self, weights: str) -> str:
+        """A new layer's name."""
+        given = layer_name(weights, self.names)
+        number = len(self.layers)
+        while given is None:
+            if f"layer_{number}" not in self.names:
+                given = f"layer_{number}"
+                self.names.add(given)
+            number += 1
+        return given
+
+    def add(self, layer: QuantizedLayer, value: Value) -> int:
+        """Append a layer that reads the tensors that it says; the index of its output."""
+        if layer.inputs == (len(self.layers),):
+            layer = dataclasses.replace(layer, inputs=None)
+        positions = math.prod(value.shape[:-1]) if not isinstance(layer, QuantizedFlatten) else layer.positions
+        if not (isinstance(layer, FloatLayer) and layer.what == "flatten"):
+            layer = dataclasses.replace(layer, positions=positions)
+        try:
+            layer.check(self.dtype, f"layer {layer.name!r}: ")
+        except ValueError as error:
+            raise _refusal(value, str(error)) from error
+        self.layers.append(layer)
+        return len(self.layers)
+
+    def format(self, value: Value) -> Format:
+        """Scale and zero point of integers, in the network's dtype."""
+        if "scale" not in value.settings:
+            raise _refusal(value, "nothing says what its integers stand for")
+        shift = LIMITS[self.dtype][0] - LIMITS[value.settings["dtype"]][0]
+        return value.settings["scale"], value.settings["zero"] + shift
+
+    # -- integers --------------------------------------------------------------------------------------------------
+
+    def integers(self, value: Value) -> int:
+        """The tensor of integers; or of the real numbers that become these integers where they are read."""
+        if value not in self.integers_of:
+            source = value.values[0]
+            if value.operator == "Lookup":
+                made: int | None = self.table(value, source, None)
+            else:
+                made = self.static(value, source)
+            self.integers_of[value] = self.floats(source) if made is None else made
+        return self.integers_of[value]
+
+    def static(self, value: Value, real: Value) -> int | None:
+        """A layer of integers that makes them; None if it is in float that they are made."""
+        found = self.function_of(real)
+        activation, before = (None, real) if found is None else found
+        clamps = activation is None or activation.forward is None and activation.name != "softmax"
+        if before.operator == "Dense" and clamps:
+            return self.dense(value, before, activation)
+        if before.operator == "Add" and clamps and [v.operator for v in before.values] == ["DequantizeLinear"] * 2:
+            return self.sum(value, before, activation)
+        if before.operator == "DequantizeLinear":
+            given = before.values[0]
+            if activation is None and self.format(given) == self.format(value):
+                return self.integers(given)
+            if activation is not None and activation.name == "softmax":
+                return self.softmax(value, given)
+            return self.table(value, given, activation or ACTIVATIONS["linear"])
+        if before.operator == "Reshape" and before.values[0].operator == "DequantizeLinear" and activation is None:
+            return self.reshape(value, before)
+        return None
+
+    def function_of(self, real: Value) -> tuple[Activation, Value] | None:
+        """The activation, and of what, that a value is."""
+        if real.operator in ("Dense", "DequantizeLinear", "input", "Reshape") or "kernel" in real.settings:
+            return None
+        try:
+            steps, before = one_step(real, self.half)
+        except ValueError:
+            return None
+        steps = tidy(steps)
+        only = steps[0] if len(steps) == 1 else None
+        return (only.activation, before) if isinstance(only, FunctionStep) else None
+
+    def dense(self, value: Value, product: Value, activation: Activation | None) -> int | None:
+        kernel, source = product.settings.get("kernel"), product.values[0]
+        bias = product.settings.get("bias")
+        if kernel is None or source.operator != "DequantizeLinear" or product.settings.get("dynamic"):
+            return None
+        if product.inputs[2] is not None and bias is None:
+            return None  # added in float
+        weights, scales, zeros, block = self.weights(product)
+        if block or product.readers > 1:
+            return None
+        form, output = self.format(source.values[0]), self.format(value)
+        bias_scales = np.float32(form[0]) * scales[0]
+        held = np.zeros(weights.shape[1], np.int32)
+        if bias is not None:
+            given = np.broadcast_to(bias.scale.astype(np.float32), bias_scales.shape)
+            zero = bias.zero is not None and bias.zero.any()
+            if bias.values.dtype != np.int32 or zero or not np.allclose(given, bias_scales, rtol=1e-6, atol=0.0):
+                return None
+            held = np.ascontiguousarray(np.broadcast_to(bias.values.reshape(-1), held.shape))
+        row = activation or ACTIVATIONS["linear"]
+        layer = QuantizedDense(
+            name=self.name(product.name),
+            kernel=weights,
+            kernel_scales=scales[0],
+            bias=held,
+            input_scale=form[0],
+            input_zero_point=form[1],
+            output_scale=output[0],
+            output_zero_point=output[1],
+            pre_scale=output[0],
+            pre_zero_point=output[1],
+            activation=row.name,
+            granularity=_granularity(kernel),
+            alpha=row.alpha,
+            inputs=(self.integers(source.values[0]),),
+            kernel_zero_points=None if zeros is None else zeros[0],
+        )
+        return self.add(layer, product)
+
+    def weights(self, product: Value, bits: int = 8) -> tuple[Any, Any, Any, int]:
+        try:
+            *arrays, block = product.settings["kernel"].of_columns(bits)
+        except ValueError as error:
+            raise _refusal(product, str(error)) from error
+        kernel, scales, zeros = (None if array is None else np.ascontiguousarray(array) for array in arrays)
+        return kernel, scales, zeros, block
+
+    def sum(self, value: Value, added: Value, activation: Activation | None) -> int:
+        sources = [part.values[0] for part in added.values]
+        formats = [self.format(source) for source in sources]
+        output, row = self.format(value), activation or ACTIVATIONS["linear"]
+        inputs = tuple(self.integers(source) for source in sources)
+        layer = QuantizedAdd(
+            self.name(""),
+            _columns(added),
+            (formats[0][0], formats[1][0]),
+            (formats[0][1], formats[1][1]),
+            *output,
+            row.name,
+            row.alpha,
+            inputs,
+        )
+        return self.add(layer, added)
+
+    def table(self, value: Value, source: Value, activation: Activation | None) -> int:
+        """An activation of integers."""
+        before, after = self.format(source), self.format(value)
+        name = "linear" if activation is None else activation.name
+        alpha = 0.0 if activation is None else activation.alpha
+        if activation is None:
+            entries = value.settings["table"].astype(np.int32) - value.settings["zero"] + after[1]
+            entries = entries.astype(self.dtype)
+        else:
+            entries = activation_table(_row(activation), before, after, self.dtype)
+        index = self.integers(source)
+        layer = QuantizedActivation(
+            self.name(""), _columns(value), *before, *after, entries, name, alpha, inputs=(index,)
+        )
+        return self.add(layer, value)
+
+    def softmax(self, value: Value, source: Value) -> int | None:
+        """The integer softmax, where the output has its fixed scale."""
+        before, after = self.format(source), self.format(value)
+        if after != (QuantizedSoftmax.output_scale, LIMITS[self.dtype][0]):
+            return None
+        layer = QuantizedSoftmax(
+            self.name(""),
+            _columns(value),
+            *before,
+            output_zero_point=after[1],
+            exponentials=exponentials(before[0]),
+            inputs=(self.integers(source),),
+        )
+        return self.add(layer, value)
+
+    def reshape(self, value: Value, real: Value) -> int | None:
+        source = real.values[0].values[0]
+        before, after = source.shape, real.shape
+        if self.format(source) != self.format(value):
+            return None
+        if (before or (1,))[-1] == (after or (1,))[-1] and math.prod(before[:-1]) == math.prod(after[:-1]):
+            return self.integers(source)
+        if len(after) != 1:
+            raise _refusal(real, f"rows of shape {before} become {after}; a layer flattens them")
+        index = self.integers(source)
+        layer = QuantizedFlatten(
+            self.name(""), before[-1], *self.format(source), inputs=(index,), positions=math.prod(before[:-1])
+        )
+        return self.add(layer, real)
+
+    # -- float -----------------------------------------------------------------------------------------------------
+
+    def floats(self, value: Value) -> int:
+        """The tensor that is read as these real numbers; what it depends on becomes layers first."""
+        waiting = [] if value in self.floats_of else [(value, *self.made_of(value))]
+        while waiting:
+            last, steps, sources = waiting[-1]
+            missing = next((source for source in sources if source not in self.floats_of), None)
+            if missing is not None:
+                waiting.append((missing, *self.made_of(missing)))
+                continue
+            if last.operator == "DequantizeLinear":
+                self.floats_of[last] = self.dequantized(last.values[0])
+            elif last.operator == "Dense":
+                self.floats_of[last] = self.float_dense(last)
+            elif steps is None:
+                inputs = tuple(self.floats_of[source] for source in sources)
+                self.floats_of[last] = self.add(FloatLayer(self.name(""), "add", _columns(last), inputs=inputs), last)
+            else:
+                self.floats_of[last] = self.float_steps(last, steps, sources[0])
+            waiting.pop()
+        return self.floats_of[value]
+
+    def made_of(self, value: Value) -> tuple[list[Step] | None, list[Value]]:
+        """The steps of what operators make together, and the real numbers that are read; None: a layer of its own."""
+        if value.operator == "DequantizeLinear":
+            return None, []
+        if value.operator == "Dense":
+            return None, value.values
+        try:
+            steps, before = one_step(value, self.half)
+        except UnknownError:
+            if value.operator not in ("Add", "Sum") or len(value.values) != 2:
+                raise
+            return None, value.values
+        return steps, [before]
+
+    def dequantized(self, source: Value) -> int:
+        index = self.integers(source)
+        form = self.format(source)
+        if index > 0 and self.layers[index - 1].output_format == form:
+            return index
+        low, high = LIMITS[self.dtype]  # rounded to integers and back
+        table = np.arange(low, high + 1).astype(self.dtype)
+        layer = QuantizedActivation(self.name(""), _columns(source), *form, *form, table, inputs=(index,))
+        self.integers_of[source] = self.add(layer, source)
+        return self.integers_of[source]
+
+    def float_dense(self, value: Value) -> int:
+        source, kernel, bias = value.values[0], value.inputs[1], value.inputs[2]
+        assert isinstance(kernel, np.ndarray) and not isinstance(bias, Value)
+        held = None if bias is None else np.ascontiguousarray(bias, np.float32)
+        index = self.floats(source)
+        name = self.name(value.name)
+        layer: QuantizedLayer
+        if "kernel" not in value.settings:
+            tensors = {"kernel": np.ascontiguousarray(kernel, np.float32)}
+            tensors |= {} if held is None else {"bias": held}
+            layer = FloatLayer(name, "dense", kernel.shape[0], tensors, inputs=(index,))
+            return self.add(layer, value)
+        dynamic = bool(value.settings.get("dynamic"))
+        bits = 4 if not dynamic and value.name in self.state.file.constants.four_bits else 8
+        weights, scales, zeros, block = self.weights(value, bits)
+        if dynamic:
+            zeros = None if zeros is None else zeros[0]
+            granularity = _granularity(value.settings["kernel"])
+            layer = DynamicDense(
+                name, weights, scales[0], held, granularity=granularity, inputs=(index,), kernel_zero_points=zeros
+            )
+        else:
+            layer = WeightOnlyDense(name, weights, scales, held, block, bits, inputs=(index,), kernel_zero_points=zeros)
+        return self.add(layer, value)
+
+    def float_steps(self, value: Value, steps: list[Step], before: Value) -> int:
+        """Layers of what operators make together."""
+        index, width = self.floats_of[before], _columns(before)
+        for step in tidy(steps):
+            index, width = self.float_step(step, value, before, index, width)
+        return index
+
+    def float_step(self, step: Step, value: Value, before: Value, index: int, width: int) -> tuple[int, int]:
+        name = self.name(step.name if isinstance(step, NormStep) else "")
+        last = self.layers[-1] if self.layers and index == len(self.layers) else None
+        takes = before.readers == 1 and (isinstance(last, WeightOnlyDense | DynamicDense) or _is_dense(last))
+        layer: QuantizedLayer
+        if isinstance(step, DropoutStep) or (isinstance(step, ShapeStep) and step.keeps_columns):
+            self.names.discard(name)
+            return index, width
+        if takes and last is not None:
+            merged = _with_bias(last, step)
+            if merged is not None:
+                self.names.discard(name)
+                self.layers[-1] = merged
+                return index, width
+        if isinstance(step, FunctionStep):
+            row = step.activation
+            layer = FloatLayer(name, "activation", width, activation=row.name, alpha=row.alpha, inputs=(index,))
+        elif isinstance(step, AffineStep):
+            if not step.by_column:
+                raise _refusal(value, "its constant differs from position to position of a row")
+            mean, scale, shift = (part.astype(np.float32) for part in step.over(width))
+            variance = np.full(width, 1.0 - _ONE_LESS, np.float32)
+            tensors = {"gamma": scale, "beta": shift, "mean": mean, "variance": variance}
+            layer = FloatLayer(name, "batch_norm", width, tensors, alpha=_ONE_LESS, inputs=(index,))
+        elif isinstance(step, NormStep):
+            tensors = {key.removeprefix("moving_"): np.array(t, np.float32) for key, t in step.tensors.items()}
+            kind = "batch_norm" if step.batch else "layer_norm"
+            layer = FloatLayer(name, kind, width, tensors, alpha=step.epsilon, inputs=(index,))
+        elif isinstance(step, ShapeStep):
+            if len(step.after) != 1:
+                raise _refusal(value, f"rows of shape {step.before} become {step.after}; a layer flattens them")
+            positions = math.prod(step.before[:-1])
+            if index == 0 and self.state.input.readers == 1:  # the same numbers, read as one row
+                self.names.discard(name)
+                return 0, step.after[0]
+            layer = FloatLayer(name, "flatten", step.before[-1], inputs=(index,), positions=positions)
+        else:
+            assert isinstance(step, DenseStep)
+            tensors = {"kernel": np.array(step.kernel, np.float32)}
+            tensors |= {} if step.bias is None else {"bias": np.array(step.bias, np.float32)}
+            layer = FloatLayer(name, "dense", width, tensors, inputs=(index,))
+        return self.add(layer, value), layer.n_out
+
+
+def _is_dense(layer: QuantizedLayer | None) -> bool:
+    return isinstance(layer, FloatLayer) and layer.what == "dense"
+
+
+def _with_bias(layer: Any, step: Step) -> Any:
+    """A dense layer in float with what is added to its products; None where that cannot be."""
+    held = layer.tensors.get("bias") if isinstance(layer, FloatLayer) else layer.bias
+    if held is not None or not isinstance(step, AffineStep) or not step.by_column or not (step.scale == 1).all():
+        return None
+    mean, _, shift = step.over(layer.n_out)
+    bias = (shift - mean).astype(np.float32)
+    if isinstance(layer, FloatLayer):
+        return dataclasses.replace(layer, tensors={**layer.tensors, "bias": bias})
+    return dataclasses.replace(layer, bias=bias)
+
+
+def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
+    """The same layers, with activations in the dense layers before them where nothing else reads these."""
+    inputs = [(i,) if layer.inputs is None else layer.inputs for i, layer in enumerate(layers)]
+    readers = [tensor for sources in inputs for tensor in sources]
+    kept: list[QuantizedLayer] = []
+    becomes = {0: 0}  # tensors
+    for i, (layer, sources) in enumerate(zip(layers, inputs, strict=True)):
+        joined = None
+        if sources == (i,) and i > 0 and readers.count(i) == 1 and becomes[i] == len(kept):
+            joined = _joined(kept[-1], layer)
+        if joined is not None:
+            kept[-1] = joined
+        else:
+            renamed = tuple(becomes[tensor] for tensor in sources)
+            kept.append(dataclasses.replace(layer, inputs=None if renamed == (len(kept),) else renamed))
+        becomes[i + 1] = len(kept)
+    return kept
+
+
+def _joined(layer: Any, function: QuantizedLayer) -> Any:
+    """A linear dense layer with an activation; None where it is no such, or the activation none."""
+    if isinstance(layer, QuantizedDense) and isinstance(function, QuantizedActivation):
+        if layer.table is not None or layer.activation != "linear":
+            return None
+        said: dict[str, Any] = {"activation": function.activation, "alpha": function.alpha}
+        clamps = function.activation in ACTIVATIONS and ACTIVATIONS[function.activation].forward is None
+        if clamps and function.activation != "linear" and function.output_format == layer.output_format:
+            return dataclasses.replace(layer, **said)
+        said |= {"output_scale": function.output_scale, "output_zero_point": function.output_zero_point}
+        return dataclasses.replace(layer, table=function.table, **said)
+    in_float = isinstance(layer, WeightOnlyDense | DynamicDense) or (isinstance(layer, FloatLayer) and _is_dense(layer))
+    if in_float and isinstance(function, FloatLayer) and function.what == "activation" and layer.activation == "linear":
+        return dataclasses.replace(layer, activation=function.activation, alpha=function.alpha)
+    return None
+
+
+def _granularity(kernel: Integers) -> str:
+    return "per_tensor" if kernel.scale.size == 1 and (kernel.zero is None or kernel.zero.size == 1) else "per_channel"
+
+
+def _columns(value: Value) -> int:
+    return value.shape[-1] if value.shape else 1
+
+
+def _refusal(value: Value, why: str) -> ValueError:
+    return ValueError(f"{value.place}: {why}; from_onnx(..., quantized='float') takes the weights as float")
+
+
+def _row(activation: Activation) -> Row:
+    """What `activation_table` wants of a row."""
+    none = np.zeros(0, np.float32)
+    return Row(0, activation.name, ACTIVATION, 1, 1, 1, 0, 0, 0, none, None, None, None, activation, activation.alpha)

@@ -1,0 +1,263 @@
+"""What lies between an ONNX graph and layers: steps, and how neighbouring ones become one.
+
+An affine step is (x - mean) scale + shift, column by column, in float64. It goes into a dense layer beside it, except
+where the data is far from zero: (x - mean) scale comes out small, but x scale and mean scale would cancel (the note in
+`float_flavour`). There it stays, as a batch normalisation that does not learn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.export.read.tensors import Array
+from nbdense.network.folding import FAR_FROM_ZERO
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class DenseStep:
+    """A product, with what is added to it and its activation."""
+
+    kernel: Array
+    bias: Array | None = None
+    activation: Activation | None = None
+    name: str = ""
+
+
+@dataclass(eq=False)
+class AffineStep:
+    """(x - mean) scale + shift; each broadcasts against one row of data."""
+
+    mean: Doubles
+    scale: Doubles
+    shift: Doubles
+    place: str = ""
+
+    @property
+    def parts(self) -> tuple[Doubles, Doubles, Doubles]:
+        """All three."""
+        return self.mean, self.scale, self.shift
+
+    @property
+    def by_column(self) -> bool:
+        """Whether it is the same at all positions of a row."""
+        return all(math.prod(part.shape[:-1]) == 1 for part in self.parts)
+
+    def over(self, n: int) -> tuple[Doubles, Doubles, Doubles]:
+        """All three as vectors of ``n`` columns."""
+        mean, scale, shift = (np.broadcast_to(part.reshape(part.shape[-1:]), (n,)) for part in self.parts)
+        return mean, scale, shift
+
+
+@dataclass(eq=False)
+class FunctionStep:
+    """An activation."""
+
+    activation: Activation
+
+
+@dataclass(eq=False)
+class NormStep:
+    """A batch or layer normalisation: its tensors by their names in a Network."""
+
+    batch: bool
+    width: int
+    tensors: dict[str, Array]
+    epsilon: float
+    momentum: float = 0.99
+    name: str = ""
+
+
+@dataclass(eq=False)
+class ShapeStep:
+    """Rows of another shape, their elements in the same order."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    place: str = ""
+
+    @property
+    def keeps_columns(self) -> bool:
+        """Whether only positions are arranged anew."""
+        return (self.before or (1,))[-1] == (self.after or (1,))[-1]
+
+
+@dataclass(eq=False)
+class DropoutStep:
+    """Dropout."""
+
+    rate: float
+
+
+@dataclass(eq=False)
+class ColumnsStep:
+    """1 - p and p of a column p; ``rest`` is the place of the first."""
+
+    rest: int
+
+
+@dataclass(eq=False)
+class SumStep:
+    """What steps make of the data, plus the data, through a kernel where there is one."""
+
+    steps: list[Step] = field(default_factory=list)
+    projection: Array | None = None
+    place: str = ""
+
+
+Step = DenseStep | AffineStep | FunctionStep | NormStep | ShapeStep | DropoutStep | ColumnsStep | SumStep
+
+
+def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float | Array = 0.0) -> AffineStep:
+    """An affine step of numbers or arrays.
+
+    Parameters
+    ----------
+    mean, scale, shift : float or ndarray
+        Of (x - mean) scale + shift.
+    """
+    return AffineStep(np.asarray(mean, np.float64), np.asarray(scale, np.float64), np.asarray(shift, np.float64))
+
+
+def function(name: str, alpha: float | None = None) -> FunctionStep:
+    """An activation's step.
+
+    Parameters
+    ----------
+    name : str
+        In ``nbdense.activations.ACTIVATIONS``.
+    alpha : float, optional
+        Its parameter.
+    """
+    row = ACTIVATIONS[name]
+    return FunctionStep(row if alpha is None else row.with_alpha(alpha))
+
+
+def tidy(steps: list[Step]) -> list[Step]:
+    """The same function in fewer steps: affine ones in dense layers and norms, activations in dense layers.
+
+    Parameters
+    ----------
+    steps : list of Step
+        In the order in which they run; they stay as they are.
+    """
+    kept: list[Step] = []
+    for step in steps:
+        for part in _columns(step, kept) if isinstance(step, ColumnsStep) else [step]:
+            _append(kept, part)
+    return kept
+
+
+def _append(kept: list[Step], step: Step) -> None:
+    last = kept[-1] if kept else None
+    if isinstance(step, ShapeStep) and step.keeps_columns:  # nothing, to layers
+        if isinstance(last, AffineStep):
+            kept[-1] = _reshaped(last, step)
+    elif isinstance(step, ShapeStep) and isinstance(last, AffineStep):
+        kept.pop()
+        _append(kept, step)
+        _append(kept, _reshaped(last, step))
+    elif isinstance(step, ShapeStep) and isinstance(last, ShapeStep):
+        kept.pop()
+        if last.before != step.after:
+            _append(kept, dataclasses.replace(step, before=last.before))
+    elif isinstance(step, AffineStep):
+        _append_affine(kept, last, step)
+    elif isinstance(step, DenseStep) and isinstance(last, AffineStep) and _goes_into(last, step):
+        kept[-1] = _affine_then_dense(last, step)
+    elif isinstance(step, DenseStep) and _is_columns(step) and isinstance(last, DenseStep) and not last.activation:
+        bias = None if last.bias is None else last.bias @ step.kernel
+        kept[-1] = dataclasses.replace(last, kernel=last.kernel @ step.kernel, bias=bias)
+    elif isinstance(step, FunctionStep) and isinstance(last, DenseStep) and not last.activation:
+        kept[-1] = dataclasses.replace(last, activation=step.activation)
+    else:
+        kept.append(step)
+
+
+def _append_affine(kept: list[Step], last: Step | None, step: AffineStep) -> None:
+    mean, scale, shift = step.parts
+    if _is_identity(step):
+        return
+    if isinstance(last, AffineStep):
+        with np.errstate(all="ignore"):
+            joined = (last.mean, last.scale * scale, (last.shift - mean) * scale + shift)
+        if (last.scale == 1).all() and not last.shift.any() and (scale == 1).all():  # only moved
+            joined = (last.mean + mean - shift, last.scale, last.shift)
+        kept[-1] = together = AffineStep(*joined, place=step.place or last.place)
+        if _is_identity(together):
+            kept.pop()
+    elif isinstance(last, DenseStep) and not last.activation and step.by_column:
+        mean, scale, shift = step.over(last.kernel.shape[1])
+        bias = np.zeros(len(scale)) if last.bias is None else last.bias.astype(np.float64)
+        bias = (bias - mean) * scale + shift
+        kept[-1] = dataclasses.replace(last, kernel=_times(last.kernel, scale), bias=bias)
+    elif isinstance(last, NormStep) and not last.batch and step.by_column:
+        mean, scale, shift = step.over(last.width)
+        gamma = last.tensors.get("gamma", np.ones(len(scale))).astype(np.float64)
+        beta = (last.tensors.get("beta", np.zeros(len(scale))).astype(np.float64) - mean) * scale + shift
+        tensors = {**last.tensors, "gamma": gamma * scale, "beta": beta}
+        kept[-1] = dataclasses.replace(last, tensors=tensors)
+    else:
+        kept.append(step)
+
+
+def _is_identity(step: AffineStep) -> bool:
+    return not step.mean.any() and bool((step.scale == 1).all()) and not step.shift.any()
+
+
+def _times(kernel: Array, scale: Doubles) -> Array:
+    """Columns times a scale each; the same array where that is 1."""
+    return kernel if (scale == 1).all() else kernel.astype(np.float64) * scale
+
+
+def _reshaped(step: AffineStep, change: ShapeStep) -> AffineStep:
+    """An affine step before a change of shape as one behind it."""
+    if all(part.size == 1 for part in step.parts) or (step.by_column and change.keeps_columns):
+        return step
+    mean, scale, shift = (np.broadcast_to(part, change.before).reshape(change.after) for part in step.parts)
+    return AffineStep(mean, scale, shift, step.place)
+
+
+def _goes_into(step: AffineStep, dense: DenseStep) -> bool:
+    if not step.by_column:
+        return False
+    mean, scale, shift = step.over(dense.kernel.shape[0])
+    with np.errstate(all="ignore"):
+        return bool((np.abs(shift - mean * scale) <= FAR_FROM_ZERO).all() and np.isfinite(scale).all())
+
+
+def _affine_then_dense(step: AffineStep, dense: DenseStep) -> DenseStep:
+    mean, scale, shift = step.over(dense.kernel.shape[0])
+    moved = shift - mean * scale
+    kernel = dense.kernel.astype(np.float64)
+    bias = dense.bias
+    if moved.any():
+        bias = moved @ kernel + (0.0 if dense.bias is None else dense.bias)
+    return dataclasses.replace(dense, kernel=_times(kernel.T, scale).T, bias=bias)
+
+
+def _columns(step: ColumnsStep, kept: list[Step]) -> list[Step]:
+    """Two columns of one: of sigmoid(z) the softmax of 0 and z, which is the same; else a product."""
+    last = kept[-1] if kept else None
+    found = last.activation if isinstance(last, DenseStep | FunctionStep) else None
+    if found is not None and found.name == "sigmoid":
+        if isinstance(last, DenseStep):
+            kept[-1] = dataclasses.replace(last, activation=None)
+        else:
+            kept.pop()
+        kernel = np.array([[0.0, 1.0]], np.float32)
+        return [DenseStep(kernel[:, ::-1] if step.rest else kernel), function("softmax")]
+    kernel, bias = np.array([[-1.0, 1.0]], np.float32), np.array([1.0, 0.0], np.float32)
+    return [DenseStep(kernel[:, ::-1], bias[::-1]) if step.rest else DenseStep(kernel, bias)]
+
+
+def _is_columns(step: DenseStep) -> bool:
+    """Whether it only puts a column beside zeros: the product with it is exact."""
+    return step.kernel.shape == (1, 2) and step.bias is None and sorted(step.kernel[0].tolist()) == [0.0, 1.0]

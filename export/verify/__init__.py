@@ -1,0 +1,1 @@
+"""The proof that onnxruntime computes what nbdense does."""

@@ -1,0 +1,62 @@
+"""An output of class labels, before the probabilities: int64 class numbers, or class names.
+
+Of several outputs the largest one's class, the first of equal ones; of one probability, class 1 from 0.5 on. Names are
+gathered from a constant of strings. There is no ZipMap: both outputs are tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto
+
+from nbdense.export.write.graph import Graph, Shape
+
+LABEL = "label"  # the output's default name
+THRESHOLD = 0.5
+PROBABILITIES = ("sigmoid", "hard_sigmoid")  # activations whose one output is a probability
+
+
+def write_labels(
+    graph: Graph, shape: Shape, activation: str, name: str = LABEL, class_names: Sequence[str] | None = None
+) -> None:
+    """Write the nodes from the network's output to its labels.
+
+    Parameters
+    ----------
+    graph : Graph
+        Where to, with the network in it.
+    shape : sequence of int and str
+        Of one row of the network's output.
+    activation : str
+        The last layer's.
+    name : str
+        What the output is called.
+    class_names : sequence of str, optional
+        One for each class; without them labels are class numbers.
+
+    Raises
+    ------
+    ValueError
+        If one output is no probability.
+    """
+    axis = graph.axis if graph.axis < 0 else graph.axis - 1  # of one row of data
+    columns = shape[axis]
+    numbers = name if class_names is None else f"{name}_number"
+    if columns != 1:
+        graph.node("ArgMax", [graph.output], numbers, axis=graph.axis, keepdims=0)
+    elif activation in PROBABILITIES:
+        threshold = graph.constant(f"{name}_threshold", THRESHOLD, np.float32)
+        above = graph.node("GreaterOrEqual", [graph.output, threshold], f"{name}_above")
+        axes = graph.constant(f"{name}_axis", [graph.axis], np.int64)
+        graph.node("Cast", [graph.node("Squeeze", [above, axes], f"{name}_flat")], numbers, to=TensorProto.INT64)
+    else:
+        raise ValueError(
+            f"to_onnx: labels need several outputs or one probability; this model has one output, of {activation!r}"
+        )
+    if class_names is not None:
+        names = graph.constant(f"{name}_names", np.array(class_names, object), object)
+        graph.node("Gather", [names, numbers], name, axis=0)
+    left = [size for index, size in enumerate(shape) if index != axis % len(shape)]
+    graph.label(name, TensorProto.INT64 if class_names is None else TensorProto.STRING, left)

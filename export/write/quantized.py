@@ -1,0 +1,456 @@
+"""A walk over a quantized network's layers, as the flavours of quantized files share it.
+
+Inside, a row of data of several positions is so many rows of a matrix, as in the integer program: what every layer
+does, it does to each of them. So dense layers are Gemm, which runtimes fuse. The input is reshaped ahead, the output
+back.
+
+A tensor may be there in floats, in integers, or both: what reads it in the other form than it was written in gets a
+DequantizeLinear or a QuantizeLinear in front, once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+
+from nbdense.activations import CUSTOM
+from nbdense.engine.tables import DENSE, LAYER_NORM
+from nbdense.export.write.convolution import CHANNELS, Stage, images_of, write_conv
+from nbdense.export.write.float_flavour import ROW_WRITERS, activation_writer, write_layer_norm, write_row
+from nbdense.export.write.graph import Graph
+from nbdense.network import Row
+from nbdense.quant.model.float_layers import ENGINE_KINDS
+from nbdense.quant.model.network import LIMITS, FloatLayer, QuantizedNetwork
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A tensor of integers."""
+
+    tensor: str
+    scale: list[str]  # the names of its scale and zero point
+    floats: str  # what it is called once it is dequantized
+
+
+class Walk:
+    """Writes a quantized network's nodes, layer by layer.
+
+    Parameters
+    ----------
+    graph : Graph
+        Where to.
+    network : QuantizedNetwork
+        Of the rounding "onnx", where there are integers.
+    convolution : bool
+        Whether to write dense layers as Conv: see `nbdense.export.write.convolution`.
+
+    Attributes
+    ----------
+    convolution : bool
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If there are integers of another rounding, or the network is no convolution.
+    """
+
+    def __init__(self, graph: Graph, network: QuantizedNetwork, convolution: bool = False) -> None:
+        if network.rounding != "onnx" and any(form is not None for form in network.formats):
+            raise ValueError(
+                f"the network rounds as {network.rounding!r}, ONNX's operators do not: "
+                "quantize with rounding='onnx' to export"
+            )
+        self.graph, self.network = graph, network
+        self.dtype = network.activation_dtype
+        self.least = LIMITS[self.dtype][0]
+        self._prefixes: list[str] = []
+        self._floats: dict[int, str] = {}  # by tensor
+        self._integers: dict[tuple[int, float, int], Integers] = {}  # by tensor and format
+        self._dequantized: set[str] = set()
+        positions = network.tensors[-1][0]
+        self._softmax = network.final_activation == "softmax"
+        self._reshaped = positions > 1
+        self.convolution = convolution
+        self._images = images_of(network.input_shape, _stages(network)) if convolution else set[int]()
+        graph.axis = CHANNELS if convolution else -1
+
+    def run(self, writers: Mapping[type, LayerWriter]) -> None:
+        """Write everything, from the graph's input to its output.
+
+        Parameters
+        ----------
+        writers : mapping of type to LayerWriter
+            By class of layer.
+
+        Raises
+        ------
+        ValueError
+            If a layer or its activation has no ONNX form; it is named.
+        """
+        graph, network = self.graph, self.network
+        positions, n = network.tensors[0]
+        self._floats[0] = graph.input
+        if positions > 1:
+            shape = graph.constant(f"{graph.input}_shape", [-1, n], np.int64)
+            self._floats[0] = graph.node("Reshape", [graph.input, shape], f"{graph.input}_rows")
+        elif len(network.input_shape) > 1 and not self.convolution:
+            self._floats[0] = graph.node("Flatten", [graph.input], f"{graph.input}_flat", axis=1)
+        for index, layer in enumerate(network.layers):
+            prefix = graph.layer(layer.name)
+            self._prefixes.append(prefix)
+            writers[type(layer)](self, index, layer, prefix)
+        self._finish()
+
+    def _finish(self) -> None:
+        """From the last layer's output to the graph's: softmax, and the axes that the input had."""
+        graph, network, last = self.graph, self.network, len(self.network.layers)
+        form = network.formats[last]
+        if self._softmax:
+            target = f"{graph.output}_rows" if self._reshaped else graph.output
+            self._floats[last] = graph.node("Softmax", [self._floats_of(last)], target, axis=graph.axis)
+        if not self._reshaped:
+            self._floats_of(last)
+            return
+        shape = graph.constant(f"{graph.output}_shape", [-1, *network.output_shape], np.int64)
+        if form is None or self._softmax:
+            graph.node("Reshape", [self._floats[last], shape], graph.output)
+            return
+        # Integers are reshaped as such: onnxruntime moves a DequantizeLinear behind a Reshape, and of opset 21 and int8
+        # it makes a graph then that it cannot load.
+        known = self._integers[(last, *form)]
+        tensor = graph.node("Reshape", [known.tensor, shape], f"{graph.output}_quantized")
+        self.dequantize(Integers(tensor, known.scale, graph.output))
+
+    # -- what layers read --
+
+    def floats(self, index: int, which: int = 0) -> str:
+        """A layer's input as floats.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        which : int
+            Which of its inputs.
+        """
+        return self._floats_of(self.network.inputs_of(index)[which])
+
+    def integers(self, index: int, which: int = 0) -> Integers:
+        """A layer's input as integers.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        which : int
+            Which of its inputs.
+        """
+        tensor = self.network.inputs_of(index)[which]
+        wanted = self.network.layers[index].input_formats[which]
+        assert wanted is not None
+        key = (tensor, *wanted)
+        if key not in self._integers:
+            source = self._floats[tensor]
+            number = 1 + sum(known[0] == tensor for known in self._integers)
+            prefix = source if number == 1 else f"{source}_{number}"
+            self._integers[key] = self.quantize(source, prefix, *wanted)
+        return self._integers[key]
+
+    def dequantized(self, index: int, which: int = 0) -> str:
+        """A layer's input as the floats that its integers stand for.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        which : int
+            Which of its inputs.
+        """
+        return self.dequantize(self.integers(index, which))
+
+    def _floats_of(self, tensor: int) -> str:
+        if tensor not in self._floats:
+            form = self.network.formats[tensor]
+            assert form is not None
+            self._floats[tensor] = self.dequantize(self._integers[(tensor, *form)])
+        return self._floats[tensor]
+
+    # -- what layers write --
+
+    def target(self, index: int) -> str:
+        """What a layer's output as floats is called.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        """
+        if index == len(self.network.layers) - 1 and not self._softmax and not self._reshaped:
+            return self.graph.output
+        return f"{self._prefixes[index]}/output"
+
+    def give_floats(self, index: int, tensor: str) -> None:
+        """Say what a layer's output is.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        tensor : str
+            Its output.
+        """
+        self._floats[index + 1] = tensor
+
+    def activate(self, index: int, write: Callable[[str], Any], write_activation: Any = None) -> None:
+        """Write a float layer and its activation.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        write : callable
+            What writes the layer itself, into the tensor that it is given.
+        write_activation : ActivationWriter, optional
+            What writes the activation; by default as everywhere.
+        """
+        layer: Any = self.network.layers[index]
+        write_activation, target = write_activation or self.activation(layer), self.target(index)
+        if write_activation is None:
+            write(target)
+        else:
+            before = f"{self._prefixes[index]}/preactivation"
+            write(before)
+            write_activation(self.graph, layer.function, layer.alpha, before, target)
+        self.give_floats(index, target)
+
+    def give_integers(self, index: int, value: Integers) -> None:
+        """Say what a layer's output is.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        value : Integers
+            Its output.
+        """
+        form = self.network.formats[index + 1]
+        assert form is not None
+        self._integers[(index + 1, *form)] = value
+
+    # -- parts of layers --
+
+    def window(self, index: int, n_in: int) -> tuple[int, ...]:
+        """Channels, height and width of what a dense layer of a convolution multiplies.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        n_in : int
+            Its inputs.
+        """
+        in_image = self.network.inputs_of(index)[0] in self._images
+        return self.network.input_shape if in_image else (n_in, 1, 1)
+
+    def product(self, index: int, kernel: npt.NDArray[Any]) -> tuple[str, npt.NDArray[Any], dict[str, Any]]:
+        """How a layer multiplies: its operator, Gemm or Conv; the weights as that takes them; and its attributes.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        kernel : ndarray, (n_in, n_out)
+            Its kernel.
+        """
+        if not self.convolution:
+            return "Gemm", kernel.T, {"transB": 1}
+        window = self.window(index, len(kernel))
+        return "Conv", kernel.T.reshape(-1, *window), {"kernel_shape": list(window[1:])}
+
+    def activation(self, layer: Any) -> Any:
+        """What writes a layer's activation in floats; None where there is none to write.
+
+        Parameters
+        ----------
+        layer : layer of a quantized network
+            The layer.
+
+        Raises
+        ------
+        ValueError
+            If the activation has no ONNX form.
+        """
+        custom = getattr(layer, "custom", None)
+        if custom is not None and custom.code >= CUSTOM:  # whatever its name
+            raise ValueError(
+                f"layer {layer.name!r}: activation {custom.name!r} is one of your own: it has no ONNX form in float"
+            )
+        return activation_writer(f"layer {layer.name!r}", layer.activation)
+
+    def scale(self, prefix: str, scale: float, zero_point: int) -> list[str]:
+        """Constants of a scale and a zero point, rank 0.
+
+        Parameters
+        ----------
+        prefix : str
+            Of their names.
+        scale, zero_point : float, int
+            Their values.
+        """
+        return [
+            self.graph.constant(f"{prefix}_scale", scale, np.float32),
+            self.graph.constant(f"{prefix}_zero_point", zero_point, self.dtype),
+        ]
+
+    def quantize(self, source: str, prefix: str, scale: float, zero_point: int, floats: str | None = None) -> Integers:
+        """Floats to integers.
+
+        Parameters
+        ----------
+        source : str
+            The floats.
+        prefix : str
+            Of the names.
+        scale, zero_point : float, int
+            What they are quantized with.
+        floats : str, optional
+            What they are called once they are dequantized.
+        """
+        constants = self.scale(prefix, scale, zero_point)
+        tensor = self.graph.node("QuantizeLinear", [source, *constants], f"{prefix}_quantized")
+        return Integers(tensor, constants, floats or f"{prefix}_dequantized")
+
+    def dequantize(self, value: Integers) -> str:
+        """The floats that integers stand for.
+
+        Parameters
+        ----------
+        value : Integers
+            The integers.
+        """
+        if value.floats not in self._dequantized:
+            self._dequantized.add(value.floats)
+            self.graph.node("DequantizeLinear", [value.tensor, *value.scale], value.floats)
+        return value.floats
+
+    def output(self, index: int, scale: list[str] | None = None) -> Integers:
+        """A layer's output: the integers that it is to write, and the constants of their format.
+
+        Parameters
+        ----------
+        index : int
+            Which layer.
+        scale : list of str, optional
+            The constants, where they are there already.
+        """
+        form = self.network.formats[index + 1]
+        assert form is not None
+        prefix = f"{self._prefixes[index]}/output"
+        return Integers(f"{prefix}_quantized", scale or self.scale(prefix, *form), self.target(index))
+
+    def look_up(self, source: str, prefix: str, table: npt.NDArray[Any], target: str) -> str:
+        """A table's entries for integers, in core operators.
+
+        Parameters
+        ----------
+        source : str
+            The integers.
+        prefix : str
+            Of the names.
+        table : ndarray of the activation dtype, (256,)
+            As in `nbdense.quant.model.layers`.
+        target : str
+            The tensor that is written.
+        """
+        # Gather counts negative indices from the end: what belongs to -128..-1 comes last.
+        entries = self.graph.constant(f"{prefix}/table", np.roll(table, self.least), self.dtype)
+        index = self.graph.node("Cast", [source], f"{prefix}/index", to=TensorProto.INT32)
+        return self.graph.node("Gather", [entries, index], target, axis=0)
+
+
+def weight_format(layer: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+    """Return the scales and zero points of a dense layer's weights as files have them: one, one a column, or of blocks.
+
+    Parameters
+    ----------
+    layer : QuantizedDense, DynamicDense or WeightOnlyDense
+        The layer.
+    """
+    scales, zeros = layer.kernel_scales, layer.kernel_zero_points
+    if zeros is None:
+        zeros = np.zeros(scales.shape, np.int8)
+    without_blocks = scales.ndim == 2 and len(scales) == 1
+    if without_blocks or getattr(layer, "granularity", "") == "per_tensor":
+        return scales[0], zeros[0]
+    return scales, zeros
+
+
+# (walk, number of the layer, layer, prefix of its tensors)
+LayerWriter = Callable[[Walk, int, Any, str], None]
+
+
+def write_float_layer(walk: Walk, index: int, layer: FloatLayer, prefix: str) -> None:
+    """Write a layer that was left in float.
+
+    Parameters
+    ----------
+    walk : Walk
+        The walk.
+    index : int
+        Which layer.
+    layer : FloatLayer
+        The layer.
+    prefix : str
+        Of its tensors.
+    """
+    inputs = [walk.floats(index, which) for which in range(len(layer.input_formats))]
+    if layer.what == "flatten":
+        n = layer.n * layer.positions
+        shape = walk.graph.constant(f"{prefix}/shape", [-1, n], np.int64)
+        walk.give_floats(index, walk.graph.node("Reshape", [*inputs, shape], walk.target(index)))
+        return
+    walk.activation(layer)  # refuses
+    tensors = layer.tensors
+    row = Row(
+        index=index,
+        name=layer.name,
+        kind=ENGINE_KINDS[layer.what],
+        n_in=layer.n_in,
+        n_out=layer.n_out,
+        positions=1,  # its rows are the matrix's
+        input=0,
+        second=0,
+        output=0,
+        kernel=tensors.get("kernel", tensors.get("gamma", np.zeros(0, np.float32))),
+        bias=tensors.get("bias", tensors.get("beta")),
+        mean=tensors.get("mean"),
+        variance=tensors.get("variance"),
+        activation=layer.function,
+        alpha=layer.alpha,
+    )
+    writers = ROW_WRITERS
+    if walk.convolution:
+        conv = functools.partial(write_conv, window=walk.window(index, layer.n_in))
+        writers = {**ROW_WRITERS, DENSE: conv, LAYER_NORM: write_layer_norm}
+    walk.give_floats(index, write_row(walk.graph, row, prefix, inputs, walk.target(index), writers))
+
+
+def _stages(network: QuantizedNetwork) -> list[Stage]:
+    return [
+        Stage(f"layer {layer.name!r}", _what(layer), layer.positions, network.inputs_of(index), index + 1)
+        for index, layer in enumerate(network.layers)
+    ]
+
+
+def _what(layer: Any) -> str:
+    what = str(getattr(layer, "what", layer.kind))
+    if what == "activation":
+        return "" if layer.activation == "softmax" else what
+    return "dense" if what.endswith("dense") else ""

@@ -1,0 +1,135 @@
+"""The checks at the door. Each names the thing, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.engine.kernels.gather import DTYPES, FORM
+
+_PIECE = 2**16  # elements that are looked at at a time: they stay in the cache
+
+
+def positive_int(owner: str, name: str, value: Any) -> int:
+    """``value`` as an int of at least 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {plain(value)!r}")
+    return number
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as Python's own number where it is one of NumPy's, for a message."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def array_of(name: str, value: Any, first_row: int = 0) -> npt.NDArray[Any]:
+    """Return ``value`` as an array, without a copy where it is one; raise for the first masked element.
+
+    NumPy would let go of a mask without a word, and what lies behind it would be taken for data. Rows are numbered from
+    ``first_row`` on.
+    """
+    refuse_masked(name, value, first_row)
+    if isinstance(value, np.ma.MaskedArray):
+        return np.ma.getdata(value, subok=False)
+    return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+def refuse_masked(name: str, value: Any, first_row: int = 0) -> None:
+    """Raise for the first element that a masked array, or a list of such rows, masks; names its row and column."""
+    if isinstance(value, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in value):
+        value = np.ma.array(value)
+    if not isinstance(value, np.ma.MaskedArray) or not np.ma.is_masked(value):
+        return
+    mask = np.atleast_1d(np.ma.getmaskarray(value))
+    row, column = np.argwhere(mask.reshape(len(mask), -1))[0]
+    where = f"row {first_row + row}" + (f", column {column}" if mask.ndim > 1 else "")
+    raise ValueError(f"{name}: masked in {where}; fill it, or leave its row out, first")
+
+
+def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
+    """``value`` as a two-dimensional real array of ``n`` columns, without a copy where it is one."""
+    return rows(name, value, (n,), owner)
+
+
+def rows(name: str, value: Any, shape: tuple[int, ...], owner: str) -> npt.NDArray[Any]:
+    """``value`` as a real array of rows, each of ``shape`` laid end to end, without a copy where it is one."""
+    array = array_of(name, value)
+    if array.dtype == object or array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name}: expected numbers, got dtype {array.dtype}; convert it, for example with .astype('float32')"
+        )
+    if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
+        expected = ", ".join(map(str, shape))
+        hint = f"; one row is x.reshape(1, {'-1' if len(shape) == 1 else expected})" if array.ndim == len(shape) else ""
+        raise ValueError(f"{name}: {owner} expects shape (rows, {expected}), got {array.shape}{hint}")
+    return array if array.ndim == 2 else array.reshape(array.shape[0], math.prod(shape))
+
+
+def source(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """A two-dimensional array as ``(bytes, form)`` for the engine's gather: a view of its memory, whatever its layout.
+
+    Only what the compiled loops cannot read (foreign byte order, long double, misaligned) is copied.
+    """
+    if array.dtype not in DTYPES or not array.flags.aligned:
+        array = np.array(
+            array, dtype=array.dtype.newbyteorder("=") if array.dtype.newbyteorder("=") in DTYPES else np.float64
+        )
+    form = np.zeros(1, FORM)
+    if array.size == 0:
+        form[0] = (DTYPES[array.dtype], 0, 0, 0, *array.shape)
+        return np.zeros(0, np.uint8), form
+    low, high = np.lib.array_utils.byte_bounds(array)
+    # Through the base address: a read-only array (a memmap) would be another type to the compiled code.
+    interface = {"shape": (high - low,), "typestr": "|u1", "data": (low, False), "version": 3}
+    memory = np.asarray(_Memory(interface, array))
+    form[0] = (DTYPES[array.dtype], array.__array_interface__["data"][0] - low, *array.strides, *array.shape)
+    return memory, form
+
+
+class _Memory:
+    """Lends an array's memory through the array interface, and keeps the array alive while it is lent."""
+
+    def __init__(self, interface: dict[str, Any], owner: npt.NDArray[Any]) -> None:
+        self.__array_interface__ = interface
+        self.owner = owner
+
+
+def no_source() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """The source that stands for no data."""
+    return np.zeros(0, np.uint8), np.zeros(1, FORM)
+
+
+def refuse_not_finite(name: str, data: tuple[npt.NDArray[np.uint8], npt.NDArray[Any]], dtype: np.dtype[Any]) -> None:
+    """Raise for the first NaN or infinity (in the engine's ``dtype``), naming its row and column."""
+    memory, form = data
+    if form[0]["code"] > DTYPES[np.dtype(np.float16)]:
+        return  # integers are finite
+    rows, columns = int(form[0]["rows"]), int(form[0]["columns"])
+    if rows == 0 or columns == 0:
+        return
+    kind = next(kind for kind, code in DTYPES.items() if code == form[0]["code"])
+    strides = int(form[0]["row_stride"]), int(form[0]["column_stride"])
+    values = np.ndarray((rows, columns), kind, memory, int(form[0]["offset"]), strides)
+    step = max(1, _PIECE // columns)
+    for first in range(0, rows, step):
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(values[first : first + step].astype(dtype, copy=False))
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"{name}: NaN or infinity (in {dtype}) in row {first + row}, column {column}; remove or fill it first"
+            )
+
+
+def matrix_of(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A copy as a C-ordered matrix that may be written to; what is too large for ``dtype`` becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(array, dtype, order="C")

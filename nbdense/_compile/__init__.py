@@ -1,0 +1,1 @@
+"""The compile policy and what it stands on: numba's decorators, the kernel cache, the processor, threads, own loops."""

@@ -1,0 +1,1 @@
+"""The `nbdense` command and what it runs."""

@@ -1,0 +1,131 @@
+"""The ``nbdense`` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nbdense import __version__
+
+DEMO_FOLDER = Path("nbdense-demo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; by default the process's own.
+
+    Returns
+    -------
+    int
+        The exit code: 0, 1 for an error that the user can put right (one line on stderr), 130 for Ctrl-C.
+
+    Examples
+    --------
+    >>> from nbdense.commands.cli import main
+    >>> main([])  # doctest: +ELLIPSIS
+    usage: nbdense ...
+    0
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("nbdense: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nbdense", description="Train small neural networks on a CPU, shrink them, ship them as ONNX."
+    )
+    parser.add_argument("--version", action="version", version=f"nbdense {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="{demo,doctor,warmup}")
+    demo = commands.add_parser(
+        "demo",
+        help="the whole product on scikit-learn's digits: train, quantize, prune, export, verify",
+        description="Train, quantize, prune, export and verify a 64-128-64-10 MLP on scikit-learn's digits.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_argument("--out", type=Path, default=DEMO_FOLDER, metavar="DIR", help="folder for the files")
+    demo.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="seed of split, weights and shuffling")
+    demo.add_argument(
+        "--epochs", type=_whole(1), default=60, metavar="N", help="epochs of training, and of fine-tuning"
+    )
+    demo.set_defaults(run=_demo)
+    doctor = commands.add_parser(
+        "doctor",
+        help="what nbdense finds on this machine, and what would be better",
+        description="Report versions, CPU, threads and the cache of compiled kernels, with advice.",
+    )
+    doctor.add_argument("--clean", action="store_true", help="remove other versions' compiled kernels first")
+    doctor.set_defaults(run=_doctor)
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile everything ahead of time",
+        description="Compile into the cache whatever is not there yet, so that no later process has to.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    dtypes = ("float32", "float64")
+    warmup.add_argument("--dtype", nargs="+", choices=dtypes, default=["float32"], help="of the models to come")
+    warmup.add_argument("--quant", action="store_true", help="nbdense.quant's entries too")
+    warmup.set_defaults(run=_warmup)
+    return parser
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least ``least``."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    number.__name__ = "whole number"
+    return number
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from nbdense.commands import demo
+
+    try:
+        results = demo.run(arguments.out, seed=arguments.seed, epochs=arguments.epochs)
+    except (demo.DemoError, OSError) as error:
+        print(f"nbdense demo: {error}", file=sys.stderr)
+        return 1
+    print(demo.report(results))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from nbdense.commands import doctor
+
+    if arguments.clean:
+        folders, size = doctor.clean()
+        print(f"removed {folders} folders of other versions, {size / 1e6:.1f} MB")
+    print(doctor.examine())
+    return 0
+
+
+def _warmup(arguments: argparse.Namespace) -> int:
+    from nbdense._compile import policy
+    from nbdense.commands import warmup
+
+    try:
+        done = warmup.warm_up(arguments.dtype, arguments.quant, tell=lambda line: print(line, flush=True))
+    except warmup.WarmupError as error:
+        print(f"nbdense warmup: {error}", file=sys.stderr)
+        return 1
+    folder = policy.cache_folder()
+    print(f"{len(done)} compiled, in {folder}" if done else f"all was compiled already, in {folder}")
+    return 0

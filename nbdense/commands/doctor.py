@@ -1,0 +1,259 @@
+"""``nbdense doctor``: what nbdense finds on this machine, what it costs, and what would be better."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numba import prange
+from numba.core import config
+
+from nbdense._compile import policy, processor, thread_pool
+
+PACKAGES = ("nbdense", "numba", "llvmlite", "numpy", "onnx", "onnxruntime", "safetensors", "scikit-learn", "tbb")
+BUSY_MICROSECONDS = 1000.0  # no idle machine's parallel region takes as long, on any layer
+
+
+@dataclass(frozen=True)
+class Threads:
+    """How work is split.
+
+    Attributes
+    ----------
+    limit : int
+        The most threads that settings and CPUs allow.
+    layer : str or None
+        Numba's threading layer: "omp", "tbb" or "workqueue"; None if the one asked for cannot be loaded.
+    asked_for : str
+        NUMBA_THREADING_LAYER, "default" if it is not set.
+    region_microseconds : float or None
+        What a parallel region costs, measured; None where there is nothing to measure.
+    """
+
+    limit: int
+    layer: str | None
+    asked_for: str
+    region_microseconds: float | None
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where compiled kernels are kept.
+
+    Attributes
+    ----------
+    folder : Path or None
+        This version's folder; None where there is no home folder to put it in.
+    writable : bool
+        Whether kernels can be added.
+    kernels, size : int
+        Files in the folder, and their bytes.
+    others : tuple of Path
+        Folders of other versions.
+    others_size : int
+        Their bytes.
+    """
+
+    folder: Path | None
+    writable: bool
+    kernels: int
+    size: int
+    others: tuple[Path, ...]
+    others_size: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `examine` finds.
+
+    Attributes
+    ----------
+    versions : dict of str to (str or None)
+        Python's and the packages'; None for one that is not installed.
+    platform : str
+        System and machine.
+    cpu : nbdense._compile.processor.Target
+        The CPU that kernels are compiled for.
+    jit : bool
+        Whether kernels are compiled at all.
+    threads : Threads
+    cache : Cache
+    """
+
+    versions: dict[str, str | None]
+    platform: str
+    cpu: processor.Target
+    jit: bool
+    threads: Threads
+    cache: Cache
+
+    @property
+    def advice(self) -> list[str]:
+        """What would be better, a line each; empty if all is well."""
+        lines = []
+        threads, cache = self.threads, self.cache
+        if not self.jit:
+            lines.append("NUMBA_DISABLE_JIT is set: kernels run in plain Python, thousands of times slower. Unset it.")
+        if threads.limit < 2:
+            pass  # no layer is used
+        elif threads.layer is None:
+            lines.append(
+                f"NUMBA_THREADING_LAYER={threads.asked_for} cannot be loaded: everything runs on one thread. Unset it, "
+                "or install that layer's library (pip install 'nbdense[tbb]' brings tbb's)."
+            )
+        elif threads.layer == "workqueue" and threads.asked_for == "workqueue":
+            lines.append("NUMBA_THREADING_LAYER=workqueue is numba's slowest layer: unset it, unless you need it.")
+        elif threads.layer == "workqueue":
+            system = "libgomp (Debian: apt install libgomp1)" if sys.platform == "linux" else "an OpenMP library"
+            lines.append(
+                "Only numba's slowest threading layer, workqueue, was found: less work is worth two threads. Install "
+                f"{system}, or pip install 'nbdense[tbb]'."
+            )
+        if threads.region_microseconds is not None and threads.region_microseconds > BUSY_MICROSECONDS:
+            lines.append(
+                f"A parallel region takes {threads.region_microseconds:.0f} us now: its threads wait for CPUs that "
+                "other processes keep busy. As long as they do, OMP_NUM_THREADS=1 is faster."
+            )
+        if cache.folder is None:
+            lines.append("There is no home folder to keep compiled kernels in: set NBDENSE_CACHE_DIR to a folder.")
+        elif not cache.writable:
+            lines.append(
+                "The cache folder cannot be written, so each process compiles what is not in it: set NBDENSE_CACHE_DIR "
+                "to a folder that can be, or run `nbdense warmup` as a user who may write it."
+            )
+        elif self.jit and not cache.kernels:
+            lines.append("Nothing is compiled yet: `nbdense warmup` does it ahead of time.")
+        if cache.others:
+            lines.append(
+                f"{len(cache.others)} cache folders of other versions take {_megabytes(cache.others_size)}: "
+                "`nbdense doctor --clean` removes them."
+            )
+        return lines
+
+    def __str__(self) -> str:
+        threads, cache = self.threads, self.cache
+        cost = threads.region_microseconds
+        layer = f"{threads.layer or 'no'} threading layer" if threads.limit > 1 else "no threading layer needed"
+        layer += "" if cost is None else f", {cost:.1f} us a parallel region"
+        access = "writable" if cache.writable else "not writable"
+        rows = [
+            ("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items() if version)),
+            ("missing", ", ".join(name for name, version in self.versions.items() if not version) or "nothing"),
+            ("platform", self.platform),
+            ("cpu", f"{self.cpu.name}, {8 * self.cpu.vector_bytes}-bit vectors, {'' if self.cpu.fma else 'no '}FMA"),
+            ("threads", f"{threads.limit}, {layer}"),
+            ("cache", f"{cache.folder or 'none'} ({access}), {cache.kernels} kernels, {_megabytes(cache.size)}"),
+            *(("advice", line) for line in self.advice or ["nothing to improve"]),
+        ]
+        return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def examine() -> Report:
+    """Look at the machine. Starts numba's threads and compiles one small function; writes nothing else.
+
+    Returns
+    -------
+    Report
+
+    Examples
+    --------
+    >>> from nbdense.commands import doctor
+    >>> doctor.examine().versions["numba"] is not None
+    True
+    """
+    policy.announce_nothing()
+    versions: dict[str, str | None] = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return Report(
+        versions=versions,
+        platform=f"{platform.system()} {platform.machine()}",
+        cpu=processor.target(),
+        jit=policy.JIT,
+        threads=_threads_found(),
+        cache=_cache_found(),
+    )
+
+
+def clean() -> tuple[int, int]:
+    """Remove other versions' cache folders, and what interrupted processes left unfinished in this version's.
+
+    Returns
+    -------
+    folders, size : int
+        How many were removed, and the bytes of all that was.
+    """
+    folder = policy.cache_folder()
+    unfinished = [] if folder is None else [file for file in policy.kernel_files(folder) if file.suffix == ".tmp"]
+    others = policy.other_folders()
+    size = _size(unfinished)
+    for file in unfinished:
+        try:
+            file.unlink()
+        except OSError:
+            pass  # another process has finished it
+    removed = 0
+    for other in others:
+        before = _size(policy.kernel_files(other))
+        policy.remove_folder(other)
+        if not other.exists():
+            removed, size = removed + 1, size + before
+    return removed, size
+
+
+def _threads_found() -> Threads:
+    limit = thread_pool.limit()
+    layer = thread_pool.layer() if limit > 1 else None
+    cost = _region_microseconds(limit) if layer is not None and policy.JIT else None
+    return Threads(limit, layer, str(config.THREADING_LAYER), cost)
+
+
+def _empty_regions(count, out):  # type: ignore[no-untyped-def]  # compiled
+    for i in range(count):
+        for thread in prange(out.size):
+            out[thread] += i
+
+
+def _region_microseconds(threads: int) -> float:
+    """The median over batches of regions that do next to nothing."""
+    _, parallel = policy.entry_pair(_empty_regions)
+    out = np.zeros(threads, np.int64)
+    count, costs = 20, []
+    with thread_pool.region(threads):
+        parallel(count, out)
+        for _ in range(25):
+            started = time.perf_counter()
+            parallel(count, out)
+            costs.append((time.perf_counter() - started) / count)
+    return float(np.median(costs)) * 1e6
+
+
+def _cache_found() -> Cache:
+    folder, others = policy.cache_folder(), tuple(policy.other_folders())
+    files = [] if folder is None else policy.kernel_files(folder)
+    others_size = sum(_size(policy.kernel_files(other)) for other in others)
+    access = folder is not None and policy.writable(folder)
+    return Cache(folder, access, sum(file.suffix != ".tmp" for file in files), _size(files), others, others_size)
+
+
+def _size(files: list[Path]) -> int:
+    total = 0
+    for file in files:
+        try:
+            total += os.stat(file).st_size
+        except OSError:
+            pass  # removed meanwhile
+    return total
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

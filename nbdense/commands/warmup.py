@@ -1,0 +1,101 @@
+"""``nbdense warmup``: compile every entry ahead of time, for instance while a container image is built.
+
+Signatures are not listed here, where they could differ from real calls': a model of each kind is trained and
+asked, and the parallel twin of each entry is compiled for what the serial one was called with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nbdense._compile import policy
+from nbdense._compile.policy import Compilation
+
+DTYPES = ("float32", "float64")
+
+
+class WarmupError(Exception):
+    """What is compiled cannot be kept."""
+
+
+def warm_up(
+    dtypes: Sequence[str] = DTYPES, quant: bool = False, tell: Callable[[str], Any] = print
+) -> list[Compilation]:
+    """Compile what is not in the cache yet.
+
+    Parameters
+    ----------
+    dtypes : sequence of {"float32", "float64"}
+        Of the models to compile for.
+    quant : bool
+        Compile the entries of `nbdense.quant` too.
+    tell : callable
+        Called with a line for each entry that was compiled.
+
+    Returns
+    -------
+    list of Compilation
+        What was compiled; empty if everything was in the cache.
+
+    Raises
+    ------
+    WarmupError
+        If there is no JIT, or the cache folder cannot be written.
+    """
+    if not policy.JIT:
+        raise WarmupError("NUMBA_DISABLE_JIT is set: nothing is compiled")
+    folder = policy.cache_folder()
+    if folder is None:
+        raise WarmupError("there is no home folder to keep compiled kernels in: set NBDENSE_CACHE_DIR")
+    policy.announce_nothing()
+    started = told = len(policy.compilations)
+    for dtype in dtypes:
+        for step in _steps(dtype, quant):
+            step()
+            for done in policy.compilations[told:]:
+                tell(f"{done.entry}, {done.variant}, {dtype}: {done.seconds:.1f} s")
+            told = len(policy.compilations)
+            if policy.save_error is not None:
+                raise WarmupError(f"{folder} cannot be written ({policy.save_error}): set NBDENSE_CACHE_DIR to another")
+    return policy.compilations[started:]
+
+
+def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
+    """Calls that reach every entry in turn."""
+    from nbdense.engine import program
+    from nbdense.layers import Dense, Input
+    from nbdense.models import Sequential
+
+    x = np.linspace(0, 1, 24, dtype=dtype).reshape(8, 3)
+    y = np.arange(8) % 2
+    model = Sequential([Input((3,)), Dense(4, "tanh"), Dense(2, "softmax")], dtype=dtype)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    steps = [
+        lambda: model.predict(x),  # a quick one first: if nothing can be kept, that is known in a moment
+        lambda: model.fit(x, y, verbose=0),
+        lambda: _compile_twin(program.run_steps),
+        lambda: _compile_twin(program.predict),
+    ]
+    if quant:
+        from nbdense.quant import quantize, quantize_aware
+        from nbdense.quant.kernels import dynamic, integer
+
+        steps += [
+            lambda: quantize(model, x).predict(x),
+            lambda: quantize(model, x, scheme="weight_only", bits=4).predict(x),  # layers in float, and GPTQ
+            lambda: _compile_twin(integer.predict),
+            lambda: quantize(model, scheme="dynamic").predict(x),
+            lambda: _compile_twin(dynamic.predict_dynamic),
+            lambda: quantize_aware(model, x).predict(x),
+        ]
+    return steps
+
+
+def _compile_twin(pair: tuple[Any, Any]) -> None:
+    """Compile the parallel entry for all that the serial one is compiled for."""
+    serial, parallel = pair
+    for signature in serial.signatures:
+        parallel.compile(signature)

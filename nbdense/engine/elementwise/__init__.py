@@ -1,0 +1,1 @@
+"""Elementwise mathematics, compiled: elementary functions, activations, losses, optimizer steps."""

@@ -1,0 +1,177 @@
+"""Activations over matrices in the workspace: the table's scalar functions in loops that the compiler vectorises.
+
+Matrices are given by their offset in one flat array: a slice would cost its reference count, twice, for every row.
+Offsets are unsigned, which spares numba's test for negative indices in every access. A loop's count is never a
+constant: LLVM would unroll it before it could vectorise it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbdense._compile.policy import kernel, switch
+from nbdense.activations import ACTIVATIONS, CUSTOM, SOFTMAX
+from nbdense.engine.elementwise.custom import call_loop
+from nbdense.engine.elementwise.elementary import exp
+
+BLOCK = 16  # rows are padded to whole blocks of this many columns
+
+globals().update({f"_forward_{row.name}": row.forward for row in ACTIVATIONS.values()})
+globals().update({f"_derivative_{row.name}": row.derivative for row in ACTIVATIONS.values()})
+
+_forward = switch(
+    "_forward",
+    {row.code: f"_forward_{row.name}" for row in ACTIVATIONS.values() if row.forward is not None},
+    "values, offset, count, alpha",
+    """
+start = np.uint64(offset)
+for j in range(count):
+    k = start + np.uint64(j)
+    values[k] = {f}(values[k], alpha)
+""",
+    globals(),
+)
+
+_backward = switch(
+    "_backward",
+    {row.code: f"_derivative_{row.name}" for row in ACTIVATIONS.values() if row.derivative is not None},
+    "values, inputs, outputs, deltas, count, alpha",
+    """
+z, a, d = np.uint64(inputs), np.uint64(outputs), np.uint64(deltas)
+for j in range(count):
+    k = np.uint64(j)
+    values[d + k] = values[d + k] * {f}(values[z + k], values[a + k], alpha)
+""",
+    globals(),
+)
+
+
+@kernel
+def padded(n):
+    """n rounded up to whole blocks."""
+    return (n + BLOCK - 1) // BLOCK * BLOCK
+
+
+@kernel
+def exponentials(values, offset, ld, m, n):
+    """exp of the (m, n) matrix at ``offset``, in place; its padding is left zero."""
+    width = padded(n)
+    rows, count = (1, m * width) if width == ld else (m, width)  # rows end to end are one loop
+    for i in range(rows):
+        start = np.uint64(offset + i * ld)
+        for j in range(count):
+            k = start + np.uint64(j)
+            values[k] = exp(values[k])
+    clear_padding(values, offset, ld, m, n)
+
+
+@kernel
+def shift_row(values, at, n):
+    """Subtract the largest of the n numbers at ``at`` from them, so that no exponential overflows; returns it."""
+    start = np.uint64(at)
+    largest = values[start]
+    for j in range(1, n):
+        value = values[start + np.uint64(j)]
+        largest = value if value > largest else largest
+    for j in range(n):
+        values[start + np.uint64(j)] -= largest
+    return largest
+
+
+@kernel
+def normalise_row(values, at, n):
+    """Divide the n numbers at ``at`` by their sum, which is returned."""
+    number = values.dtype.type
+    start = np.uint64(at)
+    total = number(0.0)
+    for j in range(n):
+        total += values[start + np.uint64(j)]
+    scale = number(1.0) / total
+    for j in range(n):
+        values[start + np.uint64(j)] *= scale
+    return total
+
+
+@kernel
+def clear_padding(values, offset, ld, m, n):
+    """Zero the columns from n to the last block's end in m rows."""
+    for i in range(m):
+        for j in range(offset + i * ld + n, offset + i * ld + padded(n)):
+            values[np.uint64(j)] = 0
+
+
+@kernel
+def copy_block(values, source, target, size):
+    """``size`` elements from one place to another that does not overlap it."""
+    s, t = np.uint64(source), np.uint64(target)
+    for j in range(size):
+        values[t + np.uint64(j)] = values[s + np.uint64(j)]
+
+
+@kernel
+def _clamp(values, offset, count, lower, upper):
+    """Ordered comparisons leave a NaN as it is."""
+    number = values.dtype.type
+    start, low, high = np.uint64(offset), number(lower), number(upper)
+    for j in range(count):
+        k = start + np.uint64(j)
+        value = low if values[k] < low else values[k]
+        values[k] = high if value > high else value
+
+
+@kernel
+def activate(code, alpha, values, offset, ld, m, n):
+    """Apply an activation of the table in place to the (m, n) matrix at ``offset``; its padding is left zero."""
+    width = padded(n)
+    if code == SOFTMAX:
+        for i in range(m):
+            shift_row(values, offset + i * ld, n)
+        exponentials(values, offset, ld, m, n)
+        for i in range(m):
+            normalise_row(values, offset + i * ld, n)
+        return
+    rows, count = (1, m * width) if width == ld else (m, width)
+    for i in range(rows):
+        _forward(code, values, offset + i * ld, count, alpha)
+    clear_padding(values, offset, ld, m, n)
+
+
+@kernel
+def activate_row(row, values, offset, m):
+    """Apply a table row's activation, whatever it is, in place to m rows of its outputs at ``offset``."""
+    n, ld = row["n_out"], row["ld_out"]
+    if row["activation"] >= CUSTOM:
+        for i in range(m):
+            at = offset + i * ld
+            call_loop(row["call_forward"], values, at, at, at, n, 1.0)
+    elif row["lower"] != -np.inf or row["upper"] != np.inf:
+        _clamp(values, offset, m * ld, row["lower"], row["upper"])
+        clear_padding(values, offset, ld, m, n)
+    elif row["activation"] > 0:
+        activate(row["activation"], row["alpha"], values, offset, ld, m, n)
+
+
+@kernel
+def differentiate(row, values, inputs, outputs, deltas, m):
+    """Turn the deltas of an activation's outputs into those of its inputs, in place. All are offsets in ``values``."""
+    n, ld = row["n_out"], row["ld_out"]
+    code, alpha = row["activation"], row["alpha"]
+    if code == SOFTMAX:
+        for i in range(m):
+            a, d = np.uint64(outputs + i * ld), np.uint64(deltas + i * ld)
+            product = values[a] * values[d]
+            for j in range(1, n):
+                product += values[a + np.uint64(j)] * values[d + np.uint64(j)]
+            for j in range(n):
+                k = np.uint64(j)
+                values[d + k] = values[a + k] * (values[d + k] - product)
+        return
+    if code >= CUSTOM:
+        for i in range(m):
+            at = i * ld
+            call_loop(row["call_backward"], values, inputs + at, outputs + at, deltas + at, n, 1.0)
+        return
+    width = padded(n)
+    rows, count = (1, m * width) if width == ld else (m, width)
+    for i in range(rows):
+        _backward(code, values, inputs + i * ld, outputs + i * ld, deltas + i * ld, count, alpha)

@@ -1,0 +1,242 @@
+"""Losses and metrics of a batch's rows, and the deltas that the losses start.
+
+``rows`` names the matrices of a batch in the workspace by their offsets: (outputs, targets, deltas, weights, room);
+weights are a number a row, and room is space for one. Each loss writes one number a row to ``losses``, ``stride``
+apart, and to the deltas the derivative of that number times the row's weight over the batch size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbdense._compile.policy import kernel, switch
+from nbdense.engine.elementwise.activation import copy_block, exponentials, normalise_row, shift_row
+from nbdense.engine.elementwise.custom import call_loop
+from nbdense.engine.elementwise.elementary import log
+from nbdense.engine.elementwise.loss_forms import (
+    CATEGORICAL_CROSSENTROPY,
+    CUSTOM_LOSS,
+    FORMS,
+    SOFTMAX_CROSSENTROPY,
+    SOFTMAX_CROSSENTROPY_OF_OUTPUTS,
+    SUMMED,
+)
+
+_ELEMENTWISE = [form for form in FORMS.values() if form.value is not None]
+globals().update({f"_value_{form.name}": form.value for form in _ELEMENTWISE})
+globals().update({f"_slope_{form.name}": form.derivative for form in _ELEMENTWISE})
+
+
+@kernel
+def _sum(work, at, n):
+    total = 0.0
+    for j in range(n):
+        total += work[at + np.uint64(j)]
+    return total
+
+
+# Two loops, each of which the compiler vectorises: it would not if one of them had a sum in it.
+_elementwise = switch(
+    "_elementwise",
+    {form.code: form.name for form in _ELEMENTWISE},
+    "work, y, t, d, n, parameter, scale",
+    """
+y, t, d = np.uint64(y), np.uint64(t), np.uint64(d)
+for j in range(n):
+    k = np.uint64(j)
+    work[d + k] = _value_{f}(work[y + k], work[t + k], parameter)
+total = _sum(work, d, n)
+for j in range(n):
+    k = np.uint64(j)
+    work[d + k] = _slope_{f}(work[y + k], work[t + k], parameter) * scale
+return total
+""",
+    globals(),
+    "return 0.0",
+)
+
+
+@kernel
+def _target(work, t, j, n, sparse, smoothing):
+    """Class j's target: from a row of class probabilities, or from the class number at ``t``; smoothed."""
+    number = work.dtype.type
+    value = work[np.uint64(t + j)]
+    if sparse:
+        value = number(1.0) if j == int(work[np.uint64(t)]) else number(0.0)
+    return value * (number(1.0) - number(smoothing)) + number(smoothing) / number(n)
+
+
+@kernel
+def _softmax_crossentropy(work, rows, shape, sparse, smoothing, losses, stride):
+    """From logits ``y``: (sum t) log-sum-exp - sum t z. Leaves softmax of the logits in their place.
+
+    In passes over all rows, so that exp and log run over long vectors.
+    """
+    number = work.dtype.type
+    y, t, d, weights, room = rows
+    count, n, ld, ld_target, batch = shape
+    for i in range(count):
+        shift_row(work, y + i * ld, n)
+        losses[i * stride] = -_chosen(work, y + i * ld, t + i * ld_target, n, sparse, smoothing)
+    exponentials(work, y, ld, count, n)
+    for i in range(count):
+        at, delta = np.uint64(y + i * ld), np.uint64(d + i * ld)
+        work[np.uint64(room + i)] = normalise_row(work, y + i * ld, n)
+        scale = work[np.uint64(weights + i)] / number(batch)
+        weight = _target_sum(work, t + i * ld_target, n, sparse, smoothing) * scale
+        for j in range(n):
+            work[delta + np.uint64(j)] = work[at + np.uint64(j)] * weight
+        _subtract_targets(work, delta, t + i * ld_target, n, sparse, smoothing, scale)
+    for i in range(count):
+        k = np.uint64(room + i)
+        work[k] = log(work[k])
+    for i in range(count):
+        weight = _target_sum(work, t + i * ld_target, n, sparse, smoothing)
+        losses[i * stride] += weight * work[np.uint64(room + i)]
+
+
+@kernel
+def _chosen(work, z, t, n, sparse, smoothing):
+    """sum t z of a row; 0 times an infinite logit is 0 here."""
+    number = work.dtype.type
+    if sparse and smoothing == 0.0:
+        return work[np.uint64(z + int(work[np.uint64(t)]))]
+    total = number(0.0)
+    for j in range(n):
+        target = _target(work, t, j, n, sparse, smoothing)
+        total += target * work[np.uint64(z + j)] if target != number(0.0) else number(0.0)
+    return total
+
+
+@kernel
+def _target_sum(work, t, n, sparse, smoothing):
+    number = work.dtype.type
+    if sparse:
+        return number(1.0)
+    total = number(0.0)
+    for j in range(n):
+        total += _target(work, t, j, n, sparse, smoothing)
+    return total
+
+
+@kernel
+def _subtract_targets(work, delta, t, n, sparse, smoothing, scale):
+    if sparse and smoothing == 0.0:
+        work[delta + np.uint64(int(work[np.uint64(t)]))] -= scale
+        return
+    for j in range(n):
+        work[delta + np.uint64(j)] -= _target(work, t, j, n, sparse, smoothing) * scale
+
+
+@kernel
+def _categorical_crossentropy(work, y, t, d, n, sparse, smoothing, scale):
+    """From outputs that are taken for probabilities: normalised to sum to 1, clipped to [1e-7, 1 - 1e-7].
+
+    A row of zeros, as relu may put out, is not divided by its sum: it is clipped like other zeros.
+    """
+    number = work.dtype.type
+    low, high = number(1e-7), number(1.0) - number(1e-7)
+    total = number(0.0)
+    for j in range(n):
+        total += work[np.uint64(y + j)]
+    total = number(1.0) if total == number(0.0) else total
+    loss, pull = number(0.0), number(0.0)
+    for j in range(n):
+        target = _target(work, t, j, n, sparse, smoothing)
+        p = work[np.uint64(y + j)] / total
+        q = low if p < low else p
+        q = high if q > high else q
+        loss -= target * log(q)
+        if q == p:
+            work[np.uint64(d + j)] = -target / work[np.uint64(y + j)]
+            pull += target
+        else:
+            work[np.uint64(d + j)] = number(0.0)
+    for j in range(n):
+        work[np.uint64(d + j)] = (work[np.uint64(d + j)] + pull / total) * scale
+    return loss
+
+
+@kernel
+def losses_of_rows(form, work, rows, shape, losses, stride):
+    """Losses of ``shape`` = (rows, outputs, ld, ld_target, batch size), weighted; their derivatives to the deltas.
+
+    ``form`` is (code, parameter, sparse, address of a custom loss's loop). Softmax cross-entropy turns logits into
+    probabilities where they stand.
+    """
+    number = work.dtype.type
+    code, parameter, sparse, call = form
+    y, t, d, weights, room = rows
+    count, n, ld, ld_target, batch = shape
+    if code == SOFTMAX_CROSSENTROPY or code == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
+        z = y
+        if code == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
+            z = d
+            copy_block(work, y, d, count * ld)
+        _softmax_crossentropy(work, (z, t, d, weights, room), shape, sparse, parameter, losses, stride)
+    else:
+        columns = 1 if SUMMED <= code < SOFTMAX_CROSSENTROPY else n  # that the loss is a mean over
+        for i in range(count):
+            at, target, delta = y + i * ld, t + i * ld_target, d + i * ld
+            scale = work[np.uint64(weights + i)] / number(batch)
+            if code == CATEGORICAL_CROSSENTROPY:
+                loss = float(_categorical_crossentropy(work, at, target, delta, n, sparse, parameter, scale))
+            elif code == CUSTOM_LOSS:
+                loss = call_loop(call, work, at, target, delta, n, float(scale / number(n))) / n
+            else:
+                loss = _elementwise(code, work, at, target, delta, n, parameter, scale / number(columns)) / columns
+            losses[i * stride] = loss
+    for i in range(count):
+        losses[i * stride] *= float(work[np.uint64(weights + i)])
+
+
+# Metrics that are a mean over rows; nbdense.metrics has their names. What COLLECTED stands for is computed there.
+BINARY_ACCURACY, CATEGORICAL_ACCURACY, SPARSE_CATEGORICAL_ACCURACY, SQUARED_ERROR, ABSOLUTE_ERROR, COLLECTED = range(6)
+TOP_K, SPARSE_TOP_K = 1 << 32, 1 << 33  # and k is added: the code carries it
+
+
+@kernel
+def _largest(work, at, n):
+    best = 0
+    for j in range(1, n):
+        if work[np.uint64(at + j)] > work[np.uint64(at + best)]:
+            best = j
+    return best
+
+
+@kernel
+def _in_top(work, y, chosen, n, k):
+    """Whether fewer than k outputs are larger than the chosen one, which is how Keras counts ties; NaN is in no top."""
+    mine = work[np.uint64(y + chosen)]
+    if np.isnan(mine):
+        return 0.0
+    larger = 0
+    for j in range(n):
+        if work[np.uint64(y + j)] > mine:
+            larger += 1
+    return 1.0 if larger < k else 0.0
+
+
+@kernel
+def metric_of_row(code, work, y, t, n):
+    """One metric of one row's outputs and targets."""
+    if code >= SPARSE_TOP_K:
+        return _in_top(work, y, int(work[np.uint64(t)]), n, code - SPARSE_TOP_K)
+    if code >= TOP_K:
+        return _in_top(work, y, _largest(work, t, n), n, code - TOP_K)
+    if code == COLLECTED:
+        return 0.0
+    if code == CATEGORICAL_ACCURACY:
+        return 1.0 if _largest(work, y, n) == _largest(work, t, n) else 0.0
+    if code == SPARSE_CATEGORICAL_ACCURACY:
+        return 1.0 if _largest(work, y, n) == int(work[np.uint64(t)]) else 0.0
+    total = 0.0
+    for j in range(n):
+        output, target = float(work[np.uint64(y + j)]), float(work[np.uint64(t + j)])
+        if code == BINARY_ACCURACY:
+            total += 1.0 if (output > 0.5) == (target > 0.5) else 0.0
+        elif code == SQUARED_ERROR:
+            total += (output - target) * (output - target)
+        else:
+            total += abs(output - target)
+    return total / n

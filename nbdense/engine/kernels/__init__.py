@@ -1,0 +1,1 @@
+"""Loops over memory that know nothing of layers: products, transposes, gathering, random numbers, norms."""

@@ -1,0 +1,150 @@
+"""Gathering rows of the user's data: any real dtype, any strides, straight from where it lies.
+
+A source is ``(bytes, form)``: the data's memory as a flat uint8 array, and what it holds. So the type, layout and
+writability of the data are values, not types, and a new one compiles nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from nbdense._compile.policy import intrinsic, kernel
+
+FORM = np.dtype(
+    [
+        ("code", np.int64),  # of the dtype; this and the next three in bytes:
+        ("offset", np.int64),  # of row 0, column 0
+        ("row_stride", np.int64),
+        ("column_stride", np.int64),
+        ("rows", np.int64),
+        ("columns", np.int64),
+    ]
+)
+
+_NAMES = "float32 float64 float16 int8 uint8 int16 uint16 int32 uint32 int64 uint64".split()
+DTYPES = {np.dtype(name): code for code, name in enumerate(_NAMES)}
+DTYPES[np.dtype(bool)] = DTYPES[np.dtype(np.uint8)]  # a bool is a byte of 0 or 1
+
+
+def _convert_plain(code, data, start, stride, count, out, offset):
+    dtype = np.dtype(_NAMES[code])
+    for j in range(count):
+        at = start + j * stride
+        out[offset + j] = data[at : at + dtype.itemsize].view(dtype)[0]
+
+
+@intrinsic(_convert_plain)
+def convert(typing_context, code, data, start, stride, count, out, offset):
+    """``count`` numbers of the dtype ``code``, ``stride`` bytes apart from byte ``start``, to out[offset:]."""
+    signature = types.void(types.int64, data, types.int64, types.int64, types.int64, out, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        code, data, start, stride, count, out, offset = arguments
+        source = builder.gep(context.make_array(signature.args[1])(context, builder, data).data, [start])
+        target = builder.gep(context.make_array(signature.args[5])(context, builder, out).data, [offset])
+        end = builder.append_basic_block("converted")
+        choice = builder.switch(code, end)
+        for number, name in enumerate(_NAMES):
+            block = builder.append_basic_block(name)
+            choice.add_case(ir.Constant(ir.IntType(64), number), block)
+            builder.position_at_end(block)
+            size = ir.Constant(ir.IntType(64), np.dtype(name).itemsize)
+            # The same loop twice: with the distance known, it compiles to vector loads.
+            with builder.if_else(builder.icmp_signed("==", stride, size)) as (adjacent, apart):
+                with adjacent:
+                    _emit_loop(builder, name, source, size, count, target)
+                with apart:
+                    _emit_loop(builder, name, source, stride, count, target)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _emit_loop(builder, name, source, stride, count, target):
+    dtype = np.dtype(name)
+    bits = ir.IntType(8 * dtype.itemsize)
+    stored = {"float32": ir.FloatType(), "float64": ir.DoubleType()}.get(name, bits)
+    result = target.type.pointee
+    with cgutils.for_range(builder, count) as loop:
+        at = builder.gep(source, [builder.mul(loop.index, stride)])
+        value = builder.load(builder.bitcast(at, stored.as_pointer()), align=dtype.itemsize)
+        if name == "float16":
+            value = _emit_half(builder, value)
+        elif dtype.kind == "i":
+            value = builder.sitofp(value, result)
+        elif dtype.kind == "u":
+            value = builder.uitofp(value, result)
+        if value.type != result:
+            value = (builder.fptrunc if isinstance(result, ir.FloatType) else builder.fpext)(value, result)
+        builder.store(value, builder.gep(target, [loop.index]))
+
+
+def _emit_half(builder, bits):
+    """The float32 of a float16's bits, shifted into place and rescaled by 2**112: exact, denormals included.
+
+    LLVM's own conversion would be a call into a library on CPUs without the instruction.
+    """
+    i32, f32 = ir.IntType(32), ir.FloatType()
+    wide = builder.zext(bits, i32)
+    sign = builder.shl(builder.and_(wide, ir.Constant(i32, 0x8000)), ir.Constant(i32, 16))
+    size = builder.shl(builder.and_(wide, ir.Constant(i32, 0x7FFF)), ir.Constant(i32, 13))
+    scaled = builder.fmul(builder.bitcast(size, f32), ir.Constant(f32, 2.0**112))
+    special = builder.or_(size, ir.Constant(i32, 0x7F800000))  # infinity or NaN
+    finite = builder.icmp_unsigned("<", size, ir.Constant(i32, 0x0F800000))
+    size = builder.select(finite, builder.bitcast(scaled, i32), special)
+    return builder.bitcast(builder.or_(size, sign), f32)
+
+
+def _prefetch_plain(data, start, size):
+    pass
+
+
+@intrinsic(_prefetch_plain)
+def prefetch(typing_context, data, start, size):
+    """Ask for ``size`` bytes from ``start`` to be brought into the cache; any address will do."""
+    signature = types.void(data, types.int64, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        data, start, size = arguments
+        base = builder.gep(context.make_array(signature.args[0])(context, builder, data).data, [start])
+        lines = builder.sdiv(builder.add(size, ir.Constant(size.type, 63)), ir.Constant(size.type, 64))
+        with cgutils.for_range(builder, lines) as loop:
+            emit_prefetch(builder, builder.gep(base, [builder.mul(loop.index, ir.Constant(size.type, 64))]))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def emit_prefetch(builder, pointer):
+    """llvm.prefetch of the cache line at a pointer, to be read and kept close."""
+    i8, i32 = ir.IntType(8), ir.IntType(32)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [i8.as_pointer(), i32, i32, i32]), "llvm.prefetch.p0"
+    )
+    to_read, close, data = (ir.Constant(i32, n) for n in (0, 3, 1))
+    builder.call(function, [builder.bitcast(pointer, i8.as_pointer()), to_read, close, data])
+
+
+_AHEAD = 4096  # bytes: shuffled rows are where no prefetcher of the CPU looks for them
+
+
+@kernel
+def gather(data, form, rows, count, out, offset, ld, pieces):
+    """Rows ``rows[:count]`` of a source into the matrix at out[offset], each as ``pieces`` rows, ``ld`` apart."""
+    size = form["columns"] * abs(form["column_stride"])  # an upper bound of no harm where columns run backwards
+    ahead = max(1, _AHEAD // max(1, size))
+    columns = form["columns"] // pieces
+    for i in range(min(ahead, count)):
+        prefetch(data, form["offset"] + rows[i] * form["row_stride"], min(size, _AHEAD))
+    for i in range(count):
+        if i + ahead < count:
+            prefetch(data, form["offset"] + rows[i + ahead] * form["row_stride"], min(size, _AHEAD))
+        start = form["offset"] + rows[i] * form["row_stride"]
+        for piece in range(pieces):
+            at = offset + (i * pieces + piece) * ld
+            convert(form["code"], data, start, form["column_stride"], columns, out, at)
+            start += columns * form["column_stride"]

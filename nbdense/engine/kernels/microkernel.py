@@ -1,0 +1,306 @@
+"""The microkernel: a tile of C = clamp(init + A B) held in registers over the whole depth.
+
+Forward (X W), weight gradient (X^T D) and input gradient (D W^T) are this one kernel with other strides of A.
+The tile starts from ``init`` (a bias row, zeros, or C itself to add to) and is clamped on its way out, which is
+linear, relu and relu6 at no cost; or gated, which is the derivative of relu: zero where another matrix, relu's output,
+is not above zero. The depth is at least 1. Every element is summed over the depth in order, in one accumulator,
+whatever the tile's shape: results do not depend on how the work was tiled or split over threads.
+
+Operands are tuples ``(array, offset, row_stride)``, A's with ``depth_stride`` at the end; all arrays are
+one-dimensional, of one dtype, and counted in elements. A row stride of 0 repeats one row; a gate at a negative offset
+is none.
+
+Method: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), the inner kernel,
+without packing: at the sizes of small MLPs the operands are in cache as they are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from nbdense._compile import processor
+from nbdense._compile.policy import intrinsic, kernel, switch
+
+VECTOR_BYTES = processor.target().vector_bytes
+FMA = processor.target().fma
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+# Rows a tile: as many accumulators as the registers hold (32 with AVX-512 and on arm64, 16 elsewhere), less two
+# vectors of B and a broadcast. Fewer rows take over where the matrix ends.
+ROWS = {32: (12, 8, 4, 2, 1), 16: (6, 4, 2, 1)}[processor.target().registers]
+
+
+def _plain_tile(rows, vectors):
+    def tile(depth, a, b, init, c, gate, lower, upper):
+        a, a_offset, a_row, a_depth = a
+        b, b_offset, b_row = b
+        init, init_offset, init_row = init
+        c, c_offset, c_row = c
+        gate, gate_offset, gate_row = gate
+        columns = vectors * (VECTOR_BYTES // c.itemsize)
+        for i in range(rows):
+            for j in range(columns):
+                total = init[init_offset + i * init_row + j]
+                for k in range(depth):
+                    total += a[a_offset + i * a_row + k * a_depth] * b[b_offset + k * b_row + j]
+                if gate_offset >= 0 and not gate[gate_offset + i * gate_row + j] > 0:
+                    total = c.dtype.type(0)
+                total = lower if total < lower else total
+                c[c_offset + i * c_row + j] = upper if total > upper else total
+
+    return tile
+
+
+def make_tile(rows, vectors):
+    """The kernel for a tile of ``rows`` by ``vectors`` times the vector width, as an intrinsic with its plain twin."""
+
+    @intrinsic(_plain_tile(rows, vectors))
+    def tile(typing_context, depth, a, b, init, c, gate, lower, upper):
+        scalar = c[0].dtype
+        signature = types.void(types.int64, a, b, init, c, gate, scalar, scalar)
+
+        def codegen(context, builder, signature, arguments):
+            _emit_tile(context, builder, signature, arguments, rows, vectors)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile
+
+
+def operand(context, builder, operand_type, value):
+    """Pointer to an operand tuple's first element, and its strides."""
+    parts = [builder.extract_value(value, i) for i in range(len(operand_type))]
+    array = context.make_array(operand_type[0])(context, builder, parts[0])
+    return builder.gep(array.data, [parts[1]]), parts[2:]
+
+
+def splat(builder, value, vector):
+    """A vector with ``value`` in every lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    lanes = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(first, undefined, lanes)
+
+
+def multiply_add(builder, x, y, total):
+    """``x * y + total``: fused where the CPU fuses; without FMA, llvm.fma would be a call into libm."""
+    vector = total.type
+    if not FMA:
+        return builder.fadd(builder.fmul(x, y), total)
+    suffix = f"v{vector.count}f{'32' if isinstance(vector.element, ir.FloatType) else '64'}"
+    fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.{suffix}")
+    return builder.call(fma, [x, y, total])
+
+
+def _number(n):
+    return ir.Constant(I64, n)
+
+
+def keep_rolled(builder, branch):
+    """Forbid unrolling of the loop that ``branch`` closes: a second step's operands would spill a tile's sums."""
+    module = builder.module
+    disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = ir.MDValue(module, [disable], name=str(len(module.metadata)))
+    loop.operands = (loop, disable)  # a loop's identity is a node that names itself first
+    branch.set_metadata("llvm.loop", loop)
+
+
+class _Emitter:
+    """Emits one tile: ``rows`` rows of ``vectors`` vectors, of the element type of C."""
+
+    def __init__(self, context, builder, c_type, rows, vectors):
+        self.builder, self.rows, self.vectors = builder, rows, vectors
+        self.bytes_each = c_type[0].dtype.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.bytes_each
+        self.vector = ir.VectorType(context.get_value_type(c_type[0].dtype), self.lanes)
+
+    def row(self, base, stride, i):
+        """Pointer to row i of a matrix."""
+        return self.builder.gep(base, [self.builder.mul(stride, _number(i))])
+
+    def place(self, row, j):
+        """Pointer to the j-th vector from a pointer to an element."""
+        return self.builder.bitcast(self.builder.gep(row, [_number(j * self.lanes)]), self.vector.as_pointer())
+
+    def load(self, row, j):
+        """The j-th vector from a pointer to an element."""
+        return self.builder.load(self.place(row, j), align=self.bytes_each)
+
+    def tile(self, base, stride):
+        """All vectors of a tile in memory, by row."""
+        rows = [self.row(base, stride, i) for i in range(self.rows)]
+        return [[self.load(row, j) for j in range(self.vectors)] for row in rows]
+
+    def loop(self, depth, a, b, start):
+        """start + A B in registers, over at least one step of the depth."""
+        builder = self.builder
+        (a, a_row, a_depth), (b, b_row) = a, b
+        # One pointer for four rows, with the strides' multiples in registers: a pointer a row would spill.
+        groups = [self.row(a, a_row, i) for i in range(0, self.rows, 4)]
+        multiples = [_number(0), a_row, builder.mul(a_row, _number(2)), builder.mul(a_row, _number(3))]
+        entry, loop = builder.block, builder.append_basic_block("depth.loop")
+        done = builder.append_basic_block("depth.done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k, b_now = builder.phi(I64), builder.phi(b.type)
+        sums = [[builder.phi(self.vector) for _ in row] for row in start]
+        a_now = [builder.phi(a.type) for _ in groups]
+        b_vectors = [self.load(b_now, j) for j in range(self.vectors)]
+        added = []
+        for i, row in enumerate(sums):
+            value = builder.load(builder.gep(a_now[i // 4], [multiples[i % 4]]), align=self.bytes_each)
+            broadcast = splat(builder, value, self.vector)
+            added.append([multiply_add(builder, broadcast, b_vectors[j], total) for j, total in enumerate(row)])
+        k_next = builder.add(k, _number(1))
+        turns = [(k, _number(0), k_next), (b_now, b, builder.gep(b_now, [b_row]))]
+        turns += [(now, group, builder.gep(now, [a_depth])) for now, group in zip(a_now, groups, strict=True)]
+        for i in range(self.rows):
+            turns += zip(sums[i], start[i], added[i], strict=True)
+        for phi, first, following in turns:
+            phi.add_incoming(first, entry)
+            phi.add_incoming(following, loop)
+        keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done))
+        builder.position_at_end(done)
+        return added
+
+    def store(self, totals, c, gate, gated, lower, upper):
+        """Store the tile: gated, clamped, or as it is; the two that most tiles do without cost them a branch."""
+        builder = self.builder
+        with builder.if_else(gated) as (with_gate, without):
+            with with_gate:
+                zero = ir.Constant(self.vector, [0.0] * self.lanes)
+                openings = self.tile(*gate)
+                self._store(
+                    c,
+                    totals,
+                    lambda i, j: builder.select(builder.fcmp_ordered(">", openings[i][j], zero), totals[i][j], zero),
+                )
+            with without:
+                infinity = ir.Constant(self.vector.element, float("inf"))
+                bounded = builder.or_(
+                    builder.fcmp_unordered("!=", lower, builder.fneg(infinity)),
+                    builder.fcmp_unordered("!=", upper, infinity),
+                )
+                with builder.if_else(bounded) as (with_bounds, plain):
+                    with with_bounds:
+                        low, high = splat(builder, lower, self.vector), splat(builder, upper, self.vector)
+                        self._store(c, totals, lambda i, j: self._clamped(totals[i][j], low, high))
+                    with plain:
+                        self._store(c, totals, lambda i, j: totals[i][j])
+
+    def _clamped(self, total, low, high):
+        """Ordered comparisons leave a NaN as it is."""
+        total = self.builder.select(self.builder.fcmp_ordered("<", total, low), low, total)
+        return self.builder.select(self.builder.fcmp_ordered(">", total, high), high, total)
+
+    def _store(self, c, totals, value):
+        for i, row in enumerate(totals):
+            target = self.row(*c, i)
+            for j in range(len(row)):
+                self.builder.store(value(i, j), self.place(target, j), align=self.bytes_each)
+
+
+def _emit_tile(context, builder, signature, arguments, rows, vectors):
+    depth, *operands, lower, upper = arguments
+    emitter = _Emitter(context, builder, signature.args[4], rows, vectors)
+    gated = builder.icmp_signed(">=", builder.extract_value(operands[-1], 1), _number(0))
+    placed = []
+    for operand_type, value in zip(signature.args[1:6], operands, strict=True):
+        pointer, strides = operand(context, builder, operand_type, value)
+        placed.append((pointer, *strides))
+    a, b, init, c, gate = placed
+    totals = emitter.loop(depth, a, b, emitter.tile(*init))
+    emitter.store(totals, c, gate, gated, lower, upper)
+
+
+# Every tile shape in use, by (rows, vectors). One row wants more columns: its additions wait for one another.
+SHAPES = [(rows, vectors) for vectors in (2, 1) for rows in ROWS] + [(1, 8), (1, 4)]
+TILES = {f"_tile_{rows}_{vectors}": make_tile(rows, vectors) for rows, vectors in SHAPES}
+globals().update(TILES)
+
+
+def _tiles_of(vectors, heights):
+    """Compiled choice among the tiles of one width: ``run(rows, depth, a, b, init, c, gate, lower, upper)``."""
+    arguments = "depth, a, b, init, c, gate, lower, upper"
+    names = {rows: f"_tile_{rows}_{vectors}" for rows in heights}
+    return switch(f"run_{vectors}", names, arguments, f"{{f}}({arguments})", globals(), inline=True)
+
+
+_run_1, _run_2 = _tiles_of(1, ROWS), _tiles_of(2, ROWS)
+_run_4, _run_8 = _tiles_of(4, [1]), _tiles_of(8, [1])
+
+
+@kernel
+def _rows_of_next_tile(left):
+    """The tallest tile that ``left`` rows fill."""
+    for rows in ROWS:
+        if rows <= left:
+            return rows
+    return 1
+
+
+@kernel
+def product(m, n, depth, a, b, init, c, lower, upper):
+    """C[:m, :n] = clamp(init + A B, lower, upper), A (m, depth), B (depth, n), in operand tuples.
+
+    Columns are worked in whole vectors: B's rows, init and C must reach to ``n`` rounded up to the vector width.
+    """
+    _tiled(m, n, depth, _left(a), _right(b), _right(init), c, (c[0], np.int64(-1), np.int64(0)), lower, upper)
+
+
+@kernel
+def gated_product(m, n, depth, a, b, init, c, gate):
+    """C[:m, :n] = init + A B, and 0 where a gate is and is not above 0; otherwise as `product`."""
+    number = c[0].dtype.type
+    _tiled(m, n, depth, _left(a), _right(b), _right(init), c, gate, number(-np.inf), number(np.inf))
+
+
+# Numba compiles a function anew for a tuple with another constant in it: operands go on as numbers, to one set of
+# tiles.
+@kernel
+def _left(a):
+    return a[0], np.int64(a[1]), np.int64(a[2]), np.int64(a[3])
+
+
+@kernel
+def _right(b):
+    return b[0], np.int64(b[1]), np.int64(b[2])
+
+
+@kernel
+def _tiled(m, n, depth, a, b, init, c, gate, lower, upper):
+    a_array, a_offset, a_row, a_depth = a
+    b_array, b_offset, b_row = b
+    init_array, init_offset, init_row = init
+    c_array, c_offset, c_row = c
+    gate_array, gate_offset, gate_row = gate
+    lanes = VECTOR_BYTES // c_array.itemsize
+    vectors = (n + lanes - 1) // lanes
+    v = 0
+    while v < vectors:
+        left = vectors - v
+        width = 2 if left >= 2 else 1
+        if m == 1 and left >= 4:
+            width = 8 if left >= 8 else 4
+        column = v * lanes
+        i = 0
+        while i < m:
+            rows = _rows_of_next_tile(m - i)
+            tile_a = (a_array, a_offset + i * a_row, a_row, a_depth)
+            tile_b = (b_array, b_offset + column, b_row)
+            tile_init = (init_array, init_offset + i * init_row + column, init_row)
+            tile_c = (c_array, c_offset + i * c_row + column, c_row)
+            tile_gate = (gate_array, gate_offset + i * gate_row + column if gate_offset >= 0 else gate_offset, gate_row)
+            if width == 2:
+                _run_2(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
+            elif width == 1:
+                _run_1(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
+            elif width == 8:
+                _run_8(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
+            else:
+                _run_4(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
+            i += rows
+        v += width

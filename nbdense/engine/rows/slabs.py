@@ -1,0 +1,243 @@
+"""The second half of a step: each slab's gradient, what is done to it, the optimizer's step, and the transpose."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nbdense._compile.policy import inlined, kernel
+from nbdense.engine.elementwise.optimizer import update
+from nbdense.engine.kernels.microkernel import product
+from nbdense.engine.kernels.norms import norms
+from nbdense.engine.kernels.transpose import transpose
+from nbdense.engine.rows import fake_quant, norm
+from nbdense.engine.tables import (
+    BATCH_NORM,
+    BIAS,
+    CLIP,
+    CLIP_GLOBAL_NORM,
+    CLIP_NORM,
+    CLIP_VALUE,
+    FACTORS,
+    FAKE_QUANT,
+    GAMMA,
+    GRADIENT,
+    MOVING,
+    NO_CLIP,
+    NO_DELTA,
+    PAD,
+    TRANSPOSES,
+    UPDATE,
+)
+
+
+@inlined
+def _slab_range(row, slab):
+    """Where a slab lies in the parameter vector: (low, high)."""
+    ld_out = row["ld_out"]
+    if slab["first"] == BIAS:
+        return row["bias"], row["bias"] + ld_out
+    if slab["first"] == GAMMA:
+        return row["kernel"], row["kernel"] + ld_out
+    if slab["first"] == FACTORS:
+        return row["kernel"], row["kernel"] + PAD
+    return row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
+
+
+@inlined
+def _slab_gradient(row, gradient, work, run, count, slab, low):
+    """One slab's gradient, of ``count`` rows of data."""
+    number = work.dtype.type
+    n_out, ld_in, ld_out, capacity = row["n_out"], row["ld_in"], row["ld_out"], run["batch"]
+    if row["kind"] == BATCH_NORM:  # its sums were taken by columns
+        at = run["aside"] + row["transposed"] + (2 if slab["first"] == BIAS else 3) * ld_out
+        for j in range(n_out):
+            gradient[low + j] = work[at + j]
+        return
+    if row["kind"] == FAKE_QUANT:
+        fake_quant.gradient(row, work, row["pre"] * capacity, count * row["positions"], gradient, low)
+        return
+    deltas = run["deltas"] + row["output"] * capacity
+    if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
+        rows = 1
+        x = (work, run["one"], 0, 0)
+        if slab["first"] == GAMMA:
+            deltas = row["pre"] * capacity
+    else:
+        rows = slab["last"] - slab["first"]
+        x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
+    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], 0), (gradient, low, ld_out)
+    product(rows, n_out, count * row["positions"], x, d, zeros, g, number(-np.inf), number(np.inf))
+
+
+# The loops below run over slices, from 0: an index that might be negative would keep them from becoming vectors.
+
+
+@kernel
+def _penalise(segment, params, gradients, sums, index, low, high):
+    """Add the slope of the penalties to a slab's gradient; their share of the loss goes into the sums."""
+    number = params.dtype.type
+    l1, l2 = segment["l1"], segment["l2"]
+    sums[index, 0] = 0.0
+    if l1 != 0.0 or l2 != 0.0:
+        sizes, squares = norms(params, low, high)
+        sums[index, 0] = (l1 * sizes if l1 != 0.0 else 0.0) + (l2 * squares if l2 != 0.0 else 0.0)
+        slope, twice, zero = number(l1), number(2.0 * l2), number(0.0)
+        weights, gradient = params[low:high], gradients[low:high]
+        for i in range(gradient.size):
+            w = weights[i]
+            sign = slope if w > zero else (-slope if w < zero else zero)
+            gradient[i] += sign + twice * w
+
+
+@kernel
+def _hold(gradients, mask, low, high):
+    """Leave no gradient to what the mask holds at zero."""
+    gradient, kept = gradients[low:high], mask[low:high]
+    for i in range(gradient.size):
+        gradient[i] *= kept[i]
+
+
+@kernel
+def _clip(gradients, sums, run, index, low, high):
+    """Clip a slab's gradient by value, or sum up the squares that clipping by a norm needs of all slabs."""
+    if run["clip"] == CLIP_VALUE:
+        gradient = gradients[low:high]
+        most = gradients.dtype.type(run["clip_at"])
+        for i in range(gradient.size):
+            value = most if gradient[i] > most else gradient[i]
+            gradient[i] = -most if value < -most else value
+    else:
+        sums[index, 1] = norms(gradients, low, high)[1]
+
+
+@kernel
+def _scale_and_decay(params, gradients, low, high, factor, decay):
+    """The gradient times what clipping makes of it, and the weights less a share ``decay`` of them.
+
+    That is taken off, not multiplied by 1 - decay: near 1 that would round a small decay to another, or to none.
+    """
+    number = params.dtype.type
+    if factor != 1.0:
+        scale, gradient = number(factor), gradients[low:high]
+        for i in range(gradient.size):
+            gradient[i] *= scale
+    if decay != 0.0:
+        take, weights = number(decay), params[low:high]
+        for i in range(weights.size):
+            weights[i] -= weights[i] * take
+
+
+@kernel
+def _average(params, state, low, high, momentum):
+    """The moving average of the weights, in the last slot."""
+    number = params.dtype.type
+    average, weights = state[state.shape[0] - 1, low:high], params[low:high]
+    keep = number(momentum)
+    take = number(1.0) - keep
+    for i in range(weights.size):
+        average[i] = keep * average[i] + take * weights[i]
+
+
+@kernel
+def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
+    """One thread's share of the call's slabs, an equal part of their elements: gradients, steps, transposes."""
+    layers, slabs, segments, _ = tables
+    begin, end = run["begin"], min(run["end"], slabs.size)
+    if begin >= end:
+        return
+    params, state, mask, values = vectors
+    work, _, _, _, _, sums = scratch
+    hyper, _ = settings
+    gradient = state[0]
+    rate, adjusted, iteration = rates_of_step
+    flags = phase["flags"]
+    makes_gradient, updates = flags & GRADIENT != 0, flags & UPDATE != 0
+    holds = mask.size > 0 and flags & (GRADIENT | CLIP) != 0
+    clips = run["clip"] != NO_CLIP and flags & CLIP != 0
+    steady = run["decay"] == 0.0 and run["clip"] < CLIP_NORM
+    before, total = slabs[begin]["before"], slabs[end - 1]["before"] + 1 - slabs[begin]["before"]
+    least, most = before + total * thread // run["threads"], before + total * (thread + 1) // run["threads"]
+    for index in range(begin, end):
+        slab = slabs[index]
+        if not least <= slab["before"] < most:
+            continue
+        row, segment = layers[slab["layer"]], segments[slab["segment"]]
+        if phase["kind"] == TRANSPOSES:
+            _transpose(row, values, work, run, slab)
+        elif slab["first"] == MOVING:
+            if updates and row["kind"] == BATCH_NORM:
+                norm.move_averages(row, params, work, run["aside"] + row["transposed"])
+        elif segment["trainable"]:
+            low, high = _slab_range(row, slab)
+            if makes_gradient:
+                _slab_gradient(row, gradient, work, run, batch, slab, low)
+                if run["penalties"]:
+                    _penalise(segment, params, gradient, sums, index, low, high)
+            if holds:
+                _hold(gradient, mask, low, high)
+            if clips:
+                _clip(gradient, sums, run, index, low, high)
+            if updates:
+                if not steady:
+                    factor = sums[index, 1] if run["clip"] >= CLIP_NORM else 1.0
+                    decay = 0.0 if slab["first"] == FACTORS else rate * run["decay"] * segment["decay"]
+                    _scale_and_decay(params, gradient, low, high, factor, decay)
+                update(run["optimizer"], params, state, low, high, adjusted, iteration, hyper)
+                if run["average"] >= 0.0:
+                    _average(params, state, low, high, run["average"] if iteration > 1 else 0.0)
+                if run["rounds_kernels"]:
+                    _copy(row, params, values, slab, low, high)
+                _transpose(row, values, work, run, slab)
+
+
+@kernel
+def _copy(row, params, values, slab, low, high):
+    """Bring what rows read of one slab up to date."""
+    if slab["first"] >= 0 and row["scales"] >= 0:
+        fake_quant.round_kernel(row, params, values, slab["first"], slab["last"])
+    else:
+        copied, of = values[low:high], params[low:high]
+        for i in range(copied.size):
+            copied[i] = of[i]
+
+
+@kernel
+def _transpose(row, values, work, run, slab):
+    """Bring the transpose of one slab of a kernel up to date, if backward reads it."""
+    if slab["first"] < 0 or row["flags"] & NO_DELTA:
+        return
+    source = (values, row["kernel"] + slab["first"] * row["ld_out"], row["ld_out"])
+    target = (work, run["aside"] + row["transposed"] + slab["first"], row["ld_in"])
+    transpose(source, target, slab["last"] - slab["first"], row["n_out"])
+
+
+@kernel
+def set_factors(slabs, segments, scratch, run):
+    """From the slabs' sums of squares, what each slab's gradient is to be multiplied by."""
+    sums = scratch[5]
+    if run["clip"] == CLIP_GLOBAL_NORM:
+        total = 0.0
+        for index in range(slabs.size):
+            if segments[slabs[index]["segment"]]["trainable"]:
+                total += sums[index, 1]
+        factor = _factor(total, run["clip_at"])
+        for index in range(slabs.size):
+            sums[index, 1] = factor
+        return
+    first = 0
+    while first < slabs.size:  # a segment's slabs are side by side
+        end, total = first, 0.0
+        while end < slabs.size and slabs[end]["segment"] == slabs[first]["segment"]:
+            total += sums[end, 1]
+            end += 1
+        for index in range(first, end):
+            sums[index, 1] = _factor(total, run["clip_at"])
+        first = end
+
+
+@kernel
+def _factor(squares, most):
+    size = math.sqrt(squares)
+    return most / size if size > most else 1.0

@@ -1,0 +1,1 @@
+"""Looking into a model: summaries, diagnosis, importance of inputs, plots."""

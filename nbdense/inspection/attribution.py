@@ -1,0 +1,228 @@
+"""What a model's outputs owe to its inputs: permutation importance of columns, and gradients (saliency)."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense import _checks, metrics
+from nbdense.network import set_delta_flags
+from nbdense.training import phases, targets
+from nbdense.training.loop import Tally, penalty
+from nbdense.training.workspace import NOTHING, Data, Workspace
+
+if TYPE_CHECKING:
+    from nbdense.models import Sequential
+
+_BLOCK = 8192  # rows of the user's that are copied at a time
+_BATCH = 256  # rows that are worked on at a time
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What `importance` found, under scikit-learn's names.
+
+    Attributes
+    ----------
+    importances : ndarray, (columns, repeats), float64
+        How much worse each shuffle made the metric: positive where the column matters.
+    importances_mean, importances_std : ndarray, (columns,), float64
+        Mean and (population) standard deviation over the repeats.
+    baseline : float
+        The metric on the data as they are.
+    metric : str
+        Its name.
+    """
+
+    importances: npt.NDArray[np.float64]
+    baseline: float
+    metric: str
+
+    @property
+    def importances_mean(self) -> npt.NDArray[np.float64]:
+        """Mean over the repeats."""
+        return np.asarray(self.importances.mean(axis=1))
+
+    @property
+    def importances_std(self) -> npt.NDArray[np.float64]:
+        """Standard deviation over the repeats."""
+        return np.asarray(self.importances.std(axis=1))
+
+    def __str__(self) -> str:
+        """A line a column, the most important first."""
+        mean, deviation = self.importances_mean, self.importances_std
+        lines = [f"{self.metric} {self.baseline:.4g}; worse by, where a column is shuffled:"]
+        lines += [f"  column {j:>5}  {mean[j]:>10.4g} +- {deviation[j]:.2g}" for j in np.argsort(-mean, kind="stable")]
+        return "\n".join(lines)
+
+
+def importance(
+    model: Sequential,
+    x: Any,
+    y: Any,
+    metric: str | metrics.Metric | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+    sample_weight: Any = None,
+) -> Importance:
+    """Permutation importance: how much worse the model gets when a column is shuffled over the rows.
+
+    Breiman 2001, section 10, with the meaning of scikit-learn's ``permutation_importance``: baseline minus shuffled
+    for a metric whose ``direction`` is "max" (accuracies), and shuffled minus baseline for the loss and for "min"
+    (errors), so that positive always says that the column matters. Columns that say the same hide each other: the
+    model reads the one where the other is shuffled.
+
+    Parameters
+    ----------
+    model : Sequential
+        Compiled; nothing of it is changed.
+    x : array-like, (rows, columns)
+        Read where it lies and never written to; a block of rows is copied at a time.
+    y : array-like
+        Targets, as for `evaluate`.
+    metric : str or Metric, optional
+        A metric, the name of one (as in the history, or in `nbdense.metrics`), or "loss"; by default the first metric
+        that was compiled, or else the loss.
+    repeats : int
+        Shuffles of each column.
+    seed : int
+        Repeat r of column j takes the order ``numpy.random.default_rng([seed, j, r]).permutation(rows)``.
+    sample_weight : array-like, (rows,), optional
+        A weight for each row; it weighs losses, not metrics.
+
+    Returns
+    -------
+    Importance
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data that `evaluate` refuses, inputs of several axes, a metric that is unknown or has no ``direction``, or
+        repeats below 1.
+    """
+    repeats = _checks.positive_int("importance", "repeats", repeats)
+    if isinstance(seed, bool) or operator.index(seed) < 0:
+        raise ValueError(f"importance: seed must be a whole number of at least 0, got {seed!r}")
+    scorer = _Scorer(model, x, y, metric, sample_weight)
+    rows, columns = scorer.x.shape
+    sign = 1.0 if scorer.direction == "min" else -1.0
+    baseline = scorer.score()
+    found = np.empty((columns, repeats))
+    for j in range(columns):
+        for r in range(repeats):
+            order = np.random.default_rng([seed, j, r]).permutation(rows)
+            found[j, r] = sign * (scorer.score(j, scorer.x[order, j]) - baseline)
+    return Importance(found, baseline, scorer.name)
+
+
+class _Scorer:
+    """One metric of a model on a data set, with a column of the inputs replaced or not."""
+
+    def __init__(self, model: Sequential, x: Any, y: Any, metric: Any, sample_weight: Any) -> None:
+        objective, compiled = model._objective()
+        network = self._network = model.network
+        assert model.loss is not None
+        if len(network.input_shape) != 1:
+            raise ValueError(f"importance: a row of inputs must have one axis; the model's have {network.input_shape}")
+        self.x = _checks.rows("x", x, network.input_shape, f"layer {model.layers[0].name!r}")
+        if self.x.shape[0] == 0:
+            raise ValueError("x: the data set is empty")
+        self._y = targets.check_targets(y, model.loss, len(self.x), network.output_shape, model.layers[-1].name)
+        self._weights = targets.row_weights(sample_weight, None, self._y, model.loss, network.positions_out)
+        targets.as_sources(self.x, self._y, self._weights, model.dtype)  # refuses NaN and infinity
+        chosen = compiled[0] if metric is None and compiled else None
+        if metric not in (None, "loss"):
+            chosen = next((known for known in compiled if known.name == metric), None)
+            chosen = chosen or metrics.get(metric, model.loss, network.output_shape[-1])
+        self.name = "loss" if chosen is None else chosen.name
+        self.direction = "min" if chosen is None else chosen.direction
+        if not self.direction:
+            raise ValueError(
+                f"importance: whether {self.name!r} is better when it is larger is not known; give the metric a "
+                "direction, as in FunctionMetric(function, direction='max'), or 'min'"
+            )
+        self._metrics = [] if chosen is None else [chosen]
+        objective = dataclasses.replace(objective, metrics=tuple(m.code for m in self._metrics))
+        self._workspace = Workspace(network, objective, min(_BATCH, len(self.x)), np.zeros((1, 0), model.dtype))
+        self._penalty = penalty(network)
+
+    def score(self, column: int | None = None, values: npt.NDArray[Any] | None = None) -> float:
+        tally = Tally(self._metrics, self._network.positions_out)
+        for first in range(0, len(self.x), _BLOCK):
+            last = min(first + _BLOCK, len(self.x))
+            block = _checks.matrix_of(self.x[first:last], self._network.dtype)
+            if column is not None and values is not None:
+                block[:, column] = values[first:last]
+            weights = _checks.no_source() if self._weights is None else _checks.source(self._weights[first:last])
+            self._add(tally, Data(_checks.source(block), _checks.source(self._y[first:last]), weights, len(block)))
+        results = tally.results()
+        results["loss"] += self._penalty
+        return results[self.name]
+
+    def _add(self, tally: Tally, data: Data) -> None:
+        network, batch = self._network, self._workspace.batch
+        table, total, first = phases.evaluation(network.inference), -(-data.rows // batch), 0
+        while first < total:
+            count = 1 if tally.collects else total - first
+            done, totals = self._workspace.run(table, data, layers=network.inference, first_step=first, count=count)
+            done = min(done + 1, count)  # a loss that is not finite ends a run, and belongs in the result
+            rows = min((first + done) * batch, data.rows) - first * batch
+            tally.add(totals[:done], rows)
+            if tally.collects:
+                tally.collect(self._workspace, network.inference, rows)
+            first += done
+
+
+def saliency(model: Sequential, x: Any, output: int | None = None) -> npt.NDArray[Any]:
+    """Size of the derivative of an output with respect to each input (Simonyan et al. 2014, section 3).
+
+    The output is what `predict` gives: behind a softmax, a class's probability, where that paper takes its logit. A
+    model that is sure of a class has flat probabilities; `Sequential.upto` a linear layer gives logits. Dropout is
+    off, and batch normalisation uses its running statistics.
+
+    Parameters
+    ----------
+    model : Sequential
+        Nothing of it is changed, its gradients included.
+    x : array-like, (rows, ..., n_in)
+        Inputs.
+    output : int, optional
+        A column of the outputs, from 0; by default each row's largest. Where a row of data has several rows of
+        outputs, the chosen ones are added up.
+
+    Returns
+    -------
+    ndarray, of the shape of x and the model's dtype
+
+    Raises
+    ------
+    ValueError, TypeError
+        For inputs that `predict` refuses, or an output that there is not.
+    """
+    network = model.network
+    flat = _checks.rows("x", x, network.input_shape, f"layer {model.layers[0].name!r}")
+    n_out = network.output_shape[-1]
+    if output is not None and (isinstance(output, bool) or not 0 <= operator.index(output) < n_out):
+        raise ValueError(f"saliency: output must be a column in 0..{n_out - 1}, got {output!r}")
+    rows = flat.shape[0]
+    result = np.empty((rows, network.n_in), network.dtype)
+    layers = network.kept_inference()
+    set_delta_flags(layers, network.segments, input_learns=True)
+    workspace = Workspace(network, NOTHING, max(1, min(rows, _BATCH)), np.zeros((1, 0), network.dtype))
+    forward, backward = phases.forward(layers), phases.backward(layers)[:-1]  # without the parameters' gradients
+    nothing = _checks.no_source()
+    for first in range(0, rows, _BATCH):
+        count = min(_BATCH, rows - first)
+        source = _checks.source(flat[first : first + count])
+        workspace.run(forward, Data(source, nothing, nothing, count), layers=layers)
+        deltas = workspace.outputs(count, layers=layers, deltas=True)
+        chosen = workspace.outputs(count, layers=layers).argmax(axis=2) if output is None else np.int64(output)
+        deltas[...] = np.arange(n_out) == np.expand_dims(chosen, -1)
+        workspace.run(backward, Data(nothing, nothing, nothing, count), layers=layers)
+        result[first : first + count] = np.abs(workspace.input_deltas(count).reshape(count, -1))
+    return result.reshape(rows, *network.input_shape)

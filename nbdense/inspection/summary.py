@@ -1,0 +1,244 @@
+"""Looking inside a model: its summary and plots; `diagnosis` and `attribution`, beside this, have the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.inspection.attribution import Importance, importance, saliency
+from nbdense.inspection.diagnosis import Diagnosis, Thresholds, diagnose
+from nbdense.layers.base import Layer, Shape
+from nbdense.training.workspace import NOTHING, Workspace
+
+if TYPE_CHECKING:
+    from nbdense.metrics import Metric
+    from nbdense.models import Sequential
+
+SUMMARY_BATCH = 32  # fit's default, for which the summary gives the workspace
+
+
+class Inspection:
+    """What `Sequential` tells of itself."""
+
+    def count_params(self) -> int:
+        """How many parameters there are."""
+        return sum(math.prod(p.shape) for p in cast("Sequential", self).network.parameters)
+
+    def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
+        """Print the layers with the shapes of their outputs, parameters, multiply-adds and memory, and the totals.
+
+        Parameters
+        ----------
+        line_length : int, optional
+            Columns of the table; by default as many as the longest name wants. Names that do not fit are cut.
+        print_fn : callable, optional
+            Called with each line instead of ``print``.
+        """
+        for line in summary(cast("Sequential", self), line_length).splitlines():
+            (print if print_fn is None else print_fn)(line)
+
+    def diagnose(self, x: Any, y: Any, sample_weight: Any = None, thresholds: Thresholds | None = None) -> Diagnosis:
+        """Activations and gradients of every layer in one training step that is not taken.
+
+        Parameters
+        ----------
+        x, y : array-like
+            As for `fit`; all rows are one batch, so some hundred are enough.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row.
+        thresholds : Thresholds, optional
+            When there is a warning.
+
+        Returns
+        -------
+        Diagnosis
+            Printed, it is a table; ``warnings`` names what is wrong.
+        """
+        return diagnose(cast("Sequential", self), x, y, sample_weight, thresholds)
+
+    def importance(
+        self,
+        x: Any,
+        y: Any,
+        metric: str | Metric | None = None,
+        repeats: int = 5,
+        seed: int = 0,
+        sample_weight: Any = None,
+    ) -> Importance:
+        """How much worse the model gets when a column of its inputs is shuffled: see `nbdense.inspection.attribution`.
+
+        Parameters
+        ----------
+        x, y : array-like
+            As for `evaluate`; rows of one axis.
+        metric : str or Metric, optional
+            What gets worse: a metric, or "loss"; by default the first metric that was compiled, or else the loss.
+        repeats : int
+            Shuffles of each column.
+        seed : int
+            What they depend on.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row; it weighs losses, not metrics.
+
+        Returns
+        -------
+        Importance
+        """
+        return importance(cast("Sequential", self), x, y, metric, repeats, seed, sample_weight)
+
+    def saliency(self, x: Any, output: int | None = None) -> npt.NDArray[Any]:
+        """How steeply an output rises or falls with each input: see `nbdense.inspection.attribution`.
+
+        Parameters
+        ----------
+        x : array-like, (rows, ..., n_in)
+            Inputs.
+        output : int, optional
+            A column of the outputs; by default each row's largest.
+
+        Returns
+        -------
+        ndarray, of the shape of x
+        """
+        return saliency(cast("Sequential", self), x, output)
+
+    def plot_weights(self, ax: Any = None) -> Any:
+        """Draw the spread of each parameter tensor: a box from quartile to quartile, whiskers to the extremes.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to; by default a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        from nbdense.inspection.plots import plot_weights
+
+        return plot_weights(cast("Sequential", self), ax)
+
+
+# -- summary ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Line:
+    name: str
+    kind: str
+    depth: int
+    shape: Shape
+    parameters: int
+    multiply_adds: int
+
+    @property
+    def label(self) -> str:
+        return f"{'  ' * self.depth}{self.name} ({self.kind})"
+
+
+def _lines(layers: Sequence[Layer], shape: Shape, depth: int = 0) -> Iterator[_Line]:
+    """A line a layer, those of the layers inside it behind it."""
+    for layer in layers:
+        before, shape = shape, layer.output_shape(shape)
+        counts = layer.count_params(before), layer.multiply_adds(before)
+        yield _Line(layer.name, type(layer).__name__, depth, shape, *counts)
+        inner = getattr(layer, "layers", None)
+        if inner:
+            yield from _lines(inner, before, depth + 1)
+            if shape != before:
+                size = before[-1] * shape[-1]
+                work = math.prod(before) * shape[-1]
+                yield _Line("projection", "Dense", depth + 1, shape, size, work)
+
+
+def readable_bytes(count: float) -> str:
+    """``count`` bytes in the unit that suits it, as in "3.2 KiB".
+
+    Examples
+    --------
+    >>> readable_bytes(100), readable_bytes(3300), readable_bytes(2**31)
+    ('100 B', '3.2 KiB', '2.0 GiB')
+    """
+    if count < 1024:
+        return f"{count:.0f} B"
+    power = min(3, int(math.log2(count)) // 10)
+    return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"
+
+
+_COLUMNS = (("Output shape", 20), ("Parameters", 14), ("Multiply-adds", 16), ("Weights", 12), ("Outputs a row", 15))
+
+
+def summary(model: Sequential, line_length: int | None = None) -> str:
+    """The table that ``Sequential.summary`` prints.
+
+    Parameters
+    ----------
+    model : Sequential
+        One that is built or knows its input's shape.
+    line_length : int, optional
+        Columns; by default as many as the longest name wants.
+
+    Returns
+    -------
+    str
+        A line a layer, those inside a Residual indented below it (its own numbers include them): shape of the
+        outputs, parameters, multiply-adds of one row of data, bytes of the parameters, bytes of one row's outputs.
+        Then the totals. The training workspace is what batches of 32 rows need beside the model: outputs, deltas,
+        transposed kernels, statistics; its rows are padded to whole vectors, which counts in narrow layers.
+
+    Raises
+    ------
+    ValueError
+        If the input's shape is not known yet, or ``line_length`` leaves no room for names.
+    """
+    network, size = model.network, model.dtype.itemsize
+    lines = list(_lines(model.layers, network.input_shape))
+    rest = sum(width for _, width in _COLUMNS)
+    wanted = max(24, *(len(line.label) for line in lines)) if line_length is None else line_length - rest
+    if wanted < 8:
+        raise ValueError(f"summary: line_length must be at least {rest + 8}, got {line_length}")
+    rule = "-" * (wanted + rest)
+    head = f"{'Layer (type)':<{wanted}}" + "".join(f"{name:>{width}}" for name, width in _COLUMNS)
+    text = [f'Model "{model.name}", {model.dtype}', rule, head, rule]
+    for line in lines:
+        cells = (
+            f"(None, {', '.join(map(str, line.shape))})",
+            f"{line.parameters:,}",
+            f"{line.multiply_adds:,}",
+            readable_bytes(line.parameters * size),
+            readable_bytes(math.prod(line.shape) * size),
+        )
+        label = line.label if len(line.label) <= wanted else f"{line.label[: wanted - 3]}..."
+        text.append(f"{label:<{wanted}}" + "".join(f"{c:>{w}}" for c, (_, w) in zip(cells, _COLUMNS, strict=True)))
+    return "\n".join([*text, rule, *_totals(model)])
+
+
+def _totals(model: Sequential) -> list[str]:
+    network, size = model.network, model.dtype.itemsize
+    total = model.count_params()
+    trainable = sum(
+        math.prod(parameter.shape)
+        for parameter, segment in zip(network.parameters, network.segments, strict=True)
+        if segment["trainable"]
+    )
+    compiled = model.optimizer is not None and model.loss is not None
+    objective = model._objective()[0] if compiled else NOTHING
+    workspace = Workspace(network, objective, SUMMARY_BATCH, np.zeros((1, 0), model.dtype))  # untouched, so it is cheap
+    counts = {"Total": total, "Trainable": trainable, "Non-trainable": total - trainable}
+    if model.optimizer is not None:
+        counts["Optimizer"] = total * (model.optimizer.state_rows - 1)
+    return [
+        *(f"{name} parameters: {count:,} ({readable_bytes(count * size)})" for name, count in counts.items()),
+        f"Multiply-adds of a row: {network.multiply_adds:,}",
+        f"Training workspace for a batch of {SUMMARY_BATCH}: {readable_bytes(workspace.nbytes)}",
+    ]

@@ -1,0 +1,20 @@
+"""Losses to minimise, under Keras's names."""
+
+from nbdense.losses.named import FORMS as FORMS
+from nbdense.losses.named import LOSSES as LOSSES
+from nbdense.losses.named import BinaryCrossentropy as BinaryCrossentropy
+from nbdense.losses.named import CategoricalCrossentropy as CategoricalCrossentropy
+from nbdense.losses.named import Hinge as Hinge
+from nbdense.losses.named import Huber as Huber
+from nbdense.losses.named import KLDivergence as KLDivergence
+from nbdense.losses.named import LogCosh as LogCosh
+from nbdense.losses.named import Loss as Loss
+from nbdense.losses.named import LossForm as LossForm
+from nbdense.losses.named import MeanAbsoluteError as MeanAbsoluteError
+from nbdense.losses.named import MeanSquaredError as MeanSquaredError
+from nbdense.losses.named import Poisson as Poisson
+from nbdense.losses.named import Quantile as Quantile
+from nbdense.losses.named import SparseCategoricalCrossentropy as SparseCategoricalCrossentropy
+from nbdense.losses.named import custom as custom
+from nbdense.losses.named import get as get
+from nbdense.losses.named import serialize as serialize

@@ -1,0 +1,275 @@
+"""NetworkBuilder: layers write themselves into one, row by row; `finish` lays out the tables and the vectors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.activations import ACTIVATIONS, CUSTOM, Activation
+from nbdense.engine.tables import (
+    ACTIVATION,
+    ADD,
+    BATCH_NORM,
+    DENSE,
+    DROPOUT,
+    FAKE_QUANT,
+    FROZEN_NORM,
+    LAYER,
+    LAYER_NORM,
+    PAD,
+    RESHAPE,
+    SEGMENT,
+    aligned_zeros,
+    leading_dimension,
+    padded,
+)
+from nbdense.network.network import Network, Parameter
+
+
+class NetworkBuilder:
+    """Collects rows, buffers and parameters.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Of one row of data; its last axis is the columns, the others together are positions.
+    dtype : {"float32", "float64"}
+        Of parameters and computation.
+
+    Attributes
+    ----------
+    output : int
+        The buffer that the next row reads.
+    shape : tuple of int
+        What is in it of one row of data.
+    quantization : dict of str to object
+        What is to be known of the fake quantization in the network; see `Network.quantization`.
+    """
+
+    def __init__(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> None:
+        self.dtype = np.dtype(dtype)
+        self.input_shape = self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self._rows: list[dict[str, Any]] = []
+        self._names: list[str] = []
+        self._parameters: list[Parameter] = []
+        self._segments: list[tuple[Any, ...]] = []
+        self._initial: list[npt.NDArray[Any]] = []
+        self._custom: list[Activation] = []
+        self._size = 0
+        self._aside = 0
+        self._width = 0
+        self._pinned: set[int] = set()
+        self.quantization: dict[str, Any] = {}
+        self.output = self._buffer()
+
+    @property
+    def n(self) -> int:
+        """Columns of the current output."""
+        return self.shape[-1]
+
+    @property
+    def positions(self) -> int:
+        """Rows of columns that a row of data has in the current output."""
+        return math.prod(self.shape[:-1])
+
+    def _buffer(self) -> int:
+        """A new buffer for what has the current shape; returns its name, its first column in the workspace."""
+        name = self._width
+        self._width += self.positions * leading_dimension(self.n)
+        return name
+
+    def parameter(
+        self,
+        name: str,
+        value: npt.NDArray[Any],
+        *,
+        trainable: bool = True,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        decay: float = 1.0,
+    ) -> int:
+        """A new parameter tensor holding ``value`` (one- or two-dimensional); returns its offset."""
+        rows = 1 if value.ndim == 1 else value.shape[0]
+        length = rows * leading_dimension(value.shape[-1])
+        offset = self._size
+        self._parameters.append(Parameter(name, value.shape, offset, length))
+        self._segments.append((offset, length, int(trainable), l1, l2, decay))
+        self._initial.append(value)
+        self._size += length
+        return offset
+
+    def pin(self) -> int:
+        """Promise that the current output stays as it is, for a later `add`; returns its buffer."""
+        self._pinned.add(self.output)
+        return self.output
+
+    def dense(self, name: str, n_out: int, activation: Activation, alpha: float, kernel: int, bias: int) -> None:
+        """activation(x kernel + bias) on the last axis."""
+        row = self._row(DENSE, name, n_out, kernel=kernel, bias=bias)
+        row["transposed"] = self._take_aside(padded(n_out) * row["ld_in"])
+        self._set_activation(row, activation, alpha)
+
+    def activation(self, name: str, activation: Activation, alpha: float) -> None:
+        """An activation; it goes into the row before where that is linear and dense, and nothing else reads it."""
+        before = self._rows[-1] if self._rows else None
+        fits = before is not None and before["kind"] == DENSE and before["activation"] == 0
+        if fits and before is not None and self.output not in self._pinned:
+            self._set_activation(before, activation, alpha)
+            return
+        row = self._row(ACTIVATION, name, self.n)
+        self._set_activation(row, activation, alpha)
+        if not activation.from_output:
+            row["pre"] = row["input"]
+
+    def dropout(self, name: str, rate: float) -> None:
+        """Zeros for a share ``rate`` of the elements in training, the others scaled by 1 / (1 - rate)."""
+        row = self._row(DROPOUT, name, self.n, rate=rate)
+        row["pre"] = self._buffer()  # what each element was multiplied by
+
+    def batch_norm(
+        self,
+        name: str,
+        gamma: int,
+        beta: int,
+        mean: int,
+        variance: int,
+        *,
+        momentum: float,
+        epsilon: float,
+        frozen: bool = False,
+    ) -> None:
+        """Standardisation of every column over batch and positions, then gamma times it plus beta.
+
+        ``frozen`` uses the running statistics in training too. Offsets of -1 stand for a gamma of 1, a beta of 0.
+        """
+        kind = FROZEN_NORM if frozen else BATCH_NORM
+        row = self._row(kind, name, self.n, kernel=gamma, bias=beta, mean=mean, variance=variance)
+        row["alpha"], row["rate"] = epsilon, momentum
+        row["pre"] = self._buffer()  # standardised; and beside the deltas, deltas times that
+        row["transposed"] = self._take_aside(5 * leading_dimension(self.n))
+
+    def layer_norm(self, name: str, gamma: int, beta: int, epsilon: float) -> None:
+        """Standardisation of every row of columns, then gamma times it plus beta."""
+        row = self._row(LAYER_NORM, name, self.n, kernel=gamma, bias=beta, alpha=epsilon)
+        row["pre"] = self._buffer()  # as in batch_norm
+
+    def add(self, name: str, other: int) -> None:
+        """The sum of the current output and a pinned buffer of the same shape."""
+        self._row(ADD, name, self.n)["second"] = other
+
+    def fake_quant(self, name: str, low: float, high: float, least: int, most: int, factors: int) -> None:
+        """What of the values is left when they have been integers in least..most, which stand for low..high.
+
+        ``factors`` is the offset of two numbers that low and high are multiplied by, -1 where these stay as they are.
+        """
+        row = self._row(FAKE_QUANT, name, self.n, kernel=factors, alpha=low, rate=high, lower=least, upper=most)
+        if factors >= 0:
+            row["pre"] = self._width  # two sums of whole vectors for each row of columns, for the factors' gradients
+            self._width += self.positions * 2 * PAD
+
+    def round_kernel(self, name: str, limit: int) -> None:
+        """Let the last row, which is dense, read its kernel rounded to integers of at most ``limit`` times a scale.
+
+        Each column's scale, first its largest weight over ``limit``, is a parameter of that name that is not trained.
+        """
+        row = self._rows[-1]
+        at = next(i for i, parameter in enumerate(self._parameters) if parameter.offset == row["kernel"])
+        largest = np.abs(self._initial[at]).max(axis=0).astype(np.float32) / np.float32(limit)
+        row["scales"] = self.parameter(name, np.where(largest == 0, np.float32(1.0), largest), trainable=False)
+        row["limit"] = limit
+
+    def flatten(self, name: str) -> None:
+        """All positions' columns, end to end."""
+        if self.positions > 1:
+            if self._rows or self.output in self._pinned:
+                positions, n = self.positions, self.n
+                row = self._row(RESHAPE, name, n)
+                self.shape = (positions * n,)
+                self._width = row["output"]
+                self._buffer()
+                row["n_out"], row["positions_out"], row["ld_out"] = self.n, 1, leading_dimension(self.n)
+                return
+            self._width = 0  # the input is read as one row of columns at once
+            self.shape = (math.prod(self.shape),)
+            self._buffer()
+        self.shape = (math.prod(self.shape),)
+
+    def _take_aside(self, size: int) -> int:
+        self._aside += size
+        return self._aside - size
+
+    def _row(self, kind: int, name: str, n_out: int, **fields: Any) -> dict[str, Any]:
+        """A row from the current output to a new buffer, which becomes the current output."""
+        n_in, source = self.n, self.output
+        self.shape = (*self.shape[:-1], n_out)
+        self.output = self._buffer()
+        row = {
+            "kind": kind,
+            "number": len(self._rows),
+            "n_in": n_in,
+            "n_out": n_out,
+            "positions": self.positions,
+            "positions_out": self.positions,
+            "input": source,
+            "ld_in": leading_dimension(n_in),
+            "second": -1,
+            "output": self.output,
+            "ld_out": leading_dimension(n_out),
+            "pre": self.output,
+            "kernel": -1,
+            "bias": -1,
+            "mean": -1,
+            "variance": -1,
+            "scales": -1,
+            "lower": -math.inf,
+            "upper": math.inf,
+            **fields,
+        }
+        self._rows.append(row)
+        self._names.append(name)
+        return row
+
+    def _set_activation(self, row: dict[str, Any], activation: Activation, alpha: float) -> None:
+        code = activation.code
+        if code >= CUSTOM:
+            if activation not in self._custom:
+                if any(other.name == activation.name for other in self._custom):
+                    raise ValueError(f"two custom activations of this model have the name {activation.name!r}")
+                self._custom.append(activation)
+            code = CUSTOM + self._custom.index(activation)
+            row["call_forward"], row["call_backward"] = activation.calls(self.dtype)
+        row |= {"activation": code, "alpha": alpha, "lower": activation.lower, "upper": activation.upper}
+        if not activation.from_output and row["kind"] == DENSE:
+            row["pre"] = self._buffer()
+
+    def finish(self) -> Network:
+        """The network, its parameters at their initial values."""
+        if not self._rows:
+            self.activation("identity", ACTIVATIONS["linear"], 0.0)
+        layers = np.zeros(len(self._rows), LAYER)
+        for i, row in enumerate(self._rows):
+            for key, value in row.items():
+                layers[i][key] = value
+        # Zeros at the end, outside every segment: what layers without a bias add their product to.
+        layers["start"] = np.where(layers["bias"] < 0, self._size, layers["bias"])
+        params = aligned_zeros(self._size + int(layers["ld_out"].max(initial=0)), self.dtype)
+        network = Network(
+            self.dtype,
+            layers,
+            np.array(self._segments, SEGMENT),
+            self._parameters,
+            params,
+            self._names,
+            self._width,
+            self._aside,
+            self.input_shape,
+            self.shape,
+            custom=tuple(self._custom),
+            quantization=self.quantization,
+        )
+        for parameter, value in zip(self._parameters, self._initial, strict=True):
+            network.tensor(parameter)[...] = value
+        return network

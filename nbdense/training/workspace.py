@@ -1,0 +1,296 @@
+"""The memory of a run, and the calls into the compiled program that work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense._compile import thread_pool
+from nbdense.engine import program
+from nbdense.engine.elementwise import optimizer as steps
+from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE, aligned_zeros, leading_dimension
+from nbdense.losses import FORMS, LossForm
+from nbdense.network import Network
+from nbdense.optimizers import Optimizer
+
+# Floating-point operations between two looks for Ctrl-C, which Python hears only outside compiled code: a few
+# hundredths of a second of a fast core, a second of a very slow one.
+SIGNAL_FLOPS = 4e9
+
+Source = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a run computes from outputs and targets: a compiled loss and metrics."""
+
+    form: LossForm
+    parameter: float
+    fused: bool
+    sparse: bool
+    metrics: tuple[int, ...]
+    target_width: int
+    call: int = 0  # address of a custom loss's loop
+
+
+NOTHING = Objective(FORMS["mean_squared_error"], 0.0, False, False, (), 1)  # for runs without a loss
+
+
+@dataclass(frozen=True)
+class Data:
+    """Sources of a data set's rows; ``weights`` has no rows where all weigh alike."""
+
+    x: Source
+    y: Source
+    weights: Source
+    rows: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Steps that were taken in one call, and what is needed to take them again."""
+
+    params: npt.NDArray[Any]
+    slots: npt.NDArray[Any]
+    run: Callable[..., Any]
+    count: int
+
+    def retake(self, workspace: Workspace, count: int) -> int:
+        """Go back to the slice's start and take its first ``count`` steps: they are deterministic. Returns count."""
+        workspace.network.params[:], workspace.state[1:] = self.params, self.slots
+        if count:
+            self.run(count=count)
+        return count
+
+
+class Workspace:
+    """Everything that batches of up to ``batch`` rows need, allocated once: its size does not depend on the data's.
+
+    Parameters
+    ----------
+    network : Network
+    objective : Objective
+    batch : int
+        Rows of data at a time, at most.
+    state : ndarray, (1 + slots, parameters)
+        Row 0 takes gradients; the rest are the optimizer's slots.
+
+    Attributes
+    ----------
+    slice : Slice or None
+        The steps taken last, in training.
+    steps_at_once : int
+        Forward passes of whole batches, at most, that a call may take for Ctrl-C to be heard in time.
+    """
+
+    def __init__(self, network: Network, objective: Objective, batch: int, state: npt.NDArray[Any]) -> None:
+        self.network, self.objective, self.state = network, objective, state
+        self.batch = batch
+        self.slice: Slice | None = None
+        self._run = run = np.zeros(1, RUN)
+        layers = network.layers
+        widest = int(max(layers["ld_in"].max(), layers["ld_out"].max()))
+        rows = batch * network.positions_out
+        # One-hot targets are read in the outputs' columns; the row is as wide even where only a class number is in it.
+        ld_target = leading_dimension(max(objective.target_width, int(layers[-1]["n_out"])))
+        parts = {
+            "deltas": network.width * batch,
+            "targets": network.width * batch,
+            "weights": ld_target * rows,
+            "room": rows,
+            "aside": rows,
+            "zeros": network.aside,
+        }
+        end = 0
+        for name, before in parts.items():
+            end += -(-before // 16) * 16
+            run[name] = end
+        work = aligned_zeros(end + widest + 1, network.dtype)
+        run["one"] = end + widest
+        work[-1] = 1.0
+        run["ld_target"] = ld_target
+        run["batch"] = batch
+        run["loss"] = objective.form.code
+        run["loss_parameter"] = objective.parameter
+        run["loss_call"] = objective.call
+        run["sparse"], run["fused"] = objective.sparse, objective.fused
+        run["average"] = -1.0
+        self._work = work
+        self._values = np.zeros(rows * (1 + len(objective.metrics)))
+        self._metrics = np.array(objective.metrics, np.int64)
+        self._order = np.zeros(batch, np.int64)
+        self._sums = np.zeros((max(1, network.slabs.size), 2))
+        self._flops = 2.0 * batch * network.multiply_adds
+        self.steps_at_once = max(1, int(SIGNAL_FLOPS / max(1.0, self._flops)))
+        self._no_mask = np.zeros(0, network.dtype)
+        self._rounded = aligned_zeros(network.params.size if network.rounds_kernels else 0, network.dtype)
+        run["rounds_kernels"] = network.rounds_kernels
+
+    def run(
+        self,
+        phases: npt.NDArray[Any],
+        data: Data,
+        *,
+        layers: npt.NDArray[Any] | None = None,
+        first_step: int = 0,
+        count: int = 1,
+        epoch: int = 0,
+        seed: int = 0,
+        shuffle: bool = False,
+        optimizer: Optimizer | None = None,
+    ) -> tuple[int, npt.NDArray[np.float64]]:
+        """Work through batches ``first_step``.. of an epoch.
+
+        Parameters
+        ----------
+        phases : structured array of `PHASE`
+            What is done with each; see `nbdense.training.phases`.
+        data : Data
+        layers : structured array of `LAYER`, optional
+            The table that the phases are of; by default that for training.
+        first_step, count : int
+            Which batches.
+        epoch, seed : int
+            What their order depends on, if they are to be shuffled.
+        shuffle : bool
+        optimizer : Optimizer, optional
+            For phases that take its steps; it is not told of them.
+
+        Returns
+        -------
+        done : int
+            Batches finished; fewer than ``count`` where a loss was not finite.
+        totals : ndarray, (count, 1 + metrics), float64
+            Sums of loss and metrics over each batch's rows and their positions.
+        """
+        run, network = self._run, self.network
+        flops = self._flops * (3 if len(phases) > 1 else 1)
+        threads = thread_pool.worthwhile(flops)
+        totals = np.zeros((count, 1 + len(self._metrics)))
+        for name, value in {
+            "rows": data.rows,
+            "first_step": first_step,
+            "steps": count,
+            "shuffle": shuffle,
+            "seed": seed,
+            "epoch": epoch,
+            "penalties": bool((network.segments["l1"] != 0).any() or (network.segments["l2"] != 0).any()),
+            **({"optimizer": steps.NONE, "iteration": 0} if optimizer is None else optimizer.run_fields()),
+        }.items():
+            run[name] = value
+        hyper = np.zeros(steps.HYPER) if optimizer is None else optimizer.hyper()
+        rates = np.zeros(count) if optimizer is None else optimizer.rates(count)
+        values = network.params
+        if network.rounds_kernels:  # the parameters may have been written to since the last run
+            values = self._rounded
+            program.round_kernels(network.layers, network.params, values)
+        with thread_pool.region(threads) as granted:
+            run["threads"] = granted
+
+            def call(some: npt.NDArray[Any], begin: int = 0, end: int = WHOLE) -> int:
+                run["begin"], run["end"] = begin, end
+                done = program.run_steps[granted > 1](
+                    (network.layers if layers is None else layers, network.slabs, network.segments, some),
+                    (network.params, self.state, self._no_mask if network.mask is None else network.mask, values),
+                    (self._work, self._values, totals, self._metrics, self._order, self._sums),
+                    (*data.x, *data.y, *data.weights),
+                    run,
+                    (hyper, rates),
+                )
+                return int(done)
+
+            if count == 1 and flops > SIGNAL_FLOPS:
+                rows = min(self.batch, data.rows - first_step * self.batch)
+                done = self._in_parts(call, phases, rows, flops)
+            else:
+                done = call(phases)
+        if phases[-1]["kind"] == SLABS and phases[-1]["flags"] & UPDATE:
+            network.version += done
+        return done, totals
+
+    def _in_parts(self, call: Callable[..., int], phases: npt.NDArray[Any], rows: int, flops: float) -> int:
+        """Take one long step in calls between which Python hears Ctrl-C, and undo it where that comes.
+
+        Returns
+        -------
+        int
+            1, or 0 where the loss was not finite.
+        """
+        before: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
+        params, slots = self.network.params, self.state[1:]
+        try:
+            for index, phase in enumerate(phases):
+                parts = {ROWS: rows, SLABS: self.network.slabs.size}.get(int(phase["kind"]), 1)
+                if phase["kind"] == SLABS and phase["flags"] & UPDATE:
+                    before = params.copy(), slots.copy()
+                count = min(parts, -int(-flops // SIGNAL_FLOPS))
+                for begin, end in pairwise(parts * part // max(1, count) for part in range(count + 1)):
+                    if call(phases[index : index + 1], begin, end if end < parts else WHOLE) == 0:
+                        return 0
+        except BaseException:
+            if before is not None:
+                params[:], slots[:] = before
+            raise
+        return 1
+
+    def outputs(self, rows: int, *, layers: npt.NDArray[Any], deltas: bool = False) -> npt.NDArray[Any]:
+        """View of the last row's outputs, or their deltas, (rows, positions, n_out)."""
+        return self.row_outputs(layers[-1], rows, deltas=deltas)
+
+    def row_outputs(self, row: Any, rows: int, *, deltas: bool = False) -> npt.NDArray[Any]:
+        """View of the outputs of any row of a table for training, or their deltas, (rows, positions, n_out)."""
+        return self._view(row["output"], row["ld_out"], row["n_out"], row["positions_out"], rows, deltas)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory; gradients and slots, which belong to the model, are not among them."""
+        return sum(array.nbytes for array in (self._work, self._values, self._order, self._sums, self._rounded))
+
+    def targets(self, rows: int) -> npt.NDArray[Any]:
+        """View of the last batch's targets, (rows, positions, target_width)."""
+        start, ld, positions = int(self._run["targets"][0]), int(self._run["ld_target"][0]), self.network.positions_out
+        matrix = self._work[start : start + rows * positions * ld].reshape(rows, positions, ld)
+        return matrix[:, :, : self.objective.target_width]
+
+    def input_deltas(self, rows: int) -> npt.NDArray[Any]:
+        """View of the deltas of the network's input, (rows, positions, n_in)."""
+        first = self.network.layers[0]
+        return self._view(0, first["ld_in"], first["n_in"], first["positions"], rows, True)
+
+    def _view(self, buffer: Any, ld: Any, n: Any, positions: Any, rows: int, deltas: bool) -> npt.NDArray[Any]:
+        start = int(buffer) * self.batch + (int(self._run["deltas"][0]) if deltas else 0)
+        size = rows * int(positions) * int(ld)
+        return self._work[start : start + size].reshape(rows, int(positions), int(ld))[:, :, : int(n)]
+
+
+FEW_ROWS = 8  # up to so many rows, a network of MUCH_TO_READ kernel elements is read by all threads, in columns
+MUCH_TO_READ = 262_144
+
+
+def predict(network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Outputs of the rows of ``x``, a C-ordered, writable matrix in the network's dtype."""
+    rows, multiply_adds = x.shape[0], network.multiply_adds
+    out = np.empty((rows, network.n_out), network.dtype)
+    layers, params = network.inference, network.params
+    if network.rounds_kernels:
+        params = aligned_zeros(params.size, network.dtype)
+        program.round_kernels(layers, network.params, params)
+    flops = 2.0 * rows * multiply_adds
+    by_columns = rows <= FEW_ROWS and multiply_adds >= MUCH_TO_READ
+    if by_columns:
+        flops = 16.0 * multiply_adds  # in time: a kernel is read no faster than eight rows are multiplied
+    if flops < thread_pool.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
+        program.predict[0](layers, params, x, out, network.width, 1, False)
+        return out
+    with thread_pool.region(thread_pool.worthwhile(flops)) as granted:
+        by_columns = by_columns and granted > 1
+        step = max(FEW_ROWS, int(SIGNAL_FLOPS / (2.0 * max(1, multiply_adds))))
+        for first in range(0, rows, step):
+            block, results = x[first : first + step], out[first : first + step]
+            program.predict[granted > 1](layers, params, block, results, network.width, granted, by_columns)
+    return out

@@ -1,0 +1,1 @@
+"""From a float network to the layers of a quantized one."""

@@ -1,0 +1,152 @@
+"""What a quantizer works on: a network's rows with batch normalisations folded in and activations merged, as steps.
+
+A step becomes one layer of the quantized network. It names the tensors that it reads as that does: 0 is the input,
+i + 1 the output of step i.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FROZEN_NORM
+from nbdense.network import Network, Row, folding
+from nbdense.quant.calibration.calibration import Range, Ranges, is_bare
+from nbdense.quant.model.float_layers import ENGINE_KINDS
+
+# Of a step that becomes two layers, one has its name, the other its name and this: the softmax behind logits, or the
+# sum in front of a clamp.
+SOFTMAX, SUM = "/softmax", "/sum"
+_NO_RANGES = (0.0, 0.0)
+
+
+@dataclass
+class Step:
+    """One layer to be.
+
+    Attributes
+    ----------
+    row : Row
+        Of the network; with another kernel, bias and activation where others have gone into it.
+    inputs : tuple of int
+        The tensors that it reads.
+    pre, output : (float, float)
+        Ranges, as in `Ranges`.
+    last : int
+        The index, among the network's rows, of the last one that has gone into it: whose output is its output.
+    """
+
+    row: Row
+    inputs: tuple[int, ...]
+    pre: Range
+    output: Range
+    last: int
+
+    @property
+    def what(self) -> str:
+        """Its kind: "dense", "activation", "batch_norm", "layer_norm", "add" or "flatten"."""
+        return next(what for what, kind in ENGINE_KINDS.items() if kind == self.row.kind)
+
+
+def source_of(model: Any) -> Any:
+    """The network of a model that is to be quantized: of a Sequential without the batch normalisations that can go.
+
+    One that reads the model's input stays: its columns have scales of their own, and an integer tensor has one.
+
+    Parameters
+    ----------
+    model : Sequential or Network
+        The float model.
+    """
+    network = getattr(model, "network", model)
+    if network is model or not isinstance(network, Network) or not (network.inference["kind"] == FROZEN_NORM).any():
+        return network
+    return model.fold_batch_normalization(at_input=False).network
+
+
+def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = False) -> list[Step]:
+    """The steps of a network.
+
+    Parameters
+    ----------
+    network : Network
+        The float network.
+    ranges : Ranges, optional
+        Of its rows; without, those of steps mean nothing.
+    settled : bool
+        Whether training has rounded sums before the clamps behind them: then these are steps of their own.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite; the layer is named.
+    """
+    rows = list(network.rows())
+    readers: dict[int, int] = {}
+    for row in rows:
+        for source in _sources(row):
+            readers[source] = readers.get(source, 0) + 1
+    steps: list[Step] = []
+    tensor_of = {0: 0}
+    for row in rows:
+        for what, value in (("kernel", row.kernel), ("bias", row.bias), ("mean", row.mean), ("variance", row.variance)):
+            if value is not None and not np.isfinite(value).all():
+                raise ValueError(f"{row.label}: its weights are not all finite ({what})")
+        pre, output = (ranges.pre[row.index], ranges.output[row.index]) if ranges else (_NO_RANGES, _NO_RANGES)
+        tensor = tensor_of[row.input]
+        before = steps[tensor - 1] if tensor > 0 else None
+        if before is not None and _is_copy(row):
+            tensor_of[row.output] = tensor
+            before.last = row.index
+        elif before is not None and readers[row.input] == 1 and _merge(before, row, pre, output, settled):
+            tensor_of[row.output] = tensor
+        else:
+            steps.append(Step(row, tuple(tensor_of[source] for source in _sources(row)), pre, output, row.index))
+            tensor_of[row.output] = len(steps)
+    return steps
+
+
+def _sources(row: Row) -> list[int]:
+    return [row.input, row.second] if row.kind == ADD else [row.input]
+
+
+def _is_copy(row: Row) -> bool:
+    return row.kind == ACTIVATION and row.activation.name == "linear"
+
+
+def _merge(step: Step, row: Row, pre: Range, output: Range, settled: bool) -> bool:
+    """Work a row into the step before it, where that can be; returns whether it could."""
+    linear = step.row.activation.name == "linear"
+    if row.kind == FROZEN_NORM and step.row.kind == DENSE and linear:
+        step.row = folded(step.row, row)
+        step.pre = step.output = output
+    elif row.kind == ACTIVATION and linear and (step.row.kind == DENSE or (not settled and _takes(step, row))):
+        step.row = dataclasses.replace(step.row, activation=row.activation, alpha=row.alpha)
+        step.pre, step.output = (pre if is_bare(row.activation) else output), output
+    else:
+        return False
+    step.last = row.index
+    return True
+
+
+def _takes(step: Step, row: Row) -> bool:
+    return step.row.kind == ADD and not is_bare(row.activation)
+
+
+def folded(dense: Row, norm: Row) -> Row:
+    """A dense row with the batch normalisation behind it worked in.
+
+    Parameters
+    ----------
+    dense : Row
+        A linear one.
+    norm : Row
+        A batch normalisation by its running statistics.
+    """
+    gamma = norm.kernel if norm.kernel.size else None
+    scale_and_shift = folding.scale_and_shift(gamma, norm.bias, norm.mean, norm.variance, norm.alpha)
+    kernel, bias = folding.into_layer_before(dense.kernel, dense.bias, *scale_and_shift)
+    return dataclasses.replace(dense, kernel=kernel, bias=bias)

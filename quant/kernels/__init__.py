@@ -1,0 +1,1 @@
+"""Compiled loops of quantized networks, and of the solvers that make them."""

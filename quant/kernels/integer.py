@@ -1,0 +1,443 @@
+"""The integer program: walks the table of a quantized network from float rows to the last layer's outputs.
+
+One compiled program runs every quantized network, as in nbdense.engine.program. Inside, an activation is a byte
+counted from its type's minimum, so int8 and uint8 are one program (and u8 times s8 is what dot-product
+instructions take). The zero point of the input is folded into the bias: sums wrap modulo 2**32, and are exact
+because the network's checks have seen that the true accumulator fits.
+
+`integer_product`, of nbdense.quant.kernels.microkernel, is the matrix product: it fills a tile of accumulators that
+stays in the L1 cache while `requantise_tile` turns it into the next layer's bytes.
+
+Layers that were left in float are rows of the engine's own table, in a workspace of floats beside the bytes;
+QUANTIZE and DEQUANTIZE rows lead from one to the other. A network of integers alone gets None for all of that, and
+with it a program without the engine's kernels in it.
+
+`evaluate`, at the end, makes the tables of activations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from nbdense._compile.policy import entry, entry_pair, kernel
+from nbdense.activations import SOFTMAX
+from nbdense.engine.elementwise.activation import activate, activate_row, clear_padding, padded
+from nbdense.engine.rows.dispatch import forward_row
+from nbdense.quant.kernels.microkernel import GROUP, integer_product, take_zero_points_off
+from nbdense.quant.kernels.rounding import (
+    ONNX,
+    byte_of,
+    fixed_point_multiply,
+    fixed_point_sum,
+    may_be_nan,
+    quotient,
+    round_to_byte,
+    rounded_bits,
+)
+
+# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of dynamic_kernels.py's.
+PRODUCT, SUM, LOOKUP, SOFTMAX_OF_BYTES, RESHAPE, QUANTIZE, DEQUANTIZE, FLOAT, DYNAMIC = range(9)
+
+# Offsets and strides in elements; buffers are named by their first column, as in nbdense.network.LAYER, of bytes or of
+# floats as the kind has it.
+LAYER = np.dtype(
+    [
+        ("kind", np.int64),
+        ("positions", np.int64),
+        ("n_in", np.int64),
+        ("n_out", np.int64),
+        ("input", np.int64),
+        ("ld_in", np.int64),
+        ("second", np.int64),
+        ("output", np.int64),
+        ("ld_out", np.int64),
+        ("kernel", np.int64),  # among the weights, in packed rows of ld_out columns; of FLOAT: the engine's row
+        ("channels", np.int64),  # among the biases and multipliers
+        ("kernel_zero_points", np.int64),  # among the biases; -1: none
+        ("table", np.int64),  # among the tables; -1: none
+        ("zero_point", np.int64),  # of the requantised bytes, and the bytes that the activation leaves possible:
+        ("low", np.int64),
+        ("high", np.int64),
+    ]
+)
+
+# The vectors: packed weights; one of each for a column; and tables of 256 bytes.
+VECTORS = {
+    "weights": np.int8,
+    "bias": np.int32,
+    "multipliers": np.float32,
+    "fixed": np.int32,
+    "shifts": np.int32,
+    "tables": np.uint8,
+}
+
+FORM = np.dtype(
+    [
+        ("width", np.int64),  # columns of the bytes' workspace
+        ("float_width", np.int64),  # of the floats'
+        ("copies_input", np.int64),  # whether rows of the engine's read the input there
+        ("positions", np.int64),  # of the input, and its row stride in the workspaces
+        ("ld_input", np.int64),
+        ("rounding", np.int64),
+        ("softmax", np.int64),
+        ("integers", np.int64),  # whether the last output is bytes
+        ("output", np.int64),  # its buffer
+        ("n_out", np.int64),  # its columns, positions and row stride
+        ("positions_out", np.int64),
+        ("ld_output", np.int64),
+        ("output_zero_point", np.int64),
+        ("output_scale", np.float32),
+    ]
+)
+
+# A static program is one array of bytes, since numba takes 50 ns to look at an argument of a call, and several times
+# that for a table or a tuple. It begins with where in it the parts lie; the form follows.
+PARTS = np.dtype([(name, np.int64) for name in (*VECTORS, "layers", "end")])
+FORM_AT, FORM_END = PARTS.itemsize, PARTS.itemsize + FORM.itemsize
+
+CHUNK = 96  # rows that go through all layers at a time
+TILE_ROWS, TILE_COLUMNS = 12, 128  # accumulators: 6 KiB
+
+
+@kernel
+def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
+    """The next layer's bytes of a tile of accumulators: rescale, clamp, and look up where there is a table.
+
+    vectors : `VECTORS`; the tile's channels start at ``offset``
+    out : (uint8 array, offset, row stride)
+    """
+    _, _, multipliers, fixed, shifts, tables = vectors
+    out, out_offset, out_row = out
+    zero_point, low, high = row["zero_point"], row["low"], row["high"]
+    for i in range(m):
+        sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
+        target = out[out_offset + i * out_row : out_offset + i * out_row + n]
+        if rounding == ONNX:
+            scales = multipliers[offset : offset + n]
+            for j in range(n):
+                target[j] = round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high)
+        else:
+            for j in range(n):
+                value = fixed_point_multiply(sums[j], fixed[offset + j], shifts[offset + j]) + zero_point
+                target[j] = np.uint8(min(max(value, low), high))
+        if row["table"] >= 0:
+            for j in range(n):
+                target[j] = tables[row["table"] + target[j]]
+
+
+@kernel
+def _multiply(row, vectors, work, tile, capacity, m, rounding):
+    weights, bias = vectors[0], vectors[1]
+    ld_in, ld_out, n_out = row["ld_in"], row["ld_out"], row["n_out"]
+    # Columns outside: their weights stay in the L2 cache for all the rows.
+    for j in range(0, n_out, TILE_COLUMNS):
+        n = min(TILE_COLUMNS, n_out - j)
+        at = row["channels"] + j
+        w = (weights, row["kernel"] + GROUP * j, GROUP * ld_out)
+        for i in range(0, m, TILE_ROWS):
+            rows = min(TILE_ROWS, m - i)
+            x = (work, row["input"] * capacity + i * ld_in, ld_in)
+            integer_product(rows, n, row["n_in"], x, w, (bias, at), tile, TILE_COLUMNS)
+            if row["kernel_zero_points"] >= 0:
+                zero_points = (bias, row["kernel_zero_points"] + j)
+                take_zero_points_off(rows, n, row["n_in"], x, zero_points, tile, TILE_COLUMNS)
+            out = (work, row["output"] * capacity + i * ld_out + j, ld_out)
+            requantise_tile(rows, n, row, tile, vectors, at, rounding, out)
+
+
+@kernel
+def _add(row, vectors, work, capacity, m, rounding):
+    _, zero_points, ratios, fixed, shifts, _ = vectors
+    at, n = row["channels"], row["n_in"]
+    za, zb, ra, rb = zero_points[at], zero_points[at + 1], ratios[at], ratios[at + 1]
+    zero_point, low, high = row["zero_point"], row["low"], row["high"]
+    for i in range(m):
+        first, second = row["input"] * capacity + i * row["ld_in"], row["second"] * capacity + i * row["ld_in"]
+        output = row["output"] * capacity + i * row["ld_out"]
+        a, b, target = work[first : first + n], work[second : second + n], work[output : output + n]
+        if rounding == ONNX:
+            for j in range(n):
+                value = np.float32(np.int32(a[j]) - za) * ra + np.float32(np.int32(b[j]) - zb) * rb
+                target[j] = round_to_byte(value, zero_point, low, high)
+        else:
+            for j in range(n):
+                terms = np.int32(a[j]) - za, np.int32(b[j]) - zb
+                value = fixed_point_sum(terms[0], terms[1], fixed[at : at + 3], shifts[at : at + 3]) + zero_point
+                target[j] = np.uint8(min(max(value, low), high))
+
+
+@kernel
+def _look_up(row, tables, work, capacity, m):
+    n = row["n_in"]
+    for i in range(m):
+        source, output = row["input"] * capacity + i * row["ld_in"], row["output"] * capacity + i * row["ld_out"]
+        for j in range(n):
+            work[output + j] = tables[row["table"] + work[source + j]]
+
+
+@kernel
+def _softmax(row, exponentials, work, capacity, m):
+    """See nbdense.quant.model.layers.QuantizedSoftmax."""
+    n, at = row["n_in"], row["channels"]
+    for i in range(m):
+        source, output = row["input"] * capacity + i * row["ld_in"], row["output"] * capacity + i * row["ld_out"]
+        largest = np.int64(0)
+        for j in range(n):
+            largest = max(largest, np.int64(work[source + j]))
+        total = np.int64(0)
+        for j in range(n):
+            total += np.int64(exponentials[at + largest - np.int64(work[source + j])])
+        for j in range(n):
+            value = np.int64(exponentials[at + largest - np.int64(work[source + j])])
+            work[output + j] = np.uint8(min((512 * value + total) // (2 * total), np.int64(255)))
+
+
+@kernel
+def _flatten(row, work, capacity, count):
+    positions, n = row["positions"], row["n_in"]
+    for i in range(count):
+        for p in range(positions):
+            source = row["input"] * capacity + (i * positions + p) * row["ld_in"]
+            output = row["output"] * capacity + i * row["ld_out"] + p * n
+            for j in range(n):
+                work[output + j] = work[source + j]
+
+
+@kernel
+def _quantize_finite(source, target, scale, zero_point):
+    """Bytes of a row of finite numbers, and True; or False if they may not all have been finite."""
+    reciprocal = np.float32(1.0) / scale
+    seen = np.int32(0)
+    for j in range(source.size):
+        bits = rounded_bits(quotient(source[j], scale, reciprocal))
+        seen = np.int32(seen | bits)
+        target[j] = byte_of(bits, zero_point, 0, 255)
+    return not may_be_nan(seen)
+
+
+@kernel
+def _quantize_any(source, target, scale, zero_point):
+    """Bytes of a row, a NaN taken as zero; returns whether there was one."""
+    unordered = np.int32(0)  # integers, which vectorise; leaving at the first would not
+    for j in range(source.size):
+        value = source[j] / scale
+        unordered = np.int32(unordered | np.int32(value != value))
+        value = value if value == value else np.float32(0.0)
+        target[j] = round_to_byte(value, zero_point, 0, 255)
+    return unordered != 0
+
+
+@kernel
+def quantize_rows(x, offset, ld_x, m, n, scale, zero_point, work, target, ld, missing):
+    """m rows of n floats at ``offset`` to bytes at ``target``: ONNX's QuantizeLinear, and a NaN is taken as zero.
+
+    ``missing`` gets 1 for each row that holds a NaN, unless it has no elements.
+    """
+    usual = scale > np.float32(1e-29) and scale < np.float32(1e37)  # what `quotient` takes
+    for i in range(m):
+        source = x[offset + i * ld_x : offset + i * ld_x + n]
+        bytes_of_row = work[target + i * ld : target + i * ld + n]
+        if usual and _quantize_finite(source, bytes_of_row, scale, zero_point):
+            continue
+        if _quantize_any(source, bytes_of_row, scale, zero_point) and missing.size > 0:
+            missing[i] = 1
+
+
+@kernel
+def _dequantize(row, scales, work, floats, capacity, m):
+    n, scale, zero_point = row["n_in"], scales[row["channels"]], np.int32(row["zero_point"])
+    for i in range(m):
+        source, output = row["input"] * capacity + i * row["ld_in"], row["output"] * capacity + i * row["ld_out"]
+        for j in range(n):
+            floats[output + j] = np.float32(np.int32(work[source + j]) - zero_point) * scale
+    clear_padding(floats, row["output"] * capacity, row["ld_out"], m, n)
+
+
+@kernel
+def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
+    """``count`` rows of data, of which the input's start at ``x_offset`` in ``x``, through all layers."""
+    work, float_work, tile, missing, _, capacity = memory
+    rounding = form["rounding"]
+    for index in range(layers.shape[0]):
+        row = layers[index]
+        kind, m = row["kind"], count * row["positions"]
+        if kind == PRODUCT:
+            _multiply(row, vectors, work, tile, capacity, m, rounding)
+        elif kind == SUM:
+            _add(row, vectors, work, capacity, m, rounding)
+        elif kind == LOOKUP:
+            _look_up(row, vectors[5], work, capacity, m)
+        elif kind == SOFTMAX_OF_BYTES:
+            _softmax(row, vectors[3], work, capacity, m)
+        elif kind == RESHAPE:
+            _flatten(row, work, capacity, count)
+        elif kind == QUANTIZE:
+            scale, target = vectors[2][row["channels"]], row["output"] * capacity
+            n, ld, zero_point = row["n_in"], row["ld_out"], row["zero_point"]
+            if row["input"] == 0:
+                noted = missing if row["positions"] == 1 else missing[:0]
+                quantize_rows(x, x_offset, n, m, n, scale, zero_point, work, target, ld, noted)
+            elif floats is not None:
+                at = row["input"] * capacity
+                quantize_rows(float_work, at, row["ld_in"], m, n, scale, zero_point, work, target, ld, missing[:0])
+        elif floats is not None:
+            if kind == DEQUANTIZE:
+                _dequantize(row, vectors[2], work, float_work, capacity, m)
+            else:
+                float_layers, params = floats
+                operand = (x, x_offset, row["n_in"])
+                span = (np.int64(0), count)
+                forward_row(
+                    float_layers[row["kernel"]],
+                    params,
+                    operand,
+                    float_work,
+                    capacity,
+                    span,
+                    False,
+                    np.int64(0),
+                    np.uint64(0),
+                )
+
+
+@kernel
+def note_missing(x, offset, n, count, missing):
+    """1 for each of ``count`` rows of n elements that holds a NaN."""
+    for i in range(count):
+        unordered = np.int32(0)
+        source = x[offset + i * n : offset + (i + 1) * n]
+        for j in range(n):
+            unordered |= np.int32(source[j] != source[j])
+        if unordered:
+            missing[i] = 1
+
+
+@kernel
+def give_values(form, memory, count, out, first):
+    """The last outputs as float32 from row ``first`` of the flat ``out``, through a softmax where there is one.
+
+    NaN in rows that came with one.
+    """
+    work, float_work, _, missing, buffer, capacity = memory
+    n, positions, ld = form["n_out"], form["positions_out"], form["ld_output"]
+    scale, zero_point = form["output_scale"], np.int32(form["output_zero_point"])
+    width = padded(n)
+    rows, few = count * positions, buffer.size // width
+    for begin in range(0, rows, few):
+        m = min(few, rows - begin)
+        for i in range(m):
+            source = form["output"] * capacity + (begin + i) * ld
+            target = buffer[i * width : (i + 1) * width]
+            if form["integers"]:
+                bytes_of_row = work[source : source + width]
+                for j in range(width):
+                    target[j] = np.float32(np.int32(np.int32(bytes_of_row[j]) - zero_point)) * scale
+            else:
+                floats_of_row = float_work[source : source + width]
+                for j in range(width):
+                    target[j] = floats_of_row[j]
+        if form["softmax"]:
+            activate(SOFTMAX, 0.0, buffer, 0, width, m, n)
+        for i in range(m):
+            target = out[(first * positions + begin + i) * n : (first * positions + begin + i + 1) * n]
+            source = buffer[i * width : i * width + n]
+            if missing[(begin + i) // positions]:
+                target[:] = np.float32(np.nan)
+            else:
+                for j in range(n):
+                    target[j] = source[j]
+
+
+@kernel
+def _give_integers(form, memory, count, out, first):
+    work, capacity = memory[0], memory[5]
+    n, positions, ld = form["n_out"], form["positions_out"], form["ld_output"]
+    for i in range(count):
+        for p in range(positions):
+            source = form["output"] * capacity + (i * positions + p) * ld
+            for j in range(n):
+                out[first + i, p * n + j] = work[source + j]
+
+
+@kernel
+def copy_input(form, x, offset, n_in, count, work):
+    """The input of ``count`` rows of data into its buffer among the floats, where some rows of the engine's read it."""
+    n, ld = n_in // form["positions"], form["ld_input"]
+    for i in range(count * form["positions"]):
+        for j in range(n):
+            work[i * ld + j] = x[offset + i * n + j]
+
+
+@kernel
+def _parts(program):
+    """Layers, vectors and the one form of a program."""
+    at = program[:FORM_AT].view(PARTS)[0]
+    vectors = (
+        program[at["weights"] : at["bias"]].view(np.int8),
+        program[at["bias"] : at["multipliers"]].view(np.int32),
+        program[at["multipliers"] : at["fixed"]].view(np.float32),
+        program[at["fixed"] : at["shifts"]].view(np.int32),
+        program[at["shifts"] : at["tables"]].view(np.int32),
+        program[at["tables"] : at["layers"]],
+    )
+    return program[at["layers"] : at["end"]].view(LAYER), vectors, program[FORM_AT:FORM_END].view(FORM)
+
+
+@kernel
+def _work_on_rows(program, floats, x, integers, values, begin, end, memory):
+    """One thread's rows, from float to bytes or float.
+
+    memory : (bytes, floats, tile, a flag for each row, a buffer for some rows of outputs, rows that fit)
+    """
+    layers, vectors, forms = _parts(program)
+    form = forms[0]
+    n_in = x.shape[1]
+    flat = x.reshape(x.size)
+    capacity, missing = memory[5], memory[3]
+    for first in range(begin, end, capacity):
+        count = min(capacity, end - first)
+        at = first * n_in
+        missing[:] = 0
+        if floats is not None or form["positions"] > 1:
+            note_missing(flat, at, n_in, count, missing)
+        if floats is not None and form["copies_input"]:
+            copy_input(form, flat, at, n_in, count, memory[1])
+        _walk(layers, vectors, form, floats, flat, at, memory, count)
+        if values.shape[0] > 0:
+            give_values(form, memory, count, values.reshape(values.size), first)
+        if integers.shape[0] > 0:
+            _give_integers(form, memory, count, integers, first)
+
+
+def _predict(program, floats, x, integers, values, threads):
+    """Outputs of all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
+
+    program : bytes (see `PARTS`); floats : (the engine's rows, their parameters), or None
+    Either output may have no rows: then it is not wanted.
+    """
+    rows = x.shape[0]
+    share = (rows + threads - 1) // threads
+    forms = program[FORM_AT:FORM_END].view(FORM)
+    for thread in prange(threads):
+        begin = thread * share
+        end = min(rows, begin + share)
+        if begin < end:
+            capacity = min(CHUNK, end - begin)
+            # Nothing has to be zero: bytes behind a row's end meet weights that are.
+            work = np.empty(forms[0]["width"] * capacity, np.uint8)
+            float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
+            tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
+            missing = np.empty(capacity, np.uint8)
+            buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
+            memory = (work, float_work, tile, missing, buffer, capacity)
+            _work_on_rows(program, floats, x, integers, values, begin, end, memory)
+
+
+def _evaluate(layers, values):
+    """The activation of a row of the engine's of ``values`` in place; a whole number of blocks."""
+    activate_row(layers[0], values, 0, 1)
+
+
+predict = entry_pair(_predict)
+evaluate = entry(_evaluate)

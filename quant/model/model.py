@@ -1,0 +1,208 @@
+"""The quantized model: what `quantize` gives, and what users predict with, save and export."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense import _checks
+from nbdense.files import FileFormatError, TensorFile, write_tensors
+from nbdense.network import Network
+from nbdense.quant.model.network import DynamicDense, QuantizedNetwork
+from nbdense.quant.model.program import Program
+
+KIND = "quantized model"  # what a file says that it holds
+_SLICE = 16384  # rows that are converted to float32 at a time
+
+
+class QuantizedModel:
+    """A network in integers, with float in and float out.
+
+    Parameters
+    ----------
+    network : QuantizedNetwork
+        The integers and their scales.
+
+    Attributes
+    ----------
+    network : QuantizedNetwork
+        The same.
+    float_network : Network or None
+        What it was made of, where that was in this process: for the report's timings. Files do not hold it.
+    """
+
+    def __init__(self, network: QuantizedNetwork) -> None:
+        self.network = network
+        self.float_network: Network | None = None
+        self._program = Program(network)
+        # The scale of a dynamic layer is that of the whole call.
+        self._slice = None if any(isinstance(layer, DynamicDense) for layer in network.layers) else _SLICE
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its weights, biases, scales and tables."""
+        return sum(tensor.nbytes for tensor in self.network.to_tensors()[0].values())
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[np.float32]:
+        """Probabilities or values of each row.
+
+        Parameters
+        ----------
+        x : array-like, (rows, *input_shape)
+            Real numbers. With static quantization what lies outside the range that was calibrated saturates. A row that
+            holds a NaN gives a row of NaN.
+        batch_size : int, optional
+            Rows taken at a time. The result does not depend on it, but with dynamic quantization, where what is taken
+            at a time, by default everything, has one scale.
+        verbose : int or str
+            Taken for Keras's sake; nothing is printed.
+
+        Returns
+        -------
+        ndarray of float32, (rows, *output_shape)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``x`` is no array of numbers of the right shape.
+        """
+        return self._run(self._program.values, np.dtype(np.float32), x, batch_size)
+
+    def predict_integers(self, x: Any, batch_size: int | None = None) -> npt.NDArray[Any]:
+        """The last layer's integers, before dequantization and softmax: bit for bit the same on every CPU.
+
+        Parameters
+        ----------
+        x : array-like, (rows, *input_shape)
+            As in `predict`, but a NaN is taken as zero.
+        batch_size : int, optional
+            Rows taken at a time; the result does not depend on it.
+
+        Returns
+        -------
+        ndarray of int8 or uint8, (rows, *output_shape)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``x`` is no array of numbers of the right shape, or the last layer computes in float.
+        """
+        if not self.network.ends_in_integers:
+            raise ValueError(f"layer {self.network.layers[-1].name!r} computes in float: there are no integers to give")
+        return self._run(self._program.integers, np.dtype(self.network.activation_dtype), x, batch_size)
+
+    def _run(self, run: Any, dtype: np.dtype[Any], x: Any, batch_size: int | None) -> npt.NDArray[Any]:
+        network = self.network
+        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 2 and x.shape[1:] == network.input_shape:
+            array = x
+        else:
+            array = _checks.rows("x", x, network.input_shape, f"layer {network.layers[0].name!r}")
+        if batch_size is not None:
+            batch_size = _checks.positive_int("predict", "batch_size", batch_size)
+        rows = array.shape[0]
+        step = batch_size or self._slice or max(rows, 1)
+        if 0 < rows <= step:
+            out = run(_as_float32(array))
+        else:
+            out = np.empty((rows, network.n_out), dtype)
+            for start in range(0, rows, step):
+                out[start : start + step] = run(_as_float32(array[start : start + step]))
+        return out if len(network.output_shape) == 1 else out.reshape(rows, *network.output_shape)
+
+    def report(self, form: str = "text", *, timings: bool = True) -> Any:
+        """What quantization did: of each layer ranges, scales, noise and bytes, and of the model what it costs.
+
+        Signal-to-quantization-noise ratios are in decibels, of each kernel and, on up to 512 rows of the calibration
+        data, of each layer's output against the float model's; beside it is the share of values that saturate. Of the
+        model: bytes in flash (those of its arrays), the most bytes of activations at a time, multiply-adds a row,
+        what ``accuracy_budget`` found, and microseconds a row, measured now, beside the float model's where it is at
+        hand.
+
+        Parameters
+        ----------
+        form : str
+            "text"; "dict", of JSON's types; or "plot", a matplotlib figure.
+        timings : bool
+            Whether to measure.
+
+        Returns
+        -------
+        str, dict or matplotlib Figure
+
+        Raises
+        ------
+        ValueError
+            For another form, or if the model was not made by `quantize`.
+        ImportError
+            If matplotlib is not installed.
+        """
+        from nbdense.quant.reporting import report
+
+        if form not in ("text", "dict", "plot"):
+            raise ValueError(f"report: form must be 'text', 'dict' or 'plot', got {form!r}")
+        if not self.network.report:
+            raise ValueError("report: this model was not made by quantize: nothing is known of its float model")
+        made = copy.deepcopy(dict(self.network.report))
+        if form == "plot":
+            return report.plot(made)
+        if timings:
+            made["timings"] = [self._timing(rows) for rows in (1, 256)]
+        return report.text(made) if form == "text" else made
+
+    def _timing(self, rows: int) -> dict[str, Any]:
+        from nbdense.quant.reporting.report import microseconds_a_row
+        from nbdense.training.workspace import predict
+
+        shape, network = self.network.input_shape, self.float_network
+        timing = {"rows": rows, "us": microseconds_a_row(self.predict, shape, rows)}
+        if network is not None:
+            flat = np.zeros((rows, network.n_in), network.dtype)
+            timing["float_us"] = microseconds_a_row(lambda _: predict(network, flat), shape, rows)
+        return timing
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that `nbdense.models.load_model` reads: integers stay integers.
+
+        Parameters
+        ----------
+        path : path
+            The file (safetensors); replaced, in one step, if it exists.
+        """
+        tensors, config = self.network.to_tensors()
+        write_tensors(path, KIND, config, tensors)
+
+    @classmethod
+    def from_file(cls, file: TensorFile) -> QuantizedModel:
+        """The model in an opened file.
+
+        Parameters
+        ----------
+        file : TensorFile
+            Of kind "quantized model".
+
+        Raises
+        ------
+        FileFormatError
+            If something is missing, of the wrong type or inconsistent.
+        """
+        if file.kind != KIND:
+            raise FileFormatError(f"{file.path} holds a {file.kind!r}, not a {KIND!r}")
+        try:
+            tensors = {name: file.read(name) for name in file.shapes}
+            return cls(QuantizedNetwork.from_tensors(tensors, file.config))
+        except FileFormatError:
+            raise
+        except ValueError as error:
+            raise FileFormatError(f"{file.path}: {error}") from error
+
+
+def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """What the program takes: numba would compile anew for another layout, or for an array that is read-only."""
+    flags = array.flags
+    if array.dtype == np.float32 and flags.c_contiguous and flags.writeable and flags.aligned:
+        return array
+    return _checks.matrix_of(array, np.dtype(np.float32))  # what is too large becomes infinite, and saturates

@@ -1,0 +1,283 @@
+"""quantize(): from a float network to a quantized one.
+
+Method of static quantization: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference" (2018), section 2, with a scale for each output channel of the weights as in TFLite's
+int8 specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.network import Network
+from nbdense.quant.calibration.calibration import calibrate, check_repeatable
+from nbdense.quant.conversion import bias_correction as correction
+from nbdense.quant.conversion import budget
+from nbdense.quant.conversion.assembly import Assembly
+from nbdense.quant.conversion.budget import Choice
+from nbdense.quant.conversion.equalization import equalize as equalized
+from nbdense.quant.conversion.plan import Step, plan, source_of
+from nbdense.quant.model.model import QuantizedModel
+from nbdense.quant.model.network import QuantizedNetwork
+from nbdense.quant.options import Options
+from nbdense.quant.reporting import report
+from nbdense.quant.training.trained import TrainedRanges, trained_ranges
+from nbdense.quant.weights import gptq
+from nbdense.quant.weights.weights import kernel_integers
+
+
+def quantize(
+    model: Any,
+    calibration: Any = None,
+    *,
+    scheme: str = "static",
+    bits: int = 8,
+    granularity: str = "per_channel",
+    block_size: int = 32,
+    range_method: str = "minmax",
+    activation_dtype: str = "int8",
+    symmetric: bool = False,
+    softmax: str = "float",
+    solver: str = "auto",
+    equalize: bool = False,
+    bias_correction: bool = False,
+    rounding: str = "onnx",
+    accuracy_budget: float | None = None,
+    evaluate: Any = None,
+) -> QuantizedModel:
+    """Turn a trained model into integers.
+
+    Batch normalisations go into the dense layers before them first, where they can. A model that was trained by
+    `quantize_aware` brings its ranges and scales with it, and takes no calibration data.
+
+    Parameters
+    ----------
+    model : Sequential or Network
+        The trained float model; not changed.
+    calibration : array-like, (rows, *input_shape), or batches
+        Inputs as they will come in use, a few hundred rows: an array (a memmap is read slice by slice), a list of
+        arrays, or a function that returns an iterator over them. Scheme "static" needs it.
+    scheme : str
+        "static": integers all the way. Weights become int8, symmetric about 0; activations int8 or uint8 with one scale
+        and zero point a tensor, from the calibration data; biases int32. Activations other than clamps become tables
+        of 256 entries, residual sums are rescaled; layer normalisations, and batch normalisations that cannot be
+        folded, stay in float. "dynamic": int8 weights; each dense layer's input is quantized to uint8 by the range that
+        it has in the call, as ONNX's DynamicQuantizeLinear does it, and all else is float. "weight_only": weights are
+        stored as integers, and everything is computed in float.
+    bits : int
+        Of the weights: 8, or 4, of which two are stored in a byte.
+    granularity : str
+        "per_channel": a weight scale for each output column; "per_tensor": one for each kernel; "block", with
+        "weight_only": one for each ``block_size`` inputs of a column.
+    block_size : int
+        Inputs that share a scale, where granularity is "block".
+    range_method : str
+        How ranges come from calibration data: "minmax", "percentile", "mse" or "entropy" (see
+        `nbdense.quant.calibration.calibration.calibrate`).
+    activation_dtype : str
+        "int8" or "uint8", of scheme "static".
+    symmetric : bool
+        Whether activations have their zero point in the middle of the type, with which some accelerators save a sum.
+    softmax : str
+        A softmax at the end is computed in "float", or in "integer" arithmetic with the output scale 1/256.
+    solver : str
+        How weights are rounded: "nearest"; "gptq", which makes up for each rounding error in the weights still to be
+        rounded (Frantar et al. 2022); "auto": GPTQ at 4 bits where there is calibration data.
+    equalize : bool
+        Level the ranges of channels across layers first (Nagel et al. 2019).
+    bias_correction : bool
+        Take the shift that quantization causes in the mean of each layer's pre-activations off its bias (the same).
+    rounding : str
+        How accumulators are requantised: "onnx", as onnxruntime does, or "tflite", as TFLite's reference kernels do.
+    accuracy_budget : float, optional
+        How much worse than the float model's the score of ``evaluate`` may be. Layers that cost most get 8 bits, if
+        they have 4, and then stay in float, one after the other, until it is kept; `QuantizedModel.report` says which.
+    evaluate : (x, y), or callable
+        What ``accuracy_budget`` is about: an evaluation set, of which the score is the share of right classes (y of
+        class numbers, or one-hot) or the coefficient of determination R^2 (other y); or a function that takes
+        something with ``predict`` and returns a score, of which more is better.
+
+    Returns
+    -------
+    QuantizedModel
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an option that there is not, calibration data that is missing, empty, of the wrong shape or not
+        finite, or a layer that cannot be quantized: the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nbdense.layers import Dense, Input
+    >>> from nbdense.models import Sequential
+    >>> model = Sequential([Input((4,)), Dense(8, activation="relu"), Dense(3, activation="softmax")])
+    >>> x = np.random.default_rng(0).normal(size=(100, 4))
+    >>> q = quantize(model, x)
+    >>> q.network.layers[0].kernel.dtype, q.size_bytes
+    (dtype('int8'), 144)
+    >>> bool(np.abs(q.predict(x) - model.predict(x)).max() < 0.05)
+    True
+    """
+    options = Options(
+        scheme,
+        bits,
+        granularity,
+        block_size,
+        range_method,
+        activation_dtype,
+        symmetric,
+        softmax,
+        solver,
+        equalize,
+        bias_correction,
+        rounding,
+    )
+    network: Network = source_of(model)
+    if not isinstance(network, Network):
+        raise ValueError(f"quantize: expected a built model or a Network, got {type(model).__name__}")
+    budget.check(accuracy_budget, evaluate)
+    quantizer = Quantizer(network, calibration, options)
+    if accuracy_budget is None:
+        quantized = quantizer.network({})
+        findings: dict[str, Any] = {}
+    else:
+        quantized, findings = budget.search(quantizer, model, accuracy_budget, evaluate)
+    made = QuantizedModel(report.with_findings(quantized, quantizer, findings))
+    made.float_network = quantizer.source
+    return made
+
+
+class Quantizer:
+    """Makes quantized networks of one float network: what calibration says is found out once.
+
+    Parameters
+    ----------
+    network : Network
+        The float network, or one with fake quantization.
+    calibration : array-like, batches or None
+        See `quantize`.
+    options : Options
+        What was asked for.
+
+    Attributes
+    ----------
+    source : Network
+        The float network: without fake quantization, equalized if that was asked for.
+    steps : list of Step
+        Its steps.
+    trained : TrainedRanges or None
+        What quantization-aware training has settled.
+    """
+
+    def __init__(self, network: Network, calibration: Any, options: Options) -> None:
+        trained = trained_ranges(network)
+        if trained is not None:
+            options = _trained_options(trained, options)
+            network = trained.network
+        self.options, self.calibration = options, calibration
+        self.trained = trained
+        if options.needs_data() and calibration is None and (trained is None or options.bias_correction):
+            raise ValueError(f"quantize: {options.needs_data()} needs calibration data")
+        if options.equalize:
+            network = equalized(network)
+        self.source = network
+        solves = trained is None and options.solves(calibration is not None)
+        passes = sum((trained is None and options.scheme == "static", solves, options.bias_correction))
+        if calibration is not None and passes > 1:
+            check_repeatable(calibration, "quantize, with these options,")
+        ranges = trained.ranges if trained else None
+        if trained is None and options.scheme == "static":
+            ranges = calibrate(network, calibration, options.range_method)
+        self.ranges = ranges
+        self.steps = plan(network, ranges, settled=trained is not None)
+        self._moments: Mapping[int, npt.NDArray[np.float64]] = {}
+        if solves:
+            self._moments = gptq.input_moments(network, calibration)
+        self._integers: dict[tuple[int, float | None, int], tuple[Any, Any]] = {}  # what `weights` has made
+        self._means: Mapping[int, npt.NDArray[np.float64]] = {}
+        if options.bias_correction:
+            self._means = correction.input_means(network, calibration)
+
+    def network(self, choices: Mapping[int, Choice]) -> QuantizedNetwork:
+        """The quantized network.
+
+        Parameters
+        ----------
+        choices : mapping of int to Choice
+            Of steps that are to be otherwise than the options say.
+        """
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # QuantizedNetwork refuses what comes of it
+            return Assembly(self, choices).result()
+
+    def weights(
+        self, step: Step, input_scale: float | None, bits: int
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Integers and scales of a dense step's kernel.
+
+        Parameters
+        ----------
+        step : Step
+            A dense one.
+        input_scale : float, optional
+            Of its input; None: its bias stays float.
+        bits : int
+            Of the weights.
+        """
+        key = step.row.index, input_scale, bits
+        if key in self._integers:
+            return self._integers[key]
+        options = self.options
+        if bits != options.bits:
+            options = Options(**{**options.to_config(), "bits": bits, "solver": "nearest"})
+        moments = self._moments.get(step.row.index) if bits == self.options.bits else None
+        scales = self.trained.kernel_scales[step.row.index] if self.trained else None
+        try:
+            made = kernel_integers(step.row.kernel, step.row.bias, input_scale, options, moments, scales)
+        except ValueError as error:
+            raise ValueError(f"{step.row.label}: {error}") from error
+        self._integers[key] = made  # a search for a budget asks again
+        return made
+
+    def bias(self, step: Step, dequantized: npt.NDArray[np.float32], inputs: Iterable[npt.NDArray[Any]]) -> Any:
+        """A dense step's bias in float64, corrected if that was asked for; None where there is none.
+
+        Parameters
+        ----------
+        step : Step
+            A dense one.
+        dequantized : ndarray of float32, (n_in, n_out)
+            Its kernel as it will be.
+        inputs : iterable of ndarray
+            Its input in the quantized network, dequantized, batch by batch of the calibration data: for the correction.
+        """
+        bias = None if step.row.bias is None else step.row.bias.astype(np.float64)
+        if not self.options.bias_correction:
+            return bias
+        mean = correction.Mean(step.row.n_in)
+        for values in inputs:
+            mean.update(values.reshape(-1, step.row.n_in))
+        moved = correction.shift(step.row.kernel, dequantized, self._means[step.row.index], mean.value())
+        return (0.0 if bias is None else bias) - moved
+
+
+def _trained_options(trained: TrainedRanges, options: Options) -> Options:
+    """What a model was trained for."""
+    settled = {
+        name: getattr(trained, name)
+        for name in ("bits", "granularity", "activation_dtype", "rounding", "scheme", "symmetric")
+    }
+    default = Options()
+    for name, value in settled.items():
+        if getattr(options, name) not in (value, getattr(default, name)):
+            raise ValueError(
+                f"quantize: quantize_aware has trained the model with {name}={value!r}, not {getattr(options, name)!r}"
+            )
+    if options.equalize:
+        raise ValueError("quantize: equalize would undo what quantize_aware has trained")
+    return Options(**{**options.to_config(), **settled})

@@ -1,0 +1,225 @@
+"""What quantization-aware training has settled: the plain network of one with fake quantization, its ranges and scales.
+
+Here and not in nbdense.quant.training.aware, because static quantization reads this, and that one stands on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.engine.rows.fake_quant import LEAST_FACTOR
+from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE
+from nbdense.layers.fake_quantization import KERNEL_LIMITS
+from nbdense.network import Network, Parameter, layer_label
+from nbdense.network.builder import NetworkBuilder
+from nbdense.quant.calibration.calibration import Range, Ranges, is_bare
+from nbdense.quant.model.network import GRANULARITIES, LIMITS, ROUNDINGS
+
+
+def range_of(network: Network, row: Any) -> Range:
+    """The range of a FAKE_QUANT row as it is now: what the engine's `fake_quant.parameters` makes of its factors.
+
+    Parameters
+    ----------
+    network : Network
+        The row's.
+    row : record of `nbdense.network.LAYER`
+        Of the table.
+
+    Returns
+    -------
+    (float, float)
+        float32 numbers.
+    """
+    factors: tuple[float, ...] = (1.0, 1.0)
+    if row["kernel"] >= 0:
+        at = int(row["kernel"])
+        factors = tuple(max(float(factor), LEAST_FACTOR) for factor in network.params[at : at + 2])
+    low, high = (
+        float(np.float32(float(row[end]) * factor)) for end, factor in zip(("alpha", "rate"), factors, strict=True)
+    )
+    return low, high
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRanges:
+    """What quantization-aware training has settled, for `quantize` to take as it is.
+
+    Attributes
+    ----------
+    network : Network
+        The plain float network: without rounding, with the float weights behind the rounded ones.
+    ranges : Ranges
+        Of the rows of ``network.rows()``. What `activation_parameters` makes of them is what training rounded to. Of a
+        row whose activation is a table, ``pre`` needs no cutting any more; a fixed output is as in FIXED_OUTPUTS.
+    kernel_scales : dict of int to ndarray of float32, (n_out,)
+        Of each row that has a kernel, by its index: integers are ``clip(rint(kernel / scales), -limit, limit)``.
+    bits : int
+        Of the weights.
+    granularity, activation_dtype, rounding, scheme, range_method : str
+        As `quantize_aware` was asked for.
+    symmetric : bool
+        False: ranges learn at both their ends.
+    """
+
+    network: Network
+    ranges: Ranges
+    kernel_scales: dict[int, npt.NDArray[np.float32]]
+    bits: int
+    granularity: str
+    activation_dtype: str
+    rounding: str
+    scheme: str
+    range_method: str
+    symmetric: bool = False
+
+
+def trained_ranges(network: Network) -> TrainedRanges | None:
+    """The ranges and scales that a network has learned by quantization-aware training.
+
+    Parameters
+    ----------
+    network : Network
+        Of any model.
+
+    Returns
+    -------
+    TrainedRanges or None
+        None for a network without fake quantization.
+
+    Raises
+    ------
+    ValueError
+        If its layers are not such as `quantize_aware` puts together.
+    """
+    if not network.rounds_kernels and not (network.inference["kind"] == FAKE_QUANT).any():
+        return None
+    if not _is_ours(network):
+        raise ValueError(_NOT_OURS)
+    return _Restoring(network).result()
+
+
+_NOT_OURS = "quantize: the model has fake quantization that quantize_aware has not put there"
+
+
+def _is_ours(network: Network) -> bool:
+    """Whether a network's options are complete and its rows are as they say; a file may claim anything."""
+    options = network.quantization
+    known = {"granularity": GRANULARITIES, "activation_dtype": LIMITS, "rounding": ROUNDINGS, "bits": KERNEL_LIMITS}
+    if set(options) != {*known, "scheme", "range_method"}:
+        return False
+    if not all(isinstance(value, str | int) and value in known.get(key, (value,)) for key, value in options.items()):
+        return False
+    rows, limit = network.inference, KERNEL_LIMITS[options["bits"]]
+    rounding, dense = rows[rows["kind"] == FAKE_QUANT], rows[rows["kind"] == DENSE]
+    least, most = LIMITS[options["activation_dtype"]]
+    fits = (rounding["lower"] == least).all() and (rounding["upper"] == most).all() and rounding.size
+    return bool(fits and (dense["scales"] >= 0).all() and (dense["limit"] == limit).all())
+
+
+class _Restoring:
+    """Of a network with fake quantization, the plain one, row by row, and what was in between.
+
+    Parameters
+    ----------
+    network : Network
+        With fake quantization.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._builder = NetworkBuilder(network.input_shape, network.dtype)
+        if network.inference[0]["positions"] == 1:
+            self._builder.flatten("")  # of the input: no row
+        # Of each buffer, what stands for it: its name, its shape, and the number of its row; the input has none.
+        self._now = {0: (self._builder.output, self._builder.shape, -1)}
+        self._last = -1  # the number of the last row so far
+        self._input: Range | None = None
+        self._pre: dict[int, Range] = {}
+        self._output: dict[int, Range] = {}
+        self._scales: dict[int, npt.NDArray[np.float32]] = {}
+        self._at = {parameter.offset: parameter for parameter in network.parameters}
+        stands_for: dict[int, int] = {}
+        self._readers: dict[int, int] = {}
+        for row in network.inference:
+            sources = [int(row["input"])] + ([int(row["second"])] if row["kind"] == ADD else [])
+            sources = [stands_for.get(source, source) for source in sources]
+            if row["kind"] == FAKE_QUANT:
+                stands_for[int(row["output"])] = sources[0]
+            else:
+                for source in sources:
+                    self._readers[source] = self._readers.get(source, 0) + 1
+        self._stands_for = stands_for
+
+    def result(self) -> TrainedRanges:
+        """Everything that there is to be known."""
+        for row in self._network.inference:
+            name = self._network.names[int(row["number"])]
+            if row["kind"] == FAKE_QUANT:
+                self._take_range(row)
+            else:
+                self._take_row(row, name)
+        plain = self._builder.finish()
+        same = {parameter.name: i for i, parameter in enumerate(self._network.parameters)}
+        for parameter, segment in zip(plain.parameters, plain.segments, strict=True):
+            segment["trainable"] = self._network.segments[same[parameter.name]]["trainable"]
+        plain.refresh()
+        plain.take_mask(self._network)
+        count = len(plain.inference)
+        if self._input is None or set(self._scales) != {r.index for r in plain.rows() if r.kind == DENSE}:
+            raise ValueError(_NOT_OURS)
+        pre = [self._pre.get(i, (0.0, 0.0)) for i in range(count)]
+        output = [self._output.get(i, pre[i]) for i in range(count)]
+        options = self._network.quantization
+        return TrainedRanges(plain, Ranges(self._input, pre, output), self._scales, **options)
+
+    def _take_range(self, row: Any) -> None:
+        now = self._now[int(row["input"])]
+        bounds = range_of(self._network, row)
+        if now[2] < 0:
+            self._input = bounds
+        self._pre.setdefault(now[2], bounds)
+        self._output[now[2]] = bounds
+        self._now[int(row["output"])] = now
+
+    def _parameter(self, offset: int) -> int:
+        if offset < 0:
+            return -1
+        parameter: Parameter = self._at[offset]
+        return self._builder.parameter(parameter.name, self._network.tensor(parameter))
+
+    def _take_row(self, row: Any, name: str) -> None:
+        builder, kind = self._builder, int(row["kind"])
+        source, builder.shape, before = self._now[int(row["input"])]
+        builder.output = source
+        activation, last = self._network.activation_of(row), self._last
+        if activation.least != np.inf:
+            activation = activation.with_alpha(float(row["alpha"]))
+        if kind == DENSE:
+            kernel, bias = self._parameter(int(row["kernel"])), self._parameter(int(row["bias"]))
+            builder.dense(name, int(row["n_out"]), activation, float(row["alpha"]), kernel, bias)
+        elif kind == ACTIVATION:
+            given = int(row["input"])
+            shared = self._readers[self._stands_for.get(given, given)] > 1
+            rounded = before in self._pre
+            if before != last or shared or (rounded and not is_bare(activation)):
+                builder.pin()  # keeps it a row of its own
+            builder.activation(name, activation, float(row["alpha"]))
+        elif kind == ADD:
+            builder.add(name, self._now[int(row["second"])][0])
+        elif kind == RESHAPE:
+            builder.flatten(name)
+        else:
+            raise ValueError(f"quantize: {layer_label(kind, name)} is not supported")
+        number = before if builder.output == source else last + 1
+        if kind == DENSE and row["scales"] >= 0:
+            self._scales[number] = self._network.tensor(self._at[int(row["scales"])]).astype(np.float32)
+        elif kind != DENSE and kind != ADD and number != before:  # as calibrate has it: its input's range
+            bounds = self._output.get(before, (0.0, 0.0)) if before >= 0 else self._input or (0.0, 0.0)
+            self._pre[number] = self._output[number] = bounds
+        self._now[int(row["output"])] = builder.output, builder.shape, number
+        self._last = max(last, number)
