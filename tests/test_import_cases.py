@@ -65,6 +65,8 @@ REASONS = {
 
 
 def wanted(case):
+    if case.model is None:  # onnx 1.17 makes some when they are run
+        return False
     operators = {node.op_type for node in case.model.graph.node}
     if "_expanded" in case.name:
         return case.name.removeprefix("test_").split("_")[0] in EXPANDED

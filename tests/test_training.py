@@ -295,6 +295,7 @@ def test_ctrl_c_during_a_long_step_leaves_the_model_as_it_was(when, short_calls,
     x, y = long_step_data()
     model = long_step_model("averaged")
     model.train_on_batch(x, y)
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
     steps, before, state = model.optimizer.iterations, model.get_weights(), model.state[1:].copy()
     entries = program.run_steps
     del short_calls[:]
@@ -316,6 +317,8 @@ def test_ctrl_c_during_a_long_step_leaves_the_model_as_it_was(when, short_calls,
         for a, b in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(state, model.state[1:])
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 # -- that it learns -------------------------------------------------------------------------------------------------
