@@ -11,7 +11,7 @@ from compiled import compiled
 from nbdense import activations, layers
 from nbdense._compile.policy import JIT
 from nbdense.activations import ACTIVATIONS, ALIASES
-from nbdense.engine.elementwise.activation import activate_row, differentiate
+from nbdense.engine.elementwise.activation_loops import activate_row, differentiate
 from nbdense.network.builder import NetworkBuilder
 from nbdense.training import phases
 from source_tree import ROOT

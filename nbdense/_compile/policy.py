@@ -372,7 +372,7 @@ def compiled_sources() -> list[Path]:
     from importlib.util import find_spec
 
     here = Path(__file__).parent
-    files = [*here.glob("*.py"), here.parent / "activations.py", *(here.parent / "engine").rglob("*.py")]
+    files = [*here.glob("*.py"), *(here.parent / "engine").rglob("*.py")]
     quant = find_spec("nbdense.quant")
     if quant is not None and quant.origin is not None:
         files += (Path(quant.origin).parent / "kernels").glob("*.py")

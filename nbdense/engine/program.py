@@ -19,8 +19,8 @@ import numpy as np
 from numba import prange
 
 from nbdense._compile.policy import entry, entry_pair, inlined, kernel
-from nbdense.activations import SOFTMAX
-from nbdense.engine.elementwise.activation import BLOCK, activate_row, clear_padding, padded
+from nbdense.engine.elementwise.activation_loops import BLOCK, activate_row, clear_padding, padded
+from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.engine.elementwise.loss import losses_of_rows, metric_of_row
 from nbdense.engine.elementwise.optimizer import rate_of_step
 from nbdense.engine.kernels.gather import gather

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import ACTIVATIONS, CUSTOM, Activation
+from nbdense.engine.elementwise.activations import ACTIVATIONS, CUSTOM, Activation
 from nbdense.engine.tables import (
     ACTIVATION,
     ADD,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import CUSTOM, RELU, Activation, activation_by_code
+from nbdense.engine.elementwise.activations import CUSTOM, RELU, Activation, activation_by_code
 from nbdense.engine.tables import (
     ACTIVATION,
     ADD,

@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from nbdense._compile.policy import entry_pair, kernel
-from nbdense.engine.elementwise.activation import activate_row, clear_padding, padded
+from nbdense.engine.elementwise.activation_loops import activate_row, clear_padding, padded
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.integer import (
     FLOAT,

@@ -21,8 +21,8 @@ import numpy as np
 from numba import prange
 
 from nbdense._compile.policy import entry, entry_pair, kernel
-from nbdense.activations import SOFTMAX
-from nbdense.engine.elementwise.activation import activate, activate_row, clear_padding, padded
+from nbdense.engine.elementwise.activation_loops import activate, activate_row, clear_padding, padded
+from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.microkernel import GROUP, integer_product, take_zero_points_off
 from nbdense.quant.kernels.rounding import (

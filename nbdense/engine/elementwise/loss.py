@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel, switch
-from nbdense.engine.elementwise.activation import copy_block, exponentials, normalise_row, shift_row
+from nbdense.engine.elementwise.activation_loops import copy_block, exponentials, normalise_row, shift_row
 from nbdense.engine.elementwise.custom import call_loop
 from nbdense.engine.elementwise.elementary import log
 from nbdense.engine.elementwise.loss_forms import (

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import inlined, kernel
-from nbdense.activations import RELU
-from nbdense.engine.elementwise.activation import activate_row, clear_padding, copy_block, differentiate
+from nbdense.engine.elementwise.activation_loops import activate_row, clear_padding, copy_block, differentiate
+from nbdense.engine.elementwise.activations import RELU
 from nbdense.engine.kernels.microkernel import gated_product, product
 from nbdense.engine.kernels.random import dropout_mask
 from nbdense.engine.rows import fake_quant, norm

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from nbdense._compile.policy import kernel
-from nbdense.engine.elementwise.activation import clear_padding
+from nbdense.engine.elementwise.activation_loops import clear_padding
 
 
 @kernel

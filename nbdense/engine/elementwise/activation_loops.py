@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel, switch
-from nbdense.activations import ACTIVATIONS, CUSTOM, SOFTMAX
+from nbdense.engine.elementwise.activations import ACTIVATIONS, CUSTOM, SOFTMAX
 from nbdense.engine.elementwise.custom import call_loop
 from nbdense.engine.elementwise.elementary import exp
 
