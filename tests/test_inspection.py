@@ -310,7 +310,7 @@ class Misses(Metric):
 @pytest.mark.parametrize(
     "metric",
     [None, "MAE", "MeanSquaredError", "misses", Misses(), FunctionMetric(share, "error", "max"), "r2", "F1Score"],
-    ids=str,
+    ids=lambda metric: getattr(metric, "name", str(metric)),
 )
 def test_importance_is_positive_where_the_column_matters(metric):
     """By the metric's own direction; its name may say anything."""
