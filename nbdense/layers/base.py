@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy.typing as npt
@@ -154,3 +154,25 @@ class Input(Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "name": self.name or None}  # one that fit put there has none
+
+
+def inner_layers(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """The layers, each followed by those inside it."""
+    for layer in layers:
+        yield layer
+        yield from inner_layers(getattr(layer, "layers", []))
+
+
+def name_layers(layers: Sequence[Layer]) -> None:
+    """Give names to the layers that have none; refuse one that is there twice."""
+    taken: set[str] = set()
+    for i, layer in enumerate(layers):
+        if not layer.name:
+            number = sum(type(other) is type(layer) for other in layers[:i])
+            later = {other.name for other in layers[i + 1 :]}
+            while not layer.name or layer.name in taken | later:
+                layer.name = layer.kind if number == 0 else f"{layer.kind}_{number}"
+                number += 1
+        elif layer.name in taken:
+            raise ValueError(f"there is a layer named {layer.name!r} already")
+        taken.add(layer.name)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 from nbdense import activations, initializers, regularizers
 from nbdense._checks import positive_int
 from nbdense.activations import ACTIVATIONS
-from nbdense.layers.base import Input as Input
-from nbdense.layers.base import Layer as Layer
-from nbdense.layers.base import Shape
-from nbdense.layers.base import assign as assign
-from nbdense.layers.base import hold_pruned as hold_pruned
-from nbdense.layers.normalization import BatchNormalization as BatchNormalization
-from nbdense.layers.normalization import LayerNormalization as LayerNormalization
+from nbdense.layers.base import Input, Layer, Shape
+from nbdense.layers.registry import register
 from nbdense.network.builder import NetworkBuilder
-
-_INNER = 4096  # layers of a block are numbered from a multiple of this: random numbers differ from all others'
 
 
 def _input_of(input_shape: tuple[int, ...] | None, input_dim: int | None) -> Input | None:
@@ -27,6 +19,7 @@ def _input_of(input_shape: tuple[int, ...] | None, input_dim: int | None) -> Inp
     return None if input_shape is None else Input(input_shape)
 
 
+@register
 class Dense(Layer):
     """activation(x kernel + bias) on the last axis, kernel of shape (n_in, units).
 
@@ -135,6 +128,7 @@ def _penalties(regularizer: Any) -> dict[str, float]:
     return {} if regularizer is None else {"l1": regularizer.l1, "l2": regularizer.l2}
 
 
+@register
 class Activation(Layer):
     """An activation as a layer of its own; behind a linear Dense it costs no more than in it.
 
@@ -161,6 +155,7 @@ class Activation(Layer):
         return {"activation": activations.serialize(self.activation), **super().get_config()}
 
 
+@register
 class ReLU(Activation):
     """max(x, 0), with a most or with a slope below 0.
 
@@ -193,6 +188,7 @@ class ReLU(Activation):
         return {"max_value": self.max_value, "negative_slope": self.negative_slope, **Layer.get_config(self)}
 
 
+@register
 class LeakyReLU(Activation):
     """x above 0, negative_slope x below.
 
@@ -214,6 +210,7 @@ class LeakyReLU(Activation):
         return {"negative_slope": self.negative_slope, **Layer.get_config(self)}
 
 
+@register
 class Softmax(Activation):
     """exp(x) over its sum along the last axis.
 
@@ -236,6 +233,7 @@ class Softmax(Activation):
         return Layer.get_config(self)
 
 
+@register
 class Dropout(Layer):
     """In training, zeros for a random share of the elements, and the others times 1 / (1 - rate).
 
@@ -273,6 +271,7 @@ class Dropout(Layer):
         return {"rate": self.rate, **super().get_config()}
 
 
+@register
 class Flatten(Layer):
     """All axes of a row of data as one.
 
@@ -300,157 +299,3 @@ class Flatten(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         return (math.prod(shape),)
-
-
-class Residual(Layer):
-    """What its layers make of the input, plus the input (He et al. 2016, section 3.1).
-
-    Where the widths differ, the input goes through a kernel without a bias first (their equation 2).
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-        One after the other; Residual itself included.
-    name : str, optional
-        Unique within a model.
-    trainable : bool
-        Whether the parameters learn; False freezes its layers too.
-    """
-
-    kind = "residual"
-
-    def __init__(self, layers: Sequence[Any], name: str | None = None, trainable: bool = True) -> None:
-        super().__init__(name)
-        self.layers: list[Layer] = [
-            layer if isinstance(layer, Layer) else layer_from_config(layer["kind"], layer["config"]) for layer in layers
-        ]
-        if not self.layers:
-            raise ValueError("Residual: give it at least one layer")
-        wrong = next((layer for layer in self.layers if isinstance(layer, Input | Flatten)), None)
-        if wrong is not None:
-            raise ValueError(f"Residual: {type(wrong).__name__} cannot stand in it: rows must keep their shape")
-        name_layers(self.layers)
-        if not trainable:
-            self.trainable = False
-
-    def copy(self) -> Self:
-        layer = super().copy()
-        layer.layers = [inner.copy() for inner in self.layers]
-        return layer
-
-    @property
-    def trainable(self) -> bool:
-        """Whether the parameters learn, those of its layers included."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        for layer in getattr(self, "layers", []):
-            layer.trainable = value
-
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
-        skip, shape = builder.pin(), builder.shape
-        for i, layer in enumerate(self.layers):
-            inner = layer.name
-            layer.name = f"{self.name}/{inner}"
-            try:
-                layer.build(builder, seed, (number + 1) * _INNER + i)
-            finally:
-                layer.name = inner
-        if builder.shape == shape:
-            builder.add(self.name, skip)
-            return
-        ahead, units = builder.pin(), builder.n
-        builder.output, builder.shape = skip, shape
-        kernel = builder.parameter(
-            f"{self.name}/projection/kernel",
-            initializers.get("glorot_uniform")((shape[-1], units), initializers.generator(seed, 2 * number)),
-            trainable=self.trainable,
-        )
-        builder.dense(f"{self.name}/projection", units, ACTIVATIONS["linear"], 0.0, kernel, -1)
-        self._finish_projection(builder)
-        builder.add(self.name, ahead)
-
-    def _finish_projection(self, builder: NetworkBuilder) -> None:
-        """What there is to be done to the projected input before it is added."""
-
-    def count_params(self, shape: Shape) -> int:
-        total, inner = 0, shape
-        for layer in self.layers:
-            total += layer.count_params(inner)
-            inner = layer.output_shape(inner)
-        return total + (shape[-1] * inner[-1] if inner != shape else 0)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        for layer in self.layers:
-            shape = layer.output_shape(shape)
-        return shape
-
-    def multiply_adds(self, shape: Shape) -> int:
-        total, inner = 0, shape
-        for layer in self.layers:
-            total += layer.multiply_adds(inner)
-            inner = layer.output_shape(inner)
-        return total + (math.prod(shape) * inner[-1] if inner != shape else 0)
-
-    def get_config(self) -> dict[str, Any]:
-        inner = [{"kind": layer.kind, "config": layer.get_config()} for layer in self.layers]
-        return {"layers": inner, **super().get_config()}
-
-
-def inner_layers(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """The layers, each followed by those inside it."""
-    for layer in layers:
-        yield layer
-        yield from inner_layers(getattr(layer, "layers", []))
-
-
-def name_layers(layers: Sequence[Layer]) -> None:
-    """Give names to the layers that have none; refuse one that is there twice."""
-    taken: set[str] = set()
-    for i, layer in enumerate(layers):
-        if not layer.name:
-            number = sum(type(other) is type(layer) for other in layers[:i])
-            later = {other.name for other in layers[i + 1 :]}
-            while not layer.name or layer.name in taken | later:
-                layer.name = layer.kind if number == 0 else f"{layer.kind}_{number}"
-                number += 1
-        elif layer.name in taken:
-            raise ValueError(f"there is a layer named {layer.name!r} already")
-        taken.add(layer.name)
-
-
-LAYERS: dict[str, type[Layer]] = {
-    layer.kind: layer
-    for layer in (
-        Input,
-        Dense,
-        Activation,
-        ReLU,
-        LeakyReLU,
-        Softmax,
-        Dropout,
-        BatchNormalization,
-        LayerNormalization,
-        Flatten,
-        Residual,
-    )
-}
-
-
-def layer_from_config(kind: str, config: dict[str, Any]) -> Layer:
-    """A layer from its kind and the arguments that `Layer.get_config` gave.
-
-    Raises
-    ------
-    ValueError
-        If there is no such kind of layer.
-    """
-    if kind not in LAYERS:
-        from nbdense.layers.fake_quantization import FAKE_QUANTIZED  # which is made from the layers here
-
-        if kind not in FAKE_QUANTIZED:
-            raise ValueError(f"unknown kind of layer {kind!r}")
-        return FAKE_QUANTIZED[kind](**config)
-    return LAYERS[kind](**config)

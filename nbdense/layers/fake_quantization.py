@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from nbdense.layers.base import Layer, Shape
-from nbdense.layers.core import Dense, Residual
+from nbdense.layers.core import Dense
+from nbdense.layers.registry import register
+from nbdense.layers.residual import Residual
 from nbdense.network.builder import NetworkBuilder
 
 KERNEL_LIMITS = {8: 127, 4: 7}  # the largest weight of so many bits; the smallest is as far from zero
@@ -26,6 +28,7 @@ def _kernel_bits(owner: str, bits: int) -> int:
     return int(bits)
 
 
+@register
 class FakeQuantize(Layer):
     """What of its input is left when it has been an 8-bit integer.
 
@@ -90,6 +93,7 @@ class FakeQuantize(Layer):
         return config | ({"options": self.options} if self.options else {}) | super().get_config()
 
 
+@register
 class FakeQuantizedDense(Dense):
     """A Dense that computes with its kernel rounded: each column to integers of a few bits times the column's scale.
 
@@ -123,6 +127,7 @@ class FakeQuantizedDense(Dense):
         return {"kernel_bits": self.kernel_bits, **super().get_config()}
 
 
+@register
 class FakeQuantizedResidual(Residual):
     """A Residual whose projection, if it has one, computes with a rounded kernel, and rounds what it gives.
 
@@ -175,8 +180,3 @@ class FakeQuantizedResidual(Residual):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config() | {"kernel_bits": self.kernel_bits}
         return config if self.projection is None else config | {"projection": self.projection}
-
-
-FAKE_QUANTIZED: dict[str, type[Layer]] = {
-    layer.kind: layer for layer in (FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual)
-}

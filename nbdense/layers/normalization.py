@@ -7,6 +7,7 @@ from typing import Any
 
 from nbdense import initializers
 from nbdense.layers.base import Layer, Shape
+from nbdense.layers.registry import register
 from nbdense.network.builder import NetworkBuilder
 
 
@@ -52,6 +53,7 @@ class _Normalization(Layer):
         return config | super().get_config()
 
 
+@register
 class BatchNormalization(_Normalization):
     """Every column standardised over batch and positions, then gamma times it plus beta.
 
@@ -125,6 +127,7 @@ class BatchNormalization(_Normalization):
         return config | super().get_config()
 
 
+@register
 class LayerNormalization(_Normalization):
     """Every row's columns standardised, then gamma times it plus beta (Ba, Kiros and Hinton 2016, section 3).
 
