@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numba import prange
 
-from nbdense._compile import policy
+from nbdense._compile import compilations, kernel_cache, policy
 from python_process import HANGS_AFTER
 from source_tree import library_modules
 
@@ -27,22 +27,22 @@ def _doubled(x, out):
 def folder(monkeypatch, tmp_path):
     """An empty cache folder of the test's own, which entries made from now on use."""
     folder = tmp_path / "root" / "0123456789abcdef"
-    monkeypatch.setattr(policy, "cache_folder", lambda: folder)
-    monkeypatch.setattr(policy, "save_error", None)
-    monkeypatch.setattr(policy, "_announced", True)
+    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: folder)
+    monkeypatch.setattr(kernel_cache, "save_error", None)
+    monkeypatch.setattr(compilations, "_announced", True)
     return folder
 
 
 def run_doubled(dtype="float32"):
     """Make the entry anew and call it; returns how many times it was compiled."""
-    before = len(policy.compilations)
+    before = len(compilations.compilations)
     doubled = policy.entry(_doubled)
     x = np.arange(5, dtype=dtype)
     out = np.zeros_like(x)
     doubled(x, out)
     np.testing.assert_array_equal(out, [0, 2, 4, 6, 8])
-    assert sum(doubled.stats.cache_misses.values()) == len(policy.compilations) - before
-    return len(policy.compilations) - before
+    assert sum(doubled.stats.cache_misses.values()) == len(compilations.compilations) - before
+    return len(compilations.compilations) - before
 
 
 def names(folder):
@@ -61,10 +61,10 @@ def test_serial_and_parallel_are_told_apart(folder):
     for entry in policy.entry_pair(_doubled):
         entry(x, out)
     assert [name.split("-")[1] for name in names(folder)] == ["parallel", "serial"]
-    before = len(policy.compilations)
+    before = len(compilations.compilations)
     for entry in policy.entry_pair(_doubled):
         entry(x, out)
-    assert len(policy.compilations) == before
+    assert len(compilations.compilations) == before
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_folder_in_place_of_a_file(folder):
     file.unlink()
     file.mkdir()
     assert run_doubled() == 1
-    assert isinstance(policy.save_error, OSError)
+    assert isinstance(kernel_cache.save_error, OSError)
     assert names(folder) == [file.name]
 
 
@@ -123,7 +123,7 @@ def test_a_full_disk(folder, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", write_half)
     assert [run_doubled(), run_doubled()] == [1, 1]
     assert names(folder) == []
-    assert policy.save_error.errno == 28
+    assert kernel_cache.save_error.errno == 28
     monkeypatch.undo()
 
 
@@ -144,9 +144,9 @@ def test_a_folder_that_can_only_be_read(folder, monkeypatch):
 
 def test_a_cache_folder_that_is_a_file(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr(policy, "cache_folder", lambda: tmp_path / "file" / "0123456789abcdef")
+    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: tmp_path / "file" / "0123456789abcdef")
     assert [run_doubled(), run_doubled()] == [1, 1]
-    assert not policy.writable(tmp_path / "file" / "0123456789abcdef")
+    assert not kernel_cache.writable(tmp_path / "file" / "0123456789abcdef")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -157,12 +157,12 @@ def test_no_home(monkeypatch):
     for name in ("NBDENSE_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    assert policy.cache_root.__wrapped__() is None
-    monkeypatch.setattr(policy, "cache_root", lambda: None)
-    assert policy.cache_folder.__wrapped__() is None
-    monkeypatch.setattr(policy, "cache_folder", lambda: None)
+    assert kernel_cache.cache_root.__wrapped__() is None
+    monkeypatch.setattr(kernel_cache, "cache_root", lambda: None)
+    assert kernel_cache.cache_folder.__wrapped__() is None
+    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: None)
     assert [run_doubled(), run_doubled()] == [1, 1]
-    assert policy.other_folders() == []
+    assert kernel_cache.other_folders() == []
 
 
 @pytest.mark.parametrize(
@@ -183,35 +183,35 @@ def test_where_the_cache_is(platform, environment, expected, monkeypatch, tmp_pa
         monkeypatch.setenv(name, str(tmp_path / value))
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    assert policy.cache_root.__wrapped__() == tmp_path / expected
+    assert kernel_cache.cache_root.__wrapped__() == tmp_path / expected
 
 
 def test_a_relative_folder_is_taken_from_where_the_process_started(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NBDENSE_CACHE_DIR", "here")
-    assert policy.cache_root.__wrapped__() == tmp_path / "here"
+    assert kernel_cache.cache_root.__wrapped__() == tmp_path / "here"
 
 
 def test_a_new_folder_for_other_sources_and_versions(monkeypatch, tmp_path):
     source = tmp_path / "kernel.py"
     source.write_text("1")
-    monkeypatch.setattr(policy, "compiled_sources", lambda: [source])
-    folder = policy.cache_folder.__wrapped__
+    monkeypatch.setattr(kernel_cache, "compiled_sources", lambda: [source])
+    folder = kernel_cache.cache_folder.__wrapped__
     found = [folder()]
     source.write_text("2")
     found.append(folder())
-    for module in (policy.numba, policy.llvmlite):
+    for module in (kernel_cache.numba, kernel_cache.llvmlite):
         monkeypatch.setattr(module, "__version__", "999.0")
         found.append(folder())
-    monkeypatch.setattr(policy.config, "OPT", 0)
+    monkeypatch.setattr(kernel_cache.config, "OPT", 0)
     found.append(folder())
     assert len(set(found)) == len(found)
-    assert {path.parent for path in found} == {policy.cache_root()}
+    assert {path.parent for path in found} == {kernel_cache.cache_root()}
 
 
 def test_every_module_with_compiled_code_is_in_the_folder_name():
     """A module that imports a decorator of the compile policy makes compiled code."""
-    hashed = {path.resolve() for path in policy.compiled_sources()}
+    hashed = {path.resolve() for path in kernel_cache.compiled_sources()}
     missing = [
         module
         for module, path in library_modules().items()
@@ -226,7 +226,7 @@ def test_every_module_with_compiled_code_is_in_the_folder_name():
 
 def test_old_folders_do_not_pile_up(folder, monkeypatch):
     """A new version's folder drives out all but the last few others; what is not surely ours stays."""
-    monkeypatch.setattr(policy, "FOLDERS_KEPT", 2)
+    monkeypatch.setattr(kernel_cache, "FOLDERS_KEPT", 2)
     root = folder.parent
     for age in range(5):
         old = root / f"{age:016x}"
@@ -240,7 +240,7 @@ def test_old_folders_do_not_pile_up(folder, monkeypatch):
     (root / ("e" * 16)).write_text("a file")
     assert run_doubled() == 1
     assert names(root) == sorted([f"{0:016x}", f"{1:016x}", folder.name, "notes", "f" * 16, "e" * 16])
-    assert [other.name for other in policy.other_folders()] == [f"{0:016x}", f"{1:016x}"]
+    assert [other.name for other in kernel_cache.other_folders()] == [f"{0:016x}", f"{1:016x}"]
     assert run_doubled("float64") == 1  # into the folder that is there: nothing is looked for again
     assert len(names(folder)) == 2
 
@@ -248,7 +248,7 @@ def test_old_folders_do_not_pile_up(folder, monkeypatch):
 CONCURRENT = """
 import sys
 import numpy as np
-from nbdense._compile import policy
+from nbdense._compile import kernel_cache, compilations, policy
 
 def _tripled(x, out):
     for i in range(x.size):
@@ -260,7 +260,7 @@ for dtype in sys.argv[1:]:
     out = np.zeros(3, dtype)
     tripled(np.arange(3, dtype=dtype), out)
     assert out.tolist() == [0, 3, 6], out
-print(len(policy.compilations))
+print(len(compilations.compilations))
 """
 
 
@@ -302,28 +302,28 @@ def test_processes_that_compile_at_once(tmp_path):
 
 @pytest.fixture
 def silent_so_far(monkeypatch):
-    monkeypatch.setattr(policy, "_announced", False)
-    monkeypatch.setattr(policy, "compilations", [])
+    monkeypatch.setattr(compilations, "_announced", False)
+    monkeypatch.setattr(compilations, "compilations", [])
 
 
 def test_short_compilations_are_not_announced(folder, silent_so_far, monkeypatch, capfd):
-    monkeypatch.setattr(policy, "ANNOUNCE_SECONDS", 1e6)
+    monkeypatch.setattr(compilations, "ANNOUNCE_SECONDS", 1e6)
     run_doubled()
     assert capfd.readouterr() == ("", "")
 
 
 def test_long_compilations_are_announced_while_they_run(silent_so_far, monkeypatch):
     said = threading.Event()
-    monkeypatch.setattr(policy, "ANNOUNCE_SECONDS", 0.01)
-    monkeypatch.setattr(policy, "_announce", said.set)
-    with policy._timed("run_steps", "serial"):
+    monkeypatch.setattr(compilations, "ANNOUNCE_SECONDS", 0.01)
+    monkeypatch.setattr(compilations, "_announce", said.set)
+    with compilations.timed("run_steps", "serial"):
         assert said.wait(HANGS_AFTER)
 
 
 def test_many_short_compilations_are_announced_once(folder, silent_so_far, monkeypatch, capfd):
     """Their times add up."""
-    monkeypatch.setattr(policy, "ANNOUNCE_SECONDS", 100.0)
-    policy.compilations.append(policy.Compilation("run_steps", "serial", 101.0))
+    monkeypatch.setattr(compilations, "ANNOUNCE_SECONDS", 100.0)
+    compilations.compilations.append(compilations.Compilation("run_steps", "serial", 101.0))
     run_doubled()
     run_doubled("float64")
     out, err = capfd.readouterr()
@@ -336,8 +336,8 @@ def test_many_short_compilations_are_announced_once(folder, silent_so_far, monke
 def test_without_a_cache_the_line_says_what_to_do(place, silent_so_far, monkeypatch, tmp_path, capfd):
     (tmp_path / "file").touch()
     folder = None if place == "no home" else tmp_path / "file" / "0123456789abcdef"
-    monkeypatch.setattr(policy, "cache_folder", lambda: folder)
-    monkeypatch.setattr(policy, "ANNOUNCE_SECONDS", 0.0)
+    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: folder)
+    monkeypatch.setattr(compilations, "ANNOUNCE_SECONDS", 0.0)
     run_doubled()
     run_doubled()
     out, err = capfd.readouterr()
@@ -347,7 +347,7 @@ def test_without_a_cache_the_line_says_what_to_do(place, silent_so_far, monkeypa
 
 
 def test_no_stderr(folder, silent_so_far, monkeypatch):
-    monkeypatch.setattr(policy, "ANNOUNCE_SECONDS", 0.0)
+    monkeypatch.setattr(compilations, "ANNOUNCE_SECONDS", 0.0)
     monkeypatch.setattr(sys, "stderr", None)
     assert run_doubled() == 1
 
@@ -362,8 +362,8 @@ def test_no_thread_for_the_clock(folder, silent_so_far, monkeypatch, capfd):
 
 
 def test_loading_is_not_announced(folder, silent_so_far, monkeypatch, capfd):
-    monkeypatch.setattr(policy, "ANNOUNCE_SECONDS", 1e6)
+    monkeypatch.setattr(compilations, "ANNOUNCE_SECONDS", 1e6)
     run_doubled()
-    monkeypatch.setattr(policy, "ANNOUNCE_SECONDS", 0.0)
+    monkeypatch.setattr(compilations, "ANNOUNCE_SECONDS", 0.0)
     assert run_doubled() == 0
     assert capfd.readouterr() == ("", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nbdense._compile import policy, processor, thread_pool
+from nbdense._compile import kernel_cache, processor, thread_pool
 from nbdense.commands import cli, doctor
 
 
@@ -100,7 +100,7 @@ def test_this_machine(monkeypatch):
         assert report.threads.region_microseconds > 0
     else:
         assert report.threads.layer is report.threads.region_microseconds is None
-    assert report.cache.folder == policy.cache_folder()
+    assert report.cache.folder == kernel_cache.cache_folder()
     assert report.cache.writable
     assert report.cache.kernels > 0 or report.threads.limit == 1
     assert f"numba {report.versions['numba']}" in str(report)
@@ -109,7 +109,7 @@ def test_this_machine(monkeypatch):
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     folder = tmp_path / "0123456789abcdef"
-    monkeypatch.setattr(policy, "cache_folder", lambda: folder)
+    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: folder)
     for path in (folder, tmp_path / ("a" * 16), tmp_path / ("b" * 16), tmp_path / "other", tmp_path / ("c" * 16)):
         path.mkdir()
         (path / "predict-serial-1.nbk").write_bytes(bytes(100))
@@ -126,13 +126,13 @@ def test_what_the_cache_holds(cache):
 
 
 def test_a_cache_that_is_not_there_yet(monkeypatch, tmp_path):
-    monkeypatch.setattr(policy, "cache_folder", lambda: tmp_path / "not" / "yet")
+    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: tmp_path / "not" / "yet")
     assert doctor._cache_found() == doctor.Cache(tmp_path / "not" / "yet", True, 0, 0, (), 0)
     assert not list(tmp_path.iterdir()), "looking made a folder"
 
 
 def test_no_cache(monkeypatch):
-    monkeypatch.setattr(policy, "cache_folder", lambda: None)
+    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: None)
     assert doctor._cache_found() == doctor.Cache(None, False, 0, 0, (), 0)
     assert doctor.clean() == (0, 0)
 

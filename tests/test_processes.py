@@ -76,7 +76,7 @@ def test_import_compiles_and_probes_nothing(tmp_path):
 OTHER_ARCHITECTURE = (
     COMMON
     + """
-from nbdense._compile import policy
+from nbdense._compile import kernel_cache, compilations
 from nbdense.engine import program
 
 if sys.argv[1] == "first":
@@ -92,8 +92,8 @@ entries = {f"{name} {i}": entry for name, pair in entries.items() for i, entry i
 print(json.dumps({
     "misses": {name: sum(entry.stats.cache_misses.values()) for name, entry in entries.items()},
     "hits": {name: sum(entry.stats.cache_hits.values()) for name, entry in entries.items()},
-    "compiled": [str(done) for done in policy.compilations],
-    "files": [file.name for file in policy.kernel_files(policy.cache_folder()) if file.name.split("-")[0] in
+    "compiled": [str(done) for done in compilations.compilations],
+    "files": [file.name for file in kernel_cache.kernel_files(kernel_cache.cache_folder()) if file.name.split("-")[0] in
               ("run_steps", "predict")],
 }))
 """
@@ -287,7 +287,7 @@ def warmup(*arguments, **environment):
 AFTER_WARMUP = (
     COMMON
     + """
-from nbdense._compile import policy
+from nbdense._compile import compilations
 
 for dtype in ("float32", "float64"):
     model, x, y = large()
@@ -310,7 +310,7 @@ for dtype in ("float32", "float64"):
         small = nb.quantize(model, calibration=x[:100], **options)
         small.predict(x)
         small.predict(x[:1])
-print(json.dumps([str(done) for done in policy.compilations]))
+print(json.dumps([str(done) for done in compilations.compilations]))
 """
 )
 

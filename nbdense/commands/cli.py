@@ -118,7 +118,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _warmup(arguments: argparse.Namespace) -> int:
-    from nbdense._compile import policy
+    from nbdense._compile import kernel_cache
     from nbdense.commands import warmup
 
     try:
@@ -126,6 +126,6 @@ def _warmup(arguments: argparse.Namespace) -> int:
     except warmup.WarmupError as error:
         print(f"nbdense warmup: {error}", file=sys.stderr)
         return 1
-    folder = policy.cache_folder()
+    folder = kernel_cache.cache_folder()
     print(f"{len(done)} compiled, in {folder}" if done else f"all was compiled already, in {folder}")
     return 0

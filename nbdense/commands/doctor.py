@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 from numba.core import config
 
-from nbdense._compile import policy, processor, thread_pool
+from nbdense._compile import compilations, kernel_cache, policy, processor, thread_pool
 
 PACKAGES = ("nbdense", "numba", "llvmlite", "numpy", "onnx", "onnxruntime", "safetensors", "scikit-learn", "tbb")
 BUSY_MICROSECONDS = 1000.0  # no idle machine's parallel region takes as long, on any layer
@@ -167,7 +167,7 @@ def examine() -> Report:
     >>> doctor.examine().versions["numba"] is not None
     True
     """
-    policy.announce_nothing()
+    compilations.announce_nothing()
     versions: dict[str, str | None] = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -192,9 +192,9 @@ def clean() -> tuple[int, int]:
     folders, size : int
         How many were removed, and the bytes of all that was.
     """
-    folder = policy.cache_folder()
-    unfinished = [] if folder is None else [file for file in policy.kernel_files(folder) if file.suffix == ".tmp"]
-    others = policy.other_folders()
+    folder = kernel_cache.cache_folder()
+    unfinished = [] if folder is None else [file for file in kernel_cache.kernel_files(folder) if file.suffix == ".tmp"]
+    others = kernel_cache.other_folders()
     size = _size(unfinished)
     for file in unfinished:
         try:
@@ -203,8 +203,8 @@ def clean() -> tuple[int, int]:
             pass  # another process has finished it
     removed = 0
     for other in others:
-        before = _size(policy.kernel_files(other))
-        policy.remove_folder(other)
+        before = _size(kernel_cache.kernel_files(other))
+        kernel_cache.remove_folder(other)
         if not other.exists():
             removed, size = removed + 1, size + before
     return removed, size
@@ -238,10 +238,10 @@ def _region_microseconds(threads: int) -> float:
 
 
 def _cache_found() -> Cache:
-    folder, others = policy.cache_folder(), tuple(policy.other_folders())
-    files = [] if folder is None else policy.kernel_files(folder)
-    others_size = sum(_size(policy.kernel_files(other)) for other in others)
-    access = folder is not None and policy.writable(folder)
+    folder, others = kernel_cache.cache_folder(), tuple(kernel_cache.other_folders())
+    files = [] if folder is None else kernel_cache.kernel_files(folder)
+    others_size = sum(_size(kernel_cache.kernel_files(other)) for other in others)
+    access = folder is not None and kernel_cache.writable(folder)
     return Cache(folder, access, sum(file.suffix != ".tmp" for file in files), _size(files), others, others_size)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from nbdense._compile import policy
-from nbdense._compile.policy import Compilation
+from nbdense._compile import compilations, kernel_cache, policy
+from nbdense._compile.compilations import Compilation
 
 DTYPES = ("float32", "float64")
 
@@ -47,20 +47,22 @@ def warm_up(
     """
     if not policy.JIT:
         raise WarmupError("NUMBA_DISABLE_JIT is set: nothing is compiled")
-    folder = policy.cache_folder()
+    folder = kernel_cache.cache_folder()
     if folder is None:
         raise WarmupError("there is no home folder to keep compiled kernels in: set NBDENSE_CACHE_DIR")
-    policy.announce_nothing()
-    started = told = len(policy.compilations)
+    compilations.announce_nothing()
+    started = told = len(compilations.compilations)
     for dtype in dtypes:
         for step in _steps(dtype, quant):
             step()
-            for done in policy.compilations[told:]:
+            for done in compilations.compilations[told:]:
                 tell(f"{done.entry}, {done.variant}, {dtype}: {done.seconds:.1f} s")
-            told = len(policy.compilations)
-            if policy.save_error is not None:
-                raise WarmupError(f"{folder} cannot be written ({policy.save_error}): set NBDENSE_CACHE_DIR to another")
-    return policy.compilations[started:]
+            told = len(compilations.compilations)
+            if kernel_cache.save_error is not None:
+                raise WarmupError(
+                    f"{folder} cannot be written ({kernel_cache.save_error}): set NBDENSE_CACHE_DIR to another"
+                )
+    return compilations.compilations[started:]
 
 
 def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:

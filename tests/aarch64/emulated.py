@@ -24,7 +24,7 @@ import numpy as np
 from numba.core import types
 from numba.core.registry import cpu_target
 
-from nbdense._compile import policy
+from nbdense._compile import numba_internals, policy
 
 TRIPLE, CPU = "aarch64-linux-gnu", "generic"  # NEON and fused multiply-add are in every aarch64
 FEATURES = os.environ.get("NBDENSE_AARCH64_FEATURES", "")  # what code may use beside them
@@ -68,7 +68,7 @@ def assembly(module: str) -> str:
 def assembled(kernel: Any, signature: tuple[Any, ...]) -> tuple[str, bytes, Any]:
     """A kernel and all that it calls, as nbdense_entry, in assembly and as an object file; and the type it returns."""
     # As _jit's entries: what numba compiles on the way is not to be optimised, for this machine, by itself.
-    cpu_target.target_context.codegen()._library_class = policy._KernelLibrary
+    cpu_target.target_context.codegen()._library_class = numba_internals.KernelLibrary
     kernel.compile(signature)
     compiled = kernel.overloads[signature]
     machine = target_machine()
