@@ -51,7 +51,8 @@ def held(network, flavour, opset=None, exact=False):
 # -- static: the patterns that onnxruntime fuses --
 
 
-@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+# QLinearConv of older releases takes one zero point of weights.
+@pytest.mark.parametrize("granularity", ["per_tensor", *(["per_channel"] if RUNTIME >= (1, 31) else [])])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("flavour", STATIC)
 def test_zero_points_of_weights(flavour, dtype, granularity, tmp_path):
