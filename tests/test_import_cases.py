@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nbdense.export import from_onnx
 
+ONNX = tuple(int(part) for part in onnx.__version__.split(".")[:2])
 # Of tensors that NumPy has a type for: all releases of onnx read these alike.
 READABLE = {helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in np.typecodes["AllInteger"] + "?efd"}
 
@@ -86,6 +87,8 @@ REASONS = {
 
 def wanted(case):
     if not case.data_sets[0]:
+        return False
+    if "qlinearmatmul_2D_int8" in case.name and ONNX < (1, 23):  # its numbers wrapped, where the operator saturates
         return False
     operators = {node.op_type for node in case.model.graph.node}
     if "_expanded" in case.name:
