@@ -19,6 +19,7 @@ from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.engine.tables import LAYER
 from nbdense.export.read.graph import Value
 from nbdense.export.read.steps import FunctionStep, NormStep, Step, affine, function
+from nbdense.quant.kernels import integer
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
 TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
@@ -321,8 +322,6 @@ def _values(name: str, alpha: float) -> Doubles:
     row = ACTIVATIONS[name]
     if row.forward is None:
         return np.clip(_POINTS, row.lower, alpha if row.least != math.inf else row.upper)
-    from nbdense.quant.kernels import integer
-
     values, layer = _POINTS.copy(), np.zeros(1, LAYER)
     layer["n_out"] = layer["ld_out"] = values.size
     layer["activation"], layer["alpha"], layer["lower"], layer["upper"] = row.code, alpha, row.lower, row.upper

@@ -18,8 +18,8 @@ import numpy as np
 
 from nbdense.activations import CUSTOM, Activation
 from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, LAYER_NORM, RESHAPE
+from nbdense.export.graph.builder import Graph, finite_float32
 from nbdense.export.write.folding import inference_rows, is_far_from_zero, norm_tensors, reads, scale_and_shift
-from nbdense.export.write.graph import Graph, finite_float32
 from nbdense.network import Network, Row
 
 HARD_SWISH_OPSET = 14  # the first that has the operator

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.tables import ADD, DENSE, FROZEN_NORM
-from nbdense.export.write.graph import finite_float32
+from nbdense.export.graph.builder import finite_float32
 from nbdense.network import Network, Row, folding
 
 

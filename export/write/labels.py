@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from nbdense.export.write.graph import Graph, Shape
+from nbdense.export.graph.builder import Graph, Shape
 
 LABEL = "label"  # the output's default name
 THRESHOLD = 0.5
