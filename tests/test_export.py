@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import pytest
 from nbdense import _version, activations
 from nbdense.activations import ACTIVATIONS
 from nbdense.export import to_onnx, verify_onnx
+from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
 from nbdense.export.graph.checks import serialize
 from nbdense.export.graph.opsets import newest_opset
 from nbdense.export.write import exporter
-from nbdense.export.write.float_flavour import ACTIVATION_NODES
 from nbdense.layers import BatchNormalization, Dense, Flatten, Input, LayerNormalization, Residual
 from nbdense.models import Sequential, load_model
 from nbdense.network.builder import NetworkBuilder
@@ -51,8 +52,14 @@ def operators(model):
 # -- the graph --
 
 
-def test_table_of_nodes_covers_every_activation():
-    assert set(ACTIVATION_NODES) == set(ACTIVATIONS)
+def test_table_of_forms_agrees_with_the_activations():
+    assert list(ACTIVATION_FORMS) == list(ACTIVATIONS)
+    for name, row in ACTIVATIONS.items():
+        form = ACTIVATION_FORMS[name]
+        assert (form.write is None) == (name == "linear")
+        assert (form.fit is None) == (row.least == math.inf), name  # those with a parameter, alone
+        assert not row.onnx or row.onnx in form.operators, name  # what is written so is read so
+    assert len(ACTIVATION_OPERATORS) == sum(len(form.operators) for form in ACTIVATION_FORMS.values())  # no two rows'
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 2), (7, 13, 5), (16, 17, 33), (31, 64, 3)])

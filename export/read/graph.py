@@ -15,22 +15,25 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from nbdense.export.graph.activations import ACTIVATION_OPERATORS
 from nbdense.export.read.file import OnnxFile, describe
 from nbdense.export.read.tensors import Array
 from nbdense.files import FileFormatError
 
 LARGEST_ROW = 2**24  # elements that one row of data may have, anywhere in the network
-LARGEST_FOLDED = 2**26  # elements that a constant made of others may have
 BATCH = -(2**30) - 7  # stands for the number of rows where a graph computes with shapes, in int32 too
 MICROSOFT = "com.microsoft"
 
-ONE_ARGUMENT = {  # elementwise; what they take beside it are attributes
-    *("Relu", "Sigmoid", "Tanh", "Elu", "LeakyRelu", "Selu", "Softplus", "HardSigmoid", "HardSwish", "Gelu", "Swish"),
-    *("Mish", "Celu", "Erf", "Exp", "Log", "Neg", "Sqrt", "Reciprocal", "Abs"),
+# Elementwise operators, by the tensors that they read; what else they take are attributes.
+ONE_ARGUMENT = {
+    *("Erf", "Exp", "Log", "Neg", "Sqrt", "Reciprocal", "Abs"),
+    *(name for name, entry in ACTIVATION_OPERATORS.items() if entry.arguments == 1),
 }
-TWO_ARGUMENTS = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu", "Sum"}
+TWO_ARGUMENTS = {
+    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"),
+    *(name for name, entry in ACTIVATION_OPERATORS.items() if entry.arguments == 2),
+}
 COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
-ELEMENTWISE = ONE_ARGUMENT | TWO_ARGUMENTS | COMPARISONS | {"Clip", "Where"}
 
 
 class Value:

@@ -6,9 +6,7 @@ import re
 
 import numpy as np
 
-from nbdense.export.read.graph import Value
-from nbdense.export.read.patterns import FUNCTIONS, affine_of, fitted_layer_norm, layer_norm, recognise
-from nbdense.export.read.steps import (
+from nbdense.export.graph.steps import (
     AffineStep,
     ColumnsStep,
     DenseStep,
@@ -19,9 +17,12 @@ from nbdense.export.read.steps import (
     Step,
     SumStep,
     affine,
-    tidy,
+    function,
 )
+from nbdense.export.read.graph import Value
+from nbdense.export.read.patterns import FUNCTIONS, affine_of, fitted_layer_norm, layer_norm, recognise
 from nbdense.export.read.tensors import Array
+from nbdense.export.read.tidying import tidy
 from nbdense.layers import (
     Activation,
     BatchNormalization,
@@ -125,7 +126,7 @@ def _quantized(value: Value) -> list[Step]:
     """What quantizing does in float: nothing, or where the range begins at 0 a relu that its writer has left out."""
     starts_at_zero = value.settings["zero"] == np.iinfo(value.settings["dtype"]).min
     bare = value.values[0].operator in ("Dense", "Add", "BatchNormalization")
-    return [FUNCTIONS["Relu"](value)[0]] if starts_at_zero and bare else []
+    return [function("relu")] if starts_at_zero and bare else []
 
 
 def _sum(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
@@ -163,7 +164,7 @@ def _rows(steps: list[Step], value: Value) -> list[Step]:
                 continue
             raise UnknownError(f"rows change their shape in a branch of it, from {step.before} to {step.after}")
         kept.append(step)
-    return kept or [FunctionStep(Activation("linear").activation)]
+    return kept or [function("linear")]
 
 
 def _dense(value: Value) -> Step:

@@ -10,10 +10,11 @@ import numpy as np
 
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.engine.tables import ACTIVATION
+from nbdense.export.graph.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, NormStep, ShapeStep, Step
 from nbdense.export.read.graph import Trace, Value
 from nbdense.export.read.integers import Integers
 from nbdense.export.read.layers import UnknownError, layer_name, one_step
-from nbdense.export.read.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, NormStep, ShapeStep, Step, tidy
+from nbdense.export.read.tidying import tidy
 from nbdense.network import Row
 from nbdense.quant.conversion.activations import activation_table, exponentials
 from nbdense.quant.model.network import (
