@@ -20,8 +20,9 @@ from nbdense.activations import CUSTOM
 from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, LAYER_NORM, RESHAPE
 from nbdense.export.graph.activations import ACTIVATION_FORMS, ActivationWriter, activation_writer
 from nbdense.export.graph.builder import Graph, finite_float32
-from nbdense.export.write.folding import inference_rows, is_far_from_zero, norm_tensors, reads, scale_and_shift
+from nbdense.export.write.folding import inference_rows, is_far_from_zero, norm_tensors, scale_and_shift
 from nbdense.network import Network, Row
+from nbdense.network.folding import reads
 
 LAYER_NORM_OPSET = 17
 REDUCE_OPSET = 18  # from which ReduceMean takes its axes as an input
