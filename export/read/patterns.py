@@ -18,7 +18,8 @@ from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.engine.tables import LAYER
 from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
 from nbdense.export.graph.steps import Doubles, FunctionStep, NormStep, Step, affine, clip
-from nbdense.export.read.graph import Value
+from nbdense.export.read.nodes import FunctionNode
+from nbdense.export.read.values import Value
 from nbdense.quant.kernels import integer
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
@@ -64,8 +65,9 @@ def _bound(value: Value) -> list[Step]:
 
 def _activation(value: Value) -> list[Step]:
     """Read an operator that is an activation."""
+    assert isinstance(value.node, FunctionNode)
     constants = [None if isinstance(part, Value) else part for part in value.inputs]
-    return ACTIVATION_OPERATORS[value.operator].read(value.settings, constants)
+    return ACTIVATION_OPERATORS[value.operator].read(value.node.attributes, constants)
 
 
 # Operators of one tensor and numbers, as steps of a value.
@@ -168,8 +170,8 @@ def _evaluate(inside: list[Value], start: Value, points: Doubles = _POINTS) -> D
                 results[value] = _ARITHMETIC[value.operator](*arguments)
             else:
                 compute = ACTIVATION_OPERATORS[value.operator].compute
-                assert compute is not None
-                results[value] = compute(arguments[0], value.settings)
+                assert compute is not None and isinstance(value.node, FunctionNode)
+                results[value] = compute(arguments[0], value.node.attributes)
     return results[inside[-1]]
 
 
