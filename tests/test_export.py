@@ -1,7 +1,9 @@
 """Float networks as ONNX: the same values in onnxruntime, the same bytes in every process, and errors at the door."""
 
+import ast
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,14 +15,16 @@ import pytest
 from nbdense import _version, activations
 from nbdense.activations import ACTIVATIONS
 from nbdense.export import to_onnx, verify_onnx
+from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
+from nbdense.export.graph.checks import serialize
+from nbdense.export.graph.opsets import newest_opset
 from nbdense.export.write import exporter
-from nbdense.export.write.float_flavour import ACTIVATION_NODES
-from nbdense.export.write.graph import newest_opset, serialize
 from nbdense.layers import BatchNormalization, Dense, Flatten, Input, LayerNormalization, Residual
 from nbdense.models import Sequential, load_model
 from nbdense.network.builder import NetworkBuilder
 from nbdense.quant import quantize
 from nbdense.training.workspace import predict
+from source_tree import library_modules
 
 ALWAYS_LOADABLE = 21  # what the oldest onnxruntime that pyproject.toml allows loads; 1.31 was seen to load up to 26
 
@@ -48,8 +52,14 @@ def operators(model):
 # -- the graph --
 
 
-def test_table_of_nodes_covers_every_activation():
-    assert set(ACTIVATION_NODES) == set(ACTIVATIONS)
+def test_table_of_forms_agrees_with_the_activations():
+    assert list(ACTIVATION_FORMS) == list(ACTIVATIONS)
+    for name, row in ACTIVATIONS.items():
+        form = ACTIVATION_FORMS[name]
+        assert (form.write is None) == (name == "linear")
+        assert (form.fit is None) == (row.least == math.inf), name  # those with a parameter, alone
+        assert not row.onnx or row.onnx in form.operators, name  # what is written so is read so
+    assert len(ACTIVATION_OPERATORS) == sum(len(form.operators) for form in ACTIVATION_FORMS.values())  # no two rows'
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 2), (7, 13, 5), (16, 17, 33), (31, 64, 3)])
@@ -152,7 +162,7 @@ def test_what_onnxruntime_cannot_load_is_said(tmp_path):
 HASHES = """
 import hashlib, json, sys
 from pathlib import Path
-from nbdense.export.write import graph
+from nbdense.export.graph import builder as graph
 from nbdense.export import to_onnx
 from nbdense.models import load_model
 for path, options in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -295,3 +305,25 @@ def test_saved_loaded_and_exported_again(tmp_path):
     again = load_model(tmp_path / "m")
     assert serialize(to_onnx(again)) == serialize(to_onnx(model))
     assert np.array_equal(again.predict(rows(5)), predict(model.network, rows(5)))
+
+
+# -- the package --
+
+ROOMS = ["networks", "graph", "read", "write", "verify", "pipeline", "api"]  # each imports those before it, and itself
+APART = {("read", "write"), ("write", "read")}
+
+
+@pytest.mark.parametrize("module", sorted(name for name in library_modules() if name.startswith("nbdense.export.")))
+def test_imports_run_downwards_and_take_no_private_names(module):
+    room = module.split(".")[2]
+    tree = ast.parse(library_modules()[module].read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    for node in imports:
+        for alias in node.names:
+            target = f"{node.module}.{alias.name}".split(".")
+            if target[:2] == ["nbdense", "export"]:
+                assert ROOMS.index(target[2]) <= ROOMS.index(room) and (room, target[2]) not in APART, ast.unparse(node)
+                assert not alias.name.startswith("_"), ast.unparse(node)
+    # Lazy imports are of what need not be installed, alone.
+    lazy = [node for node in imports if node.module.startswith("nbdense") and node.col_offset]
+    assert {node.module for node in lazy} <= {"nbdense.estimators"}

@@ -13,8 +13,9 @@ import pytest
 
 from nbdense import files
 from nbdense.export import to_onnx, verify_onnx
-from nbdense.export.write import graph, writing
-from nbdense.export.write.graph import serialize
+from nbdense.export.graph import builder as graph
+from nbdense.export.graph.checks import serialize
+from nbdense.export.write import writing
 from nbdense.quant import quantize
 from test_export import network, rows
 
@@ -209,7 +210,7 @@ def test_a_model_that_cannot_be_named_leaves_no_data(old, tmp_path, small_files,
 SLOW = """
 import os, sys, time
 sys.path.insert(0, sys.argv[3])
-from nbdense.export.write import graph
+from nbdense.export.graph import builder as graph
 from nbdense.export import to_onnx
 from test_export import network
 graph.LARGEST_FILE = int(sys.argv[2])

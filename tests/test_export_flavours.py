@@ -14,8 +14,9 @@ from nbdense import activations
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.elementwise.elementary import exp
 from nbdense.export import to_onnx, verify_onnx
+from nbdense.export.graph.checks import serialize
+from nbdense.export.graph.opsets import newest_opset
 from nbdense.export.verify import runtime
-from nbdense.export.write.graph import newest_opset, serialize
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import (
     LIMITS,

@@ -12,7 +12,8 @@ from nbdense import activations
 from nbdense import layers as k
 from nbdense.activations import ACTIVATIONS
 from nbdense.export import to_onnx, verify_onnx
-from nbdense.export.write.graph import newest_opset, serialize
+from nbdense.export.graph.checks import serialize
+from nbdense.export.graph.opsets import newest_opset
 from nbdense.quant import quantize
 from test_export import ALWAYS_LOADABLE, operators
 from test_layers import STACKS, made, randomise

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from nbdense.export import to_onnx, verify_onnx
-from nbdense.export.write.graph import serialize
+from nbdense.export.graph.checks import serialize
 from nbdense.quant import quantize
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import LIMITS, QuantizedNetwork

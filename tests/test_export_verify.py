@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 from nbdense.export import to_onnx, verify_onnx
+from nbdense.export.graph.checks import serialize
 from nbdense.export.verify import runtime, verification
-from nbdense.export.write.graph import serialize
 from nbdense.quant import quantize
 from test_export import network, rows
 

@@ -10,7 +10,7 @@ import nbdense
 from nbdense import layers as k
 from nbdense.activations import ACTIVATIONS
 from nbdense.export import from_onnx, to_onnx
-from nbdense.export.write.graph import newest_opset
+from nbdense.export.graph.opsets import newest_opset
 from nbdense.files import FileFormatError
 from test_export_layers import ALL, data, model_of
 from test_layers import made, randomise

@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from nbdense.export.graph.checks import serialize
 from nbdense.export.pipeline.rows import GraphInput, Rows
-from nbdense.export.verify.verification import BATCH_SIZES, TOLERANCE, _cost_of_float32, _distances
-from nbdense.export.write.graph import serialize
+from nbdense.export.verify.tolerance import TOLERANCE, cost_of_float32, distances
+from nbdense.export.verify.verification import BATCH_SIZES
 
 LARGEST_ROUNDING = 1e-3  # of the network's; a bound that grows with the damage would find none
 SHARE_OF_DEVIATION = 1e-3  # of an output's standard deviation: one part in a million of its variance
@@ -93,7 +94,7 @@ class Reference:
         features = features.toarray() if hasattr(features, "toarray") else features
         with np.errstate(over="ignore"):
             features = np.ascontiguousarray(features, np.float32)
-        cost = _cost_of_float32(self.estimator.model_.network, features)
+        cost = cost_of_float32(self.estimator.model_.network, features)
         return float(np.clip(cost, TOLERANCE, LARGEST_ROUNDING)) if np.isfinite(cost) else TOLERANCE
 
     @cached_property
@@ -110,7 +111,7 @@ class Reference:
         if values.shape != expected.shape:
             return f"{of} it gives outputs of shape {values.shape}, not {expected.shape}"
         largest, deviation = self._scales
-        distance = _distances(expected, values)
+        distance = distances(expected, values)
         off = (distance > np.maximum(tolerance * largest, SHARE_OF_DEVIATION * deviation)).any(axis=1)
         problems = [f"{off.sum()} {of} have other outputs, by up to {distance.max():.3g}"] if off.any() else []
         if self.labels is not None:

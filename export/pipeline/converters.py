@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
+from nbdense.export.graph.builder import INPUT, OUTPUT, Graph
 from nbdense.export.write.float_flavour import write_float
-from nbdense.export.write.graph import INPUT, OUTPUT, Graph
 
 # What skl2onnx lets one choose of a classifier; pipeline_to_onnx chooses no ZipMap.
 _OPTIONS = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from nbdense._checks import array_of
+from nbdense.export.graph.builder import INPUT
 from nbdense.export.verify.verification import RANDOM_ROWS
-from nbdense.export.write.graph import INPUT
 
 WHOLE_IN_FLOAT32 = 2**24  # up to here float32 has every whole number
 WHOLE_IN_FLOAT64 = 2**53

@@ -8,7 +8,6 @@ who made the file. So the same pipeline gives the same bytes in every process.
 from __future__ import annotations
 
 import json
-import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -18,13 +17,15 @@ import onnx
 from onnx import TensorProto, helper
 
 from nbdense._version import __version__
+from nbdense.export.graph.builder import BATCH, OUTPUT
+from nbdense.export.graph.checks import check, serialize
+from nbdense.export.graph.opsets import DEFAULT_OPSET, checked_opset, newest_opset
 from nbdense.export.pipeline.check import Reference
 from nbdense.export.pipeline.converters import convert_imputer, refuse_single_class, register_converters
 from nbdense.export.pipeline.rows import GraphInput, Rows, rows_of, simplified
 from nbdense.export.pipeline.tensor_names import free_name, graphs_in, rename_tensors
-from nbdense.export.write.exporter import DEFAULT_OPSET, OLDEST_OPSET, _class_names, _metadata
-from nbdense.export.write.graph import BATCH, OUTPUT, check, newest_opset, serialize
 from nbdense.export.write.labels import LABEL
+from nbdense.export.write.metadata import listed_class_names, metadata_of
 from nbdense.files import atomic_write
 
 ML_DOMAIN = "ai.onnx.ml"
@@ -125,9 +126,8 @@ def pipeline_to_onnx(
     if class_names is not None and classes is None:
         raise ValueError("pipeline_to_onnx: class_names are a classifier's; this pipeline ends in a regressor")
     names = class_names if class_names is not None or classes is None else [str(label) for label in classes]
-    said = {"nbdense_flavour": "float", **_metadata(metadata)}
-    if names is not None:
-        said["class_names"] = json.dumps(_class_names(names, len(estimator.classes_)), ensure_ascii=False)
+    listed = None if names is None else listed_class_names(names, len(estimator.classes_))
+    entries = metadata_of("float", metadata, listed)
     simple = simplified(pipeline)
     rows = rows_of(simple, X)
     reference = _reference(pipeline, estimator, rows, verify)
@@ -135,7 +135,7 @@ def pipeline_to_onnx(
     def write(inputs: tuple[GraphInput, ...]) -> onnx.ModelProto:
         model = _convert(simple, estimator, inputs, number)
         outputs = _set_names(model, inputs)
-        _set_versions(model, number, {**said, "nbdense_outputs": json.dumps(outputs)})
+        _set_versions(model, number, {**entries, "nbdense_outputs": json.dumps(outputs)})
         check(model, "the exported pipeline")
         return model
 
@@ -195,16 +195,9 @@ def _first_that_agrees(
 def _opset_of(value: int | None) -> int:
     from skl2onnx import __max_supported_opset__
 
-    newest = min(__max_supported_opset__, newest_opset())
-    try:
-        number = DEFAULT_OPSET if value is None else operator.index(value)
-    except TypeError:
-        number = 0
-    if not OLDEST_OPSET <= number <= newest:
-        raise ValueError(
-            f"pipeline_to_onnx: opset must be from {OLDEST_OPSET} to {newest}, the installed skl2onnx's, got {value!r}"
-        )
-    return number
+    if value is None:
+        return DEFAULT_OPSET
+    return checked_opset("pipeline_to_onnx", value, min(__max_supported_opset__, newest_opset()), "skl2onnx")
 
 
 def _last_step(pipeline: Any) -> Any:

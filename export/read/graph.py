@@ -15,101 +15,28 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from nbdense.export.graph.activations import ACTIVATION_OPERATORS
 from nbdense.export.read.file import OnnxFile, describe
+from nbdense.export.read.nodes import DenseNode, FunctionNode, InputNode, Node
 from nbdense.export.read.tensors import Array
+from nbdense.export.read.values import Value
+from nbdense.export.read.weights import Integers
 from nbdense.files import FileFormatError
 
 LARGEST_ROW = 2**24  # elements that one row of data may have, anywhere in the network
-LARGEST_FOLDED = 2**26  # elements that a constant made of others may have
 BATCH = -(2**30) - 7  # stands for the number of rows where a graph computes with shapes, in int32 too
 MICROSOFT = "com.microsoft"
 
-ONE_ARGUMENT = {  # elementwise; what they take beside it are attributes
-    *("Relu", "Sigmoid", "Tanh", "Elu", "LeakyRelu", "Selu", "Softplus", "HardSigmoid", "HardSwish", "Gelu", "Swish"),
-    *("Mish", "Celu", "Erf", "Exp", "Log", "Neg", "Sqrt", "Reciprocal", "Abs"),
+# Elementwise operators, by the tensors that they read; what else they take are attributes.
+ONE_ARGUMENT = {
+    *("Erf", "Exp", "Log", "Neg", "Sqrt", "Reciprocal", "Abs"),
+    *(name for name, entry in ACTIVATION_OPERATORS.items() if entry.arguments == 1),
 }
-TWO_ARGUMENTS = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu", "Sum"}
+TWO_ARGUMENTS = {
+    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"),
+    *(name for name, entry in ACTIVATION_OPERATORS.items() if entry.arguments == 2),
+}
 COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
-ELEMENTWISE = ONE_ARGUMENT | TWO_ARGUMENTS | COMPARISONS | {"Clip", "Where"}
-
-
-class Value:
-    """A tensor that depends on the data.
-
-    Parameters
-    ----------
-    operator : str
-        What makes it: ONNX's operator, or "input".
-    inputs : sequence of Value, ndarray or None
-        Of what. Constants that meet values elementwise are cut to the shape of one row.
-    shape : tuple of int
-        Of one row of data.
-    place : str
-        What errors call it.
-    settings : dict, optional
-        The operator's attributes.
-    name : str
-        What the file calls its weights; may be empty.
-    merged : bool, optional
-        Whether the graph takes all positions of a row of data for rows; by default as its inputs.
-    """
-
-    def __init__(
-        self,
-        operator: str,
-        inputs: Sequence[Value | Array | None],
-        shape: tuple[int, ...],
-        place: str,
-        settings: dict[str, Any] | None = None,
-        name: str = "",
-        merged: bool | None = None,
-    ) -> None:
-        self.operator, self.inputs, self.shape, self.place = operator, list(inputs), shape, place
-        self.settings, self.name = settings or {}, name
-        self.merged: bool = any(value.merged for value in self.values) if merged is None else merged
-        self.readers = 0
-        for value in self.values:
-            value.readers += 1
-        self.dominator = common([value for value in inputs if isinstance(value, Value)])
-        self.depth: int = 0 if self.dominator is None else self.dominator.depth + 1
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether it is quantized."""
-        return self.operator in ("QuantizeLinear", "Lookup")
-
-    @property
-    def seen(self) -> tuple[int, ...]:
-        """The shape of what the graph takes for a row."""
-        return self.shape[-1:] if self.merged else self.shape
-
-    @property
-    def values(self) -> list[Value]:
-        """Those of its inputs that depend on the data."""
-        return [value for value in self.inputs if isinstance(value, Value)]
-
-
-def common(values: list[Value]) -> Value | None:
-    """The nearest value through which everything from the input to these must go (itself among them, if one).
-
-    Parameters
-    ----------
-    values : list of Value
-        At least one, or none.
-    """
-    if not values:
-        return None
-    found: Value | None = values[0]
-    for other in values[1:]:
-        one: Value | None = other
-        while found is not one:
-            if found is None or one is None:
-                return None
-            if found.depth >= one.depth:
-                found = found.dominator
-            else:
-                one = one.dominator
-    return found
 
 
 class NodeError(ValueError):
@@ -147,9 +74,9 @@ class Trace:
         self.batch: int | None = None
         self.known: dict[str, Value | Array] = {}
         self.origin: dict[str, str] = {}  # of constants that were made of one other: its name
-        self.integers: dict[str, Any] = {}  # of constants that were dequantized: what they were
+        self.integers: dict[str, Integers] = {}  # of constants that were dequantized: what they were
         shape, self.width_known = self._input_shape(width)
-        self.input = Value("input", [], shape, f"input {file.input.name!r}")
+        self.input = Value(InputNode(), [], shape, f"input {file.input.name!r}")
         self.known[file.input.name] = self.input
 
     def _input_shape(self, width: int | None) -> tuple[tuple[int, ...], bool]:
@@ -342,44 +269,40 @@ class Call:
         self,
         inputs: Sequence[Value | Array | None],
         shape: tuple[int, ...],
-        settings: dict[str, Any] | None = None,
-        operator: str = "",
+        node: Node | None = None,
         name: str = "",
         merged: bool | None = None,
     ) -> Value:
-        """A Value that the node makes.
+        """Return a Value that the node makes.
 
         Parameters
         ----------
         inputs : sequence of Value, ndarray or None
-            Of what.
+            The tensors that it is made of.
         shape : tuple of int
-            Of one row.
-        settings : dict, optional
-            Attributes.
-        operator : str
-            Another name than the node's.
+            The shape of one row.
+        node : Node, optional
+            By default a FunctionNode of the node's name, without attributes.
         name : str
-            Of its weights.
+            The name of its weights.
         merged : bool, optional
             As of `Value`.
         """
-        return Value(operator or self.node.op_type, inputs, shape, self.place, settings, name, merged)
+        return Value(node or FunctionNode(self.node.op_type), inputs, shape, self.place, name, merged)
 
-    def dense(self, value: Value, kernel: Array, bias: Array | None, settings: dict[str, Any]) -> Value:
-        """A dense layer's Value.
+    def dense(self, value: Value, kernel: Array, bias: Array | None, node: DenseNode) -> Value:
+        """Return a dense layer's Value.
 
         Parameters
         ----------
         value : Value
-            Of what.
+            The layer's input.
         kernel : ndarray of float, (n_in, n_out)
             Weights.
         bias : ndarray, (n_out,), or None
-            What is added.
-        settings : dict
-            "kernel" and "bias": the `Integers` that they are, where they are; "dynamic": whether its input is quantized
-            anew in every call.
+            Added to the product.
+        node : DenseNode
+            The integers that these are, where they are.
         """
         if kernel.ndim != 2 or not kernel.size or kernel.dtype.kind != "f":
             raise self.fail(f"its weights must be a matrix of real numbers, got {kernel.dtype} {kernel.shape}")
@@ -389,7 +312,7 @@ class Call:
         if value.shape[-1] != kernel.shape[0]:
             raise self.fail(f"weights of shape {kernel.shape} do not fit rows of shape {value.shape}")
         shape = (*value.shape[:-1], kernel.shape[1])
-        return self.make([value, kernel, bias], shape, settings, "Dense", self._weights_name())
+        return self.make([value, kernel, bias], shape, node, self._weights_name())
 
     def _weights_name(self) -> str:
         """The name of the first constant matrix that it reads."""

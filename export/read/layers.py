@@ -6,9 +6,7 @@ import re
 
 import numpy as np
 
-from nbdense.export.read.graph import Value
-from nbdense.export.read.patterns import FUNCTIONS, affine_of, fitted_layer_norm, layer_norm, recognise
-from nbdense.export.read.steps import (
+from nbdense.export.graph.steps import (
     AffineStep,
     ColumnsStep,
     DenseStep,
@@ -19,9 +17,13 @@ from nbdense.export.read.steps import (
     Step,
     SumStep,
     affine,
-    tidy,
+    function,
 )
+from nbdense.export.read import nodes
+from nbdense.export.read.patterns import FUNCTIONS, affine_of, fitted_layer_norm, layer_norm, recognise
 from nbdense.export.read.tensors import Array
+from nbdense.export.read.tidying import tidy
+from nbdense.export.read.values import Value
 from nbdense.layers import (
     Activation,
     BatchNormalization,
@@ -100,13 +102,9 @@ def one_step(value: Value, half: bool) -> tuple[list[Step], Value]:
 
 def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Value]:
     """The steps that make a value, and what they make it of."""
-    operator = value.operator
-    if operator in STRUCTURES:
-        return [STRUCTURES[operator](value)], value.values[0]
-    if operator == "DequantizeLinear":
-        return [], value.values[0]
-    if operator == "QuantizeLinear":
-        return _quantized(value), value.values[0]
+    operator, steps = value.operator, _own_steps(value)
+    if steps is not None:
+        return steps, value.values[0]
     single = len(value.values) == 1
     if single and operator in FUNCTIONS:
         try:
@@ -121,11 +119,38 @@ def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Valu
     raise UnknownError("no layer does what it does with what it gets")
 
 
-def _quantized(value: Value) -> list[Step]:
-    """What quantizing does in float: nothing, or where the range begins at 0 a relu that its writer has left out."""
-    starts_at_zero = value.settings["zero"] == np.iinfo(value.settings["dtype"]).min
-    bare = value.values[0].operator in ("Dense", "Add", "BatchNormalization")
-    return [FUNCTIONS["Relu"](value)[0]] if starts_at_zero and bare else []
+def _own_steps(value: Value) -> list[Step] | None:
+    """Return the steps of a node that has a class of its own; None for one that has none."""
+    constants = [np.asarray(part) for part in value.inputs if isinstance(part, np.ndarray)]
+    match value.node:
+        case nodes.DenseNode():
+            kernel, bias = value.inputs[1:3]
+            assert isinstance(kernel, np.ndarray) and not isinstance(bias, Value)
+            return [DenseStep(kernel, bias, name=value.name)]
+        case nodes.BatchNormNode(epsilon=epsilon, momentum=momentum):
+            gamma, beta, mean, variance = constants
+            if epsilon == 0:  # no layer's
+                return [affine(mean, gamma / np.sqrt(variance.astype(np.float64)), beta)]
+            tensors = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
+            return [NormStep(True, gamma.size, tensors, epsilon, momentum, value.name)]
+        case nodes.LayerNormNode(epsilon=epsilon):
+            tensors = dict(zip(("gamma", "beta"), constants, strict=False))
+            return [NormStep(False, constants[0].size, tensors, epsilon, name=value.name)]
+        case nodes.DropoutNode(rate=rate):
+            return [DropoutStep(rate)]
+        case nodes.ColumnsNode(rest=rest):
+            return [ColumnsStep(rest)]
+        case nodes.ReshapeNode():
+            return [ShapeStep(value.values[0].shape, value.shape, value.place)]
+        case nodes.DequantizeNode():
+            return []
+        case nodes.QuantizeNode(format=form):
+            # In float it is nothing; or, where the range begins at 0, a relu that its writer has left out.
+            before = value.values[0]
+            bare = isinstance(before.node, nodes.DenseNode | nodes.BatchNormNode) or before.operator == "Add"
+            return [function("relu")] if bare and form.zero == np.iinfo(form.dtype).min else []
+        case _:
+            return None
 
 
 def _sum(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
@@ -163,38 +188,7 @@ def _rows(steps: list[Step], value: Value) -> list[Step]:
                 continue
             raise UnknownError(f"rows change their shape in a branch of it, from {step.before} to {step.after}")
         kept.append(step)
-    return kept or [FunctionStep(Activation("linear").activation)]
-
-
-def _dense(value: Value) -> Step:
-    kernel, bias = value.inputs[1:3]
-    assert isinstance(kernel, np.ndarray) and not isinstance(bias, Value)
-    return DenseStep(kernel, bias, name=value.name)
-
-
-def _batch_norm(value: Value) -> Step:
-    gamma, beta, mean, variance = (np.asarray(part) for part in value.inputs[1:])
-    epsilon = value.settings["epsilon"]
-    if epsilon == 0:  # no layer's
-        return affine(mean, gamma / np.sqrt(variance.astype(np.float64)), beta)
-    tensors = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
-    return NormStep(True, gamma.size, tensors, epsilon, value.settings["momentum"], value.name)
-
-
-def _layer_norm(value: Value) -> Step:
-    arrays = [part for part in value.inputs[1:] if isinstance(part, np.ndarray)]
-    tensors = dict(zip(("gamma", "beta"), arrays, strict=False))
-    return NormStep(False, arrays[0].size, tensors, value.settings["epsilon"], name=value.name)
-
-
-STRUCTURES = {
-    "BatchNormalization": _batch_norm,
-    "Columns": lambda value: ColumnsStep(value.settings["rest"]),
-    "Dense": _dense,
-    "Dropout": lambda value: DropoutStep(value.settings["rate"]),
-    "LayerNormalization": _layer_norm,
-    "Reshape": lambda value: ShapeStep(value.values[0].shape, value.shape, value.place),
-}
+    return kept or [function("linear")]
 
 
 # -- layers --------------------------------------------------------------------------------------------------------

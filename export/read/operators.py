@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from nbdense.export.read.graph import BATCH, COMPARISONS, ONE_ARGUMENT, TWO_ARGUMENTS, Call, Value
+from nbdense.export.read.graph import BATCH, COMPARISONS, ONE_ARGUMENT, TWO_ARGUMENTS, Call
 from nbdense.export.read.integers import INDICES, Rule, clip_integers, integers_through, scaled_product
+from nbdense.export.read.nodes import (
+    AccumulatorNode,
+    BatchNormNode,
+    ColumnsNode,
+    DenseNode,
+    DropoutNode,
+    FunctionNode,
+    LayerNormNode,
+    ReshapeNode,
+)
 from nbdense.export.read.tensors import FLOATS, Array
+from nbdense.export.read.values import Value
+from nbdense.export.read.weights import Integers
 
 
 def _same(call: Call) -> Value:
     """An operator of one argument, elementwise."""
     value = call.data()
-    return call.make([value], value.shape, call.attributes)
+    return call.make([value], value.shape, FunctionNode(call.node.op_type, call.attributes))
 
 
 def _elementwise(call: Call) -> Value:
@@ -24,7 +35,7 @@ def _elementwise(call: Call) -> Value:
         return call.data()  # a sum, or the largest, of one
     scaled = scaled_product(call) if call.node.op_type == "Mul" else None
     if scaled is not None:
-        return call.dense(*scaled) if isinstance(scaled, tuple) else scaled
+        return scaled
     if len(call.inputs) != 2:
         raise call.fail(f"it has {len(call.inputs)} inputs; two are taken")
     one, two = call.inputs
@@ -84,7 +95,7 @@ def _clip(call: Call) -> Value:
         ends.append(float(array.reshape(-1)[0]))
     if ends == [-math.inf, math.inf]:
         return value
-    return call.make([value], value.shape, {"min": ends[0], "max": ends[1]})
+    return call.make([value], value.shape, FunctionNode("Clip", {"min": ends[0], "max": ends[1]}))
 
 
 def _softmax(call: Call) -> Value:
@@ -101,15 +112,12 @@ def _softmax(call: Call) -> Value:
 def _matmul(call: Call) -> Value:
     value = call.data()
     kernel = call.constant(call.inputs[1], "second input")
-    return call.dense(value, kernel, None, _integers(call, kernel=1))
+    return call.dense(value, kernel, None, DenseNode(_integers(call, 1)))
 
 
-def _integers(call: Call, **indices: int) -> dict[str, Any]:
-    """What there is of integers behind a node's weights, by name; ``indices`` are those of its inputs."""
-    found = {
-        what: call.state.integers.get(call.node.input[i]) for what, i in indices.items() if call.given(i) is not None
-    }
-    return {what: integers for what, integers in found.items() if integers is not None}
+def _integers(call: Call, index: int) -> Integers | None:
+    """Return the integers that an input was before it was dequantized; None where it was none."""
+    return None if call.given(index) is None else call.state.integers.get(call.node.input[index])
 
 
 def _gemm(call: Call) -> Value:
@@ -120,23 +128,23 @@ def _gemm(call: Call) -> Value:
         raise call.fail(f"it takes rows of one axis, got {value.shape}")
     alpha, beta = call.attributes.get("alpha", 1.0), call.attributes.get("beta", 1.0)
     kernel = call.constant(call.inputs[1], "second input")
-    settings = _integers(call, kernel=1) if alpha == 1.0 else {}
+    integers = _integers(call, 1) if alpha == 1.0 else None
     if kernel.ndim == 2 and call.attributes.get("transB", 0):
         kernel = kernel.T
-        settings = {what: integers.transposed for what, integers in settings.items()}
+        integers = None if integers is None else integers.transposed
     if alpha != 1.0:
         kernel = (kernel * np.float64(alpha)).astype(kernel.dtype)
     added = call.inputs[2] if len(call.inputs) > 2 else None
     if isinstance(added, np.ndarray):
         bias = call.row_constant(added, kernel.shape[1:])
         bias = np.broadcast_to(bias if beta == 1.0 else (bias * np.float64(beta)).astype(bias.dtype), kernel.shape[1:])
-        return call.dense(value, kernel, bias, settings | ({} if beta != 1.0 else _integers(call, bias=2)))
-    product = call.dense(value, kernel, None, settings)
+        return call.dense(value, kernel, bias, DenseNode(integers, _integers(call, 2) if beta == 1.0 else None))
+    product = call.dense(value, kernel, None, DenseNode(integers))
     if added is None or beta == 0.0:
         return product
     if beta != 1.0 or added.shape != product.shape:
         raise call.fail("what it adds is neither constant nor the same size as its output")
-    return call.make([product, added], product.shape, operator="Add")
+    return call.make([product, added], product.shape, FunctionNode("Add"))
 
 
 def _batch_norm(call: Call) -> Value:
@@ -152,9 +160,8 @@ def _batch_norm(call: Call) -> Value:
     epsilon, momentum = float(call.attributes.get("epsilon", 1e-5)), float(call.attributes.get("momentum", 0.9))
     if not (arrays[3].astype(np.float64) + epsilon > 0).all() or epsilon < 0:
         raise call.fail("its variance plus epsilon is not above zero everywhere")
-    settings = {"epsilon": epsilon, "momentum": momentum}
     name = call.state.origin.get(call.node.input[1], call.node.input[1])
-    return call.make([value, *arrays], value.shape, settings, name=name)
+    return call.make([value, *arrays], value.shape, BatchNormNode(epsilon, momentum), name)
 
 
 def _layer_norm(call: Call) -> Value:
@@ -175,7 +182,7 @@ def _layer_norm(call: Call) -> Value:
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise call.fail(f"epsilon must be above 0, got {epsilon}")
     name = call.state.origin.get(call.node.input[1], call.node.input[1])
-    return call.make([value, *parts], value.shape, {"epsilon": epsilon}, name=name)
+    return call.make([value, *parts], value.shape, LayerNormNode(epsilon), name)
 
 
 def _reduce_mean(call: Call) -> Value:
@@ -208,9 +215,9 @@ def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
         return value
     if value.is_integer:
         return integers_through(call, value, lambda real: _reshape_to(call, real, shape))
-    if value.operator == "Reshape":
+    if isinstance(value.node, ReshapeNode):
         value = value.values[0]
-    return call.make([value], row, operator="Reshape", merged=False)
+    return call.make([value], row, ReshapeNode(), merged=False)
 
 
 def _global_mean(call: Call) -> Value:
@@ -218,14 +225,14 @@ def _global_mean(call: Call) -> Value:
     value = call.data()
     if len(value.seen) != 2:
         raise call.fail("only a mean over the last of three axes is taken: in a layer normalisation")
-    return call.make([value], (*value.shape[:-1], 1), operator="ReduceMean")
+    return call.make([value], (*value.shape[:-1], 1), FunctionNode("ReduceMean"))
 
 
 def _all_as_rows(call: Call, value: Value) -> Value:
     """[rows, positions, columns] as [rows * positions, columns]: the same rows of data, seen otherwise."""
     if value.is_integer:
         return integers_through(call, value, lambda real: _all_as_rows(call, real))
-    return call.make([value], value.shape, operator="Reshape", merged=True)
+    return call.make([value], value.shape, ReshapeNode(), merged=True)
 
 
 def _reshape(call: Call) -> Value:
@@ -300,7 +307,7 @@ def _cast(call: Call) -> Value | Array:
     if call.node.op_type == "CastLike" and isinstance(call.inputs[0], np.ndarray):  # a constant, as the data is: real
         return call.inputs[0] if call.inputs[0].dtype.kind == "f" else call.inputs[0].astype(np.float32)
     value = call.data()
-    if (value.is_integer and call.attributes.get("to") in INDICES) or value.operator == "Accumulator":
+    if (value.is_integer and call.attributes.get("to") in INDICES) or isinstance(value.node, AccumulatorNode):
         return value
     if value.is_integer or (call.node.op_type == "Cast" and call.attributes.get("to") not in FLOATS):
         raise call.fail("it makes other than real numbers of the data")
@@ -320,7 +327,7 @@ def _dropout(call: Call) -> Value:
     )
     rate = call.constant(given, "ratio")
     number = float(rate.reshape(-1)[0]) if rate.size == 1 and rate.dtype.kind == "f" else math.nan
-    return call.make([value], value.shape, {"rate": number}) if 0 < number < 1 else value
+    return call.make([value], value.shape, DropoutNode(number)) if 0 < number < 1 else value
 
 
 def _scaler(call: Call) -> Value:
@@ -333,8 +340,8 @@ def _scaler(call: Call) -> Value:
         if part.size > 1:
             call.state.width_of(value, part.size)
     offset, scale = (call.row_constant(part, value.seen) for part in parts)
-    centred = call.make([value, offset], value.shape, operator="Sub")
-    return call.make([centred, scale], value.shape, operator="Mul")
+    centred = call.make([value, offset], value.shape, FunctionNode("Sub"))
+    return call.make([centred, scale], value.shape, FunctionNode("Mul"))
 
 
 def _concat(call: Call) -> Value:
@@ -346,7 +353,7 @@ def _concat(call: Call) -> Value:
         if call.attributes.get("axis") in (-1, len(one.seen)):
             for place, (rest, value) in enumerate(((one, two), (two, one))):
                 if rest.operator == "Sub" and rest.inputs[1] is value and _is_one(rest.inputs[0]):
-                    return call.make([value], (*value.shape[:-1], 2), {"rest": place}, operator="Columns")
+                    return call.make([value], (*value.shape[:-1], 2), ColumnsNode(place))
     raise call.fail("only 1 - p and p are put side by side")
 
 

@@ -13,42 +13,30 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.engine.tables import LAYER
-from nbdense.export.read.graph import Value
-from nbdense.export.read.steps import FunctionStep, NormStep, Step, affine, function
+from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
+from nbdense.export.graph.steps import Doubles, FunctionStep, NormStep, Step, affine, clip
+from nbdense.export.read.nodes import FunctionNode
+from nbdense.export.read.values import Value
+from nbdense.quant.kernels import integer
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
 TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
 HALF_TOLERANCE = 2e-3  # where constants were float16; gelu and gelu_tanh differ by 5e-4: the nearest is taken
 WIDEST_FIT = 2**16  # columns
 _POINTS = np.concatenate([np.linspace(-12.0, 12.0, 252) + 0.0123, [-30.0, -20.0, 20.0, 30.0]])  # whole blocks
-_SELU = (1.67326319217681884765625, 1.05070102214813232421875)  # the operator's defaults
 
-Doubles = npt.NDArray[np.float64]
-
-
-def _sigmoid(x: Doubles) -> Doubles:
-    return 1.0 / (1.0 + np.exp(-x))
-
-
-def _clipped(x: Doubles, settings: dict[str, Any]) -> Doubles:
-    return np.minimum(np.maximum(x, settings["min"]), settings["max"])
-
-
-# What decompositions are made of.
-_NUMPY: dict[str, Callable[..., Any]] = {
+# What decompositions are made of, beside operators that are activations.
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
     "Abs": np.abs,
     "Add": np.add,
-    "Clip": _clipped,
     "Div": np.divide,
     "Erf": np.vectorize(math.erf, otypes=[np.float64]),
     "Exp": np.exp,
     "Greater": np.greater,
     "GreaterOrEqual": np.greater_equal,
-    "HardSigmoid": lambda x, settings: np.clip(settings.get("alpha", 0.2) * x + settings.get("beta", 0.5), 0.0, 1.0),
     "Less": np.less,
     "LessOrEqual": np.less_equal,
     "Log": np.log,
@@ -59,78 +47,11 @@ _NUMPY: dict[str, Callable[..., Any]] = {
     "Pow": np.power,
     "Reciprocal": lambda x: 1.0 / x,
     "ReduceMean": lambda x: x.mean(axis=-1, keepdims=True),
-    "Relu": lambda x: np.maximum(x, 0.0),
-    "Sigmoid": _sigmoid,
-    "Softplus": lambda x: np.logaddexp(0.0, x),
     "Sqrt": np.sqrt,
     "Sub": np.subtract,
     "Sum": np.add,
-    "Tanh": np.tanh,
     "Where": np.where,
 }
-_WITH_SETTINGS = {"Clip", "HardSigmoid"}
-
-
-def _attribute(value: Value, name: str, default: float) -> float:
-    """An attribute; what float32 has made of 0.2 is 0.2."""
-    return float(str(np.float32(value.settings.get(name, default))))
-
-
-def _hard_sigmoid(value: Value) -> list[Step]:
-    slope, offset = _attribute(value, "alpha", 0.2), _attribute(value, "beta", 0.5)
-    if abs(slope - 1 / 6) < 1e-7 and offset == 0.5:
-        return [function("hard_sigmoid")]
-    return [affine(scale=6 * slope, shift=6 * (offset - 0.5)), function("hard_sigmoid")]
-
-
-def _selu(value: Value) -> list[Step]:
-    alpha, gamma = _attribute(value, "alpha", _SELU[0]), _attribute(value, "gamma", _SELU[1])
-    if abs(alpha - _SELU[0]) < 1e-6 and abs(gamma - _SELU[1]) < 1e-6:
-        return [function("selu")]
-    return [function("elu", alpha), affine(scale=gamma)]
-
-
-def _celu(value: Value) -> list[Step]:
-    alpha = _attribute(value, "alpha", 1.0)
-    if alpha <= 0:
-        raise ValueError(f"alpha must be above 0, got {alpha}")
-    return [affine(scale=1 / alpha), function("elu", 1.0), affine(scale=alpha)]
-
-
-def _gelu(value: Value) -> list[Step]:
-    return [function("gelu_tanh" if value.settings.get("approximate", b"none") == b"tanh" else "gelu")]
-
-
-def _swish(value: Value) -> list[Step]:
-    alpha = _attribute(value, "alpha", 1.0)
-    if alpha == 0:
-        return [affine(scale=0.5)]
-    return [affine(scale=alpha), function("silu"), affine(scale=1 / alpha)]
-
-
-def clip(least: float, most: float) -> list[Step]:
-    """Steps that clamp.
-
-    Parameters
-    ----------
-    least, most : float
-        The bounds; infinite: none.
-
-    Raises
-    ------
-    ValueError
-        If the bounds leave but one number, or none.
-    """
-    if math.isnan(least) or math.isnan(most) or least >= most:
-        raise ValueError(f"it clamps to [{least}, {most}], which holds no two numbers")
-    if least == -math.inf and most == math.inf:
-        return []
-    if most == math.inf:
-        return [affine(mean=least), function("relu"), affine(shift=least)]
-    if least == -math.inf:  # most - relu(most - x)
-        return [affine(mean=most, scale=-1.0), function("relu"), affine(scale=-1.0, shift=most)]
-    width = float(str(np.float32(most - least)))
-    return [affine(mean=least), function("relu6", width), affine(shift=least)]
 
 
 def _bound(value: Value) -> list[Step]:
@@ -142,34 +63,19 @@ def _bound(value: Value) -> list[Step]:
     return clip(number, math.inf) if value.operator == "Max" else clip(-math.inf, number)
 
 
-def _prelu(value: Value) -> list[Step]:
-    slope = value.inputs[1]
-    if not isinstance(slope, np.ndarray) or not isinstance(value.inputs[0], Value) or np.unique(slope).size != 1:
-        raise ValueError("its slope must be one number: leaky_relu")
-    return [function("leaky_relu", float(str(np.float32(slope.reshape(-1)[0]))))]
+def _activation(value: Value) -> list[Step]:
+    """Read an operator that is an activation."""
+    assert isinstance(value.node, FunctionNode)
+    constants = [None if isinstance(part, Value) else part for part in value.inputs]
+    return ACTIVATION_OPERATORS[value.operator].read(value.node.attributes, constants)
 
 
-# Operators that are activations, as steps of a value.
+# Operators of one tensor and numbers, as steps of a value.
 FUNCTIONS: dict[str, Callable[[Value], list[Step]]] = {
-    "Celu": _celu,
-    "Clip": lambda value: clip(value.settings["min"], value.settings["max"]),
-    "Elu": lambda value: [function("elu", _attribute(value, "alpha", 1.0))],
-    "Gelu": _gelu,
-    "HardSigmoid": _hard_sigmoid,
-    "HardSwish": lambda value: [function("hard_swish")],
-    "LeakyRelu": lambda value: [function("leaky_relu", _attribute(value, "alpha", 0.01))],
+    **dict.fromkeys(ACTIVATION_OPERATORS, _activation),
     "Max": _bound,
     "Min": _bound,
-    "Mish": lambda value: [function("mish")],
     "Neg": lambda value: [affine(scale=-1.0)],
-    "PRelu": _prelu,
-    "Relu": lambda value: [function("relu")],
-    "Selu": _selu,
-    "Sigmoid": lambda value: [function("sigmoid")],
-    "Softmax": lambda value: [function("softmax")],
-    "Softplus": lambda value: [function("softplus")],
-    "Swish": _swish,
-    "Tanh": lambda value: [function("tanh")],
 }
 
 
@@ -245,7 +151,7 @@ def _between(start: Value, end: Value, means: bool = False) -> list[Value] | Non
             continue
         constants = [part for part in value.inputs if isinstance(part, np.ndarray)]
         numbers = all(part.size == 1 or (means and part.size == part.shape[-1]) for part in constants)
-        known = value.operator in _NUMPY and (means or value.operator != "ReduceMean")
+        known = _is_computed(value.operator) and (means or value.operator != "ReduceMean")
         if not known or not numbers or len(constants) + len(value.values) != len(value.inputs):
             return None
         if len(ordered) + len(stack) > 3 * MOST_OPERATORS:
@@ -260,9 +166,18 @@ def _evaluate(inside: list[Value], start: Value, points: Doubles = _POINTS) -> D
     with np.errstate(all="ignore"):
         for value in inside:
             arguments = [results[part] if isinstance(part, Value) else _numbers(part) for part in value.inputs]
-            extra = [value.settings] if value.operator in _WITH_SETTINGS else []
-            results[value] = _NUMPY[value.operator](*arguments, *extra)
+            if value.operator in _ARITHMETIC:
+                results[value] = _ARITHMETIC[value.operator](*arguments)
+            else:
+                compute = ACTIVATION_OPERATORS[value.operator].compute
+                assert compute is not None and isinstance(value.node, FunctionNode)
+                results[value] = compute(arguments[0], value.node.attributes)
     return results[inside[-1]]
+
+
+def _is_computed(operator: str) -> bool:
+    known = ACTIVATION_OPERATORS.get(operator)
+    return operator in _ARITHMETIC or (known is not None and known.compute is not None)
 
 
 def _numbers(part: Any) -> Any:
@@ -293,17 +208,15 @@ def _bounds(found: Doubles, tolerance: float) -> tuple[float, float] | None:
     return least if least > _POINTS.min() else -math.inf, most if most < _POINTS.max() else math.inf
 
 
-def _candidates(found: Doubles) -> list[Activation]:
-    """Every scalar activation, with the parameter that these values speak for."""
+def _candidates(values: Doubles) -> list[Activation]:
+    """Return every elementwise activation, with the parameter that these values at _POINTS speak for."""
     rows = []
-    alphas = {"leaky_relu": found[0] / _POINTS[0], "elu": -found.min(), "relu6": found.max()}
-    for row in ACTIVATIONS.values():
-        if row.name in ("linear", "softmax"):
+    for name, form in ACTIVATION_FORMS.items():
+        row = ACTIVATIONS[name]
+        if not form.elementwise:
             continue
         try:
-            rows.append(
-                row if row.least == math.inf else row.with_alpha(_rounded(float(alphas.get(row.name, row.alpha))))
-            )
+            rows.append(row if form.fit is None else row.with_alpha(_rounded(form.fit(_POINTS, values))))
         except ValueError:  # not of this kind, then
             continue
     return rows
@@ -321,8 +234,6 @@ def _values(name: str, alpha: float) -> Doubles:
     row = ACTIVATIONS[name]
     if row.forward is None:
         return np.clip(_POINTS, row.lower, alpha if row.least != math.inf else row.upper)
-    from nbdense.quant.kernels import integer
-
     values, layer = _POINTS.copy(), np.zeros(1, LAYER)
     layer["n_out"] = layer["ld_out"] = values.size
     layer["activation"], layer["alpha"], layer["lower"], layer["upper"] = row.code, alpha, row.lower, row.upper

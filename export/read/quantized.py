@@ -10,10 +10,13 @@ import numpy as np
 
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.engine.tables import ACTIVATION
-from nbdense.export.read.graph import Trace, Value
-from nbdense.export.read.integers import Integers
+from nbdense.export.graph.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, NormStep, ShapeStep, Step
+from nbdense.export.read.graph import Trace
 from nbdense.export.read.layers import UnknownError, layer_name, one_step
-from nbdense.export.read.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, NormStep, ShapeStep, Step, tidy
+from nbdense.export.read.nodes import AccumulatorNode, DenseNode, DequantizeNode, InputNode, LookupNode, ReshapeNode
+from nbdense.export.read.tidying import tidy
+from nbdense.export.read.values import Value
+from nbdense.export.read.weights import Integers
 from nbdense.network import Row
 from nbdense.quant.conversion.activations import activation_table, exponentials
 from nbdense.quant.model.network import (
@@ -42,9 +45,8 @@ def is_quantized(state: Trace) -> bool:
     state : Trace
         What was followed.
     """
-    return any(
-        value.is_integer or "kernel" in value.settings for value in state.known.values() if isinstance(value, Value)
-    )
+    values = [value for value in state.known.values() if isinstance(value, Value)]
+    return any(value.is_integer or _kernel_integers(value) is not None for value in values)
 
 
 def quantized_network(state: Trace, end: Value) -> QuantizedNetwork:
@@ -79,16 +81,16 @@ class _Lowering:
 
     def run(self, end: Value) -> QuantizedNetwork:
         values = list(dict.fromkeys(v for v in self.state.known.values() if isinstance(v, Value)))
-        kinds = [value.settings["dtype"] for value in values if value.is_integer]
-        wide = next((v for v in values if v.is_integer and v.settings["dtype"] not in LIMITS), None)
-        if wide is not None:
-            raise _refusal(wide, f"activations are {wide.settings['dtype']}; int8 and uint8 are taken")
-        self.dtype = kinds[-1] if kinds else "int8"
-        for value in values:
-            if value.is_integer and "scale" in value.settings:  # others are read through another table
+        integers = [(value, value.integers) for value in values if value.integers is not None]
+        for value, node in integers:
+            if node.dtype not in LIMITS:
+                raise _refusal(value, f"activations are {node.dtype}; int8 and uint8 are taken")
+        self.dtype = integers[-1][1].dtype if integers else "int8"
+        for value, node in integers:
+            if node.format is not None:  # others are read through another table
                 self.integers(value)
         final, last = "linear", end
-        if end.operator == "Softmax" and end.values[0].operator == "DequantizeLinear":
+        if end.operator == "Softmax" and isinstance(end.values[0].node, DequantizeNode):
             final, last = "softmax", end.values[0]
         index = self.floats(last)
         if index != len(self.layers) or (final == "softmax" and self.layers[-1].output_format is None):
@@ -132,11 +134,11 @@ class _Lowering:
         return len(self.layers)
 
     def format(self, value: Value) -> Format:
-        """Scale and zero point of integers, in the network's dtype."""
-        if "scale" not in value.settings:
+        """Return scale and zero point of integers, in the network's dtype."""
+        form = None if value.integers is None else value.integers.format
+        if form is None:
             raise _refusal(value, "nothing says what its integers stand for")
-        shift = LIMITS[self.dtype][0] - LIMITS[value.settings["dtype"]][0]
-        return value.settings["scale"], value.settings["zero"] + shift
+        return form.scale, form.zero + LIMITS[self.dtype][0] - LIMITS[form.dtype][0]
 
     # -- integers --------------------------------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ class _Lowering:
         """The tensor of integers; or of the real numbers that become these integers where they are read."""
         if value not in self.integers_of:
             source = value.values[0]
-            if value.operator == "Lookup":
+            if isinstance(value.node, LookupNode):
                 made: int | None = self.table(value, source, None)
             else:
                 made = self.static(value, source)
@@ -156,24 +158,25 @@ class _Lowering:
         found = self.function_of(real)
         activation, before = (None, real) if found is None else found
         clamps = activation is None or activation.forward is None and activation.name != "softmax"
-        if before.operator == "Dense" and clamps:
+        if isinstance(before.node, DenseNode) and clamps:
             return self.dense(value, before, activation)
-        if before.operator == "Add" and clamps and [v.operator for v in before.values] == ["DequantizeLinear"] * 2:
+        read = [isinstance(source.node, DequantizeNode) for source in before.values]
+        if before.operator == "Add" and clamps and read == [True, True]:
             return self.sum(value, before, activation)
-        if before.operator == "DequantizeLinear":
+        if isinstance(before.node, DequantizeNode):
             given = before.values[0]
             if activation is None and self.format(given) == self.format(value):
                 return self.integers(given)
             if activation is not None and activation.name == "softmax":
                 return self.softmax(value, given)
             return self.table(value, given, activation or ACTIVATIONS["linear"])
-        if before.operator == "Reshape" and before.values[0].operator == "DequantizeLinear" and activation is None:
+        if isinstance(before.node, ReshapeNode) and read == [True] and activation is None:
             return self.reshape(value, before)
         return None
 
     def function_of(self, real: Value) -> tuple[Activation, Value] | None:
         """The activation, and of what, that a value is."""
-        if real.operator in ("Dense", "DequantizeLinear", "input", "Reshape") or "kernel" in real.settings:
+        if isinstance(real.node, DenseNode | DequantizeNode | InputNode | ReshapeNode | AccumulatorNode):
             return None
         try:
             steps, before = one_step(real, self.half)
@@ -184,13 +187,14 @@ class _Lowering:
         return (only.activation, before) if isinstance(only, FunctionStep) else None
 
     def dense(self, value: Value, product: Value, activation: Activation | None) -> int | None:
-        kernel, source = product.settings.get("kernel"), product.values[0]
-        bias = product.settings.get("bias")
-        if kernel is None or source.operator != "DequantizeLinear" or product.settings.get("dynamic"):
+        node, source = product.node, product.values[0]
+        assert isinstance(node, DenseNode)
+        kernel, bias = node.kernel, node.bias
+        if kernel is None or not isinstance(source.node, DequantizeNode) or node.is_dynamic:
             return None
         if product.inputs[2] is not None and bias is None:
             return None  # added in float
-        weights, scales, zeros, block = self.weights(product)
+        weights, scales, zeros, block = self.weights(product, kernel)
         if block or product.readers > 1:
             return None
         form, output = self.format(source.values[0]), self.format(value)
@@ -222,9 +226,9 @@ class _Lowering:
         )
         return self.add(layer, product)
 
-    def weights(self, product: Value, bits: int = 8) -> tuple[Any, Any, Any, int]:
+    def weights(self, product: Value, integers: Integers, bits: int = 8) -> tuple[Any, Any, Any, int]:
         try:
-            *arrays, block = product.settings["kernel"].of_columns(bits)
+            *arrays, block = integers.of_columns(bits)
         except ValueError as error:
             raise _refusal(product, str(error)) from error
         kernel, scales, zeros = (None if array is None else np.ascontiguousarray(array) for array in arrays)
@@ -253,7 +257,8 @@ class _Lowering:
         name = "linear" if activation is None else activation.name
         alpha = 0.0 if activation is None else activation.alpha
         if activation is None:
-            entries = value.settings["table"].astype(np.int32) - value.settings["zero"] + after[1]
+            assert isinstance(value.node, LookupNode) and value.node.format is not None
+            entries = value.node.table.astype(np.int32) - value.node.format.zero + after[1]
             entries = entries.astype(self.dtype)
         else:
             entries = activation_table(_row(activation), before, after, self.dtype)
@@ -304,9 +309,9 @@ class _Lowering:
             if missing is not None:
                 waiting.append((missing, *self.made_of(missing)))
                 continue
-            if last.operator == "DequantizeLinear":
+            if isinstance(last.node, DequantizeNode):
                 self.floats_of[last] = self.dequantized(last.values[0])
-            elif last.operator == "Dense":
+            elif isinstance(last.node, DenseNode):
                 self.floats_of[last] = self.float_dense(last)
             elif steps is None:
                 inputs = tuple(self.floats_of[source] for source in sources)
@@ -318,9 +323,9 @@ class _Lowering:
 
     def made_of(self, value: Value) -> tuple[list[Step] | None, list[Value]]:
         """The steps of what operators make together, and the real numbers that are read; None: a layer of its own."""
-        if value.operator == "DequantizeLinear":
+        if isinstance(value.node, DequantizeNode):
             return None, []
-        if value.operator == "Dense":
+        if isinstance(value.node, DenseNode):
             return None, value.values
         try:
             steps, before = one_step(value, self.half)
@@ -342,23 +347,22 @@ class _Lowering:
         return self.integers_of[source]
 
     def float_dense(self, value: Value) -> int:
-        source, kernel, bias = value.values[0], value.inputs[1], value.inputs[2]
-        assert isinstance(kernel, np.ndarray) and not isinstance(bias, Value)
+        source, kernel, bias, node = value.values[0], value.inputs[1], value.inputs[2], value.node
+        assert isinstance(node, DenseNode) and isinstance(kernel, np.ndarray) and not isinstance(bias, Value)
         held = None if bias is None else np.ascontiguousarray(bias, np.float32)
         index = self.floats(source)
         name = self.name(value.name)
         layer: QuantizedLayer
-        if "kernel" not in value.settings:
+        if node.kernel is None:
             tensors = {"kernel": np.ascontiguousarray(kernel, np.float32)}
             tensors |= {} if held is None else {"bias": held}
             layer = FloatLayer(name, "dense", kernel.shape[0], tensors, inputs=(index,))
             return self.add(layer, value)
-        dynamic = bool(value.settings.get("dynamic"))
-        bits = 4 if not dynamic and value.name in self.state.file.constants.four_bits else 8
-        weights, scales, zeros, block = self.weights(value, bits)
-        if dynamic:
+        bits = 4 if not node.is_dynamic and value.name in self.state.file.constants.four_bits else 8
+        weights, scales, zeros, block = self.weights(value, node.kernel, bits)
+        if node.is_dynamic:
             zeros = None if zeros is None else zeros[0]
-            granularity = _granularity(value.settings["kernel"])
+            granularity = _granularity(node.kernel)
             layer = DynamicDense(
                 name, weights, scales[0], held, granularity=granularity, inputs=(index,), kernel_zero_points=zeros
             )
@@ -415,6 +419,10 @@ class _Lowering:
             tensors |= {} if step.bias is None else {"bias": np.array(step.bias, np.float32)}
             layer = FloatLayer(name, "dense", width, tensors, inputs=(index,))
         return self.add(layer, value), layer.n_out
+
+
+def _kernel_integers(value: Value) -> Integers | None:
+    return value.node.kernel if isinstance(value.node, DenseNode | AccumulatorNode) else None
 
 
 def _is_dense(layer: QuantizedLayer | None) -> bool:

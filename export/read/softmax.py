@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from nbdense.export.read.graph import Call, Value
+from nbdense.export.read.graph import Call
+from nbdense.export.read.nodes import DequantizeNode, Format, FunctionNode, QuantizeNode, SoftmaxPartNode
+from nbdense.export.read.tensors import Array
+from nbdense.export.read.values import Value
 from nbdense.quant.conversion.activations import exponentials
 from nbdense.quant.model.layers import QuantizedSoftmax
 
@@ -26,7 +29,7 @@ _STEPS = ("Clip", ("Div", ("Add", ("Mul", _E, 512), _S), ("Mul", _S, 2)), 0, 255
 
 
 def softmax_part(call: Call) -> Value | None:
-    """What a node makes of the parts of an integer softmax; None if it reads none.
+    """Return what a node makes of the parts of an integer softmax; None if it reads none.
 
     Parameters
     ----------
@@ -34,58 +37,58 @@ def softmax_part(call: Call) -> Value | None:
         The node.
     """
     begins = call.node.op_type == "ReduceMax" and any(_is_integer(value) for value in call.inputs)
-    parts = [value for value in call.inputs if isinstance(value, Value) and value.operator == "IntegerPart"]
+    parts = [value for value in call.inputs if isinstance(value, Value) and isinstance(value.node, SoftmaxPartNode)]
     if not begins and not parts:
         return None
     if not begins and call.node.op_type not in _OPERATORS:
         raise call.fail("it computes with integers as no layer does")
+    nodes = [value.node for value in parts if isinstance(value.node, SoftmaxPartNode)]
     source = call.data() if begins else parts[0].values[0]
     if call.node.op_type == "Cast":
-        return _finished(call, parts[0], source)
-    settings: dict[str, Any] = {"depth": 1 + max((part.settings["depth"] for part in parts), default=0)}
+        return _finished(call, parts[0], nodes[0], source)
     reduces = call.node.op_type.startswith("Reduce")
-    terms = [_term(call, value, source, settings) for value in (call.inputs[:1] if reduces else call.inputs)]
+    inputs = call.inputs[:1] if reduces else call.inputs
+    terms = [_term(call, value, source) for value in inputs]
     axes = call.attributes.get("axes") if call.given(1) is None else call.given(1)
     if reduces and (axes is None or call.whole_numbers(axes, "axes") not in ([-1], [len(source.seen)])):
         raise call.fail("it does not reduce the last axis alone")
-    if settings["depth"] > DEEPEST:
+    depth = 1 + max((node.depth for node in nodes), default=0)
+    if depth > DEEPEST:
         raise call.fail("it computes with integers as no layer does")
-    settings["term"] = (call.node.op_type, *terms)
-    for part in parts:
-        settings.setdefault("table", part.settings.get("table"))
-    return call.make([source], source.shape, settings, "IntegerPart")
+    tables: list[Array] = [np.asarray(value) for value, term in zip(inputs, terms, strict=True) if term == "table"]
+    tables += [node.table for node in nodes if node.table is not None]
+    node = SoftmaxPartNode((call.node.op_type, *terms), depth, tables[0] if tables else None)
+    return call.make([source], source.shape, node)
 
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, Value) and value.is_integer
 
 
-def _term(call: Call, value: Any, source: Value, settings: dict[str, Any]) -> Any:
+def _term(call: Call, value: Any, source: Value) -> Any:
     if value is source:
         return "q"
     if isinstance(value, Value):
-        if value.operator != "IntegerPart" or value.values[0] is not source:
+        if not isinstance(value.node, SoftmaxPartNode) or value.values[0] is not source:
             raise call.fail("it computes with integers as no layer does")
-        return value.settings["term"]
+        return value.node.term
     array = call.constant(value, "input")
     if array.shape == (256,) and array.dtype.kind in "iu":
-        settings["table"] = array
         return "table"
     if array.size != 1 or array.dtype.kind not in "iu":
         raise call.fail("it computes with integers as no layer does")
     return int(array.reshape(-1)[0])
 
 
-def _finished(call: Call, part: Value, source: Value) -> Value:
-    """The softmax, as a float one between a DequantizeLinear and a QuantizeLinear of its fixed scale."""
+def _finished(call: Call, part: Value, node: SoftmaxPartNode, source: Value) -> Value:
+    """Return the softmax, as a float one between a DequantizeLinear and a QuantizeLinear of its fixed scale."""
     kind = _TYPES.get(call.attributes.get("to", 0))
     if kind is None:  # a wider type: nothing changes
         return part
-    said, table = source.settings, part.settings["table"]
-    meant = "scale" in said and part.settings["term"] == ("Add", _STEPS, _LEAST[kind])
-    if not meant or not np.array_equal(table, exponentials(said["scale"])):
+    form = None if source.integers is None else source.integers.format
+    meant = form is not None and node.table is not None and node.term == ("Add", _STEPS, _LEAST[kind])
+    if form is None or not meant or not np.array_equal(np.asarray(node.table), exponentials(form.scale)):
         raise call.fail("it computes with integers as no layer does")
-    real = call.make([source], source.shape, operator="DequantizeLinear")
-    made = call.make([real], source.shape, operator="Softmax")
-    settings = {"scale": QuantizedSoftmax.output_scale, "zero": _LEAST[kind], "dtype": kind}
-    return call.make([made], source.shape, settings, "QuantizeLinear")
+    real = call.make([source], source.shape, DequantizeNode())
+    made = call.make([real], source.shape, FunctionNode("Softmax"))
+    return call.make([made], source.shape, QuantizeNode(Format(QuantizedSoftmax.output_scale, _LEAST[kind], kind)))

@@ -18,13 +18,13 @@ from nbdense.export.read.graph import (
     Call,
     NodeError,
     Trace,
-    Value,
     WidthUnknownError,
 )
 from nbdense.export.read.integers import INTEGER_OPERATORS, MICROSOFT_OPERATORS, Rule, fold_integers
 from nbdense.export.read.operators import ML_OPERATORS, OPERATORS
 from nbdense.export.read.softmax import softmax_part
 from nbdense.export.read.tensors import Array
+from nbdense.export.read.values import Value
 from nbdense.files import FileFormatError
 
 LARGEST_FOLDED = 2**26  # elements that a constant made of others may have

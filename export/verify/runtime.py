@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from nbdense.export.write.graph import Shape, serialize
+from nbdense.export.graph.builder import Shape
+from nbdense.export.graph.checks import serialize
 
 Session = Callable[[npt.NDArray[Any]], list[npt.NDArray[Any]]]
 Outside = Mapping[str, npt.NDArray[Any]]  # tensors that lie in a file beside the model's

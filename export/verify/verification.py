@@ -18,7 +18,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,24 +26,18 @@ import onnx
 from onnx import numpy_helper
 
 from nbdense import _checks
-from nbdense.engine.tables import aligned_zeros
+from nbdense.export.graph.builder import Shape
+from nbdense.export.graph.checks import check, check_file
+from nbdense.export.networks import Floats, has_integers, network_of, shapes_of, with_predict
 from nbdense.export.verify import runtime
 from nbdense.export.verify.integers import compare_integers, compare_values, rows_agree
 from nbdense.export.verify.runtime import Outside, Session
-from nbdense.export.write.graph import Shape, check, check_file
+from nbdense.export.verify.tolerance import TOLERANCE, cost_of_a_bit, cost_of_float32, largest_differences
 from nbdense.export.write.writing import location_of
 from nbdense.network import Network
 
-if TYPE_CHECKING:
-    from nbdense.quant.model.network import QuantizedNetwork
-
 BATCH_SIZES = (1, 7, 64)
 RANDOM_ROWS = 1024  # where no data is given; all at once are a batch too
-TOLERANCE = 1e-5
-FLOAT32_FACTOR = 4.0  # times what float32 costs the network, where that is more
-BIT_FACTOR = 16.0  # times what the last bit of the input changes
-
-Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -186,7 +180,7 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside 
     network = network_of(model)
     source, target = shapes_of(network)
     rows = _rows(x, source)
-    reference = _with_predict(model, network)
+    reference = with_predict(model)
     slides = _slides(proto, source)
     run = runtime.open_session(proto, *(_sliding(source, target) if slides else (source, target)), outside=outside)
     batches = [rows[np.arange(size) % len(rows)] for size in dict.fromkeys((*BATCH_SIZES, len(rows)))]
@@ -196,13 +190,13 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside 
     pairs = [(e, out[-1].reshape(e.shape)) for e, out in zip(expected, outputs, strict=True)]
     if slides:
         pairs.append(_windows(reference, run, rows))
-    absolute, relative = _differences(pairs)
+    absolute, relative = largest_differences(pairs)
     labels = _differing_labels(proto, outputs[-1], 1 if slides else -1)
     found: dict[str, Any] = {}
     if not has_integers(network):
         tolerance = TOLERANCE
         if min(absolute, relative) > tolerance:
-            cost = _cost_of_float32(network, rows) if isinstance(network, Network) else _cost_of_a_bit(reference, rows)
+            cost = cost_of_float32(network, rows) if isinstance(network, Network) else cost_of_a_bit(reference, rows)
             tolerance = max(tolerance, cost) if np.isfinite(cost) else tolerance
         agrees = min(absolute, relative) <= tolerance
     else:
@@ -224,86 +218,6 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside 
         differing_labels=labels,
         **found,
     )
-
-
-def network_of(model: Any) -> Network | QuantizedNetwork:
-    """The tables of a model, or of what is itself a network.
-
-    Parameters
-    ----------
-    model : Sequential, QuantizedModel, Network or QuantizedNetwork
-        The model.
-
-    Raises
-    ------
-    TypeError
-        If it is none of those.
-    """
-    network = getattr(model, "network", model)
-    if not (isinstance(network, Network) or is_quantized(network)):
-        raise TypeError(f"expected a model of nbdense's, float or quantized, got {type(model).__name__}")
-    return network
-
-
-def shapes_of(network: Network | QuantizedNetwork) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of one row of data, before and behind a network.
-
-    Parameters
-    ----------
-    network : Network or QuantizedNetwork
-        The network.
-    """
-    return network.input_shape, network.output_shape
-
-
-def is_quantized(network: Any) -> bool:
-    """Whether it is a QuantizedNetwork.
-
-    Parameters
-    ----------
-    network : Network or QuantizedNetwork
-        The network.
-    """
-    from nbdense.quant.model.network import QuantizedNetwork
-
-    return isinstance(network, QuantizedNetwork)
-
-
-def has_integers(network: Network | QuantizedNetwork) -> TypeGuard[QuantizedNetwork]:
-    """Whether some tensor between a network's layers becomes integers, for good or while a layer multiplies.
-
-    Parameters
-    ----------
-    network : Network or QuantizedNetwork
-        The network.
-    """
-    if isinstance(network, Network):
-        return False
-    return network.ends_in_integers or any(
-        layer.kind == "dynamic_dense" or layer.output_format is not None for layer in network.layers
-    )
-
-
-def _with_predict(model: Any, network: Any) -> Any:
-    """The model; or what gives a bare network ``predict`` (and ``predict_integers``)."""
-    if model is not network:
-        return model
-    if is_quantized(network):
-        from nbdense.quant.model.model import QuantizedModel
-
-        return QuantizedModel(network)
-    return _BareNetwork(network)
-
-
-@dataclass(frozen=True)
-class _BareNetwork:
-    network: Network
-
-    def predict(self, x: Floats) -> Floats:
-        from nbdense.training.workspace import predict
-
-        rows = np.ascontiguousarray(x, self.network.dtype).reshape(-1, self.network.n_in)
-        return predict(self.network, rows).reshape(-1, *self.network.output_shape)
 
 
 def _read(path: str | os.PathLike[str]) -> onnx.ModelProto:
@@ -374,40 +288,3 @@ def _differing_labels(proto: onnx.ModelProto, outputs: list[npt.NDArray[Any]], a
     if labels.shape != wanted.shape:
         raise ValueError(f"the ONNX model's labels have shape {labels.shape}, its outputs ask for {wanted.shape}")
     return int(((labels != wanted) & ~np.isnan(values).any(axis=-1)).sum())
-
-
-def _differences(pairs: list[tuple[Floats, Floats]]) -> tuple[float, float]:
-    """Largest absolute difference, and largest as a share of the row's largest expected output (on the last axis)."""
-    absolute = relative = 0.0
-    for expected, found in pairs:
-        difference = _distances(expected, found)
-        size = np.where(np.isfinite(expected), np.abs(expected), 0.0).max(axis=-1, keepdims=True)
-        absolute = max(absolute, float(difference.max()))
-        relative = max(relative, float((difference / np.maximum(size, np.finfo(np.float32).tiny)).max()))
-    return absolute, relative
-
-
-def _distances(expected: Floats, found: Floats) -> npt.NDArray[np.float64]:
-    """Return how far apart outputs are: a NaN or infinity is equal to the same, infinitely far from anything else."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(found.astype(np.float64) - expected)
-    difference[(found == expected) | (np.isnan(found) & np.isnan(expected))] = 0.0
-    difference[np.isnan(difference)] = np.inf
-    return difference
-
-
-def _cost_of_float32(network: Network, rows: npt.NDArray[np.float32]) -> float:
-    """What float32 may cost a network: how far its outputs lie from those in float64, some times."""
-    outputs = []
-    for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
-        twin = network.copy()
-        twin.params, twin.dtype = aligned_zeros(network.params.size, dtype), dtype
-        twin.params[:] = network.params
-        outputs.append(_BareNetwork(twin).predict(rows))
-    return FLOAT32_FACTOR * min(_differences([(outputs[0], outputs[1])]))
-
-
-def _cost_of_a_bit(reference: Any, rows: npt.NDArray[np.float32]) -> float:
-    """The same for a network of quantized weights, from what the last bit of its input changes."""
-    changed = reference.predict(np.nextafter(rows, np.float32(np.inf)))
-    return BIT_FACTOR * min(_differences([(reference.predict(rows), changed)]))

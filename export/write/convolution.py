@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nbdense.engine.tables import ACTIVATION, DENSE, LAYER_NORM
+from nbdense.export.graph.builder import Graph, Shape, finite_float32
 from nbdense.export.write.float_flavour import ROW_WRITERS, RowWriter, write_layer_norm, write_rows
-from nbdense.export.write.folding import inference_rows, reads
-from nbdense.export.write.graph import Graph, Shape, finite_float32
+from nbdense.export.write.folding import inference_rows
 from nbdense.network import Network, Row
-
-if TYPE_CHECKING:
-    from nbdense.quant.model.network import QuantizedNetwork
+from nbdense.network.folding import reads
+from nbdense.quant.model.network import QuantizedNetwork
 
 CHANNELS = 1  # the axis
 

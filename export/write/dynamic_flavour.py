@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
+from nbdense.export.graph.builder import PLAIN, Form, Graph
 from nbdense.export.write import weight_only_flavour
-from nbdense.export.write.graph import PLAIN, Form, Graph
 from nbdense.export.write.quantized import LayerWriter, Walk, weight_format
 from nbdense.quant.model.network import DynamicDense, QuantizedNetwork
 

@@ -16,130 +16,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nbdense.activations import CUSTOM, Activation
+from nbdense.activations import CUSTOM
 from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, LAYER_NORM, RESHAPE
-from nbdense.export.write.folding import inference_rows, is_far_from_zero, norm_tensors, reads, scale_and_shift
-from nbdense.export.write.graph import Graph, finite_float32
+from nbdense.export.graph.activations import ACTIVATION_FORMS, ActivationWriter, activation_writer
+from nbdense.export.graph.builder import Graph, finite_float32
+from nbdense.export.write.folding import inference_rows, is_far_from_zero, norm_tensors, scale_and_shift
 from nbdense.network import Network, Row
+from nbdense.network.folding import reads
 
-HARD_SWISH_OPSET = 14  # the first that has the operator
 LAYER_NORM_OPSET = 17
 REDUCE_OPSET = 18  # from which ReduceMean takes its axes as an input
 
-# (graph, activation, alpha, the pre-activation's tensor, the output's)
-ActivationWriter = Callable[[Graph, Activation, float, str, str], None]
 # (graph, row, prefix of its tensors, the input's tensor, the output's)
 RowWriter = Callable[[Graph, Row, str, str, str], None]
-
-
-def _one_operator(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    graph.node(activation.onnx, [source], target)
-
-
-def _softmax(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    graph.node(activation.onnx, [source], target, axis=graph.axis)
-
-
-def _with_alpha(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    graph.node(activation.onnx, [source], target, alpha=alpha)
-
-
-def _relu6(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    bounds = [graph.constant(f"{target}_{end}", value, np.float32) for end, value in (("least", 0.0), ("most", alpha))]
-    graph.node(activation.onnx, [source, *bounds], target)
-
-
-def _hard_sigmoid(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    graph.node(activation.onnx, [source], target, alpha=1 / 6, beta=0.5)
-
-
-def _hard_swish(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    if graph.opset >= HARD_SWISH_OPSET:
-        graph.node(activation.onnx, [source], target)
-        return
-    gate = graph.node("HardSigmoid", [source], f"{target}_gate", alpha=1 / 6, beta=0.5)
-    graph.node("Mul", [source, gate], target)
-
-
-def _times(operator: str) -> ActivationWriter:
-    """The source times what one operator makes of it."""
-
-    def write(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-        graph.node("Mul", [source, graph.node(operator, [source], f"{target}_gate")], target)
-
-    return write
-
-
-def _mish(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    # The operator Mish is opset 18's.
-    gate = graph.node("Tanh", [graph.node("Softplus", [source], f"{target}_softplus")], f"{target}_gate")
-    graph.node("Mul", [source, gate], target)
-
-
-def _gelu(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    # source (1 + erf(source / sqrt 2)) / 2; the operator Gelu is opset 20's.
-    root, one, half = (
-        graph.constant(f"{target}_{name}", value, np.float32)
-        for name, value in (("root", 0.5**0.5), ("one", 1.0), ("half", 0.5))
-    )
-    scaled = graph.node("Mul", [source, root], f"{target}_scaled")
-    gate = graph.node("Add", [graph.node("Erf", [scaled], f"{target}_erf"), one], f"{target}_gate")
-    graph.node("Mul", [graph.node("Mul", [source, gate], f"{target}_twice"), half], target)
-
-
-def _gelu_tanh(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
-    # source sigmoid(2 sqrt(2 / pi) (source + 0.044715 source^3)), the same as with tanh.
-    factor = 2 * (2 / np.pi) ** 0.5
-    linear, cubic = (
-        graph.constant(f"{target}_{name}", value, np.float32)
-        for name, value in (("linear", factor), ("cubic", 0.044715 * factor))
-    )
-    square = graph.node("Mul", [source, source], f"{target}_square")
-    slope = graph.node("Add", [graph.node("Mul", [square, cubic], f"{target}_bend"), linear], f"{target}_slope")
-    gate = graph.node("Sigmoid", [graph.node("Mul", [source, slope], f"{target}_scaled")], f"{target}_gate")
-    graph.node("Mul", [source, gate], target)
-
-
-# How each activation becomes nodes, in every flavour; None: there is nothing to write. Its keys are those of
-# nbdense.activations.ACTIVATIONS.
-ACTIVATION_NODES: dict[str, ActivationWriter | None] = {
-    "linear": None,
-    "relu": _one_operator,
-    "sigmoid": _one_operator,
-    "tanh": _one_operator,
-    "softmax": _softmax,
-    "relu6": _relu6,
-    "leaky_relu": _with_alpha,
-    "elu": _with_alpha,
-    "selu": _one_operator,
-    "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
-    "silu": _times("Sigmoid"),
-    "hard_sigmoid": _hard_sigmoid,
-    "hard_swish": _hard_swish,
-    "softplus": _one_operator,
-    "mish": _mish,
-}
-
-
-def activation_writer(layer: str, activation: str) -> ActivationWriter | None:
-    """What writes an activation's nodes.
-
-    Parameters
-    ----------
-    layer : str
-        What the error calls the layer.
-    activation : str
-        The activation's.
-
-    Raises
-    ------
-    ValueError
-        If it has no ONNX form.
-    """
-    if activation not in ACTIVATION_NODES:
-        raise ValueError(f"{layer}: activation {activation!r} has no ONNX form")
-    return ACTIVATION_NODES[activation]
 
 
 def write_float(graph: Graph, network: Network, fold: bool = True) -> None:
@@ -248,7 +137,7 @@ def _activation(row: Row) -> ActivationWriter | None:
     if row.activation.code >= CUSTOM:  # whatever its name
         raise ValueError(
             f"{row.label}: activation {row.activation.name!r} is one of your own: it has no ONNX form; "
-            f"those that have one are {', '.join(sorted(ACTIVATION_NODES))}"
+            f"those that have one are {', '.join(sorted(ACTIVATION_FORMS))}"
         )
     return activation_writer(row.label, row.activation.name)
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from nbdense.export.write.graph import Graph, Shape
+from nbdense.export.graph.activations import ACTIVATION_FORMS
+from nbdense.export.graph.builder import Graph, Shape
 
 LABEL = "label"  # the output's default name
 THRESHOLD = 0.5
-PROBABILITIES = ("sigmoid", "hard_sigmoid")  # activations whose one output is a probability
 
 
 def write_labels(
@@ -46,7 +46,7 @@ def write_labels(
     numbers = name if class_names is None else f"{name}_number"
     if columns != 1:
         graph.node("ArgMax", [graph.output], numbers, axis=graph.axis, keepdims=0)
-    elif activation in PROBABILITIES:
+    elif activation in ACTIVATION_FORMS and ACTIVATION_FORMS[activation].is_probability:
         threshold = graph.constant(f"{name}_threshold", THRESHOLD, np.float32)
         above = graph.node("GreaterOrEqual", [graph.output, threshold], f"{name}_above")
         axes = graph.constant(f"{name}_axis", [graph.axis], np.int64)

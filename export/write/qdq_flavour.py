@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS
+from nbdense.export.graph.activations import ActivationWriter, activation_writer
+from nbdense.export.graph.builder import PLAIN, Form, Graph
 from nbdense.export.write import dynamic_flavour
-from nbdense.export.write.float_flavour import ActivationWriter, activation_writer
-from nbdense.export.write.graph import PLAIN, Form, Graph
 from nbdense.export.write.quantized import Integers, LayerWriter, Walk, weight_format
 from nbdense.quant.model.network import (
     LIMITS,

@@ -21,9 +21,10 @@ from onnx import TensorProto
 
 from nbdense.activations import CUSTOM
 from nbdense.engine.tables import DENSE, LAYER_NORM
+from nbdense.export.graph.activations import activation_writer
+from nbdense.export.graph.builder import Graph
 from nbdense.export.write.convolution import CHANNELS, Stage, images_of, write_conv
-from nbdense.export.write.float_flavour import ROW_WRITERS, activation_writer, write_layer_norm, write_row
-from nbdense.export.write.graph import Graph
+from nbdense.export.write.float_flavour import ROW_WRITERS, write_layer_norm, write_row
 from nbdense.network import Row
 from nbdense.quant.model.float_layers import ENGINE_KINDS
 from nbdense.quant.model.network import LIMITS, FloatLayer, QuantizedNetwork

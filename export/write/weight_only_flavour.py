@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import Activation
-from nbdense.export.write.graph import PLAIN, Form, Graph
+from nbdense.export.graph.builder import PLAIN, Form, Graph
 from nbdense.export.write.quantized import LayerWriter, Walk, weight_format, write_float_layer
 from nbdense.quant.model.network import FloatLayer, QuantizedNetwork, WeightOnlyDense
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from nbdense.export.write.graph import ALIGNMENT, serialize
+from nbdense.export.graph.builder import ALIGNMENT
+from nbdense.export.graph.checks import serialize
 from nbdense.files import StagedFile
 
 

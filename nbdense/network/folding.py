@@ -1,14 +1,21 @@
 """Batch normalisation by its running statistics, as x scale + shift of each column, and dense layers that take it over.
 
-All is computed in float64 (Jacob et al. 2018, section 3.2).
+A linear dense layer before it takes that into its kernel and bias (Jacob et al. 2018, section 3.2), if nothing else
+reads what the layer gives; dense layers behind it, into theirs: (x scale + shift) W + b = x (scale W) + (shift W + b),
+if nothing else reads what the norm gives. All is computed in float64.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from nbdense.activations import ACTIVATIONS
+from nbdense.engine.tables import ADD, DENSE, FROZEN_NORM
+from nbdense.network.network import Row
 
 Float64 = npt.NDArray[np.float64]
 
@@ -17,7 +24,7 @@ FAR_FROM_ZERO = 4.0
 
 
 def scale_and_shift(gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float) -> tuple[Float64, Float64]:
-    """What a batch normalisation multiplies each column by and then adds to it.
+    """Return what a batch normalisation multiplies each column by and then adds to it.
 
     Parameters
     ----------
@@ -36,7 +43,7 @@ def scale_and_shift(gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: fl
 
 
 def is_far_from_zero(mean: Any, variance: Any, epsilon: float) -> bool:
-    """Whether x scale + shift would lose digits: a mean is many deviations away from zero, as in unscaled data.
+    """Tell whether x scale + shift would lose digits: a mean is many deviations away from zero, as in unscaled data.
 
     Parameters
     ----------
@@ -50,7 +57,7 @@ def is_far_from_zero(mean: Any, variance: Any, epsilon: float) -> bool:
 
 
 def into_layer_before(kernel: Any, bias: Any, scale: Float64, shift: Float64) -> tuple[Float64, Float64]:
-    """Kernel and bias of the linear dense layer before a norm, with what the norm does.
+    """Return kernel and bias of the linear dense layer before a norm, with what the norm does.
 
     Parameters
     ----------
@@ -66,7 +73,7 @@ def into_layer_before(kernel: Any, bias: Any, scale: Float64, shift: Float64) ->
 
 
 def into_layer_behind(kernel: Any, bias: Any, scale: Float64, shift: Float64) -> tuple[Float64, Float64]:
-    """Kernel and bias of a dense layer behind a norm, with what the norm does.
+    """Return kernel and bias of a dense layer behind a norm, with what the norm does.
 
     Parameters
     ----------
@@ -80,3 +87,93 @@ def into_layer_behind(kernel: Any, bias: Any, scale: Float64, shift: Float64) ->
     weights = np.asarray(kernel, np.float64)
     moved = (shift[:, np.newaxis] * weights).sum(axis=0)  # no BLAS: its sums differ with its threads
     return scale[:, np.newaxis] * weights, moved if bias is None else moved + np.asarray(bias, np.float64)
+
+
+# -- at the level of rows: inside Residual blocks too ----------------------------------------------------------------
+
+
+def fold_rows(rows: list[Row]) -> list[Row]:
+    """Return rows of inference without the batch normalisations that dense rows can take over.
+
+    Parameters
+    ----------
+    rows : list of Row
+        In the order in which they run; not changed. Statistics are finite, variances plus epsilon above zero.
+    """
+    for norm in [row for row in rows if row.kind == FROZEN_NORM]:
+        rows = _without(rows, norm)
+    return rows
+
+
+def reads(row: Row) -> tuple[int, ...]:
+    """Return the buffers that a row reads.
+
+    Parameters
+    ----------
+    row : Row
+        The row.
+    """
+    return (row.input, row.second) if row.kind == ADD else (row.input,)
+
+
+def norm_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
+    """Return gamma, beta, mean and variance of a batch normalisation, ones and zeros where it has none.
+
+    Parameters
+    ----------
+    row : Row
+        Of kind FROZEN_NORM.
+    """
+    assert row.mean is not None and row.variance is not None
+    return {
+        "gamma": row.kernel if row.kernel.size else np.ones(row.n_out),
+        "beta": np.zeros(row.n_out) if row.bias is None else row.bias,
+        "mean": row.mean,
+        "variance": row.variance,
+    }
+
+
+def into_row_before(dense: Row, norm: Row) -> Row:
+    """Return the linear dense row before a norm, with what the norm does.
+
+    Parameters
+    ----------
+    dense, norm : Row
+        Of kinds DENSE and FROZEN_NORM.
+    """
+    factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.alpha)
+    kernel, bias = into_layer_before(dense.kernel, dense.bias, *factors)
+    return dataclasses.replace(dense, kernel=kernel, bias=bias, output=norm.output)
+
+
+def into_row_behind(dense: Row, norm: Row) -> Row:
+    """Return a dense row behind a norm, with what the norm does.
+
+    Parameters
+    ----------
+    dense, norm : Row
+        Of kinds DENSE and FROZEN_NORM.
+    """
+    factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.alpha)
+    kernel, bias = into_layer_behind(dense.kernel, dense.bias, *factors)
+    return dataclasses.replace(dense, kernel=kernel, bias=bias, input=norm.input)
+
+
+def _without(rows: list[Row], norm: Row) -> list[Row]:
+    """Return the rows less that norm; as they are if none can take it over, or digits would go."""
+    changed: dict[int, Row] = {}  # by index
+    before = next((row for row in rows if row.output == norm.input), None)
+    behind = [row for row in rows if norm.output in reads(row)]
+    if before is not None and _is_linear(before) and sum(norm.input in reads(row) for row in rows) == 1:
+        changed = {before.index: into_row_before(before, norm)}
+    elif behind and all(row.kind == DENSE for row in behind) and norm.index != rows[-1].index:
+        tensors = norm_tensors(norm)
+        if not is_far_from_zero(tensors["mean"], tensors["variance"], norm.alpha):
+            changed = {row.index: into_row_behind(row, norm) for row in behind}
+    if not changed:
+        return rows
+    return [changed.get(row.index, row) for row in rows if row.index != norm.index]
+
+
+def _is_linear(row: Row) -> bool:
+    return row.kind == DENSE and row.activation.code == ACTIVATIONS["linear"].code

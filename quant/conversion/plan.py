@@ -87,7 +87,7 @@ def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = Fals
     rows = list(network.rows())
     readers: dict[int, int] = {}
     for row in rows:
-        for source in _sources(row):
+        for source in folding.reads(row):
             readers[source] = readers.get(source, 0) + 1
     steps: list[Step] = []
     tensor_of = {0: 0}
@@ -104,13 +104,9 @@ def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = Fals
         elif before is not None and readers[row.input] == 1 and _merge(before, row, pre, output, settled):
             tensor_of[row.output] = tensor
         else:
-            steps.append(Step(row, tuple(tensor_of[source] for source in _sources(row)), pre, output, row.index))
+            steps.append(Step(row, tuple(tensor_of[source] for source in folding.reads(row)), pre, output, row.index))
             tensor_of[row.output] = len(steps)
     return steps
-
-
-def _sources(row: Row) -> list[int]:
-    return [row.input, row.second] if row.kind == ADD else [row.input]
 
 
 def _is_copy(row: Row) -> bool:
@@ -121,7 +117,7 @@ def _merge(step: Step, row: Row, pre: Range, output: Range, settled: bool) -> bo
     """Work a row into the step before it, where that can be; returns whether it could."""
     linear = step.row.activation.name == "linear"
     if row.kind == FROZEN_NORM and step.row.kind == DENSE and linear:
-        step.row = folded(step.row, row)
+        step.row = folding.into_row_before(step.row, row)
         step.pre = step.output = output
     elif row.kind == ACTIVATION and linear and (step.row.kind == DENSE or (not settled and _takes(step, row))):
         step.row = dataclasses.replace(step.row, activation=row.activation, alpha=row.alpha)
@@ -134,19 +130,3 @@ def _merge(step: Step, row: Row, pre: Range, output: Range, settled: bool) -> bo
 
 def _takes(step: Step, row: Row) -> bool:
     return step.row.kind == ADD and not is_bare(row.activation)
-
-
-def folded(dense: Row, norm: Row) -> Row:
-    """A dense row with the batch normalisation behind it worked in.
-
-    Parameters
-    ----------
-    dense : Row
-        A linear one.
-    norm : Row
-        A batch normalisation by its running statistics.
-    """
-    gamma = norm.kernel if norm.kernel.size else None
-    scale_and_shift = folding.scale_and_shift(gamma, norm.bias, norm.mean, norm.variance, norm.alpha)
-    kernel, bias = folding.into_layer_before(dense.kernel, dense.bias, *scale_and_shift)
-    return dataclasses.replace(dense, kernel=kernel, bias=bias)

@@ -1,143 +1,29 @@
-"""What lies between an ONNX graph and layers: steps, and how neighbouring ones become one.
+"""Neighbouring steps as one: affine steps in the dense layers and norms beside them, activations in dense layers.
 
-An affine step is (x - mean) scale + shift, column by column, in float64. It goes into a dense layer beside it, except
-where the data is far from zero: (x - mean) scale comes out small, but x scale and mean scale would cancel (the note in
-`float_flavour`). There it stays, as a batch normalisation that does not learn.
+An affine step goes into a dense layer beside it, except where the data is far from zero: (x - mean) scale comes out
+small, but x scale and mean scale would cancel (the note in `float_flavour`). There it stays, as a batch normalisation
+that does not learn.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.export.read.tensors import Array
+from nbdense.export.graph.steps import (
+    AffineStep,
+    Array,
+    ColumnsStep,
+    DenseStep,
+    Doubles,
+    FunctionStep,
+    NormStep,
+    ShapeStep,
+    Step,
+    function,
+)
 from nbdense.network.folding import FAR_FROM_ZERO
-
-Doubles = npt.NDArray[np.float64]
-
-
-@dataclass(eq=False)
-class DenseStep:
-    """A product, with what is added to it and its activation."""
-
-    kernel: Array
-    bias: Array | None = None
-    activation: Activation | None = None
-    name: str = ""
-
-
-@dataclass(eq=False)
-class AffineStep:
-    """(x - mean) scale + shift; each broadcasts against one row of data."""
-
-    mean: Doubles
-    scale: Doubles
-    shift: Doubles
-    place: str = ""
-
-    @property
-    def parts(self) -> tuple[Doubles, Doubles, Doubles]:
-        """All three."""
-        return self.mean, self.scale, self.shift
-
-    @property
-    def by_column(self) -> bool:
-        """Whether it is the same at all positions of a row."""
-        return all(math.prod(part.shape[:-1]) == 1 for part in self.parts)
-
-    def over(self, n: int) -> tuple[Doubles, Doubles, Doubles]:
-        """All three as vectors of ``n`` columns."""
-        mean, scale, shift = (np.broadcast_to(part.reshape(part.shape[-1:]), (n,)) for part in self.parts)
-        return mean, scale, shift
-
-
-@dataclass(eq=False)
-class FunctionStep:
-    """An activation."""
-
-    activation: Activation
-
-
-@dataclass(eq=False)
-class NormStep:
-    """A batch or layer normalisation: its tensors by their names in a Network."""
-
-    batch: bool
-    width: int
-    tensors: dict[str, Array]
-    epsilon: float
-    momentum: float = 0.99
-    name: str = ""
-
-
-@dataclass(eq=False)
-class ShapeStep:
-    """Rows of another shape, their elements in the same order."""
-
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-    place: str = ""
-
-    @property
-    def keeps_columns(self) -> bool:
-        """Whether only positions are arranged anew."""
-        return (self.before or (1,))[-1] == (self.after or (1,))[-1]
-
-
-@dataclass(eq=False)
-class DropoutStep:
-    """Dropout."""
-
-    rate: float
-
-
-@dataclass(eq=False)
-class ColumnsStep:
-    """1 - p and p of a column p; ``rest`` is the place of the first."""
-
-    rest: int
-
-
-@dataclass(eq=False)
-class SumStep:
-    """What steps make of the data, plus the data, through a kernel where there is one."""
-
-    steps: list[Step] = field(default_factory=list)
-    projection: Array | None = None
-    place: str = ""
-
-
-Step = DenseStep | AffineStep | FunctionStep | NormStep | ShapeStep | DropoutStep | ColumnsStep | SumStep
-
-
-def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float | Array = 0.0) -> AffineStep:
-    """An affine step of numbers or arrays.
-
-    Parameters
-    ----------
-    mean, scale, shift : float or ndarray
-        Of (x - mean) scale + shift.
-    """
-    return AffineStep(np.asarray(mean, np.float64), np.asarray(scale, np.float64), np.asarray(shift, np.float64))
-
-
-def function(name: str, alpha: float | None = None) -> FunctionStep:
-    """An activation's step.
-
-    Parameters
-    ----------
-    name : str
-        In ``nbdense.activations.ACTIVATIONS``.
-    alpha : float, optional
-        Its parameter.
-    """
-    row = ACTIVATIONS[name]
-    return FunctionStep(row if alpha is None else row.with_alpha(alpha))
 
 
 def tidy(steps: list[Step]) -> list[Step]:

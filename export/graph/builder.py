@@ -10,12 +10,8 @@ it, named after the model's file and its own content, so that a model never meet
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from nbdense._version import __version__
+from nbdense.export.graph.opsets import ir_version_of
 
 INPUT = "input"  # the default names of the ends
 OUTPUT = "output"
@@ -289,102 +286,6 @@ def _references(arrays: Mapping[str, npt.NDArray[Any]], file_name: str | None) -
         tensors.append(tensor)
         offset += array.nbytes + -array.nbytes % ALIGNMENT
     return tensors
-
-
-def newest_opset() -> int:
-    """The newest opset that the installed onnx knows."""
-    return onnx.defs.onnx_opset_version()
-
-
-def ir_version_of(opset: int) -> int:
-    """The lowest IR version that has the opset: more runtimes read it. onnx would stamp its own newest.
-
-    Parameters
-    ----------
-    opset : int
-        The opset.
-    """
-    return int(helper.find_min_ir_version_for([helper.make_opsetid("", opset)]))
-
-
-def serialize(model: onnx.ModelProto) -> bytes:
-    """The bytes of the file: equal for equal models.
-
-    Parameters
-    ----------
-    model : ModelProto
-        The model.
-    """
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def check(model: onnx.ModelProto, name: str, outside: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
-    """Run onnx's full checker, and shape inference, strict and with data propagation.
-
-    Parameters
-    ----------
-    model : ModelProto
-        What to check.
-    name : str
-        What the error calls it.
-    outside : mapping of str to ndarray, optional
-        Its tensors that lie in a file beside it, which need not be there yet.
-
-    Raises
-    ------
-    ValueError
-        If it is no valid model, with the checker's reason.
-    """
-    with _refused(name):
-        if outside:
-            _check_with_a_file_beside(model)
-        else:
-            onnx.checker.check_model(model, full_check=True)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-
-
-def check_file(path: str | os.PathLike[str]) -> None:
-    """`check` for a file, and for what lies beside it.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If it is no valid model, with the checker's reason.
-    """
-    with _refused(str(path)):
-        onnx.checker.check_model(str(path), full_check=True)
-        model = onnx.load_model(str(path), load_external_data=False)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-
-
-@contextmanager
-def _refused(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not a valid ONNX model: {error}") from error
-
-
-def _check_with_a_file_beside(model: onnx.ModelProto) -> None:
-    """Run the checker in a folder of its own, beside a file that has the right size and holds nothing."""
-    sizes: dict[str, int] = {}
-    for tensor in model.graph.initializer:
-        said = {entry.key: entry.value for entry in tensor.external_data}
-        if said:
-            end = int(said["offset"]) + int(said["length"])
-            sizes[said["location"]] = max(end, sizes.get(said["location"], 0))
-    with tempfile.TemporaryDirectory() as folder:
-        for location, size in sizes.items():
-            (Path(folder) / location).touch()
-            os.truncate(Path(folder) / location, size)
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(serialize(model))
-        onnx.checker.check_model(str(path), full_check=True)
 
 
 def finite_float32(array: npt.NDArray[np.floating], layer: str, what: str) -> npt.NDArray[np.float32]:

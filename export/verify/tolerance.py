@@ -1,0 +1,81 @@
+"""How far apart outputs are, and how far rounding to float32 may move those of a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.engine.tables import aligned_zeros
+from nbdense.export.networks import BareNetwork, Floats
+from nbdense.network import Network
+
+TOLERANCE = 1e-5
+FLOAT32_FACTOR = 4.0  # times what float32 costs the network, where that is more
+BIT_FACTOR = 16.0  # times what the last bit of the input changes
+
+
+def largest_differences(pairs: list[tuple[Floats, Floats]]) -> tuple[float, float]:
+    """Return the largest absolute difference, and the largest as a share of the row's largest expected output.
+
+    Parameters
+    ----------
+    pairs : list of (ndarray, ndarray)
+        Expected outputs and those that are compared with them, rows on all axes but the last.
+    """
+    absolute = relative = 0.0
+    for expected, computed in pairs:
+        difference = distances(expected, computed)
+        size = np.where(np.isfinite(expected), np.abs(expected), 0.0).max(axis=-1, keepdims=True)
+        absolute = max(absolute, float(difference.max()))
+        relative = max(relative, float((difference / np.maximum(size, np.finfo(np.float32).tiny)).max()))
+    return absolute, relative
+
+
+def distances(expected: Floats, computed: Floats) -> npt.NDArray[np.float64]:
+    """Return how far apart outputs are: a NaN or infinity is equal to the same, infinitely far from anything else.
+
+    Parameters
+    ----------
+    expected, computed : ndarray of float
+        Of the same shape.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.abs(computed.astype(np.float64) - expected)
+    difference[(computed == expected) | (np.isnan(computed) & np.isnan(expected))] = 0.0
+    difference[np.isnan(difference)] = np.inf
+    return difference
+
+
+def cost_of_float32(network: Network, rows: npt.NDArray[np.float32]) -> float:
+    """Return what float32 may cost a network: how far its outputs lie from those in float64, some times.
+
+    Parameters
+    ----------
+    network : Network
+        A float network; not changed.
+    rows : ndarray of float32, (rows, ..., n_in)
+        Data.
+    """
+    outputs = []
+    for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
+        twin = network.copy()
+        twin.params, twin.dtype = aligned_zeros(network.params.size, dtype), dtype
+        twin.params[:] = network.params
+        outputs.append(BareNetwork(twin).predict(rows))
+    return FLOAT32_FACTOR * min(largest_differences([(outputs[0], outputs[1])]))
+
+
+def cost_of_a_bit(reference: Any, rows: npt.NDArray[np.float32]) -> float:
+    """Return what float32 may cost a network of quantized weights, from what the last bit of its input changes.
+
+    Parameters
+    ----------
+    reference : QuantizedModel
+        The model.
+    rows : ndarray of float32, (rows, ..., n_in)
+        Data.
+    """
+    changed = reference.predict(np.nextafter(rows, np.float32(np.inf)))
+    return BIT_FACTOR * min(largest_differences([(reference.predict(rows), changed)]))
