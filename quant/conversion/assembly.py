@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ from nbdense.quant.conversion.activations import (
     table_parameters,
 )
 from nbdense.quant.conversion.bias_correction import Carried
-from nbdense.quant.conversion.budget import Choice
 from nbdense.quant.conversion.plan import SOFTMAX, SUM, Step
+from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.checks import INT32_MAX
 from nbdense.quant.model.network import (
     LIMITS,
@@ -41,8 +41,35 @@ from nbdense.quant.model.network import (
     cuts,
 )
 
-if TYPE_CHECKING:
-    from nbdense.quant.quantization import Quantizer
+
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of one step's weights.
+
+    Attributes
+    ----------
+    bits : int
+        Of its weights; 0: it stays in float.
+    why : str
+        For the report; empty where it is as asked.
+    """
+
+    bits: int
+    why: str = ""
+
+
+def assemble(quantizer: Quantizer, choices: Mapping[int, Choice]) -> QuantizedNetwork:
+    """Make a quantized network.
+
+    Parameters
+    ----------
+    quantizer : Quantizer
+        Whose steps, ranges and weights these are.
+    choices : mapping of int to Choice
+        Of steps that are to be otherwise than the options say.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # QuantizedNetwork refuses what comes of it
+        return Assembly(quantizer, choices).result()
 
 
 @dataclass

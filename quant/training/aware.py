@@ -21,11 +21,11 @@ from nbdense.models import Sequential
 from nbdense.models.derived import _empty
 from nbdense.network import Network, Row
 from nbdense.quant.calibration.calibration import Range, Ranges, calibrate, is_bare
+from nbdense.quant.calibration.trained import TrainedRanges as TrainedRanges
+from nbdense.quant.calibration.trained import range_of
+from nbdense.quant.calibration.trained import trained_ranges as trained_ranges
 from nbdense.quant.conversion.activations import FIXED_OUTPUTS, activation_parameters, without_flat_ends
 from nbdense.quant.model.network import GRANULARITIES, LIMITS, ROUNDINGS
-from nbdense.quant.training.trained import TrainedRanges as TrainedRanges
-from nbdense.quant.training.trained import range_of
-from nbdense.quant.training.trained import trained_ranges as trained_ranges
 
 _BIAS_STEPS = 2.0**26  # of a bias at most, when training begins: its integer has room to grow sixteen times larger
 _SHARES = np.linspace(0.2, 1.0, 41)  # of a column's largest weight, that are tried for the largest integer to stand for

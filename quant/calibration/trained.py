@@ -1,6 +1,6 @@
 """What quantization-aware training has settled: the plain network of one with fake quantization, its ranges and scales.
 
-Here and not in nbdense.quant.training.aware, because static quantization reads this, and that one stands on it.
+It is the other source of `Ranges` beside calibration data: static quantization reads either.
 """
 
 from __future__ import annotations
