@@ -1,9 +1,4 @@
-"""quantize(): from a float network to a quantized one.
-
-Method of static quantization: Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference" (2018), section 2, with a scale for each output channel of the weights as in TFLite's
-int8 specification.
-"""
+"""quantize(): from a float network to a quantized one."""
 
 from __future__ import annotations
 
@@ -15,8 +10,9 @@ from nbdense.quant.conversion.assembly import assemble
 from nbdense.quant.conversion.plan import source_of
 from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.model import QuantizedModel
-from nbdense.quant.options import Options
 from nbdense.quant.reporting.report import with_findings
+from nbdense.quant.schemes.options import Options
+from nbdense.quant.schemes.table import scheme_of
 
 
 def quantize(
@@ -114,19 +110,20 @@ def quantize(
     True
     """
     options = Options(
-        scheme,
-        bits,
-        granularity,
-        block_size,
-        range_method,
-        activation_dtype,
-        symmetric,
-        softmax,
-        solver,
-        equalize,
-        bias_correction,
-        rounding,
+        scheme=scheme,
+        bits=bits,
+        granularity=granularity,
+        block_size=block_size,
+        range_method=range_method,
+        activation_dtype=activation_dtype,
+        symmetric=symmetric,
+        softmax=softmax,
+        solver=solver,
+        equalize=equalize,
+        bias_correction=bias_correction,
+        rounding=rounding,
     )
+    scheme_of(options)
     network: Network = source_of(model)
     if not isinstance(network, Network):
         raise ValueError(f"quantize: expected a built model or a Network, got {type(model).__name__}")

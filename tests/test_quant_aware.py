@@ -14,7 +14,7 @@ from nbdense.layers import layer_from_config
 from nbdense.layers.fake_quantization import FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 from nbdense.quant import prune, quantize
 from nbdense.quant.calibration.calibration import Ranges
-from nbdense.quant.conversion.activations import activation_parameters
+from nbdense.quant.layers.activations import activation_parameters
 from nbdense.quant.model.network import LIMITS
 from nbdense.quant.training.aware import _check_rows, _with_ranges, kernel_scales, quantize_aware, trained_ranges
 

@@ -11,9 +11,9 @@ ROOMS = [
     ("training", "reporting"),
     ("conversion",),
     ("weights",),
-    ("options",),
-    ("calibration",),
-    ("model",),
+    ("model", "calibration"),
+    ("schemes",),
+    ("layers",),
     ("kernels",),
 ]
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -15,7 +15,7 @@ from nbdense.export.read.integers import Integers
 from nbdense.export.read.layers import UnknownError, layer_name, one_step
 from nbdense.export.read.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, NormStep, ShapeStep, Step, tidy
 from nbdense.network import Row
-from nbdense.quant.conversion.activations import activation_table, exponentials
+from nbdense.quant.layers.activations import activation_table, exponentials
 from nbdense.quant.model.network import (
     LIMITS,
     DynamicDense,

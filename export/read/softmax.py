@@ -1,7 +1,7 @@
 """The softmax of integers that the QOperator flavour writes in core operators, known by its arithmetic.
 
-See `nbdense.quant.model.layers.QuantizedSoftmax`. Each node between the largest integer of a row and the cast to the
-output's type becomes a term of its inputs; the whole is compared with the one that is meant.
+See `nbdense.quant.layers.integer_layers.QuantizedSoftmax`. Each node between the largest integer of a row and the cast
+to the output's type becomes a term of its inputs; the whole is compared with the one that is meant.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from onnx import TensorProto
 
 from nbdense.export.read.graph import Call, Value
-from nbdense.quant.conversion.activations import exponentials
-from nbdense.quant.model.layers import QuantizedSoftmax
+from nbdense.quant.layers.activations import exponentials
+from nbdense.quant.layers.integer_layers import QuantizedSoftmax
 
 DEEPEST = 10  # the meant term is of 8
 _TYPES: dict[int, str] = {TensorProto.INT8: "int8", TensorProto.UINT8: "uint8"}

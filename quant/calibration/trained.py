@@ -16,8 +16,10 @@ from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE
 from nbdense.layers.fake_quantization import KERNEL_LIMITS
 from nbdense.network import Network, Parameter, layer_label
 from nbdense.network.builder import NetworkBuilder
-from nbdense.quant.calibration.calibration import Range, Ranges, is_bare
-from nbdense.quant.model.network import GRANULARITIES, LIMITS, ROUNDINGS
+from nbdense.quant.calibration.calibration import Ranges
+from nbdense.quant.layers.activations import is_clamp
+from nbdense.quant.layers.base import Range
+from nbdense.quant.layers.checks import GRANULARITIES, LIMITS, ROUNDINGS
 
 
 def range_of(network: Network, row: Any) -> Range:
@@ -206,7 +208,7 @@ class _Restoring:
             given = int(row["input"])
             shared = self._readers[self._stands_for.get(given, given)] > 1
             rounded = before in self._pre
-            if before != last or shared or (rounded and not is_bare(activation)):
+            if before != last or shared or (rounded and is_clamp(activation)):
                 builder.pin()  # keeps it a row of its own
             builder.activation(name, activation, float(row["alpha"]))
         elif kind == ADD:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from nbdense.quant.calibration.calibration import calibrate, check_repeatable
 from nbdense.quant.calibration.trained import TrainedRanges, trained_ranges
 from nbdense.quant.conversion import bias_correction as correction
 from nbdense.quant.conversion.equalization import equalize as equalized
-from nbdense.quant.conversion.plan import Step, plan
-from nbdense.quant.options import Options
+from nbdense.quant.conversion.plan import plan
+from nbdense.quant.schemes.options import Options
+from nbdense.quant.schemes.scheme import Step
+from nbdense.quant.schemes.table import scheme_of
 from nbdense.quant.weights import gptq
 from nbdense.quant.weights.weights import kernel_integers
 
@@ -33,6 +36,8 @@ class Quantizer:
 
     Attributes
     ----------
+    scheme : Scheme
+        That of the options.
     source : Network
         The float network: without fake quantization, equalized if that was asked for.
     steps : list of Step
@@ -44,24 +49,25 @@ class Quantizer:
     def __init__(self, network: Network, calibration: Any, options: Options) -> None:
         trained = trained_ranges(network)
         if trained is not None:
-            options = _trained_options(trained, options)
+            options = _with_trained(options, trained)
             network = trained.network
-        self.options, self.calibration = options, calibration
+        self.options, self.calibration, self.scheme = options, calibration, scheme_of(options)
         self.trained = trained
-        if options.needs_data() and calibration is None and (trained is None or options.bias_correction):
-            raise ValueError(f"quantize: {options.needs_data()} needs calibration data")
+        needing = f"scheme {options.scheme!r}" if self.scheme.calibrates else options.needs_data()
+        if needing and calibration is None and (trained is None or options.bias_correction):
+            raise ValueError(f"quantize: {needing} needs calibration data")
         if options.equalize:
             network = equalized(network)
         self.source = network
         solves = trained is None and options.solves(calibration is not None)
-        passes = sum((trained is None and options.scheme == "static", solves, options.bias_correction))
+        calibrates = trained is None and self.scheme.calibrates
+        passes = sum((calibrates, solves, options.bias_correction))
         if calibration is not None and passes > 1:
             check_repeatable(calibration, "quantize, with these options,")
-        ranges = trained.ranges if trained else None
-        if trained is None and options.scheme == "static":
-            ranges = calibrate(network, calibration, options.range_method)
-        self.ranges = ranges
-        self.steps = plan(network, ranges, settled=trained is not None)
+        self.ranges = trained.ranges if trained else None
+        if calibrates:
+            self.ranges = calibrate(network, calibration, options.range_method)
+        self.steps = plan(network, self.ranges, settled=trained is not None)
         self._moments: Mapping[int, npt.NDArray[np.float64]] = {}
         if solves:
             self._moments = gptq.input_moments(network, calibration)
@@ -73,7 +79,7 @@ class Quantizer:
     def weights(
         self, step: Step, input_scale: float | None, bits: int
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        """Integers and scales of a dense step's kernel.
+        """Return integers and scales of a dense step's kernel.
 
         Parameters
         ----------
@@ -89,7 +95,7 @@ class Quantizer:
             return self._integers[key]
         options = self.options
         if bits != options.bits:
-            options = Options(**{**options.to_config(), "bits": bits, "solver": "nearest"})
+            options = replace(options, bits=bits, solver="nearest")
         moments = self._moments.get(step.row.index) if bits == self.options.bits else None
         scales = self.trained.kernel_scales[step.row.index] if self.trained else None
         try:
@@ -100,7 +106,7 @@ class Quantizer:
         return made
 
     def bias(self, step: Step, dequantized: npt.NDArray[np.float32], inputs: Iterable[npt.NDArray[Any]]) -> Any:
-        """A dense step's bias in float64, corrected if that was asked for; None where there is none.
+        """Return a dense step's bias in float64, corrected if that was asked for; None where there is none.
 
         Parameters
         ----------
@@ -121,8 +127,8 @@ class Quantizer:
         return (0.0 if bias is None else bias) - moved
 
 
-def _trained_options(trained: TrainedRanges, options: Options) -> Options:
-    """What a model was trained for."""
+def _with_trained(options: Options, trained: TrainedRanges) -> Options:
+    """Return options that are as the model was trained for, where that settles them."""
     settled = {
         name: getattr(trained, name)
         for name in ("bits", "granularity", "activation_dtype", "rounding", "scheme", "symmetric")
@@ -135,4 +141,4 @@ def _trained_options(trained: TrainedRanges, options: Options) -> Options:
             )
     if options.equalize:
         raise ValueError("quantize: equalize would undo what quantize_aware has trained")
-    return Options(**{**options.to_config(), **settled})
+    return replace(options, **settled)

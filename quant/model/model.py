@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nbdense import _checks
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.network import Network
-from nbdense.quant.model.network import DynamicDense, QuantizedNetwork
+from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.model.program import Program
 from nbdense.quant.model.rendering import report_plot, report_text
 from nbdense.quant.model.timing import microseconds_a_row
@@ -43,7 +43,7 @@ class QuantizedModel:
         self.float_network: Network | None = None
         self._program = Program(network)
         # The scale of a dynamic layer is that of the whole call.
-        self._slice = None if any(isinstance(layer, DynamicDense) for layer in network.layers) else _SLICE
+        self._slice = None if network.takes_whole_call else _SLICE
 
     @property
     def size_bytes(self) -> int:

@@ -14,11 +14,12 @@ from nbdense.network import Network
 from nbdense.quant.calibration.calibration import RowValues, walk
 from nbdense.quant.calibration.trained import trained_ranges
 from nbdense.quant.conversion.equalization import equalize
-from nbdense.quant.conversion.plan import SOFTMAX, SUM, Step, plan, source_of
-from nbdense.quant.model.checks import LIMITS
+from nbdense.quant.conversion.plan import plan, source_of
+from nbdense.quant.layers.checks import LIMITS
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork, between, cuts
 from nbdense.quant.model.rendering import table
+from nbdense.quant.schemes.scheme import SOFTMAX, SUM, Step
 
 Matrix = npt.NDArray[Any]
 

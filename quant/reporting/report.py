@@ -11,13 +11,8 @@ import numpy.typing as npt
 
 from nbdense.quant.calibration.calibration import batches
 from nbdense.quant.conversion.quantizer import Quantizer
-from nbdense.quant.model.network import (
-    DynamicDense,
-    FloatLayer,
-    QuantizedDense,
-    QuantizedNetwork,
-    WeightOnlyDense,
-)
+from nbdense.quant.layers.base import OfKernel
+from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.reporting.comparison import LayerComparison, compare_tensors, decibels
 
 ROWS = 512  # of the calibration data, on which tensors are compared
@@ -49,19 +44,18 @@ def with_findings(network: QuantizedNetwork, quantizer: Quantizer, findings: Map
     layers = []
     for layer, size in zip(network.layers, sizes, strict=True):
         step, form = steps.get(layer.name), layer.output_format
-        bits = getattr(layer, "bits", None)
         entry: dict[str, Any] = {
             "name": layer.name,
-            "kind": f"float {layer.what}" if isinstance(layer, FloatLayer) else layer.kind.replace("_", " "),
-            "weight_bits": bits if bits is not None else (32 if getattr(layer, "what", "") == "dense" else None),
+            "kind": layer.title,
+            "weight_bits": layer.weight_bits,
             "bytes": size,
-            "multiply_adds": _multiply_adds(layer),
+            "multiply_adds": layer.multiply_adds,
         }
         if quantizer.ranges is not None and step is not None:
             entry["range"] = [float(bound) for bound in step.output]
         if form is not None:
             entry |= {"output_scale": form[0], "output_zero_point": form[1]}
-        if step is not None and isinstance(layer, QuantizedDense | DynamicDense | WeightOnlyDense):
+        if step is not None and isinstance(layer, OfKernel):
             entry["weight_sqnr_db"] = _json(_weight_sqnr(step.row.kernel, layer.dequantized()))
         if layer.name in compared:
             found = compared[layer.name]
@@ -77,11 +71,6 @@ def with_findings(network: QuantizedNetwork, quantizer: Quantizer, findings: Map
     }
     report = {"options": quantizer.options.to_config(), "layers": layers, "model": totals}
     return dataclasses.replace(network, report=report)
-
-
-def _multiply_adds(layer: Any) -> int:
-    dense = hasattr(layer, "kernel") or getattr(layer, "what", "") == "dense"
-    return int(layer.positions * layer.n_in * layer.n_out) if dense else 0
 
 
 def _weight_sqnr(kernel: Matrix, dequantized: Matrix) -> float:

@@ -20,12 +20,13 @@ from nbdense.layers.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQu
 from nbdense.models import Sequential
 from nbdense.models.derived import _empty
 from nbdense.network import Network, Row
-from nbdense.quant.calibration.calibration import Range, Ranges, calibrate, is_bare
+from nbdense.quant.calibration.calibration import Ranges, calibrate
 from nbdense.quant.calibration.trained import TrainedRanges as TrainedRanges
 from nbdense.quant.calibration.trained import range_of
 from nbdense.quant.calibration.trained import trained_ranges as trained_ranges
-from nbdense.quant.conversion.activations import FIXED_OUTPUTS, activation_parameters, without_flat_ends
-from nbdense.quant.model.network import GRANULARITIES, LIMITS, ROUNDINGS
+from nbdense.quant.layers.activations import FIXED_OUTPUTS, activation_parameters, is_clamp, without_flat_ends
+from nbdense.quant.layers.base import Range
+from nbdense.quant.layers.checks import GRANULARITIES, LIMITS, ROUNDINGS
 
 _BIAS_STEPS = 2.0**26  # of a bias at most, when training begins: its integer has room to grow sixteen times larger
 _SHARES = np.linspace(0.2, 1.0, 41)  # of a column's largest weight, that are tried for the largest integer to stand for
@@ -242,13 +243,13 @@ class _Rewriting:
         """Whether the next of the layers, dropout aside, is an activation that is no more than a clamp."""
         following = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
         row = self._rows.get(prefix + following.name) if isinstance(following, Activation) else None
-        return row is not None and not is_bare(row.activation)
+        return row is not None and is_clamp(row.activation)
 
     def _dense(self, layer: Dense, merged: list[Activation], row: Row, taken: set[str]) -> list[Layer]:
         """A dense layer and the activations in its row, and the rounding before and behind them."""
         config = layer.get_config() | {"kernel_bits": self._bits}
         after: list[Layer] = [activation.copy() for activation in merged]
-        if not is_bare(row.activation):
+        if is_clamp(row.activation):
             return [FakeQuantizedDense(**config), *after, *self._output(layer.name, row, taken)]
         if not _are_linear(layer):
             after = [Activation(layer.activation, _new_name(f"{layer.name}_{row.activation.name}", taken))]
@@ -279,7 +280,7 @@ class _Rewriting:
             scale, zero_point = FIXED_OUTPUTS[activation][0], FIXED_OUTPUTS[activation][1][self._dtype]
             low, high = (scale * (limit - zero_point) for limit in LIMITS[self._dtype])
             return [FakeQuantize(low, high, self._dtype, learned=False, name=name)]
-        which = 1 if row.kind != DENSE or is_bare(row.activation) else 0
+        which = 1 if row.kind != DENSE or not is_clamp(row.activation) else 0
         return [FakeQuantize(**self._range(self._ranges[row.name][which]), name=name)]
 
     def _range(self, bounds: Range) -> dict[str, Any]:
