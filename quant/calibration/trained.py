@@ -21,6 +21,9 @@ from nbdense.quant.layers.activations import is_clamp
 from nbdense.quant.layers.base import Range
 from nbdense.quant.layers.checks import GRANULARITIES, LIMITS, ROUNDINGS
 
+# The options that a model is trained for; it holds them, and so do files.
+SETTLED = ("scheme", "bits", "granularity", "range_method", "activation_dtype", "rounding")
+
 
 def range_of(network: Network, row: Any) -> Range:
     """The range of a FAKE_QUANT row as it is now: what the engine's `fake_quant.parameters` makes of its factors.
@@ -112,7 +115,7 @@ def _is_ours(network: Network) -> bool:
     """Whether a network's options are complete and its rows are as they say; a file may claim anything."""
     options = network.quantization
     known = {"granularity": GRANULARITIES, "activation_dtype": LIMITS, "rounding": ROUNDINGS, "bits": KERNEL_LIMITS}
-    if set(options) != {*known, "scheme", "range_method"}:
+    if set(options) != set(SETTLED):
         return False
     if not all(isinstance(value, str | int) and value in known.get(key, (value,)) for key, value in options.items()):
         return False

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nbdense._custom import find_custom
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.quant.layers.base import Format
+from nbdense.quant.layers.base import Format, Layer
 from nbdense.quant.layers.checks import GRANULARITIES as GRANULARITIES
 from nbdense.quant.layers.checks import LIMITS as LIMITS
 from nbdense.quant.layers.checks import ROUNDINGS as ROUNDINGS
@@ -43,10 +43,8 @@ QuantizedLayer = (
     | WeightOnlyDense
     | FloatLayer
 )
-# By what files call them: the layers of every scheme, and those that stay in float.
-LAYERS: dict[str, type[Any]] = {
-    layer.kind: layer for layer in (*(layer for scheme in SCHEMES.values() for layer in scheme.layers), FloatLayer)
-}
+_LAYERS: list[type[Layer]] = [*(layer for scheme in SCHEMES.values() for layer in scheme.layers), FloatLayer]
+LAYERS: dict[str, type[Any]] = {layer.kind: layer for layer in _LAYERS}  # by what files call them
 
 
 @dataclass(frozen=True, eq=False)
