@@ -8,7 +8,7 @@ from typing import Any
 _HOME = {
     "QuantizedModel": "nbdense.quant.model.model",
     "QuantizedNetwork": "nbdense.quant.model.network",
-    "compare": "nbdense.quant.reporting.report",
+    "compare": "nbdense.quant.reporting.comparison",
     "prune": "nbdense.quant.pruning",
     "quantize": "nbdense.quant.quantization",
     "quantize_aware": "nbdense.quant.training.aware",

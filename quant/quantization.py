@@ -1,33 +1,18 @@
-"""quantize(): from a float network to a quantized one.
-
-Method of static quantization: Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference" (2018), section 2, with a scale for each output channel of the weights as in TFLite's
-int8 specification.
-"""
+"""quantize(): from a float network to a quantized one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from nbdense.network import Network
-from nbdense.quant.calibration.calibration import calibrate, check_repeatable
-from nbdense.quant.conversion import bias_correction as correction
 from nbdense.quant.conversion import budget
-from nbdense.quant.conversion.assembly import Assembly
-from nbdense.quant.conversion.budget import Choice
-from nbdense.quant.conversion.equalization import equalize as equalized
-from nbdense.quant.conversion.plan import Step, plan, source_of
+from nbdense.quant.conversion.assembly import assemble
+from nbdense.quant.conversion.plan import source_of
+from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.model import QuantizedModel
-from nbdense.quant.model.network import QuantizedNetwork
-from nbdense.quant.options import Options
-from nbdense.quant.reporting import report
-from nbdense.quant.training.trained import TrainedRanges, trained_ranges
-from nbdense.quant.weights import gptq
-from nbdense.quant.weights.weights import kernel_integers
+from nbdense.quant.reporting.report import with_findings
+from nbdense.quant.schemes.options import Options
+from nbdense.quant.schemes.table import scheme_of
 
 
 def quantize(
@@ -125,159 +110,30 @@ def quantize(
     True
     """
     options = Options(
-        scheme,
-        bits,
-        granularity,
-        block_size,
-        range_method,
-        activation_dtype,
-        symmetric,
-        softmax,
-        solver,
-        equalize,
-        bias_correction,
-        rounding,
+        scheme=scheme,
+        bits=bits,
+        granularity=granularity,
+        block_size=block_size,
+        range_method=range_method,
+        activation_dtype=activation_dtype,
+        symmetric=symmetric,
+        softmax=softmax,
+        solver=solver,
+        equalize=equalize,
+        bias_correction=bias_correction,
+        rounding=rounding,
     )
+    scheme_of(options)
     network: Network = source_of(model)
     if not isinstance(network, Network):
         raise ValueError(f"quantize: expected a built model or a Network, got {type(model).__name__}")
     budget.check(accuracy_budget, evaluate)
     quantizer = Quantizer(network, calibration, options)
     if accuracy_budget is None:
-        quantized = quantizer.network({})
+        quantized = assemble(quantizer, {})
         findings: dict[str, Any] = {}
     else:
         quantized, findings = budget.search(quantizer, model, accuracy_budget, evaluate)
-    made = QuantizedModel(report.with_findings(quantized, quantizer, findings))
+    made = QuantizedModel(with_findings(quantized, quantizer, findings))
     made.float_network = quantizer.source
     return made
-
-
-class Quantizer:
-    """Makes quantized networks of one float network: what calibration says is found out once.
-
-    Parameters
-    ----------
-    network : Network
-        The float network, or one with fake quantization.
-    calibration : array-like, batches or None
-        See `quantize`.
-    options : Options
-        What was asked for.
-
-    Attributes
-    ----------
-    source : Network
-        The float network: without fake quantization, equalized if that was asked for.
-    steps : list of Step
-        Its steps.
-    trained : TrainedRanges or None
-        What quantization-aware training has settled.
-    """
-
-    def __init__(self, network: Network, calibration: Any, options: Options) -> None:
-        trained = trained_ranges(network)
-        if trained is not None:
-            options = _trained_options(trained, options)
-            network = trained.network
-        self.options, self.calibration = options, calibration
-        self.trained = trained
-        if options.needs_data() and calibration is None and (trained is None or options.bias_correction):
-            raise ValueError(f"quantize: {options.needs_data()} needs calibration data")
-        if options.equalize:
-            network = equalized(network)
-        self.source = network
-        solves = trained is None and options.solves(calibration is not None)
-        passes = sum((trained is None and options.scheme == "static", solves, options.bias_correction))
-        if calibration is not None and passes > 1:
-            check_repeatable(calibration, "quantize, with these options,")
-        ranges = trained.ranges if trained else None
-        if trained is None and options.scheme == "static":
-            ranges = calibrate(network, calibration, options.range_method)
-        self.ranges = ranges
-        self.steps = plan(network, ranges, settled=trained is not None)
-        self._moments: Mapping[int, npt.NDArray[np.float64]] = {}
-        if solves:
-            self._moments = gptq.input_moments(network, calibration)
-        self._integers: dict[tuple[int, float | None, int], tuple[Any, Any]] = {}  # what `weights` has made
-        self._means: Mapping[int, npt.NDArray[np.float64]] = {}
-        if options.bias_correction:
-            self._means = correction.input_means(network, calibration)
-
-    def network(self, choices: Mapping[int, Choice]) -> QuantizedNetwork:
-        """The quantized network.
-
-        Parameters
-        ----------
-        choices : mapping of int to Choice
-            Of steps that are to be otherwise than the options say.
-        """
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # QuantizedNetwork refuses what comes of it
-            return Assembly(self, choices).result()
-
-    def weights(
-        self, step: Step, input_scale: float | None, bits: int
-    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        """Integers and scales of a dense step's kernel.
-
-        Parameters
-        ----------
-        step : Step
-            A dense one.
-        input_scale : float, optional
-            Of its input; None: its bias stays float.
-        bits : int
-            Of the weights.
-        """
-        key = step.row.index, input_scale, bits
-        if key in self._integers:
-            return self._integers[key]
-        options = self.options
-        if bits != options.bits:
-            options = Options(**{**options.to_config(), "bits": bits, "solver": "nearest"})
-        moments = self._moments.get(step.row.index) if bits == self.options.bits else None
-        scales = self.trained.kernel_scales[step.row.index] if self.trained else None
-        try:
-            made = kernel_integers(step.row.kernel, step.row.bias, input_scale, options, moments, scales)
-        except ValueError as error:
-            raise ValueError(f"{step.row.label}: {error}") from error
-        self._integers[key] = made  # a search for a budget asks again
-        return made
-
-    def bias(self, step: Step, dequantized: npt.NDArray[np.float32], inputs: Iterable[npt.NDArray[Any]]) -> Any:
-        """A dense step's bias in float64, corrected if that was asked for; None where there is none.
-
-        Parameters
-        ----------
-        step : Step
-            A dense one.
-        dequantized : ndarray of float32, (n_in, n_out)
-            Its kernel as it will be.
-        inputs : iterable of ndarray
-            Its input in the quantized network, dequantized, batch by batch of the calibration data: for the correction.
-        """
-        bias = None if step.row.bias is None else step.row.bias.astype(np.float64)
-        if not self.options.bias_correction:
-            return bias
-        mean = correction.Mean(step.row.n_in)
-        for values in inputs:
-            mean.update(values.reshape(-1, step.row.n_in))
-        moved = correction.shift(step.row.kernel, dequantized, self._means[step.row.index], mean.value())
-        return (0.0 if bias is None else bias) - moved
-
-
-def _trained_options(trained: TrainedRanges, options: Options) -> Options:
-    """What a model was trained for."""
-    settled = {
-        name: getattr(trained, name)
-        for name in ("bits", "granularity", "activation_dtype", "rounding", "scheme", "symmetric")
-    }
-    default = Options()
-    for name, value in settled.items():
-        if getattr(options, name) not in (value, getattr(default, name)):
-            raise ValueError(
-                f"quantize: quantize_aware has trained the model with {name}={value!r}, not {getattr(options, name)!r}"
-            )
-    if options.equalize:
-        raise ValueError("quantize: equalize would undo what quantize_aware has trained")
-    return Options(**{**options.to_config(), **settled})

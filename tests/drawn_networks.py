@@ -4,7 +4,7 @@ import numpy as np
 
 import naive
 from nbdense.activations import ACTIVATIONS
-from nbdense.quant.conversion.activations import FIXED_OUTPUTS
+from nbdense.quant.layers.activations import FIXED_OUTPUTS
 from nbdense.quant.model.network import (
     LIMITS,
     DynamicDense,

@@ -14,9 +14,11 @@ from nbdense.layers import layer_from_config
 from nbdense.layers.fake_quantization import FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 from nbdense.quant import prune, quantize
 from nbdense.quant.calibration.calibration import Ranges
-from nbdense.quant.conversion.activations import activation_parameters
+from nbdense.quant.calibration.trained import trained_ranges
+from nbdense.quant.layers.activations import activation_parameters
 from nbdense.quant.model.network import LIMITS
-from nbdense.quant.training.aware import _check_rows, _with_ranges, kernel_scales, quantize_aware, trained_ranges
+from nbdense.quant.schemes.options import Options
+from nbdense.quant.training.aware import _check_rows, _with_ranges, kernel_scales, quantize_aware
 
 FUNCTIONS = {"tanh": np.tanh, "sigmoid": lambda z: 1 / (1 + np.exp(-z))}
 
@@ -384,10 +386,8 @@ def test_residuals():
     x = np.random.default_rng(0).normal(size=(50, 5)).astype("float32")
     rows = list(model.network.rows())
     wide = Ranges((-4.0, 4.0), [(-30.0, 30.0)] * len(rows), [(-31.0, 31.0)] * len(rows))
-    options = {"bits": 8, "granularity": "per_channel", "activation_dtype": "int8"}
-    options |= {"rounding": "onnx", "scheme": "static", "range_method": "minmax"}
     _check_rows(model.network)
-    aware = _with_ranges(model, model, wide, options, True)
+    aware = _with_ranges(model, model, wide, Options(), True)
     assert [layer.kind for layer in aware.layers].count("fake_quantized_residual") == 2
     assert aware.count_params() == sum(w.size for w in aware.get_weights())
     assert 0 < np.abs(aware.predict(x) - model.predict(x)).max() < 0.2
@@ -471,6 +471,9 @@ MISTAKES = {
     "bits must be 8 or 4, got 5": lambda: quantize_aware(made([k.Dense(2)], 3), X, bits=5),
     "scheme must be 'static', got 'dynamic'": lambda: quantize_aware(made([k.Dense(2)], 3), X, scheme="dynamic"),
     "granularity must be": lambda: quantize_aware(made([k.Dense(2)], 3), X, granularity="block"),
+    "quantize_aware: range_method must be 'minmax' or .*, got 'median'": (
+        lambda: quantize_aware(made([k.Dense(2)], 3), X, range_method="median")
+    ),
     "activation_dtype must be": lambda: quantize_aware(made([k.Dense(2)], 3), X, activation_dtype="int4"),
     "solver must be 'auto' or 'nearest', got 'gptq'": lambda: quantize_aware(made([k.Dense(2)], 3), X, solver="gptq"),
     "symmetric must be False": lambda: quantize_aware(made([k.Dense(2)], 3), X, symmetric=True),

@@ -14,7 +14,7 @@ from nbdense.models import Sequential
 from nbdense.network.builder import NetworkBuilder
 from nbdense.quant import QuantizedModel, QuantizedNetwork, quantize
 from nbdense.quant.calibration.calibration import BATCH, calibrate
-from nbdense.quant.conversion.activations import FIXED_OUTPUTS, activation_parameters
+from nbdense.quant.layers.activations import FIXED_OUTPUTS, activation_parameters
 from nbdense.quant.model.network import LIMITS
 
 FUNCTIONS = {

@@ -23,7 +23,7 @@ from nbdense.layers import (
 from nbdense.models import Sequential, load_model
 from nbdense.quant import compare, quantize, quantize_aware
 from nbdense.quant.conversion import bias_correction
-from nbdense.quant.model.checks import LIMITS
+from nbdense.quant.layers.checks import LIMITS
 from nbdense.quant.model.network import DynamicDense, FloatLayer, QuantizedAdd, QuantizedDense, QuantizedSoftmax
 
 SCHEMES = {

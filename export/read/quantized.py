@@ -18,7 +18,7 @@ from nbdense.export.read.tidying import tidy
 from nbdense.export.read.values import Value
 from nbdense.export.read.weights import Integers
 from nbdense.network import Row
-from nbdense.quant.conversion.activations import activation_table, exponentials
+from nbdense.quant.layers.activations import activation_table, exponentials
 from nbdense.quant.model.network import (
     LIMITS,
     DynamicDense,

@@ -1,7 +1,7 @@
 """The softmax of integers that the QOperator flavour writes in core operators, known by its arithmetic.
 
-See `nbdense.quant.model.layers.QuantizedSoftmax`. Each node between the largest integer of a row and the cast to the
-output's type becomes a term of its inputs; the whole is compared with the one that is meant.
+See `nbdense.quant.layers.integer_layers.QuantizedSoftmax`. Each node between the largest integer of a row and the cast
+to the output's type becomes a term of its inputs; the whole is compared with the one that is meant.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from nbdense.export.read.graph import Call
 from nbdense.export.read.nodes import DequantizeNode, Format, FunctionNode, QuantizeNode, SoftmaxPartNode
 from nbdense.export.read.tensors import Array
 from nbdense.export.read.values import Value
-from nbdense.quant.conversion.activations import exponentials
-from nbdense.quant.model.layers import QuantizedSoftmax
+from nbdense.quant.layers.activations import exponentials
+from nbdense.quant.layers.integer_layers import QuantizedSoftmax
 
 DEEPEST = 10  # the meant term is of 8
 _TYPES: dict[int, str] = {TensorProto.INT8: "int8", TensorProto.UINT8: "uint8"}

@@ -26,7 +26,7 @@ from nbdense.export.graph.builder import Graph
 from nbdense.export.write.convolution import CHANNELS, Stage, images_of, write_conv
 from nbdense.export.write.float_flavour import ROW_WRITERS, write_layer_norm, write_row
 from nbdense.network import Row
-from nbdense.quant.model.float_layers import ENGINE_KINDS
+from nbdense.quant.layers.float_layers import ENGINE_KINDS
 from nbdense.quant.model.network import LIMITS, FloatLayer, QuantizedNetwork
 
 
@@ -366,7 +366,7 @@ class Walk:
         prefix : str
             Of the names.
         table : ndarray of the activation dtype, (256,)
-            As in `nbdense.quant.model.layers`.
+            As in `nbdense.quant.layers.integer_layers`.
         target : str
             The tensor that is written.
         """

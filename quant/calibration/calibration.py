@@ -19,13 +19,14 @@ from nbdense import _checks
 from nbdense.engine.tables import ACTIVATION, DENSE
 from nbdense.network import Network, Row
 from nbdense.quant.calibration import observers
+from nbdense.quant.layers.activations import is_clamp
+from nbdense.quant.layers.base import Range
 from nbdense.training import phases
 from nbdense.training.workspace import NOTHING, Data, Workspace
 
 BATCH = 512  # rows at a time, at most
 _ELEMENTS = 2**22  # of all tensors of these rows together
 
-Range = observers.Range
 Matrix = npt.NDArray[Any]
 
 
@@ -114,7 +115,7 @@ def calibrate(
     make = observers.maker(method, percentile, levels)
     rows = list(network.rows())
     seen = {buffer: make() for buffer in [0, *(row.output for row in rows)]}
-    before = {row.index: make() for row in rows if row.kind == DENSE and is_bare(row.activation)}
+    before = {row.index: make() for row in rows if row.kind == DENSE and not is_clamp(row.activation)}
     for x, values in walk(network, data):
         seen[0].update(x)
         for row, value in zip(rows, values, strict=True):
@@ -232,17 +233,6 @@ def check_repeatable(data: Any, what: str) -> None:
         )
 
 
-def is_bare(activation: Any) -> bool:
-    """Whether an activation is more than a clamp, and so is observed before and after.
-
-    Parameters
-    ----------
-    activation : Activation
-        A row of the table.
-    """
-    return activation.forward is not None or activation.name == "softmax"
-
-
 def _parts(data: Any, rank: int) -> Iterator[tuple[str, Any]]:
     """What the data consists of, arrays or what can be sliced like one, each with a name for errors."""
     if callable(data) and not hasattr(data, "shape"):
@@ -291,7 +281,7 @@ def _keeping_pre(network: Network) -> tuple[npt.NDArray[Any], int]:
     """The rows of inference, with a buffer for the pre-activations of each dense row that is more than clamped."""
     layers, width = network.inference.copy(), network.width
     for layer, row in zip(layers, network.rows(), strict=True):
-        if row.kind == DENSE and is_bare(row.activation):
+        if row.kind == DENSE and not is_clamp(row.activation):
             layer["pre"] = width
             width += int(layer["positions"] * layer["ld_out"])
     return layers, width

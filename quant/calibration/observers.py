@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-Range = tuple[float, float]
+from nbdense.quant.layers.base import Range
+
 Values = npt.NDArray[np.floating]
 
 BINS = 2048  # on either side of 0

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks
 from nbdense.engine.tables import DENSE
+from nbdense.quant.conversion.assembly import Choice, assemble
+from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork
 
-if TYPE_CHECKING:
-    from nbdense.quant.quantization import Quantizer
-
 Score = Callable[[Any], float]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What becomes of one step's weights.
-
-    Attributes
-    ----------
-    bits : int
-        Of its weights; 0: it stays in float.
-    why : str
-        For the report; empty where it is as asked.
-    """
-
-    bits: int
-    why: str = ""
 
 
 def check(budget: float | None, evaluate: Any) -> None:
@@ -143,7 +125,7 @@ def search(quantizer: Quantizer, model: Any, budget: float, evaluate: Any) -> tu
     base = rate(_predicting(model))
 
     def cost(choices: Mapping[int, Choice]) -> float:
-        return base - rate(QuantizedModel(quantizer.network(choices)))
+        return base - rate(QuantizedModel(assemble(quantizer, choices)))
 
     dense = [number for number, step in enumerate(quantizer.steps) if step.row.kind == DENSE]
     choices: dict[int, Choice] = {}
@@ -179,7 +161,7 @@ def search(quantizer: Quantizer, model: Any, budget: float, evaluate: Any) -> tu
             for i in dense
         },
     }
-    return quantizer.network(choices), findings
+    return assemble(quantizer, choices), findings
 
 
 def _predicting(model: Any) -> Any:

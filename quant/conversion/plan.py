@@ -7,48 +7,18 @@ i + 1 the output of step i.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FROZEN_NORM
 from nbdense.network import Network, Row, folding
-from nbdense.quant.calibration.calibration import Range, Ranges, is_bare
-from nbdense.quant.model.float_layers import ENGINE_KINDS
+from nbdense.quant.calibration.calibration import Ranges
+from nbdense.quant.layers.activations import is_clamp
+from nbdense.quant.layers.base import Range
+from nbdense.quant.schemes.scheme import Step
 
-# Of a step that becomes two layers, one has its name, the other its name and this: the softmax behind logits, or the
-# sum in front of a clamp.
-SOFTMAX, SUM = "/softmax", "/sum"
 _NO_RANGES = (0.0, 0.0)
-
-
-@dataclass
-class Step:
-    """One layer to be.
-
-    Attributes
-    ----------
-    row : Row
-        Of the network; with another kernel, bias and activation where others have gone into it.
-    inputs : tuple of int
-        The tensors that it reads.
-    pre, output : (float, float)
-        Ranges, as in `Ranges`.
-    last : int
-        The index, among the network's rows, of the last one that has gone into it: whose output is its output.
-    """
-
-    row: Row
-    inputs: tuple[int, ...]
-    pre: Range
-    output: Range
-    last: int
-
-    @property
-    def what(self) -> str:
-        """Its kind: "dense", "activation", "batch_norm", "layer_norm", "add" or "flatten"."""
-        return next(what for what, kind in ENGINE_KINDS.items() if kind == self.row.kind)
 
 
 def source_of(model: Any) -> Any:
@@ -121,7 +91,7 @@ def _merge(step: Step, row: Row, pre: Range, output: Range, settled: bool) -> bo
         step.pre = step.output = output
     elif row.kind == ACTIVATION and linear and (step.row.kind == DENSE or (not settled and _takes(step, row))):
         step.row = dataclasses.replace(step.row, activation=row.activation, alpha=row.alpha)
-        step.pre, step.output = (pre if is_bare(row.activation) else output), output
+        step.pre, step.output = (pre if not is_clamp(row.activation) else output), output
     else:
         return False
     step.last = row.index
@@ -129,4 +99,4 @@ def _merge(step: Step, row: Row, pre: Range, output: Range, settled: bool) -> bo
 
 
 def _takes(step: Step, row: Row) -> bool:
-    return step.row.kind == ADD and not is_bare(row.activation)
+    return step.row.kind == ADD and is_clamp(row.activation)

@@ -178,7 +178,7 @@ def _look_up(row, tables, work, capacity, m):
 
 @kernel
 def _softmax(row, exponentials, work, capacity, m):
-    """See nbdense.quant.model.layers.QuantizedSoftmax."""
+    """See nbdense.quant.layers.integer_layers.QuantizedSoftmax."""
     n, at = row["n_in"], row["channels"]
     for i in range(m):
         source, output = row["input"] * capacity + i * row["ld_in"], row["output"] * capacity + i * row["ld_out"]

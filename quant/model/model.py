@@ -12,8 +12,11 @@ import numpy.typing as npt
 from nbdense import _checks
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.network import Network
-from nbdense.quant.model.network import DynamicDense, QuantizedNetwork
+from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.model.program import Program
+from nbdense.quant.model.rendering import report_plot, report_text
+from nbdense.quant.model.timing import microseconds_a_row
+from nbdense.training.workspace import predict as predict_float
 
 KIND = "quantized model"  # what a file says that it holds
 _SLICE = 16384  # rows that are converted to float32 at a time
@@ -40,7 +43,7 @@ class QuantizedModel:
         self.float_network: Network | None = None
         self._program = Program(network)
         # The scale of a dynamic layer is that of the whole call.
-        self._slice = None if any(isinstance(layer, DynamicDense) for layer in network.layers) else _SLICE
+        self._slice = None if network.takes_whole_call else _SLICE
 
     @property
     def size_bytes(self) -> int:
@@ -140,28 +143,23 @@ class QuantizedModel:
         ImportError
             If matplotlib is not installed.
         """
-        from nbdense.quant.reporting import report
-
         if form not in ("text", "dict", "plot"):
             raise ValueError(f"report: form must be 'text', 'dict' or 'plot', got {form!r}")
         if not self.network.report:
             raise ValueError("report: this model was not made by quantize: nothing is known of its float model")
         made = copy.deepcopy(dict(self.network.report))
         if form == "plot":
-            return report.plot(made)
+            return report_plot(made)
         if timings:
             made["timings"] = [self._timing(rows) for rows in (1, 256)]
-        return report.text(made) if form == "text" else made
+        return report_text(made) if form == "text" else made
 
     def _timing(self, rows: int) -> dict[str, Any]:
-        from nbdense.quant.reporting.report import microseconds_a_row
-        from nbdense.training.workspace import predict
-
         shape, network = self.network.input_shape, self.float_network
         timing = {"rows": rows, "us": microseconds_a_row(self.predict, shape, rows)}
         if network is not None:
             flat = np.zeros((rows, network.n_in), network.dtype)
-            timing["float_us"] = microseconds_a_row(lambda _: predict(network, flat), shape, rows)
+            timing["float_us"] = microseconds_a_row(lambda _: predict_float(network, flat), shape, rows)
         return timing
 
     def save(self, path: str | os.PathLike[str]) -> None:

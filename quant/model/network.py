@@ -15,21 +15,22 @@ import numpy.typing as npt
 
 from nbdense._custom import find_custom
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.quant.model.checks import GRANULARITIES as GRANULARITIES
-from nbdense.quant.model.checks import LIMITS as LIMITS
-from nbdense.quant.model.checks import WEIGHT_LIMITS as WEIGHT_LIMITS
-from nbdense.quant.model.checks import one_of
-from nbdense.quant.model.float_layers import DynamicDense as DynamicDense
-from nbdense.quant.model.float_layers import FloatLayer as FloatLayer
-from nbdense.quant.model.float_layers import WeightOnlyDense as WeightOnlyDense
-from nbdense.quant.model.layers import Format
-from nbdense.quant.model.layers import QuantizedActivation as QuantizedActivation
-from nbdense.quant.model.layers import QuantizedAdd as QuantizedAdd
-from nbdense.quant.model.layers import QuantizedDense as QuantizedDense
-from nbdense.quant.model.layers import QuantizedFlatten as QuantizedFlatten
-from nbdense.quant.model.layers import QuantizedSoftmax as QuantizedSoftmax
+from nbdense.quant.layers.base import Format, Layer
+from nbdense.quant.layers.checks import GRANULARITIES as GRANULARITIES
+from nbdense.quant.layers.checks import LIMITS as LIMITS
+from nbdense.quant.layers.checks import ROUNDINGS as ROUNDINGS
+from nbdense.quant.layers.checks import WEIGHT_LIMITS as WEIGHT_LIMITS
+from nbdense.quant.layers.checks import one_of
+from nbdense.quant.layers.float_layers import FloatLayer as FloatLayer
+from nbdense.quant.layers.integer_layers import QuantizedActivation as QuantizedActivation
+from nbdense.quant.layers.integer_layers import QuantizedAdd as QuantizedAdd
+from nbdense.quant.layers.integer_layers import QuantizedDense as QuantizedDense
+from nbdense.quant.layers.integer_layers import QuantizedFlatten as QuantizedFlatten
+from nbdense.quant.layers.integer_layers import QuantizedSoftmax as QuantizedSoftmax
+from nbdense.quant.schemes.dynamic import DynamicDense as DynamicDense
+from nbdense.quant.schemes.table import SCHEMES
+from nbdense.quant.schemes.weight_only import WeightOnlyDense as WeightOnlyDense
 
-ROUNDINGS = ("onnx", "tflite")
 FINAL_ACTIVATIONS = ("linear", "softmax")
 
 QuantizedLayer = (
@@ -42,19 +43,8 @@ QuantizedLayer = (
     | WeightOnlyDense
     | FloatLayer
 )
-LAYERS: dict[str, type[QuantizedLayer]] = {
-    layer.kind: layer
-    for layer in (
-        QuantizedDense,
-        QuantizedAdd,
-        QuantizedActivation,
-        QuantizedSoftmax,
-        QuantizedFlatten,
-        DynamicDense,
-        WeightOnlyDense,
-        FloatLayer,
-    )
-}
+_LAYERS: list[type[Layer]] = [*(layer for scheme in SCHEMES.values() for layer in scheme.layers), FloatLayer]
+LAYERS: dict[str, type[Any]] = {layer.kind: layer for layer in _LAYERS}  # by what files call them
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +100,10 @@ class QuantizedNetwork:
             if self.rounding == "tflite" and isinstance(layer, QuantizedDense | QuantizedAdd):
                 layer.fixed_point_multipliers()
             _check_inputs(self, i, tensors, formats)
-            tensors.append((1 if _flattens(layer) else layer.positions, layer.n_out))
+            tensors.append((layer.positions_out, layer.n_out))
             formats.append(layer.output_format)
         kinds = {form is None for form in formats[1:]}
-        if len(kinds) > 1 and any(isinstance(layer, DynamicDense) for layer in self.layers):
+        if len(kinds) > 1 and self.takes_whole_call:
             raise ValueError("dynamic layers and layers in integers cannot stand in one network")
         object.__setattr__(self, "tensors", tensors)
         object.__setattr__(self, "formats", formats)
@@ -152,6 +142,11 @@ class QuantizedNetwork:
             return (n,)
         ahead = self.input_shape[:-1]
         return (*ahead, n) if math.prod(ahead) == positions else (positions, n)
+
+    @property
+    def takes_whole_call(self) -> bool:
+        """Whether a layer takes its scale from all rows of a call together."""
+        return any(layer.takes_whole_call for layer in self.layers)
 
     @property
     def ends_in_integers(self) -> bool:
@@ -311,7 +306,7 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def _layer(settings: Mapping[str, Any], held: dict[str, npt.NDArray[Any]], prefix: str) -> QuantizedLayer:
+def _layer(settings: Mapping[str, Any], held: dict[str, npt.NDArray[Any]], prefix: str) -> Any:
     kind = settings.get("kind", "dense")  # files from before there were others do not say it
     if kind not in LAYERS:
         raise ValueError(f"unknown kind of layer {kind!r}")
@@ -368,10 +363,6 @@ def unpack_nibbles(packed: npt.NDArray[np.uint8], n_in: int) -> npt.NDArray[np.i
     kernel = np.empty((2 * packed.shape[0], packed.shape[1]), np.int8)
     kernel[::2], kernel[1::2] = (packed << np.uint8(4)).view(np.int8) >> 4, packed.view(np.int8) >> 4
     return kernel[:n_in]
-
-
-def _flattens(layer: QuantizedLayer) -> bool:
-    return isinstance(layer, QuantizedFlatten) or (isinstance(layer, FloatLayer) and layer.what == "flatten")
 
 
 def _check_inputs(network: QuantizedNetwork, index: int, tensors: list[tuple[int, int]], formats: list[Format]) -> None:

@@ -7,7 +7,7 @@ becomes a table, behind every layer, and in the kernels. Its gradients are `nbde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ from nbdense.layers.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQu
 from nbdense.models import Sequential
 from nbdense.models.derived import _empty
 from nbdense.network import Network, Row
-from nbdense.quant.calibration.calibration import Range, Ranges, calibrate, is_bare
-from nbdense.quant.conversion.activations import FIXED_OUTPUTS, activation_parameters, without_flat_ends
-from nbdense.quant.model.network import GRANULARITIES, LIMITS, ROUNDINGS
-from nbdense.quant.training.trained import TrainedRanges as TrainedRanges
-from nbdense.quant.training.trained import range_of
-from nbdense.quant.training.trained import trained_ranges as trained_ranges
+from nbdense.quant.calibration.calibration import Ranges, calibrate
+from nbdense.quant.calibration.trained import SETTLED, range_of
+from nbdense.quant.layers.activations import FIXED_OUTPUTS, activation_parameters, is_clamp, without_flat_ends
+from nbdense.quant.layers.base import Range
+from nbdense.quant.layers.checks import GRANULARITIES, LIMITS, ROUNDINGS
+from nbdense.quant.schemes.options import RANGE_METHODS, Options
+from nbdense.quant.schemes.table import SCHEMES
 
 _BIAS_STEPS = 2.0**26  # of a bias at most, when training begins: its integer has room to grow sixteen times larger
 _SHARES = np.linspace(0.2, 1.0, 41)  # of a column's largest weight, that are tried for the largest integer to stand for
@@ -51,7 +52,7 @@ def quantize_aware(
     evaluate: None = None,
     learn_ranges: bool = True,
 ) -> Sequential:
-    """A model to train further that computes as the integers will that `quantize` makes of it.
+    """Make a model to train further that computes as the integers will that `quantize` makes of it.
 
     Where integers will be, its values are rounded to what these can hold, so `evaluate` says what the integer model
     will do. Training moves the float weights behind the rounded ones and, if they are to be learned, the ranges of
@@ -115,40 +116,58 @@ def quantize_aware(
     >>> aware.predict(x).shape
     (100, 3)
     """
-    for option, value, available in [
-        ("scheme", scheme, ("static",)),
-        ("bits", bits, tuple(KERNEL_LIMITS)),
-        ("granularity", granularity, GRANULARITIES),
-        ("activation_dtype", activation_dtype, tuple(LIMITS)),
-        ("symmetric", symmetric, (False,)),
-        ("softmax", softmax, ("float",)),
-        ("solver", solver, ("auto", "nearest")),
-        ("equalize", equalize, (False,)),
-        ("bias_correction", bias_correction, (False,)),
-        ("rounding", rounding, ROUNDINGS),
-        ("accuracy_budget", accuracy_budget, (None,)),
-        ("evaluate", evaluate, (None,)),
-    ]:
-        if value not in available:
-            raise ValueError(f"quantize_aware: {option} must be {' or '.join(map(repr, available))}, got {value!r}")
+    options = _trainable(
+        scheme=scheme,
+        bits=bits,
+        granularity=granularity,
+        range_method=range_method,
+        activation_dtype=activation_dtype,
+        symmetric=symmetric,
+        softmax=softmax,
+        solver=solver,
+        equalize=equalize,
+        bias_correction=bias_correction,
+        rounding=rounding,
+        accuracy_budget=accuracy_budget,
+        evaluate=evaluate,
+    )
     if not isinstance(model, Sequential):
         raise ValueError(f"quantize_aware: expected a Sequential, got {type(model).__name__}")
     if model.network.quantization or model.network.rounds_kernels:
         raise ValueError("quantize_aware: the model is one for quantization-aware training already; fit it")
-    options: dict[str, Any] = {
-        "scheme": scheme,
-        "bits": int(bits),
-        "granularity": granularity,
-        "range_method": range_method,
-        "activation_dtype": activation_dtype,
-        "rounding": rounding,
-    }
     plain = model.fold_batch_normalization(at_input=False)
     if not any(isinstance(layer, Dense) for layer in inner_layers(plain.layers)):
         raise ValueError("quantize_aware: the model has no Dense layer")
     _check_rows(plain.network)
-    ranges = calibrate(plain.network, calibration, range_method)
+    ranges = calibrate(plain.network, calibration, options.range_method)
     return _with_ranges(model, plain, ranges, options, bool(learn_ranges))
+
+
+# The values that training takes, of the options of `quantize` that it does not take as that does.
+_TRAINABLE: dict[str, Collection[Any]] = {
+    "scheme": [scheme.name for scheme in SCHEMES.values() if scheme.trains],
+    "bits": tuple(KERNEL_LIMITS),
+    "granularity": GRANULARITIES,
+    "range_method": RANGE_METHODS,
+    "activation_dtype": tuple(LIMITS),
+    "symmetric": (False,),
+    "softmax": ("float",),
+    "solver": ("auto", "nearest"),
+    "equalize": (False,),
+    "bias_correction": (False,),
+    "rounding": ROUNDINGS,
+    "accuracy_budget": (None,),
+    "evaluate": (None,),
+}
+
+
+def _trainable(**settings: Any) -> Options:
+    """Return the options of what training settles; refuse a value that it cannot take."""
+    for option, available in _TRAINABLE.items():
+        if settings[option] not in available:
+            values = " or ".join(map(repr, available))
+            raise ValueError(f"quantize_aware: {option} must be {values}, got {settings[option]!r}")
+    return Options(**{option: settings[option] for option in SETTLED} | {"bits": int(settings["bits"])})
 
 
 def _check_rows(network: Network) -> None:
@@ -170,15 +189,13 @@ def _check_rows(network: Network) -> None:
             raise ValueError(f"quantize_aware: {row.label}: its weights are not all finite")
 
 
-def _with_ranges(
-    model: Sequential, plain: Sequential, ranges: Ranges, options: dict[str, Any], learned: bool
-) -> Sequential:
-    """The model made of ``plain``, which is ``model`` with its batch normalisation folded."""
+def _with_ranges(model: Sequential, plain: Sequential, ranges: Ranges, options: Options, learned: bool) -> Sequential:
+    """Make the model of ``plain``, which is ``model`` with its batch normalisation folded."""
     made = _Rewriting(plain.network, ranges, options, learned).layers(plain._all)
     aware = _empty(plain, model.name, made)
     aware.epochs_trained = model.epochs_trained
     aware.network.take_tensors(plain.network)
-    _set_kernel_scales(aware.network, options["granularity"])
+    _set_kernel_scales(aware.network, options.granularity)
     aware.network.take_mask(model.network)
     if model.optimizer is not None and model.loss is not None:
         fresh = type(model.optimizer)(**model.optimizer.get_config())
@@ -195,15 +212,15 @@ class _Rewriting:
         Of the layers.
     ranges : Ranges
         Of its rows.
-    options : dict of str to object
-        Those of `quantize`.
+    options : Options
+        That training settles.
     learned : bool
         Whether ranges are to be trained.
     """
 
-    def __init__(self, network: Network, ranges: Ranges, options: dict[str, Any], learned: bool) -> None:
+    def __init__(self, network: Network, ranges: Ranges, options: Options, learned: bool) -> None:
         self._input, self._options, self._learned = ranges.input, options, learned
-        self._dtype, self._bits = str(options["activation_dtype"]), int(options["bits"])
+        self._dtype, self._bits = options.activation_dtype, options.bits
         self._rows = {row.name: row for row in network.rows()}
         self._ranges = {row.name: both for row, *both in zip(network.rows(), ranges.pre, ranges.output, strict=True)}
 
@@ -212,8 +229,9 @@ class _Rewriting:
         first = next(i for i, layer in enumerate(layers) if not isinstance(layer, Input | Flatten))
         taken = {layer.name for layer in layers}
         name = _new_name("input_values", taken)
-        given = FakeQuantize(*self._input, self._dtype, learned=False, options=self._options, name=name)
-        return [*(layer.copy() for layer in layers[:first]), given, *self._inner(layers[first:], "", taken)]
+        settled = {option: getattr(self._options, option) for option in SETTLED}
+        rounding = FakeQuantize(*self._input, self._dtype, learned=False, options=settled, name=name)
+        return [*(layer.copy() for layer in layers[:first]), rounding, *self._inner(layers[first:], "", taken)]
 
     def _inner(self, layers: Sequence[Layer], prefix: str, taken: set[str]) -> list[Layer]:
         """Of layers whose rows' names begin with ``prefix``."""
@@ -242,13 +260,13 @@ class _Rewriting:
         """Whether the next of the layers, dropout aside, is an activation that is no more than a clamp."""
         following = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
         row = self._rows.get(prefix + following.name) if isinstance(following, Activation) else None
-        return row is not None and not is_bare(row.activation)
+        return row is not None and is_clamp(row.activation)
 
     def _dense(self, layer: Dense, merged: list[Activation], row: Row, taken: set[str]) -> list[Layer]:
         """A dense layer and the activations in its row, and the rounding before and behind them."""
         config = layer.get_config() | {"kernel_bits": self._bits}
         after: list[Layer] = [activation.copy() for activation in merged]
-        if not is_bare(row.activation):
+        if is_clamp(row.activation):
             return [FakeQuantizedDense(**config), *after, *self._output(layer.name, row, taken)]
         if not _are_linear(layer):
             after = [Activation(layer.activation, _new_name(f"{layer.name}_{row.activation.name}", taken))]
@@ -279,7 +297,7 @@ class _Rewriting:
             scale, zero_point = FIXED_OUTPUTS[activation][0], FIXED_OUTPUTS[activation][1][self._dtype]
             low, high = (scale * (limit - zero_point) for limit in LIMITS[self._dtype])
             return [FakeQuantize(low, high, self._dtype, learned=False, name=name)]
-        which = 1 if row.kind != DENSE or is_bare(row.activation) else 0
+        which = 1 if row.kind != DENSE or not is_clamp(row.activation) else 0
         return [FakeQuantize(**self._range(self._ranges[row.name][which]), name=name)]
 
     def _range(self, bounds: Range) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.quant.options import Options
+from nbdense.quant.schemes.options import Options
 from nbdense.quant.weights import gptq
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # the least scale that has all its digits

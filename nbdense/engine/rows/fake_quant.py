@@ -37,7 +37,7 @@ def _end(row, params, which, end):
 def parameters(row, params):
     """(scale, least, most, low): the integers are counted in steps from zero, low is the range's lower end.
 
-    The same arithmetic as that of `nbdense.quant.conversion.activations.activation_parameters`, to the last bit.
+    The same arithmetic as that of `nbdense.quant.layers.activations.activation_parameters`, to the last bit.
     """
     low, high = _end(row, params, 0, row["alpha"]), _end(row, params, 1, row["rate"])
     low, high = low if low < 0.0 else 0.0, high if high > 0.0 else 0.0

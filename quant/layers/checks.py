@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from nbdense._custom import find_custom
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.quant.kernels.rounding import round_half_away
+from nbdense.quant.kernels.rounding import CODES, round_half_away
 
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}  # of each activation dtype
 WEIGHT_LIMITS = {8: 127, 4: 7}  # by bits, of what `quantize` makes: weights symmetric about 0
 WEIGHT_LIMIT = WEIGHT_LIMITS[8]
+ROUNDINGS = tuple(CODES)
 GRANULARITIES = ("per_channel", "per_tensor")
 INT32_MAX = 2**31 - 1
 

@@ -1,6 +1,6 @@
 """What quantization-aware training has settled: the plain network of one with fake quantization, its ranges and scales.
 
-Here and not in nbdense.quant.training.aware, because static quantization reads this, and that one stands on it.
+It is the other source of `Ranges` beside calibration data: static quantization reads either.
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE
 from nbdense.layers.fake_quantization import KERNEL_LIMITS
 from nbdense.network import Network, Parameter, layer_label
 from nbdense.network.builder import NetworkBuilder
-from nbdense.quant.calibration.calibration import Range, Ranges, is_bare
-from nbdense.quant.model.network import GRANULARITIES, LIMITS, ROUNDINGS
+from nbdense.quant.calibration.calibration import Ranges
+from nbdense.quant.layers.activations import is_clamp
+from nbdense.quant.layers.base import Range
+from nbdense.quant.layers.checks import GRANULARITIES, LIMITS, ROUNDINGS
+
+# The options that a model is trained for; it holds them, and so do files.
+SETTLED = ("scheme", "bits", "granularity", "range_method", "activation_dtype", "rounding")
 
 
 def range_of(network: Network, row: Any) -> Range:
@@ -110,7 +115,7 @@ def _is_ours(network: Network) -> bool:
     """Whether a network's options are complete and its rows are as they say; a file may claim anything."""
     options = network.quantization
     known = {"granularity": GRANULARITIES, "activation_dtype": LIMITS, "rounding": ROUNDINGS, "bits": KERNEL_LIMITS}
-    if set(options) != {*known, "scheme", "range_method"}:
+    if set(options) != set(SETTLED):
         return False
     if not all(isinstance(value, str | int) and value in known.get(key, (value,)) for key, value in options.items()):
         return False
@@ -206,7 +211,7 @@ class _Restoring:
             given = int(row["input"])
             shared = self._readers[self._stands_for.get(given, given)] > 1
             rounded = before in self._pre
-            if before != last or shared or (rounded and not is_bare(activation)):
+            if before != last or shared or (rounded and is_clamp(activation)):
                 builder.pin()  # keeps it a row of its own
             builder.activation(name, activation, float(row["alpha"]))
         elif kind == ADD:

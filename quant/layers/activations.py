@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import CUSTOM
+from nbdense.activations import CUSTOM, Activation
 from nbdense.engine.tables import LAYER
 from nbdense.network import Row
-from nbdense.quant.calibration.calibration import Range
 from nbdense.quant.kernels import integer
-from nbdense.quant.model.checks import LIMITS
+from nbdense.quant.layers.base import Range
+from nbdense.quant.layers.checks import LIMITS
 
 # TFLite's int8 specification: what these give has one scale, and the zero point of (int8, uint8) beside it.
 FIXED_OUTPUTS: dict[str, tuple[float, dict[str, int]]] = {
@@ -22,6 +22,17 @@ FIXED_OUTPUTS: dict[str, tuple[float, dict[str, int]]] = {
 _SMALLEST = float(np.finfo(np.float32).tiny)  # the least scale that has all its digits
 
 Parameters = tuple[float, int]
+
+
+def is_clamp(activation: Activation) -> bool:
+    """Tell whether an activation is no more than a clamp, or nothing at all: others are observed before and after.
+
+    Parameters
+    ----------
+    activation : Activation
+        A row of the table.
+    """
+    return activation.forward is None and activation.name != "softmax"
 
 
 def activation_parameters(bounds: Range, dtype: str, symmetric: bool = False) -> Parameters:

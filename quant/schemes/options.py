@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbdense._checks import positive_int
-from nbdense.quant.model.checks import GRANULARITIES, LIMITS, WEIGHT_LIMITS
-from nbdense.quant.model.network import ROUNDINGS
+from nbdense.quant.layers.checks import GRANULARITIES, LIMITS, ROUNDINGS, WEIGHT_LIMITS
 
-SCHEMES = ("static", "dynamic", "weight_only")
 RANGE_METHODS = ("minmax", "percentile", "mse", "entropy")
 SOLVERS = ("auto", "nearest", "gptq")
 SOFTMAXES = ("float", "integer")
@@ -18,12 +16,12 @@ BLOCK = "block"
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; see `quantize`.
+    """Everything that `quantize` can be asked for; which scheme takes what, `nbdense.quant.schemes.table` checks.
 
     Raises
     ------
     ValueError
-        For a value that there is not, or two that do not go together.
+        For a value that there is not.
     """
 
     scheme: str = "static"
@@ -41,7 +39,6 @@ class Options:
 
     def __post_init__(self) -> None:
         for option, available in (
-            ("scheme", SCHEMES),
             ("bits", tuple(WEIGHT_LIMITS)),
             ("granularity", (*GRANULARITIES, BLOCK)),
             ("range_method", RANGE_METHODS),
@@ -57,11 +54,6 @@ class Options:
             if value not in available:
                 raise ValueError(f"quantize: {option} must be {' or '.join(map(repr, available))}, got {value!r}")
         positive_int("quantize", "block_size", self.block_size)
-        if self.granularity == BLOCK and self.scheme != "weight_only":
-            raise ValueError(
-                f"quantize: granularity 'block' needs scheme 'weight_only': scheme {self.scheme!r} has a scale "
-                "for each column"
-            )
 
     @property
     def limit(self) -> int:
@@ -74,7 +66,7 @@ class Options:
         return self.block_size if self.granularity == BLOCK else None
 
     def solves(self, calibrated: bool) -> bool:
-        """Whether weights are rounded by GPTQ.
+        """Tell whether weights are rounded by GPTQ.
 
         Parameters
         ----------
@@ -84,13 +76,11 @@ class Options:
         return self.solver == "gptq" or (self.solver == "auto" and self.bits == 4 and calibrated)
 
     def needs_data(self) -> str:
-        """What of these cannot be done without calibration data; empty if nothing."""
-        if self.scheme == "static":
-            return "scheme 'static'"
+        """Return the option that cannot be done without calibration data; empty if there is none."""
         if self.solver == "gptq":
             return "solver 'gptq'"
         return "bias_correction" if self.bias_correction else ""
 
     def to_config(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """Return the options in JSON's types."""
         return dict(vars(self))

@@ -1,12 +1,4 @@
-"""The layers of a quantized network: integers, their scales, and what is left in float.
-
-A real value is ``scale * (integer - zero_point)``. Scales are float32 numbers, held as Python floats where there is
-one. A layer names the tensors that it reads, in ``inputs``: 0 is the network's input, which is float, and i + 1 the
-output of layer i; None is the tensor before it. Tensors are integers (of the network's activation dtype, with the scale
-and zero point of who writes them) or float; what reads one in the other form quantizes or dequantizes it first.
-
-``positions`` is how many rows of columns a row of data has, as in nbdense.network.LAYER.
-"""
+"""The layers that compute in integers alone."""
 
 from __future__ import annotations
 
@@ -16,11 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import Activation
+from nbdense.engine.tables import leading_dimension
+from nbdense.quant.kernels import integer
+from nbdense.quant.kernels.microkernel import OFFSET
 from nbdense.quant.kernels.rounding import SHIFT_OF_SUMS, fixed_point_multiplier
-from nbdense.quant.model.checks import (
+from nbdense.quant.layers.base import Activated, Format, FromIntegers, Layer, OfColumns, OfKernel, ToIntegers
+from nbdense.quant.layers.checks import (
     LIMITS,
-    activation_of,
     check_accumulator,
     check_columns,
     check_format,
@@ -29,98 +23,7 @@ from nbdense.quant.model.checks import (
     check_table,
     clamp_limits,
 )
-
-Format = tuple[float, int] | None  # scale and zero point; None: float
-
-
-class OfKernel:
-    """What has its widths from a kernel, (n_in, n_out); a weight is its scale times the integer less its zero point."""
-
-    kernel: npt.NDArray[np.int8]
-    kernel_scales: npt.NDArray[np.float32]
-    kernel_zero_points: npt.NDArray[np.int8] | None
-
-    @property
-    def n_in(self) -> int:
-        """Inputs."""
-        return self.kernel.shape[0]
-
-    @property
-    def n_out(self) -> int:
-        """Outputs."""
-        return self.kernel.shape[1]
-
-    def weights(self) -> npt.NDArray[np.signedinteger[Any]]:
-        """Return the integers less their zero points, (n_in, n_out): int8, or int16 where there are zero points."""
-        if self.kernel_zero_points is None:
-            return self.kernel
-        return self.kernel.astype(np.int16) - self.of_inputs(self.kernel_zero_points)
-
-    def dequantized(self) -> npt.NDArray[np.float32]:
-        """Return the weights that the integers stand for, float32 (n_in, n_out)."""
-        return self.weights().astype(np.float32) * self.of_inputs(self.kernel_scales)
-
-    def of_inputs(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return scales or zero points as what meets the kernel elementwise.
-
-        Parameters
-        ----------
-        table : ndarray
-            As the layer holds them.
-        """
-        return table
-
-
-class OfColumns:
-    """What leaves its columns as many as they are."""
-
-    n: int
-
-    @property
-    def n_in(self) -> int:
-        """Columns of each input."""
-        return self.n
-
-    @property
-    def n_out(self) -> int:
-        """Columns of the output."""
-        return self.n
-
-
-class FromIntegers:
-    """What reads one tensor of integers."""
-
-    input_scale: float
-    input_zero_point: int
-
-    @property
-    def input_formats(self) -> tuple[Format, ...]:
-        """What its input is as integers."""
-        return ((self.input_scale, self.input_zero_point),)
-
-
-class ToIntegers:
-    """What gives integers."""
-
-    output_scale: float
-    output_zero_point: int
-
-    @property
-    def output_format(self) -> Format:
-        """Scale and zero point of its output."""
-        return self.output_scale, self.output_zero_point
-
-
-class Activated:
-    """What has an activation."""
-
-    activation: str
-    alpha: float
-
-    @property
-    def function(self) -> Activation:
-        """The activation, with this layer's parameter; a custom one's is not known."""
-        return activation_of(self.activation, self.alpha)
+from nbdense.quant.layers.layout import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,6 +147,32 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         least = positive * low + negative * high + self.bias
         check_accumulator(int(least.min()), int(most.max()), self, where)
 
+    def lay_out(self, layout: Layout, index: int) -> None:
+        """Write its row of the integer program, its weights and its columns.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the program.
+        index : int
+            The layer's place in the network.
+        """
+        zero_point = self.input_zero_point - layout.minimum - OFFSET
+        # May wrap, as the sums that are added to it will.
+        bias = (self.bias - zero_point * self.weights().sum(axis=0, dtype=np.int64)).astype(np.int32)
+        columns = {"bias": bias, "multipliers": self.bias_scales() / np.float32(self.pre_scale)}
+        if layout.rounding == "tflite":
+            columns["fixed"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
+        layout.integer_row(
+            integer.PRODUCT,
+            index,
+            kernel=layout.kernel(self.kernel),
+            kernel_zero_points=layout.zero_points(self.kernel_zero_points),
+            channels=layout.columns(leading_dimension(self.n_out), **columns),
+            table=-1 if self.table is None else layout.table(self.table),
+            **layout.clamp(self.clamp(layout.dtype, layout.rounding), self.pre_zero_point),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class QuantizedAdd(OfColumns, ToIntegers, Activated):
@@ -325,6 +254,26 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
         if not (np.isfinite(ratios) & (ratios > 0)).all():
             raise ValueError(f"{where}the scales of its inputs and output are too far apart for float32")
 
+    def lay_out(self, layout: Layout, index: int) -> None:
+        """Write its row of the integer program and its factors.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the program.
+        index : int
+            The layer's place in the network.
+        """
+        second = layout.bytes_of_input(index, 1)
+        columns = {
+            "bias": np.array(self.input_zero_points) - layout.minimum,
+            "multipliers": np.array(self.input_scales, np.float32) / np.float32(self.output_scale),
+        }
+        if layout.rounding == "tflite":
+            columns["fixed"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
+        clamp = layout.clamp(self.clamp(layout.dtype, layout.rounding), self.output_zero_point)
+        layout.integer_row(integer.SUM, index, second=second, channels=layout.columns(0, **columns), **clamp)
+
 
 @dataclass(frozen=True, eq=False)
 class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
@@ -372,6 +321,18 @@ class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
         check_table(self, dtype, where)
         for key in ("input", "output"):
             check_format(getattr(self, f"{key}_scale"), getattr(self, f"{key}_zero_point"), dtype, where, key)
+
+    def lay_out(self, layout: Layout, index: int) -> None:
+        """Write its row of the integer program and its table.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the program.
+        index : int
+            The layer's place in the network.
+        """
+        layout.integer_row(integer.LOOKUP, index, table=layout.table(self.table))
 
 
 @dataclass(frozen=True, eq=False)
@@ -425,9 +386,21 @@ class QuantizedSoftmax(OfColumns, FromIntegers):
         if (self.exponentials < 0).any() or not 0 < self.exponentials[0] <= 2**23:
             raise ValueError(f"{where}exponentials must lie in 0..2**23 and begin above 0")
 
+    def lay_out(self, layout: Layout, index: int) -> None:
+        """Write its row of the integer program and its exponentials.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the program.
+        index : int
+            The layer's place in the network.
+        """
+        layout.integer_row(integer.SOFTMAX_OF_BYTES, index, channels=layout.columns(fixed=self.exponentials))
+
 
 @dataclass(frozen=True, eq=False)
-class QuantizedFlatten:
+class QuantizedFlatten(Layer):
     """The positions of each row of data, end to end, in the format that they have.
 
     Attributes
@@ -465,6 +438,11 @@ class QuantizedFlatten:
         return self.n * self.positions
 
     @property
+    def positions_out(self) -> int:
+        """One: the positions lie end to end."""
+        return 1
+
+    @property
     def input_formats(self) -> tuple[Format, ...]:
         """What its input is as integers."""
         return ((self.scale, self.zero_point),)
@@ -477,3 +455,15 @@ class QuantizedFlatten:
     def check(self, dtype: str, where: str) -> None:
         """Refuse what the integer program could not run exactly."""
         check_format(self.scale, self.zero_point, dtype, where, "input")
+
+    def lay_out(self, layout: Layout, index: int) -> None:
+        """Write its row of the integer program.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the program.
+        index : int
+            The layer's place in the network.
+        """
+        layout.integer_row(integer.RESHAPE, index)

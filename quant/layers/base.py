@@ -1,0 +1,178 @@
+"""What the layers of a quantized network share.
+
+A real value is ``scale * (integer - zero_point)``. Scales are float32 numbers, held as Python floats where there is
+one. A layer names the tensors that it reads, in ``inputs``: 0 is the network's input, which is float, and i + 1 the
+output of layer i; None is the tensor before it. Tensors are integers (of the network's activation dtype, with the scale
+and zero point of who writes them) or float; what reads one in the other form quantizes or dequantizes it first.
+
+``positions`` is how many rows of columns a row of data has, as in nbdense.network.LAYER.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.activations import Activation
+from nbdense.quant.layers.checks import activation_of
+
+Format = tuple[float, int] | None  # scale and zero point; None: float
+Range = tuple[float, float]  # the least and the greatest value of a tensor
+
+
+class Layer:
+    """A layer of a quantized network: what reports, files and the program ask of each."""
+
+    kind: ClassVar[str]
+    # Whether its scale is that of all rows of a call, which then cannot be cut into parts.
+    takes_whole_call: ClassVar[bool] = False
+
+    name: str
+    inputs: tuple[int, ...] | None
+    positions: int
+
+    @property
+    def title(self) -> str:
+        """Its kind, for a report."""
+        return self.kind.replace("_", " ")
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Bits of each weight; None: it has none."""
+        return None
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications with weights for one row of data."""
+        return 0
+
+    @property
+    def positions_out(self) -> int:
+        """Rows of columns that it gives for a row of data."""
+        return self.positions
+
+
+class OfKernel(Layer):
+    """What has its widths from a kernel, (n_in, n_out); a weight is its scale times the integer less its zero point."""
+
+    bits: int
+    kernel: npt.NDArray[np.int8]
+    kernel_scales: npt.NDArray[np.float32]
+    kernel_zero_points: npt.NDArray[np.int8] | None
+
+    @property
+    def n_in(self) -> int:
+        """Inputs."""
+        return self.kernel.shape[0]
+
+    @property
+    def n_out(self) -> int:
+        """Outputs."""
+        return self.kernel.shape[1]
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Bits of each weight."""
+        return self.bits
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications with weights for one row of data."""
+        return self.positions * self.n_in * self.n_out
+
+    def weights(self) -> npt.NDArray[np.signedinteger[Any]]:
+        """Return the integers less their zero points, (n_in, n_out): int8, or int16 where there are zero points."""
+        if self.kernel_zero_points is None:
+            return self.kernel
+        return self.kernel.astype(np.int16) - self.of_inputs(self.kernel_zero_points)
+
+    def dequantized(self) -> npt.NDArray[np.float32]:
+        """Return the weights that the integers stand for, float32 (n_in, n_out)."""
+        return self.weights().astype(np.float32) * self.of_inputs(self.kernel_scales)
+
+    def of_inputs(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return scales or zero points as what meets the kernel elementwise.
+
+        Parameters
+        ----------
+        table : ndarray
+            As the layer holds them.
+        """
+        return table
+
+
+class OfColumns(Layer):
+    """What leaves its columns as many as they are."""
+
+    n: int
+
+    @property
+    def n_in(self) -> int:
+        """Columns of each input."""
+        return self.n
+
+    @property
+    def n_out(self) -> int:
+        """Columns of the output."""
+        return self.n
+
+
+class FromIntegers:
+    """What reads one tensor of integers."""
+
+    input_scale: float
+    input_zero_point: int
+
+    @property
+    def input_formats(self) -> tuple[Format, ...]:
+        """What its input is as integers."""
+        return ((self.input_scale, self.input_zero_point),)
+
+
+class ToIntegers:
+    """What gives integers."""
+
+    output_scale: float
+    output_zero_point: int
+
+    @property
+    def output_format(self) -> Format:
+        """Scale and zero point of its output."""
+        return self.output_scale, self.output_zero_point
+
+
+class Activated:
+    """What has an activation."""
+
+    activation: str
+    alpha: float
+
+    @property
+    def function(self) -> Activation:
+        """The activation, with this layer's parameter; a custom one's is not known."""
+        return activation_of(self.activation, self.alpha)
+
+
+class InFloat(Layer):
+    """What reads and gives floats, through an activation that may be a custom one."""
+
+    activation: str
+    alpha: float
+    custom: Activation | None
+
+    @property
+    def function(self) -> Activation:
+        """The activation, with this layer's parameter."""
+        return self.custom or activation_of(self.activation, self.alpha)
+
+    @property
+    def input_formats(self) -> tuple[Format, ...]:
+        """Its input is float."""
+        return (None,)
+
+    @property
+    def output_format(self) -> Format:
+        """Its output is float."""
+        return None

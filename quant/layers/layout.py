@@ -1,0 +1,426 @@
+"""The tables of an integer program in the making: what the layers of a network write their rows into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.activations import CUSTOM, Activation
+from nbdense.engine import tables as engine
+from nbdense.engine.tables import aligned_zeros, leading_dimension
+from nbdense.quant.kernels import integer, rounding
+from nbdense.quant.kernels.microkernel import GROUP, pack
+from nbdense.quant.layers.base import Format
+from nbdense.quant.layers.checks import LIMITS
+
+_COLUMN_DTYPES = tuple(integer.VECTORS.values())[1:-1]
+
+
+class Layout:
+    """Rows, packed weights and columns of a program; layers write themselves into it, in the order in which they run.
+
+    A tensor may have a buffer of bytes, one of floats, or both: what reads it in the other form than it was written
+    in gets a row in front that converts it, once.
+
+    Parameters
+    ----------
+    tensors : list of (int, int)
+        Positions and columns of each tensor: of the input, then of each layer's output.
+    formats : list of (float, int) or None
+        Scale and zero point of each; None: it is float.
+    inputs : list of tuples of int
+        The tensors that each layer reads,
+    input_formats : list of tuples of (float, int) or None
+        and as what.
+    dtype : str
+        The activation dtype.
+    rounding : str
+        How accumulators are requantised.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[tuple[int, int]],
+        formats: Sequence[Format],
+        inputs: Sequence[tuple[int, ...]],
+        input_formats: Sequence[tuple[Format, ...]],
+        dtype: str,
+        rounding: str,
+    ) -> None:
+        self.tensors, self.formats = tensors, formats
+        self.inputs, self.input_formats = inputs, input_formats
+        self.dtype, self.rounding = dtype, rounding
+        self.minimum = LIMITS[dtype][0]
+        self._rows: list[dict[str, Any]] = []
+        self._engine_rows: list[dict[str, Any]] = []
+        self._kernels: list[npt.NDArray[np.int8]] = []
+        self._packed_size = 0
+        self._columns: list[tuple[npt.NDArray[Any], ...]] = []
+        self._column_biases: list[npt.NDArray[np.float32]] = []
+        self._channels = 0
+        self._tables: list[npt.NDArray[np.uint8]] = []
+        self._params: list[tuple[int, npt.NDArray[Any], int]] = []
+        self._params_size = 0
+        positions, n = tensors[0]
+        self._copies_input = False
+        self._byte_width, self._float_width = 0, positions * leading_dimension(n)
+        self._floats_of: dict[int, int] = {0: 0}  # buffers by tensor
+        self._bytes_of: dict[tuple[int, float, int], int] = {}  # by tensor and format
+
+    # -- buffers --
+
+    def _byte_buffer(self, tensor: int) -> int:
+        positions, n = self.tensors[tensor]
+        at = self._byte_width
+        self._byte_width += positions * leading_dimension(n)
+        return at
+
+    def _float_buffer(self, tensor: int) -> int:
+        positions, n = self.tensors[tensor]
+        at = self._float_width
+        self._float_width += positions * leading_dimension(n)
+        return at
+
+    def bytes_of_input(self, index: int, which: int = 0) -> int:
+        """Return the buffer of bytes that a layer's input is in, behind a row that quantizes it where it is float.
+
+        Parameters
+        ----------
+        index : int
+            The layer's place in the network.
+        which : int
+            Of its inputs.
+        """
+        tensor = self.inputs[index][which]
+        wanted = self.input_formats[index][which]
+        assert wanted is not None
+        key = (tensor, *wanted)
+        if key not in self._bytes_of:
+            self._bytes_of[key] = output = self._byte_buffer(tensor)
+            self.row(
+                integer.QUANTIZE,
+                tensor,
+                tensor,
+                input=self._floats_of[tensor],
+                output=output,
+                zero_point=wanted[1] - self.minimum,
+                channels=self.columns(multipliers=np.array([wanted[0]])),
+            )
+        return self._bytes_of[key]
+
+    def floats_of_input(self, index: int, which: int = 0) -> int:
+        """Return the buffer of floats that a layer's input is in, behind a row that dequantizes it where it is bytes.
+
+        Parameters
+        ----------
+        index : int
+            The layer's place in the network.
+        which : int
+            Of its inputs.
+        """
+        tensor = self.inputs[index][which]
+        if tensor not in self._floats_of:
+            form = self.formats[tensor]
+            assert form is not None
+            self._floats_of[tensor] = output = self._float_buffer(tensor)
+            self.row(
+                integer.DEQUANTIZE,
+                tensor,
+                tensor,
+                input=self._bytes_of[(tensor, *form)],
+                output=output,
+                zero_point=form[1] - self.minimum,
+                channels=self.columns(multipliers=np.array([form[0]])),
+            )
+        return self._floats_of[tensor]
+
+    def row(self, kind: int, source: int, target: int, **fields: Any) -> None:
+        """Write a row from one tensor to another.
+
+        Parameters
+        ----------
+        kind : int
+            Of `nbdense.quant.kernels.integer`.
+        source, target : int
+            The tensors.
+        **fields
+            Of the row.
+        """
+        positions, n_in = self.tensors[source]
+        n_out = self.tensors[target][1]
+        row = {
+            "kind": kind,
+            "positions": positions,
+            "n_in": n_in,
+            "n_out": n_out,
+            "ld_in": leading_dimension(n_in),
+            "ld_out": leading_dimension(n_out),
+            "kernel_zero_points": -1,
+            "table": -1,
+            "high": 255,
+            **fields,
+        }
+        self._rows.append(row)
+
+    def integer_row(self, kind: int, index: int, **fields: Any) -> None:
+        """Write a row from a layer's input, as bytes, to its output, as bytes.
+
+        Parameters
+        ----------
+        kind : int
+            Of `nbdense.quant.kernels.integer`.
+        index : int
+            The layer's place in the network.
+        **fields
+            Of the row.
+        """
+        target = index + 1
+        form = self.formats[target]
+        assert form is not None
+        source = self.bytes_of_input(index)
+        self._bytes_of[(target, *form)] = output = self._byte_buffer(target)
+        self.row(kind, self.inputs[index][0], target, input=source, output=output, **fields)
+
+    # -- vectors --
+
+    def columns(self, count: int = 0, **values: npt.NDArray[Any]) -> int:
+        """Lay out columns of bias, multipliers, fixed and shifts; returns where they begin.
+
+        Parameters
+        ----------
+        count : int
+            How many there are at least.
+        **values
+            Of each, by its name.
+        """
+        arrays = [values.get(name) for name in ("bias", "multipliers", "fixed", "shifts")]
+        count = max([count, *(len(array) for array in arrays if array is not None)])
+        count = engine.padded(count)
+        filled = []
+        for dtype, array in zip(_COLUMN_DTYPES, arrays, strict=True):
+            column = np.zeros(count, dtype)
+            if array is not None:
+                column[: len(array)] = array
+            filled.append(column)
+        self._columns.append(tuple(filled))
+        biases = np.zeros(count, np.float32)
+        if "biases" in values:
+            biases[: len(values["biases"])] = values["biases"]
+        self._column_biases.append(biases)
+        at, self._channels = self._channels, self._channels + count
+        return at
+
+    def kernel(self, kernel: npt.NDArray[np.int8]) -> int:
+        """Make room for packed weights; returns where they begin.
+
+        Parameters
+        ----------
+        kernel : ndarray of int8, (n_in, n_out)
+            The weights.
+        """
+        n_in, n_out = kernel.shape
+        at = self._packed_size
+        self._kernels.append(kernel)
+        self._packed_size += -(-n_in // GROUP) * leading_dimension(n_out) * GROUP
+        return at
+
+    def zero_points(self, zero_points: npt.NDArray[np.int8] | None) -> int:
+        """Lay out the zero points of a kernel among the biases; returns where they begin, -1 without any.
+
+        Parameters
+        ----------
+        zero_points : ndarray of int8, (n_out,), or None
+            The layer's.
+        """
+        return -1 if zero_points is None else self.columns(bias=zero_points)
+
+    def table(self, table: npt.NDArray[Any]) -> int:
+        """Lay out a table of an activation; returns where it begins.
+
+        Parameters
+        ----------
+        table : ndarray of the activation dtype, (256,)
+            The layer's.
+        """
+        self._tables.append((table.astype(np.int16) - self.minimum).astype(np.uint8))
+        return 256 * (len(self._tables) - 1)
+
+    def _parameter(self, value: npt.NDArray[Any]) -> int:
+        """Lay out a tensor of the engine's, its rows padded; returns where it will lie."""
+        matrix = value.reshape(-1, value.shape[-1])
+        ld = leading_dimension(matrix.shape[1])
+        at = self._params_size
+        self._params.append((at, matrix, ld))
+        self._params_size += matrix.shape[0] * ld
+        return at
+
+    # -- rows --
+
+    def float_row(
+        self, kind: int, index: int, function: Activation, tensors: Mapping[str, npt.NDArray[Any] | None], **fields: Any
+    ) -> None:
+        """Write a row of the engine's that reads and gives floats.
+
+        Parameters
+        ----------
+        kind : int
+            Of `nbdense.engine.tables`.
+        index : int
+            The layer's place in the network.
+        function : Activation
+            The row's.
+        tensors : mapping of str to ndarray or None
+            Its parameters, by the names of the row's fields.
+        **fields
+            Of the row, other than usual.
+        """
+        sources = [self.floats_of_input(index, which) for which in range(len(self.inputs[index]))]
+        self._copies_input |= kind != engine.DENSE and 0 in sources
+        output = self.float_output(index)
+        fields |= {name: self._parameter(value) for name, value in tensors.items() if value is not None}
+        fields["start"] = fields.get("bias", -1)
+        if len(sources) > 1:
+            fields["second"] = sources[1]
+        number = self.engine_row(kind, index, sources[0], output, function, **fields)
+        self.row(integer.FLOAT, self.inputs[index][0], index + 1, input=sources[0], output=output, kernel=number)
+
+    def float_output(self, index: int) -> int:
+        """Make the buffer of floats that a layer's output goes to.
+
+        Parameters
+        ----------
+        index : int
+            The layer's place in the network.
+        """
+        self._floats_of[index + 1] = output = self._float_buffer(index + 1)
+        return output
+
+    def engine_row(self, kind: int, index: int, source: int, output: int, function: Activation, **fields: Any) -> int:
+        """Write a row for the engine's table; returns its number.
+
+        Parameters
+        ----------
+        kind : int
+            Of `nbdense.engine.tables`.
+        index : int
+            The layer's place in the network.
+        source, output : int
+            Buffers of floats.
+        function : Activation
+            The row's.
+        **fields
+            Of the row, other than usual.
+        """
+        tensor = self.inputs[index][0]
+        (positions, n_in), (positions_out, n_out) = self.tensors[tensor], self.tensors[index + 1]
+        row = {
+            "kind": kind,
+            "n_in": n_in,
+            "n_out": n_out,
+            "positions": positions,
+            "positions_out": positions_out,
+            "input": source,
+            "ld_in": leading_dimension(n_in),
+            "second": -1,
+            "output": output,
+            "ld_out": leading_dimension(n_out),
+            "pre": output,
+            "kernel": -1,
+            "bias": -1,
+            "mean": -1,
+            "variance": -1,
+            "start": -1,
+            "activation": min(function.code, CUSTOM),
+            "alpha": function.alpha,
+            "lower": function.lower,
+            "upper": function.upper,
+            **fields,
+        }
+        if function.code >= CUSTOM:
+            row["call_forward"], row["call_backward"] = function.calls(np.float32)
+        self._engine_rows.append(row)
+        return len(self._engine_rows) - 1
+
+    def clamp(self, limits: tuple[int, int], zero_point: int) -> dict[str, int]:
+        """Return the fields of a row that clamps, counted from the type's minimum.
+
+        Parameters
+        ----------
+        limits : (int, int)
+            The least and greatest integer that its activation leaves possible.
+        zero_point : int
+            Of what is clamped.
+        """
+        low, high = limits
+        return {"zero_point": zero_point - self.minimum, "low": low - self.minimum, "high": high - self.minimum}
+
+    # -- the finished program --
+
+    def tables(self, softmax: bool) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...], npt.NDArray[Any]]:
+        """Return rows, vectors and form of the integer program.
+
+        Parameters
+        ----------
+        softmax : bool
+            Whether its outputs go through a softmax in float.
+        """
+        layers, form = np.zeros(len(self._rows), integer.LAYER), np.zeros(1, integer.FORM)
+        for record, row in zip(layers, self._rows, strict=True):
+            for key, value in row.items():
+                record[key] = value
+        last, shown = len(self.tensors) - 1, self.formats[-1]
+        (positions, n), (positions_out, n_out) = self.tensors[0], self.tensors[last]
+        output = self._floats_of[last] if shown is None else self._bytes_of[(last, *shown)]
+        for key, value in {
+            "width": self._byte_width,
+            "float_width": self._float_width if self._engine_rows else 0,
+            "copies_input": self._copies_input,
+            "positions": positions,
+            "ld_input": leading_dimension(n),
+            "rounding": rounding.CODES[self.rounding],
+            "softmax": softmax,
+            "integers": shown is not None,
+            "output": output,
+            "n_out": n_out,
+            "positions_out": positions_out,
+            "ld_output": leading_dimension(n_out),
+            "output_zero_point": 0 if shown is None else shown[1] - self.minimum,
+            "output_scale": 1.0 if shown is None else shown[0],
+        }.items():
+            form[0][key] = value
+        packed = aligned_zeros(self._packed_size, np.int8)
+        at = 0
+        for kernel in self._kernels:
+            n_in, columns = kernel.shape
+            groups, ld = -(-n_in // GROUP), leading_dimension(columns)
+            pack(kernel, packed[at : at + groups * ld * GROUP].reshape(groups, ld, GROUP))
+            at += groups * ld * GROUP
+        joined = [aligned_zeros(self._channels, dtype) for dtype in _COLUMN_DTYPES]
+        at = 0
+        for columns_of_row in self._columns:
+            for target, column in zip(joined, columns_of_row, strict=True):
+                target[at : at + column.size] = column
+            at += columns_of_row[0].size
+        tables = self._tables
+        return layers, (packed, *joined, np.concatenate(tables) if tables else np.zeros(0, np.uint8)), form
+
+    def floats(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+        """Return the engine's rows and their parameters; None where no layer is float."""
+        if not self._engine_rows:
+            return None
+        layers = np.zeros(len(self._engine_rows), engine.LAYER)
+        for record, row in zip(layers, self._engine_rows, strict=True):
+            for key, value in row.items():
+                record[key] = value
+        layers["start"] = np.where(layers["start"] < 0, self._params_size, layers["start"])
+        params = aligned_zeros(self._params_size + int(layers["ld_out"].max()), np.float32)
+        for at, matrix, ld in self._params:
+            params[at : at + matrix.shape[0] * ld].reshape(-1, ld)[:, : matrix.shape[1]] = matrix
+        return layers, params
+
+    def float_biases(self) -> npt.NDArray[np.float32]:
+        """Return the biases of dynamic layers, one a column."""
+        return np.concatenate([np.zeros(0, np.float32), *self._column_biases])

@@ -1,0 +1,230 @@
+"""What a scheme of quantization is, and what all of them share: layers that stay in float, kernels of integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.activations import CUSTOM
+from nbdense.network import Row
+from nbdense.quant.layers.activations import Parameters
+from nbdense.quant.layers.base import Layer, Range
+from nbdense.quant.layers.float_layers import ENGINE_KINDS, FloatLayer
+from nbdense.quant.schemes.options import Options
+
+# Of a step that becomes two layers, one has its name, the other its name and this: the softmax behind logits, or the
+# sum in front of a clamp.
+SOFTMAX, SUM = "/softmax", "/sum"
+
+
+@dataclass
+class Step:
+    """One layer to be.
+
+    Attributes
+    ----------
+    row : Row
+        Of the network; with another kernel, bias and activation where others have gone into it.
+    inputs : tuple of int
+        The tensors that it reads.
+    pre, output : (float, float)
+        Ranges, as in `nbdense.quant.calibration.calibration.Ranges`.
+    last : int
+        The index, among the network's rows, of the last one that has gone into it: whose output is its output.
+    """
+
+    row: Row
+    inputs: tuple[int, ...]
+    pre: Range
+    output: Range
+    last: int
+
+    @property
+    def kind(self) -> str:
+        """Its kind: "dense", "activation", "batch_norm", "layer_norm", "add" or "flatten"."""
+        return next(name for name, kind in ENGINE_KINDS.items() if kind == self.row.kind)
+
+
+class Conversion(Protocol):
+    """What a scheme asks of the conversion that it makes layers for.
+
+    Attributes
+    ----------
+    options : Options
+        What was asked for.
+    settled : bool
+        Whether training has settled ranges and scales.
+    """
+
+    options: Options
+    settled: bool
+
+    def place(self, step: Step) -> dict[str, Any]:
+        """Return a layer's name, inputs and positions.
+
+        Parameters
+        ----------
+        step : Step
+            That becomes the layer.
+        """
+
+    def format_of(self, tensor: int) -> Parameters:
+        """Return scale and zero point with which steps read a tensor.
+
+        Parameters
+        ----------
+        tensor : int
+            Of the plan.
+        """
+
+    def weights(
+        self, step: Step, input_scale: float | None, bits: int
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Return integers and scales of a dense step's kernel.
+
+        Parameters
+        ----------
+        step : Step
+            A dense one.
+        input_scale : float, optional
+            Of its input; None: its bias stays float.
+        bits : int
+            Of the weights.
+        """
+
+    def bias(
+        self, step: Step, dequantized: npt.NDArray[np.float32], form: Parameters | None
+    ) -> npt.NDArray[np.float64] | None:
+        """Return a dense step's bias, corrected if that was asked for; None where there is none.
+
+        Parameters
+        ----------
+        step : Step
+            A dense one.
+        dequantized : ndarray of float32, (n_in, n_out)
+            Its kernel as it will be.
+        form : (float, int), optional
+            Scale and zero point with which it reads its input; None: as floats.
+        """
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of a step.
+
+    Attributes
+    ----------
+    layers : list of layers
+        One, or two.
+    form : (float, int), optional
+        Scale and zero point with which steps behind it read its output as integers; None: they read floats.
+    final : str
+        The network's final activation, if this is its last step.
+    """
+
+    layers: list[Any]
+    form: Parameters | None = None
+    final: str = "linear"
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to quantize a network.
+
+    Attributes
+    ----------
+    name : str
+        In `quantize` and in files.
+    layers : tuple of types
+        The layers that it makes, beside those that stay in float.
+    granularities : tuple of str
+        Of its weight scales.
+    calibrates : bool
+        Whether it needs the ranges of activations, and so calibration data.
+    trains : bool
+        Whether `quantize_aware` makes models that train for it.
+    convert : callable
+        Makes the layers of a step. Its arguments are the conversion, the step, the bits of its weights (0: it stays in
+        float), and whether it is the last.
+    """
+
+    name: str
+    layers: tuple[type[Layer], ...]
+    granularities: tuple[str, ...]
+    calibrates: bool
+    trains: bool
+    convert: Callable[[Conversion, Step, int, bool], Converted]
+
+
+def layers_in_float(conversion: Conversion, step: Step) -> list[Any]:
+    """Return the layers of a step that stays in float.
+
+    Parameters
+    ----------
+    conversion : Conversion
+        That the layers are for.
+    step : Step
+        Of any kind.
+    """
+    row = step.row
+    tensors: dict[str, npt.NDArray[Any] | None] = {}
+    if step.kind == "dense":
+        tensors = {"kernel": row.kernel, "bias": row.bias}
+    elif step.kind in ("batch_norm", "layer_norm"):
+        tensors = {"gamma": row.kernel if row.kernel.size else None, "beta": row.bias}
+    if step.kind == "batch_norm":
+        tensors |= {"mean": row.mean, "variance": row.variance}
+    place = conversion.place(step)
+    if step.kind == "add" and row.activation.name != "linear":
+        total = FloatLayer(what="add", n=row.n_in, **{**place, "name": f"{row.name}{SUM}"})
+        return [total, FloatLayer(row.name, "activation", row.n_in, positions=row.positions, **_activation(row))]
+    arrays = {name: _as_float32(value, row, name) for name, value in tensors.items() if value is not None}
+    return [FloatLayer(what=step.kind, n=row.n_in, tensors=arrays, **_activation(row), **place)]
+
+
+def convert_weights(
+    conversion: Conversion, step: Step, bits: int, make: Callable[..., Any], **settings: Any
+) -> Converted:
+    """Make a layer of a dense step whose weights are integers and that gives floats; others stay in float.
+
+    Parameters
+    ----------
+    conversion : Conversion
+        That the layer is for.
+    step : Step
+        Of any kind.
+    bits : int
+        Of its weights; 0: it stays in float.
+    make : callable
+        The layer's type. Its ``kernel_scales`` are those of the weights, as they come.
+    **settings
+        Other fields of the layer.
+    """
+    if step.kind != "dense" or not bits:
+        return Converted(layers_in_float(conversion, step))
+    kernel, scales = conversion.weights(step, None, bits)
+    layer = make(
+        kernel=kernel, kernel_scales=scales, bits=bits, **settings, **_activation(step.row), **conversion.place(step)
+    )
+    bias = conversion.bias(step, layer.dequantized(), None)
+    return Converted([layer if bias is None else replace(layer, bias=_as_float32(bias, step.row, "bias"))])
+
+
+def _activation(row: Row) -> dict[str, Any]:
+    return {
+        "activation": row.activation.name,
+        "alpha": row.alpha,
+        "custom": row.activation if row.activation.code >= CUSTOM else None,
+    }
+
+
+def _as_float32(value: npt.NDArray[Any], row: Row, part: str) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(value, np.float32)
+    if not np.isfinite(converted).all():
+        raise ValueError(f"{row.label}: its {part} holds a number that is too large for float32")
+    return converted

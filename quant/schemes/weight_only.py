@@ -1,0 +1,134 @@
+"""Scheme "weight_only": weights are stored as integers of 8 or 4 bits, and everything is computed in float.
+
+All that there is of the scheme is here: its layer, with its checks and its row of the program, and its conversion.
+What a report says of it is what the layer says of itself (`OfKernel`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.activations import Activation
+from nbdense.engine.tables import DENSE
+from nbdense.quant.layers.base import InFloat, OfKernel
+from nbdense.quant.layers.checks import GRANULARITIES, check_columns, check_kernel, check_scales
+from nbdense.quant.layers.layout import Layout
+from nbdense.quant.schemes.options import BLOCK
+from nbdense.quant.schemes.scheme import Conversion, Converted, Scheme, Step, convert_weights
+
+
+@dataclass(frozen=True, eq=False)
+class WeightOnlyDense(OfKernel, InFloat):
+    """A dense layer that computes in float with weights kept as integers, of 8 or 4 bits.
+
+    Attributes
+    ----------
+    name : str
+        The layer's name.
+    kernel : ndarray of int8, (n_in, n_out)
+        Weights; in [-8, 7] where ``bits`` is 4.
+    kernel_scales : ndarray of float32, (blocks, n_out)
+        Scale of each column of each block of ``block_size`` inputs, of which the last may be shorter.
+    bias : ndarray of float32, (n_out,), or None
+        Added at the end.
+    block_size : int
+        Inputs a block; 0: all of them are one.
+    bits : int
+        Of the weights: 8 or 4, as which they are stored.
+    activation : str
+        Computed in float.
+    alpha : float
+        The activation's parameter, if it has one.
+    inputs : tuple of int, or None
+        The tensor that it reads; None: the one before.
+    positions : int
+        Rows of columns in a row of data.
+    kernel_zero_points : ndarray of int8, (blocks, n_out), or None
+        The integer that stands for 0 where each scale does; None: it is 0, as in all that `quantize` makes.
+    """
+
+    kind: ClassVar[str] = "weight_only_dense"
+    arrays: ClassVar[tuple[str, ...]] = ("kernel", "kernel_scales", "bias", "kernel_zero_points")
+
+    name: str
+    kernel: npt.NDArray[np.int8]
+    kernel_scales: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32] | None = None
+    block_size: int = 0
+    bits: int = 8
+    activation: str = "linear"
+    alpha: float = 0.0
+    inputs: tuple[int, ...] | None = None
+    positions: int = 1
+    custom: Activation | None = field(default=None, repr=False)
+    kernel_zero_points: npt.NDArray[np.int8] | None = None
+
+    def of_inputs(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return scales or zero points as what meets the kernel elementwise: those of blocks once for each input.
+
+        Parameters
+        ----------
+        table : ndarray, (blocks, n_out)
+            As the layer holds them.
+        """
+        return np.repeat(table, self.block_size or self.n_in, axis=0)[: self.n_in]
+
+    def check(self, dtype: str, where: str) -> None:
+        """Refuse what does not fit together."""
+        check_kernel(self, where)
+        if self.block_size < 0:
+            raise ValueError(f"{where}block_size must be at least 0, got {self.block_size}")
+        blocks = -(-self.n_in // (self.block_size or self.n_in))
+        check_columns(self.kernel_scales, (blocks, self.n_out), np.float32, f"{where}kernel_scales")
+        check_scales(self.kernel_scales, where)
+        if self.bias is not None:
+            check_columns(self.bias, (self.n_out,), np.float32, f"{where}bias")
+        _ = self.function
+
+    def lay_out(self, layout: Layout, index: int) -> None:
+        """Write its row of the engine's table, with the weights as floats.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the program.
+        index : int
+            The layer's place in the network.
+        """
+        layout.float_row(DENSE, index, self.function, {"kernel": self.dequantized(), "bias": self.bias})
+
+
+def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Converted:
+    """Make a `WeightOnlyDense` of a dense step; others stay in float.
+
+    Parameters
+    ----------
+    conversion : Conversion
+        That the layer is for.
+    step : Step
+        Of any kind.
+    bits : int
+        Of its weights; 0: it stays in float.
+    last : bool
+        Whether it is the last.
+    """
+    return convert_weights(conversion, step, bits, _with_blocks, block_size=conversion.options.blocks or 0)
+
+
+def _with_blocks(kernel_scales: npt.NDArray[np.float32], **fields: Any) -> WeightOnlyDense:
+    """The layer, of scales of columns or of blocks of them."""
+    return WeightOnlyDense(kernel_scales=np.atleast_2d(kernel_scales), **fields)
+
+
+WEIGHT_ONLY = Scheme(
+    "weight_only",
+    layers=(WeightOnlyDense,),
+    granularities=(*GRANULARITIES, BLOCK),
+    calibrates=False,
+    trains=False,
+    convert=convert,
+)
