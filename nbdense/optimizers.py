@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import plain, positive_int
+from nbdense._registry import Registry
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, NO_CLIP
 
@@ -478,8 +479,18 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
+REGISTRY: Registry[Optimizer] = Registry(
+    "optimizer",
+    Optimizer,
+    OPTIMIZERS,
+    spelling=str.lower,
+    hint="; one of your own is passed as an object or a class, or by its name in custom_objects",
+    describe=lambda optimizer: {"name": optimizer.name, "config": optimizer.get_config()},
+)
+
+
 def get(optimizer: str | type[Optimizer] | Mapping[str, Any] | Optimizer) -> Optimizer:
-    """An optimizer by what names it.
+    """Return the optimizer that an identifier names, describes or is.
 
     Parameters
     ----------
@@ -490,20 +501,12 @@ def get(optimizer: str | type[Optimizer] | Mapping[str, Any] | Optimizer) -> Opt
     Raises
     ------
     ValueError
-        If there is no such optimizer.
+        If there is no such optimizer, or it doesn't take these arguments.
     """
-    if isinstance(optimizer, Optimizer):
-        return optimizer
-    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
-        return optimizer()
-    name, config = optimizer, {}
-    if isinstance(optimizer, Mapping):
-        name, config = optimizer.get("name", optimizer.get("class_name")), optimizer.get("config", {})
-    if not isinstance(name, str) or name.lower() not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {optimizer!r}; there are: {', '.join(sorted(OPTIMIZERS))}")
-    return OPTIMIZERS[name.lower()](**config)
+    return REGISTRY.get(optimizer)
 
 
 def serialize(optimizer: Optimizer) -> dict[str, Any]:
-    """The "name" and "config" of an optimizer, from which `get` makes another like it, in what JSON can hold."""
-    return {"name": optimizer.name, "config": optimizer.get_config()}
+    """Describe an optimizer by "name" and "config", of which `get` makes another like it, in what JSON can hold."""
+    description: dict[str, Any] = REGISTRY.serialize(optimizer)
+    return description

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._custom import find_custom
+from nbdense._registry import find_custom
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.quant.model.checks import GRANULARITIES as GRANULARITIES
 from nbdense.quant.model.checks import LIMITS as LIMITS
