@@ -83,7 +83,13 @@ _POINTS = (-4.3, -2.1, -0.7, -0.13, 0.17, 0.6, 1.9, 4.7)
 _STEP = 1e-5
 
 
-def custom(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any], Any]) -> Activation:
+def custom(
+    name: str,
+    forward: Callable[[Any], Any],
+    derivative: Callable[[Any], Any],
+    *,
+    onnx: Callable[[Any, str, str], Any] | None = None,
+) -> Activation:
     """Make an activation of one's own from two scalar functions.
 
     They are compiled when a model with them is built, in every process anew. Files hold the name alone: give the
@@ -98,6 +104,10 @@ def custom(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any],
         It must depend on nothing else: results are the same with any number of threads only then.
     derivative : callable
         derivative(z), the derivative of forward at z.
+    onnx : callable, optional
+        onnx(graph, source, target), which writes the activation for `nbdense.to_onnx`: nodes that compute the tensor
+        named ``target`` of the one named ``source``, by ``graph.node(operator, inputs, output, **attributes)`` and
+        ``graph.constant(name, value, dtype)``, both of which return the tensor's name. Names begin with ``target``.
 
     Returns
     -------
@@ -139,7 +149,9 @@ def custom(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any],
                 "training would follow a wrong gradient"
             )
             break
-    return Activation(name, CUSTOM, forward, derivative, False, "")
+    if onnx is not None and not callable(onnx):
+        raise ValueError(f"activation {name!r}: onnx must be a function of (graph, source, target), got {onnx!r}")
+    return Activation(name, CUSTOM, forward, derivative, False, "", write_onnx=onnx)
 
 
 def _number(name: str, what: str, function: Callable[[Any], Any], z: float) -> float:

@@ -142,6 +142,30 @@ def activation_writer(layer: str, activation: str) -> ActivationWriter | None:
     return ACTIVATION_NODES[activation]
 
 
+def custom_writer(layer: str, activation: Activation) -> ActivationWriter:
+    """Return the function that writes a custom activation's nodes.
+
+    Parameters
+    ----------
+    layer : str
+        What the error calls the layer.
+    activation : Activation
+        The activation.
+
+    Raises
+    ------
+    ValueError
+        If it has no ONNX form.
+    """
+    write = activation.write_onnx
+    if write is None:
+        raise ValueError(
+            f"{layer}: activation {activation.name!r} is one of your own: it has no ONNX form; those that have one are "
+            f"{', '.join(sorted(ACTIVATION_NODES))}, and what activations.custom makes with onnx=..."
+        )
+    return lambda graph, activation, alpha, source, target: write(graph, source, target)
+
+
 def write_float(graph: Graph, network: Network, fold: bool = True) -> None:
     """Write a float network's nodes, from ``input`` to ``output``.
 
@@ -246,10 +270,7 @@ def write_row(graph: Graph, row: Row, prefix: str, given: list[str], target: str
 def _activation(row: Row) -> ActivationWriter | None:
     """What writes a row's activation; None where there is none to write."""
     if row.activation.code >= CUSTOM:  # whatever its name
-        raise ValueError(
-            f"{row.label}: activation {row.activation.name!r} is one of your own: it has no ONNX form; "
-            f"those that have one are {', '.join(sorted(ACTIVATION_NODES))}"
-        )
+        return custom_writer(row.label, row.activation)
     return activation_writer(row.label, row.activation.name)
 
 

@@ -22,7 +22,13 @@ from onnx import TensorProto
 from nbdense.activations import CUSTOM
 from nbdense.engine.tables import DENSE, LAYER_NORM
 from nbdense.export.write.convolution import CHANNELS, Stage, images_of, write_conv
-from nbdense.export.write.float_flavour import ROW_WRITERS, activation_writer, write_layer_norm, write_row
+from nbdense.export.write.float_flavour import (
+    ROW_WRITERS,
+    activation_writer,
+    custom_writer,
+    write_layer_norm,
+    write_row,
+)
 from nbdense.export.write.graph import Graph
 from nbdense.network import Row
 from nbdense.quant.model.float_layers import ENGINE_KINDS
@@ -289,9 +295,7 @@ class Walk:
         """
         custom = getattr(layer, "custom", None)
         if custom is not None and custom.code >= CUSTOM:  # whatever its name
-            raise ValueError(
-                f"layer {layer.name!r}: activation {custom.name!r} is one of your own: it has no ONNX form in float"
-            )
+            return custom_writer(f"layer {layer.name!r}", custom)
         return activation_writer(f"layer {layer.name!r}", layer.activation)
 
     def scale(self, prefix: str, scale: float, zero_point: int) -> list[str]:
