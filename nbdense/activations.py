@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nbdense._custom import custom_objects as custom_objects
-from nbdense._custom import find_custom
+from nbdense._registry import Registry
+from nbdense._registry import custom_objects as custom_objects
 from nbdense._warn import warn
 from nbdense.engine.elementwise.activations import ACTIVATIONS as ACTIVATIONS
 from nbdense.engine.elementwise.activations import CUSTOM as CUSTOM
@@ -19,8 +19,25 @@ from nbdense.engine.elementwise.activations import Activation as Activation
 ALIASES = {"swish": "silu", "hard_silu": "hard_swish"}
 
 
+def _describe(activation: Activation) -> str | dict[str, Any]:
+    if activation.alpha != ACTIVATIONS[activation.name].alpha:
+        return {"name": activation.name, "alpha": activation.alpha}
+    return activation.name
+
+
+REGISTRY: Registry[Activation] = Registry(
+    "activation",
+    Activation,
+    ACTIVATIONS,
+    ALIASES,
+    hint="; activations.custom makes others",
+    describe=_describe,
+    is_custom=lambda activation: activation.code >= CUSTOM,
+)
+
+
 def serialize(activation: Activation) -> Any:
-    """What `get` makes the activation of again.
+    """Describe an activation so that `get` makes the same again.
 
     Parameters
     ----------
@@ -32,15 +49,11 @@ def serialize(activation: Activation) -> Any:
     str or dict
         Its name; with a parameter that is not the table's {"name": ..., "alpha": ...}; one's own {"custom": name}.
     """
-    if activation.code >= CUSTOM:
-        return {"custom": activation.name}
-    if activation.alpha != ACTIVATIONS[activation.name].alpha:
-        return {"name": activation.name, "alpha": activation.alpha}
-    return activation.name
+    return REGISTRY.serialize(activation)
 
 
 def get(identifier: Any) -> Activation:
-    """The activation that is meant; None is linear, as in Keras.
+    """Return the activation that is meant; None is linear, as in Keras.
 
     Parameters
     ----------
@@ -53,25 +66,16 @@ def get(identifier: Any) -> Activation:
     ValueError
         If there is no such activation, or its parameter cannot be.
     """
-    if isinstance(identifier, Activation):
-        return identifier
-    held = getattr(identifier, "activation", None)
-    if isinstance(held, Activation) and not hasattr(identifier, "units"):  # a Dense holds one and is more than it
-        return held
-    name, alpha = identifier, None
-    if isinstance(identifier, Mapping):
-        if set(identifier) == {"custom"}:
-            found: Activation = find_custom("activation", identifier["custom"], Activation)
-            return found
+    if identifier is None:
+        return ACTIVATIONS["linear"]
+    if isinstance(identifier, Mapping) and set(identifier) != {"custom"}:
         if not {"name"} <= set(identifier) <= {"name", "alpha"}:
             raise ValueError(f"an activation's description is {{'name': ..., 'alpha': ...}}, got {identifier!r}")
-        name, alpha = identifier["name"], identifier.get("alpha")
-    name = "linear" if name is None else name
-    row = ACTIVATIONS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
-    if row is None:
-        there = ", ".join(sorted([*ACTIVATIONS, *ALIASES]))
-        raise ValueError(f"unknown activation {name!r}; there are: {there}; activations.custom makes others")
-    return row if alpha is None else row.with_alpha(alpha)
+        row, alpha = get(identifier["name"]), identifier.get("alpha")
+        return row if alpha is None else row.with_alpha(alpha)
+    inner = getattr(identifier, "activation", None)
+    is_layer = isinstance(inner, Activation) and not hasattr(identifier, "units")  # a Dense is more than its activation
+    return REGISTRY.get(inner if is_layer else identifier)
 
 
 # Where a custom derivative is held against its function: no kink of the usual functions is near one.
@@ -79,8 +83,14 @@ _POINTS = (-4.3, -2.1, -0.7, -0.13, 0.17, 0.6, 1.9, 4.7)
 _STEP = 1e-5
 
 
-def custom(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any], Any]) -> Activation:
-    """An activation of one's own, from two scalar functions.
+def custom(
+    name: str,
+    forward: Callable[[Any], Any],
+    derivative: Callable[[Any], Any],
+    *,
+    onnx: Callable[[Any, str, str], Any] | None = None,
+) -> Activation:
+    """Make an activation of one's own from two scalar functions.
 
     They are compiled when a model with them is built, in every process anew. Files hold the name alone: give the
     activation as ``custom_objects={name: activation}`` to load one.
@@ -94,6 +104,10 @@ def custom(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any],
         It must depend on nothing else: results are the same with any number of threads only then.
     derivative : callable
         derivative(z), the derivative of forward at z.
+    onnx : callable, optional
+        onnx(graph, source, target), which writes the activation for `nbdense.to_onnx`: nodes that compute the tensor
+        named ``target`` of the one named ``source``, by ``graph.node(operator, inputs, output, **attributes)`` and
+        ``graph.constant(name, value, dtype)``, both of which return the tensor's name. Names begin with ``target``.
 
     Returns
     -------
@@ -120,7 +134,7 @@ def custom(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any],
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"custom activation: name must be a string, got {name!r}")
-    if name in ACTIVATIONS or name in ALIASES:
+    if name in REGISTRY:
         raise ValueError(f"custom activation: {name!r} is the name of one that is there already; choose another")
     for what, function in (("forward", forward), ("derivative", derivative)):
         if not callable(function):
@@ -135,11 +149,13 @@ def custom(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any],
                 "training would follow a wrong gradient"
             )
             break
-    return Activation(name, CUSTOM, forward, derivative, False, "")
+    if onnx is not None and not callable(onnx):
+        raise ValueError(f"activation {name!r}: onnx must be a function of (graph, source, target), got {onnx!r}")
+    return Activation(name, CUSTOM, forward, derivative, False, "", write_onnx=onnx)
 
 
 def _number(name: str, what: str, function: Callable[[Any], Any], z: float) -> float:
-    """A user's function in plain Python; NaN where it is not defined, as compiled it would be."""
+    """Call a user's function in plain Python; NaN where it is not defined, as compiled it would be."""
     try:
         return float(getattr(function, "py_func", function)(z))
     except ArithmeticError:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import plain
-from nbdense._custom import given, made_of, name_of
+from nbdense._registry import Registry, class_and_config, name_of
 
 _Values = npt.NDArray[np.float64]
 
@@ -434,15 +434,30 @@ _KINDS: tuple[type[Initializer], ...] = (
 )
 INITIALIZERS: dict[str, type[Initializer]] = {kind.name: kind for kind in _KINDS}
 _ALIASES = {"normal": "random_normal", "uniform": "random_uniform", "one": "ones", "zero": "zeros"}  # Keras has them
-_BY_NAME: dict[str, type[Initializer]] = {
-    **INITIALIZERS,
-    **{kind.__name__: kind for kind in _KINDS},
-    **{alias: INITIALIZERS[name] for alias, name in _ALIASES.items()},
-}
+
+
+def _describe(initializer: Initializer) -> str | dict[str, Any]:
+    if isinstance(initializer, _Function):
+        return initializer.label
+    kind = type(initializer)
+    if INITIALIZERS.get(kind.name) is kind and initializer.get_config() == kind().get_config():
+        return kind.name
+    return class_and_config(initializer)
+
+
+REGISTRY: Registry[Initializer] = Registry(
+    "initializer",
+    Initializer,
+    INITIALIZERS,
+    _ALIASES,
+    hint="; one of your own is passed as a function of (shape, random), or by its name in custom_objects",
+    describe=_describe,
+    from_function=_Function,
+)
 
 
 def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Initializer:
-    """The initializer that ``identifier`` names or is.
+    """Return the initializer that ``identifier`` names or is.
 
     Parameters
     ----------
@@ -457,26 +472,11 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Ini
     ValueError
         If there is no such initializer, or it doesn't take these arguments.
     """
-    found: Any = identifier
-    config: Mapping[str, Any] = {}
-    if isinstance(identifier, Mapping):
-        found, config = identifier.get("class_name", identifier.get("name")), identifier.get("config") or {}
-    if isinstance(found, str):
-        found = (custom_objects or given()).get(found, _BY_NAME.get(found))
-    if isinstance(found, type) and issubclass(found, Initializer):
-        found = made_of("initializer", found.__name__, found, config)
-    if isinstance(found, Initializer):
-        return found
-    if callable(found) and not isinstance(found, type):
-        return _Function(found)
-    raise ValueError(
-        f"unknown initializer {identifier!r}; there are: {', '.join(sorted(INITIALIZERS))}; "
-        "one of your own is passed as a function of (shape, random), or by its name in custom_objects"
-    )
+    return REGISTRY.get(identifier, custom_objects)
 
 
 def serialize(initializer: Any) -> str | dict[str, Any]:
-    """What `get` rebuilds this initializer from: its name where its arguments are the defaults, else a dict for JSON.
+    """Describe an initializer for JSON: by its name where its arguments are the defaults, else by a dict.
 
     Parameters
     ----------
@@ -490,10 +490,5 @@ def serialize(initializer: Any) -> str | dict[str, Any]:
     >>> get(serialize(Constant(0.5)))
     Constant(value=0.5)
     """
-    initializer = get(initializer)
-    if isinstance(initializer, _Function):
-        return initializer.label
-    kind, config = type(initializer), initializer.get_config()
-    if INITIALIZERS.get(kind.name) is kind and config == kind().get_config():
-        return kind.name
-    return {"class_name": kind.__name__, "config": config}
+    description: str | dict[str, Any] = REGISTRY.serialize(initializer)
+    return description

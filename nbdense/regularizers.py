@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import array_of, plain
-from nbdense._custom import given, made_of
+from nbdense._registry import Registry
 
 _BLOCK = 1 << 16  # elements converted to float64 in one go
 
@@ -126,12 +126,18 @@ class L1L2(Regularizer):
 l1, l2, l1_l2 = L1, L2, L1L2  # as Keras has them
 
 REGULARIZERS: dict[str, type[Regularizer]] = {row.__name__: row for row in (L1, L2, L1L2)}
-_BY_NAME: dict[str, type[Regularizer]] = {**REGULARIZERS, "l1": L1, "l2": L2, "l1_l2": L1L2, "l1l2": L1L2}
-_L1L2_BY_NAME = {"l1": 0.01, "l2": 0.01}  # what Keras documents: with its arguments' defaults it would do nothing
+REGISTRY: Registry[Regularizer] = Registry(
+    "regularizer",
+    Regularizer,
+    REGULARIZERS,
+    {"l1": "L1", "l2": "L2", "l1_l2": "L1L2", "l1l2": "L1L2"},
+    listed=("None", "l1", "l2", "l1_l2"),
+    hint=", and objects such as nbdense.regularizers.L2(0.001); functions can't be compiled into the training program",
+)
 
 
 def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Regularizer | None:
-    """The regularizer that ``identifier`` names or is; None for None.
+    """Return the regularizer that ``identifier`` names or is; None for None.
 
     Parameters
     ----------
@@ -155,25 +161,13 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Reg
     """
     if identifier is None:
         return None
-    found, config = identifier, None
-    if isinstance(identifier, Mapping):
-        found, config = identifier.get("class_name", identifier.get("name")), identifier.get("config") or {}
-    if isinstance(found, str):
-        found = (custom_objects or given()).get(found, _BY_NAME.get(found))
-        if found is L1L2 and config is None:
-            config = _L1L2_BY_NAME
-    if isinstance(found, type) and issubclass(found, Regularizer):
-        found = made_of("regularizer", found.__name__, found, config or {})
-    if isinstance(found, Regularizer):
-        return found
-    raise ValueError(
-        f"unknown regularizer {identifier!r}; there are: None, l1, l2, l1_l2, and objects such as "
-        "nbdense.regularizers.L2(0.001); functions can't be compiled into the training program"
-    )
+    if isinstance(identifier, str) and REGISTRY.find(identifier, custom_objects) is L1L2:
+        return L1L2(0.01, 0.01)  # what Keras documents: with its arguments' defaults it would do nothing
+    return REGISTRY.get(identifier, custom_objects)
 
 
 def serialize(regularizer: Any) -> dict[str, Any] | None:
-    """What `get` rebuilds this regularizer from, for JSON: a dict, or None for None.
+    """Describe a regularizer for JSON, so that `get` makes it again: a dict, or None for None.
 
     Parameters
     ----------
@@ -185,7 +179,4 @@ def serialize(regularizer: Any) -> dict[str, Any] | None:
     >>> serialize(L2(0.001))
     {'class_name': 'L2', 'config': {'l2': 0.001}}
     """
-    regularizer = get(regularizer)
-    if regularizer is None:
-        return None
-    return {"class_name": type(regularizer).__name__, "config": regularizer.get_config()}
+    return None if regularizer is None else REGISTRY.serialize(get(regularizer))

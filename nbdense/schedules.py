@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import plain, positive_int
-from nbdense._custom import given, made_of
+from nbdense._registry import Registry
 
 _Rates = npt.NDArray[np.float64]
 # NumPy's vector code may round cos and power unlike its scalar code for what is left over. So rates are computed for
@@ -444,8 +444,17 @@ SCHEDULES: dict[str, type[LearningRateSchedule]] = {
 }
 
 
+REGISTRY: Registry[LearningRateSchedule] = Registry(
+    "schedule",
+    LearningRateSchedule,
+    SCHEDULES,
+    hint="; a schedule needs its arguments: pass an object",
+    needs_arguments=True,
+)
+
+
 def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> LearningRateSchedule:
-    """The schedule that ``identifier`` describes or is.
+    """Return the schedule that ``identifier`` describes or is.
 
     Parameters
     ----------
@@ -464,21 +473,11 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Lea
     >>> get({"class_name": "StepDecay", "config": {"initial_learning_rate": 1.0, "decay_steps": 30}})(30)
     0.1
     """
-    found: Any = identifier
-    if isinstance(identifier, Mapping):
-        name = identifier.get("class_name", identifier.get("name"))
-        if isinstance(name, str):
-            found = (custom_objects or given()).get(name, SCHEDULES.get(name))
-        if isinstance(found, type) and issubclass(found, LearningRateSchedule):
-            found = made_of("schedule", str(name), found, identifier.get("config") or {})
-    if isinstance(found, LearningRateSchedule):
-        return found
-    hint = "; a schedule needs its arguments: pass an object" if isinstance(identifier, str | type) else ""
-    raise ValueError(f"unknown schedule {identifier!r}; there are: {', '.join(sorted(SCHEDULES))}{hint}")
+    return REGISTRY.get(identifier, custom_objects)
 
 
 def serialize(schedule: LearningRateSchedule) -> dict[str, Any]:
-    """What `get` rebuilds this schedule from, for JSON.
+    """Describe a schedule for JSON, so that `get` makes it again.
 
     Parameters
     ----------
@@ -491,5 +490,5 @@ def serialize(schedule: LearningRateSchedule) -> dict[str, Any]:
     {'class_name': 'PiecewiseConstantDecay',
      'config': {'boundaries': [100], 'values': [0.1, 0.01], 'name': 'PiecewiseConstant'}}
     """
-    schedule = get(schedule)
-    return {"class_name": type(schedule).__name__, "config": schedule.get_config()}
+    description: dict[str, Any] = REGISTRY.serialize(schedule)
+    return description

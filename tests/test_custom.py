@@ -16,7 +16,7 @@ from builders import make_model
 from nbdense import activations
 from nbdense._compile.loops import LOOPS, loop
 from nbdense._compile.policy import JIT
-from nbdense._custom import custom_objects, find_custom
+from nbdense._registry import custom_objects, find_custom
 from nbdense.activations import ACTIVATIONS, CUSTOM, custom
 from nbdense.files import FileFormatError
 from nbdense.layers import Activation, Dense, Input

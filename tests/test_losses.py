@@ -345,7 +345,7 @@ def test_every_loss_is_made_again_from_its_description():
 
 
 def test_custom_losses_come_by_custom_objects():
-    from nbdense._custom import custom_objects
+    from nbdense._registry import custom_objects
 
     loss = custom("smooth", smooth, smooth_derivative)
     described = losses.serialize(loss)

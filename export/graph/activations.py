@@ -276,3 +276,27 @@ def activation_writer(layer: str, activation: str) -> ActivationWriter | None:
     if activation not in ACTIVATION_FORMS:
         raise ValueError(f"{layer}: activation {activation!r} has no ONNX form")
     return ACTIVATION_FORMS[activation].write
+
+
+def custom_writer(layer: str, activation: Activation) -> ActivationWriter:
+    """Return the function that writes a custom activation's nodes.
+
+    Parameters
+    ----------
+    layer : str
+        What the error calls the layer.
+    activation : Activation
+        The activation.
+
+    Raises
+    ------
+    ValueError
+        If it has no ONNX form.
+    """
+    write = activation.write_onnx
+    if write is None:
+        raise ValueError(
+            f"{layer}: activation {activation.name!r} is one of your own: it has no ONNX form; those that have one are "
+            f"{', '.join(sorted(ACTIVATION_FORMS))}, and what activations.custom makes with onnx=..."
+        )
+    return lambda graph, activation, alpha, source, target: write(graph, source, target)

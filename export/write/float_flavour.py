@@ -18,7 +18,7 @@ import numpy as np
 
 from nbdense.activations import CUSTOM
 from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, LAYER_NORM, RESHAPE
-from nbdense.export.graph.activations import ACTIVATION_FORMS, ActivationWriter, activation_writer
+from nbdense.export.graph.activations import ActivationWriter, activation_writer, custom_writer
 from nbdense.export.graph.builder import Graph, finite_float32
 from nbdense.export.write.folding import inference_rows, is_far_from_zero, norm_tensors, scale_and_shift
 from nbdense.network import Network, Row
@@ -135,10 +135,7 @@ def write_row(graph: Graph, row: Row, prefix: str, given: list[str], target: str
 def _activation(row: Row) -> ActivationWriter | None:
     """What writes a row's activation; None where there is none to write."""
     if row.activation.code >= CUSTOM:  # whatever its name
-        raise ValueError(
-            f"{row.label}: activation {row.activation.name!r} is one of your own: it has no ONNX form; "
-            f"those that have one are {', '.join(sorted(ACTIVATION_FORMS))}"
-        )
+        return custom_writer(row.label, row.activation)
     return activation_writer(row.label, row.activation.name)
 
 

@@ -21,7 +21,7 @@ from onnx import TensorProto
 
 from nbdense.activations import CUSTOM
 from nbdense.engine.tables import DENSE, LAYER_NORM
-from nbdense.export.graph.activations import activation_writer
+from nbdense.export.graph.activations import activation_writer, custom_writer
 from nbdense.export.graph.builder import Graph
 from nbdense.export.write.convolution import CHANNELS, Stage, images_of, write_conv
 from nbdense.export.write.float_flavour import ROW_WRITERS, write_layer_norm, write_row
@@ -290,9 +290,7 @@ class Walk:
         """
         custom = getattr(layer, "custom", None)
         if custom is not None and custom.code >= CUSTOM:  # whatever its name
-            raise ValueError(
-                f"layer {layer.name!r}: activation {custom.name!r} is one of your own: it has no ONNX form in float"
-            )
+            return custom_writer(f"layer {layer.name!r}", custom)
         return activation_writer(f"layer {layer.name!r}", layer.activation)
 
     def scale(self, prefix: str, scale: float, zero_point: int) -> list[str]:

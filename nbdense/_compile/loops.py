@@ -19,6 +19,7 @@ _BODIES = {
     "loss": "total += f(a[i], b[i]); c[i] = g(a[i], b[i]) * scale",
 }
 LOOPS: dict[int, Callable[..., Any]] = {}  # by address: what was made, which must live as long as tables name it
+_FIRST_ADDRESS = 1 << 16  # where nothing is compiled and addresses are numbers: no code of a table is as large
 _at: dict[Any, int] = {}
 _lock = threading.Lock()
 
@@ -49,13 +50,61 @@ def loop(
     ValueError
         If numba cannot compile one, with its reason.
     """
-    key = (body, np.dtype(dtype), f, g)
+    return _once((body, np.dtype(dtype), f, g), lambda: _make(body, np.dtype(dtype), f, g, owner))
+
+
+def step_loop(
+    dtype: Any, step: Callable[..., Any], slots: int, fields: int, *, owner: str = "a custom optimizer"
+) -> int:
+    """Compile the loop of a user's optimizer over a range of parameters; returns its address, which stays valid.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the parameters.
+    step : callable
+        ``step(weight, gradient, *slots, rate, iteration, *fields)`` of numbers, which returns the new weight, or a
+        tuple of it and the new slots.
+    slots, fields : int
+        The numbers of both.
+    owner : str
+        As in `loop`.
+
+    Raises
+    ------
+    ValueError
+        If numba cannot compile it, with its reason.
+    """
+    dtype = np.dtype(dtype)
+    return _once(("step", dtype, step, slots, fields), lambda: _make_step(dtype, step, slots, fields, owner))
+
+
+def _once(key: Any, make: Callable[[], tuple[Any, int]]) -> int:
     with _lock:
         if key not in _at:
-            made, address = _make(body, np.dtype(dtype), f, g, owner)
+            made, address = make()
             LOOPS[address] = made
             _at[key] = address
         return _at[key]
+
+
+def _make_step(dtype: np.dtype[Any], step: Any, slots: int, fields: int, owner: str) -> tuple[Any, int]:
+    arguments = (*(dtype,) * (3 + slots), np.dtype(np.int64), *(dtype,) * fields)
+    space: dict[str, Any] = {"carray": numba.carray, "number": dtype.type}
+    space["f"] = _scalar(step, arguments, owner, results=1 + slots)
+    state = "".join(f", s[{k}, i]" for k in range(1, 1 + slots))
+    names = [f"field_{k}" for k in range(fields)]
+    lines = ["rate = number(rate)", *(f"{name} = number(h[{k}])" for k, name in enumerate(names))]
+    head = "def run(w, s, rate, iteration, h):"
+    if JIT:  # NumPy's slices know their shapes; C's pointers do not
+        head = "def run(w, s, row, count, rate, iteration, h):"
+        lines.insert(0, f"w, s, h = carray(w, count), carray(s, ({1 + slots}, row)), carray(h, {max(1, fields)})")
+    lines.append("for i in range(w.size):")
+    lines.append(f"    w[i]{state} = f(w[i], s[0, i]{state}, {', '.join(['rate', 'iteration', *names])})")
+    exec("\n    ".join([head, *lines]), space)
+    numbers: Any = types.CPointer(numba.from_dtype(dtype))  # type: ignore[attr-defined]
+    counts = (types.int64, types.int64, types.float64, types.int64)
+    return _addressed(space["run"], types.void, (numbers, numbers, *counts, types.CPointer(types.float64)))
 
 
 def _make(body: str, dtype: np.dtype[Any], f: Any, g: Any, owner: str) -> tuple[Any, int]:
@@ -71,16 +120,21 @@ def _make(body: str, dtype: np.dtype[Any], f: Any, g: Any, owner: str) -> tuple[
         f"    total = 0.0\n    for i in range({count}):\n        {_BODIES[body]}\n    return total\n",
         space,
     )
-    if not JIT:
-        return space["run"], 1 + len(LOOPS)
     pointer = types.CPointer(numba.from_dtype(dtype))  # type: ignore[attr-defined]
-    made = c_function(space["run"], types.float64, (pointer, pointer, pointer, types.int64, types.float64))
+    return _addressed(space["run"], types.float64, (pointer, pointer, pointer, types.int64, types.float64))
+
+
+def _addressed(run: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> tuple[Any, int]:
+    """Compile a loop as a C function; returns it and its address."""
+    if not JIT:
+        return run, _FIRST_ADDRESS + len(LOOPS)
+    made = c_function(run, result, arguments)
     return made, int(made.address)
 
 
-def _scalar(function: Callable[..., Any], arguments: tuple[Any, ...], owner: str) -> Any:
+def _scalar(function: Callable[..., Any], arguments: tuple[Any, ...], owner: str, results: int = 1) -> Any:
     try:
-        return scalar(function, arguments)
+        return scalar(function, arguments, results)
     except errors.NumbaError as error:
         name = getattr(function, "__name__", repr(function))
         raise ValueError(f"{owner}: numba cannot compile its function {name!r}: {_reason(error)}") from error

@@ -156,13 +156,13 @@ def switch(
     return kernel(local[name], inline=inline)
 
 
-def scalar(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def scalar(function: Callable[..., Any], arguments: tuple[Any, ...], results: int = 1) -> Any:
     """Compile a user's scalar function for arguments of these dtypes; callers of the result get it compiled in.
 
     Raises
     ------
     numba.core.errors.NumbaError
-        If numba cannot compile it, or it gives no real number.
+        If numba cannot compile it, or it does not give as many real numbers as ``results`` says.
     """
     if not JIT:
         return function
@@ -171,8 +171,11 @@ def scalar(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     numbers = tuple(numba.from_dtype(np.dtype(dtype)) for dtype in arguments)
     dispatcher.compile(numbers)
     made = dispatcher.overloads[numbers].signature.return_type
-    if not isinstance(made, types.Integer | types.Float | types.Boolean):
-        raise errors.TypingError(f"it gives {made}, not a real number")
+    given = made.types if isinstance(made, types.BaseTuple) else (made,)
+    if len(given) != results or not all(isinstance(one, types.Integer | types.Float | types.Boolean) for one in given):
+        raise errors.TypingError(
+            f"it gives {made}, not {'a real number' if results == 1 else f'{results} real numbers'}"
+        )
     return dispatcher
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from nbdense._registry import Registry
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.elementwise.loss_forms import FORMS as FORMS
 from nbdense.engine.elementwise.loss_forms import LossForm as LossForm
@@ -282,7 +283,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
 
 
 def custom(name: str, value: Callable[[Any, Any], Any], derivative: Callable[[Any, Any], Any]) -> Loss:
-    """A loss of one's own: the mean over the columns of a scalar function, as `MeanSquaredError` is.
+    """Make a loss of one's own: the mean over the columns of a scalar function, as `MeanSquaredError` is.
 
     Parameters
     ----------
@@ -321,7 +322,7 @@ def custom(name: str, value: Callable[[Any, Any], Any], derivative: Callable[[An
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"custom: name must be a string, got {name!r}")
-    if _named(name) is not None:
+    if name in REGISTRY:
         raise ValueError(f"custom: {name!r} is a loss already; take another name")
     for what, function in (("value", value), ("derivative", derivative)):
         if not callable(function):
@@ -330,47 +331,57 @@ def custom(name: str, value: Callable[[Any, Any], Any], derivative: Callable[[An
     return CustomLoss(name=name, value=value, derivative=derivative)
 
 
-LOSSES: dict[str, type[Loss]] = {
-    "mean_squared_error": MeanSquaredError,
-    "mse": MeanSquaredError,
-    "mean_absolute_error": MeanAbsoluteError,
-    "mae": MeanAbsoluteError,
-    "huber": Huber,
-    "log_cosh": LogCosh,
-    "logcosh": LogCosh,
-    "quantile": Quantile,
-    "poisson": Poisson,
-    "binary_crossentropy": BinaryCrossentropy,
-    "bce": BinaryCrossentropy,
-    "categorical_crossentropy": CategoricalCrossentropy,
-    "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
-    "hinge": Hinge,
-    "kl_divergence": KLDivergence,
-    "kld": KLDivergence,
+_ROWS: dict[str, type[Loss]] = {
+    kind.kind: kind
+    for kind in (
+        MeanSquaredError,
+        MeanAbsoluteError,
+        Huber,
+        LogCosh,
+        Quantile,
+        Poisson,
+        BinaryCrossentropy,
+        CategoricalCrossentropy,
+        SparseCategoricalCrossentropy,
+        Hinge,
+        KLDivergence,
+    )
 }
-_CLASSES = {kind.__name__: kind for kind in LOSSES.values()}
+_ALIASES = {
+    "mse": "mean_squared_error",
+    "mae": "mean_absolute_error",
+    "logcosh": "log_cosh",
+    "bce": "binary_crossentropy",
+    "kld": "kl_divergence",
+}
+LOSSES: dict[str, type[Loss]] = {**_ROWS, **{alias: _ROWS[name] for alias, name in _ALIASES.items()}}
 
-
-def _named(name: str) -> type[Loss] | None:
-    """The class of a name: the table's, the class's own, or the table's in capitals."""
-    return LOSSES.get(name) or _CLASSES.get(name) or (LOSSES.get(name.lower()) if name.isupper() else None)
+REGISTRY: Registry[Loss] = Registry(
+    "loss",
+    Loss,
+    _ROWS,
+    _ALIASES,
+    spelling=lambda name: name.lower() if name.isupper() else name,
+    hint="; losses.custom(name, value, derivative) makes a loss of scalar functions",
+    describe=lambda loss: {"name": loss.kind, "config": loss.get_config()},
+    is_custom=lambda loss: isinstance(loss, CustomLoss),
+)
 
 
 def serialize(loss: Loss) -> dict[str, Any]:
-    """What `get` makes the loss of again: JSON-able, {"name": ..., "config": ...} or {"custom": name}.
+    """Describe a loss so that `get` makes the same again: JSON-able, {"name": ..., "config": ...} or {"custom": name}.
 
     Parameters
     ----------
     loss : Loss
         The loss.
     """
-    if isinstance(loss, CustomLoss):
-        return {"custom": loss.name}
-    return {"name": loss.kind, "config": loss.get_config()}
+    description: dict[str, Any] = REGISTRY.serialize(loss)
+    return description
 
 
 def get(loss: str | Loss | type[Loss] | Mapping[str, Any]) -> Loss:
-    """The loss of that name, class or description.
+    """Return the loss of a name, class or description.
 
     Parameters
     ----------
@@ -387,35 +398,16 @@ def get(loss: str | Loss | type[Loss] | Mapping[str, Any]) -> Loss:
     ValueError
         If there is no such loss, or it has no such options.
     """
-    if isinstance(loss, Loss):
-        return loss
     if isinstance(loss, Mapping):
-        return _from_description(loss)
-    kind: type[Loss] | None = None
-    if isinstance(loss, str):
-        kind = _named(loss)
-    elif isinstance(loss, type) and issubclass(loss, Loss):
-        kind = _CLASSES.get(loss.__name__)
-    if kind is None:
-        hint = ""
-        if callable(loss):
-            hint = "; losses.custom(name, value, derivative) makes a loss of scalar functions"
-        raise ValueError(f"unknown loss {loss!r}; there are: {', '.join(sorted(LOSSES))}{hint}")
-    return kind()
+        _check_options(loss)
+    return REGISTRY.get(loss)
 
 
-def _from_description(described: Mapping[str, Any]) -> Loss:
-    if "custom" in described:
-        from nbdense._custom import find_custom
-
-        return find_custom("loss", described["custom"], Loss)
-    name = described.get("name", described.get("class_name"))
-    kind = _named(name) if isinstance(name, str) else None
-    if kind is None:
-        raise ValueError(f"unknown loss {name!r}; there are: {', '.join(sorted(LOSSES))}")
-    config = described.get("config") or {}
-    known = [f.name for f in dataclasses.fields(kind)]
-    for option in config:
-        if option not in known:
-            raise ValueError(f"{kind.kind}: no option {option!r}; there are: {', '.join(known)}")
-    return kind(**config)
+def _check_options(description: Mapping[str, Any]) -> None:
+    name = description.get("class_name", description.get("name"))
+    kind = REGISTRY.find(name) if isinstance(name, str) else None
+    if isinstance(kind, type):
+        known = [f.name for f in dataclasses.fields(kind)]
+        for option in description.get("config") or {}:
+            if option not in known:
+                raise ValueError(f"{kind.kind}: no option {option!r}; there are: {', '.join(known)}")

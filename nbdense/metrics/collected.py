@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import array_of, positive_int
-from nbdense._custom import name_of
+from nbdense._registry import name_of
 from nbdense.losses import BinaryCrossentropy, Loss
 from nbdense.metrics.base import COLLECTED, Array, Metric, finite_number
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nbdense._checks import positive_int
-from nbdense._custom import given
+from nbdense._registry import Registry, objects_by_name
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses import Loss
 from nbdense.metrics.base import COLLECTED as COLLECTED
@@ -211,21 +211,29 @@ _CLASSES: dict[str, type[Metric]] = {
     "auc": AUC,
     "r2_score": R2Score,
 }
-_SHORT = {
-    "mse": MeanSquaredError,
-    "MSE": MeanSquaredError,
-    "rmse": RootMeanSquaredError,
-    "RMSE": RootMeanSquaredError,
-    "mae": MeanAbsoluteError,
-    "MAE": MeanAbsoluteError,
-    "f1": F1Score,
-    "r2": R2Score,
+_ALIASES = {
+    "mse": "mean_squared_error",
+    "MSE": "mean_squared_error",
+    "rmse": "root_mean_squared_error",
+    "RMSE": "root_mean_squared_error",
+    "mae": "mean_absolute_error",
+    "MAE": "mean_absolute_error",
+    "f1": "f1_score",
+    "r2": "r2_score",
 }
-METRICS: dict[str, type[Metric]] = {**_CLASSES, **{row.__name__: row for row in _CLASSES.values()}, **_SHORT}
+REGISTRY: Registry[Metric] = Registry(
+    "metric",
+    Metric,
+    _CLASSES,
+    _ALIASES,
+    listed=("accuracy", *sorted(name for name in [*_CLASSES, *_ALIASES] if name.islower())),
+    from_function=FunctionMetric,
+)
+METRICS: dict[str, type[Metric]] = REGISTRY.by_name
 
 
 def get(metric: Spec, loss: Loss, n_out: int) -> Metric:
-    """The metric that a name, class, function or description stands for, fit for the loss's targets.
+    """Return the metric that a name, class, function or description stands for, fit for the loss's targets.
 
     'accuracy' (or 'acc') is the accuracy that fits the targets and outputs, as in Keras. A metric that is given by
     name is reported under that name.
@@ -249,20 +257,13 @@ def get(metric: Spec, loss: Loss, n_out: int) -> Metric:
     ValueError
         If there is no such metric, or it does not fit the loss's targets.
     """
-    chosen: Any = deserialize(metric) if isinstance(metric, dict) else metric
-    if isinstance(chosen, str):
-        chosen = _named(chosen, loss, n_out)
-    elif isinstance(chosen, type) and issubclass(chosen, Metric):
-        chosen = _default(chosen)
-    elif callable(chosen):
-        chosen = FunctionMetric(chosen)
-    if not isinstance(chosen, Metric):
-        raise ValueError(_unknown(metric))
+    chosen = deserialize(metric) if isinstance(metric, Mapping) else metric
+    chosen = _named(chosen, loss, n_out) if isinstance(chosen, str) else REGISTRY.get(chosen)
     return chosen.for_loss(loss, n_out)
 
 
 def get_all(metrics: Iterable[Spec], loss: Loss, n_out: int) -> list[Metric]:
-    """What `get` makes of each; a name that is taken already gets a number, as in Keras: auc, auc_1.
+    """Return the metric of each; a name that is taken already gets a number, as in Keras: auc, auc_1.
 
     Parameters
     ----------
@@ -295,19 +296,8 @@ def _named(name: str, loss: Loss, n_out: int) -> Metric:
         if loss.sparse:
             return SparseCategoricalAccuracy(name)
         return BinaryAccuracy(name) if n_out == 1 else CategoricalAccuracy(name)
-    if name not in METRICS:
-        raise ValueError(_unknown(name))
-    return METRICS[name](name=name)  # type: ignore[call-arg]
-
-
-def _default(kind: Any) -> Metric:
-    made: Metric = kind()  # subclasses have other arguments than Metric, and defaults for them
-    return made
-
-
-def _unknown(metric: Any) -> str:
-    names = sorted(name for name in METRICS if name.islower())
-    return f"unknown metric {metric!r}; there are: {', '.join(['accuracy', *names])}"
+    row = REGISTRY.find(name)
+    return REGISTRY.make(row, {"name": name}) if isinstance(row, type) else REGISTRY.get(name)
 
 
 def direction_of(name: str, metrics: Iterable[Metric]) -> str:
@@ -329,7 +319,7 @@ def direction_of(name: str, metrics: Iterable[Metric]) -> str:
 
 
 def serialize(metric: Spec) -> str | dict[str, Any]:
-    """A description of a metric for a file, which `get` and `deserialize` take.
+    """Describe a metric for a file, so that `get` and `deserialize` make it again.
 
     Parameters
     ----------
@@ -344,17 +334,14 @@ def serialize(metric: Spec) -> str | dict[str, Any]:
     """
     if isinstance(metric, str | dict):
         return metric
-    if isinstance(metric, type) and issubclass(metric, Metric):
-        metric = _default(metric)
-    elif not isinstance(metric, Metric) and callable(metric):
-        metric = FunctionMetric(metric)
-    if not isinstance(metric, Metric) or type(metric) is Metric:
+    if not callable(metric) and (not isinstance(metric, Metric) or type(metric) is Metric):
         raise ValueError(f"serialize: {metric!r} is no instance of a metric's class")
-    return {"class_name": type(metric).__name__, "config": metric.get_config()}
+    description: dict[str, Any] = REGISTRY.serialize(metric)
+    return description
 
 
 def deserialize(config: str | Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> str | Metric:
-    """The metric that `serialize` described; a name is returned as it is.
+    """Make the metric that `serialize` described; a name is returned as it is.
 
     Parameters
     ----------
@@ -376,7 +363,7 @@ def deserialize(config: str | Mapping[str, Any], custom_objects: Mapping[str, An
         return config
     if not isinstance(config, Mapping) or not isinstance(config.get("config"), Mapping):
         raise ValueError(f"metric: expected a name, or class_name and config, got {config!r}")
-    name, options, own = str(config.get("class_name")), dict(config["config"]), custom_objects or given()
+    name, options, own = str(config.get("class_name")), dict(config["config"]), custom_objects or objects_by_name()
     try:
         if name == FunctionMetric.__name__:
             name = str(options.pop("function", None))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbdense import losses, metrics, optimizers
-from nbdense._custom import custom_objects
+from nbdense._registry import custom_objects
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.layers import Input, hold_pruned, layer_from_config
 from nbdense.models.sequential import Sequential

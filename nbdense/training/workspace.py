@@ -180,7 +180,7 @@ class Workspace:
             "seed": seed,
             "epoch": epoch,
             "penalties": bool((network.segments["l1"] != 0).any() or (network.segments["l2"] != 0).any()),
-            **({"optimizer": steps.NONE, "iteration": 0} if optimizer is None else optimizer.run_fields()),
+            **({"optimizer": steps.NONE, "iteration": 0} if optimizer is None else optimizer.run_fields(network.dtype)),
         }.items():
             run[name] = value
         hyper = np.zeros(steps.HYPER) if optimizer is None else optimizer.hyper()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._custom import find_custom
+from nbdense._registry import find_custom
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.quant.kernels.rounding import CODES, round_half_away
 

@@ -48,6 +48,8 @@ class Activation:
         The parameter of those that have one.
     least : float
         The least that ``alpha`` may be; infinite where there is no parameter.
+    write_onnx : callable or None
+        ``write_onnx(graph, source, target)`` writes the ONNX nodes of a custom one, if it has such a form.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Activation:
     upper: float = math.inf
     alpha: float = 0.0
     least: float = math.inf
+    write_onnx: Callable[[Any, str, str], Any] | None = None
 
     def with_alpha(self, alpha: float) -> Activation:
         """The same with another parameter.

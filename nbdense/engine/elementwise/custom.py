@@ -1,12 +1,14 @@
-"""Calling loops that were compiled by themselves: a user's own activation or loss is one, and its address is data.
+"""Calling loops that were compiled by themselves: a user's activation, loss or optimizer is one; its address is data.
 
-A loop is ``double loop(T* a, T* b, T* c, int64 count, double scale)``; `nbdense._compile.loops.loop` makes them.
+An activation's or loss's is ``double loop(T* a, T* b, T* c, int64 count, double scale)``, an optimizer's is ``void
+loop(T* params, T* state, int64 row, int64 count, double rate, int64 iteration, double* hyper)`` with ``row`` elements
+between the rows of its state; `nbdense._compile.loops` makes them.
 """
 
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from nbdense._compile.loops import LOOPS
 from nbdense._compile.policy import intrinsic
@@ -28,5 +30,30 @@ def call_loop(typing_context, address, values, a, b, c, count, scale):
         places = [builder.gep(base, [offset]) for offset in offsets]
         kind = ir.FunctionType(scale.type, [*(place.type for place in places), count.type, scale.type])
         return builder.call(builder.inttoptr(address, kind.as_pointer()), [*places, count, scale])
+
+    return signature, codegen
+
+
+def _step_plain(address, params, state, low, high, rate, iteration, hyper):
+    LOOPS[int(address)](params[low:high], state[:, low:high], rate, int(iteration), hyper)
+
+
+@intrinsic(_step_plain)
+def call_step(typing_context, address, params, state, low, high, rate, iteration, hyper):
+    """Run the optimizer's loop at ``address`` on parameters low..high, which are in its state's columns too."""
+    signature = types.void(types.int64, params, state, types.int64, types.int64, types.float64, types.int64, hyper)
+
+    def codegen(context, builder, signature, arguments):
+        address, params, state, low, high, rate, iteration, hyper = arguments
+        weights, rows, numbers = (
+            context.make_array(kind)(context, builder, array)
+            for kind, array in zip((*signature.args[1:3], signature.args[7]), (params, state, hyper), strict=True)
+        )
+        row = cgutils.unpack_tuple(builder, rows.shape)[1]
+        places = [builder.gep(weights.data, [low]), builder.gep(rows.data, [low])]
+        values = [*places, row, builder.sub(high, low), rate, iteration, numbers.data]
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        builder.call(builder.inttoptr(address, kind.as_pointer()), values)
+        return context.get_dummy_value()
 
     return signature, codegen

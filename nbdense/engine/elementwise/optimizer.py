@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from nbdense._compile.policy import intrinsic, kernel
+from nbdense.engine.elementwise.custom import call_step
 from nbdense.engine.kernels.microkernel import I64, VECTOR_BYTES, multiply_add, splat
 
 NONE, SGD, ADAM, RMSPROP, ADAGRAD, NADAM, LION = range(7)
@@ -288,7 +289,10 @@ def rate_of_step(code, rate, step, hyper):
 
 @kernel
 def update(code, params, state, low, high, rate, step, hyper):
-    """The ``step``-th step (from 1) of the optimizer ``code`` on parameters low..high; ``rate`` is `rate_of_step`'s."""
+    """Take the ``step``-th step (from 1) of an optimizer on parameters low..high; ``rate`` is `rate_of_step`'s.
+
+    ``code`` is one of the above, or the address of a custom optimizer's loop.
+    """
     if code == SGD:
         _sgd(params, state, low, high, rate, hyper)
     elif code == ADAM:
@@ -306,3 +310,5 @@ def update(code, params, state, low, high, rate, step, hyper):
         _nadam(params, state, low, high, rate, hyper)
     elif code == LION:
         _lion(params, state, low, high, rate, hyper)
+    elif code > LION:
+        call_step(code, params, state, low, high, rate, step, hyper)

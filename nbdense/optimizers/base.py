@@ -1,10 +1,10 @@
-"""Optimizers under Keras's names, with its formulas and defaults; the steps themselves are in engine.optimizer."""
+"""The base class of optimizers: learning rates, clipping, decay and averages; `nbdense.optimizers` has them all."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import plain, positive_int
+from nbdense._compile.loops import step_loop
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, NO_CLIP
 
@@ -30,11 +31,15 @@ Rate: TypeAlias = float | Schedule | Mapping[str, Any]
 
 
 class Optimizer:
-    """What an optimizer is made of: a compiled step's code, its number of slots, and its hyperparameters.
+    """An optimizer: its step, the number of its slots, and its hyperparameters.
 
     A slot is a vector beside the parameters (momentum, a running mean of squares) that starts at zero. Subclasses set
-    ``code``, ``fields`` (the hyperparameters in the order in which the compiled step reads them), ``base_slots``, and
-    ``slot_fields``, each of which takes a slot more if it is not zero or False.
+    ``fields`` (the hyperparameters in the order in which the step reads them), ``base_slots``, and ``slot_fields``,
+    each of which takes a slot more if it is not zero or False. The step is compiled with the package, and ``code`` is
+    its number there; or, for an optimizer of one's own, it is a static method ``step(weight, gradient, *slots, rate,
+    iteration, *fields)``, of numbers, which numba can compile. That returns the new weight, or a tuple of it and the
+    new slots; iterations count from 1. Files hold such an optimizer's ``name``: its class is given as
+    ``custom_objects={name: class}`` to load one.
 
     As in Keras a step clips the gradients, penalties included, then decays the weights, then moves them, and then
     averages them.
@@ -66,10 +71,28 @@ class Optimizer:
     ----------
     iterations : int
         Steps taken.
+
+    Examples
+    --------
+    >>> from nbdense.optimizers import Optimizer
+    >>> class Momentum(Optimizer):
+    ...     name, fields, base_slots = "Momentum", ("decay",), 1
+    ...
+    ...     def __init__(self, learning_rate=0.01, decay=0.9, **common):
+    ...         super().__init__(learning_rate, **common)
+    ...         self.decay = decay
+    ...
+    ...     @staticmethod
+    ...     def step(weight, gradient, velocity, rate, iteration, decay):
+    ...         velocity = decay * velocity - rate * gradient
+    ...         return weight + velocity, velocity
+    >>> Momentum(0.1).get_config()
+    {'learning_rate': 0.1, 'decay': 0.9}
     """
 
     name: ClassVar[str]
-    code: ClassVar[int]
+    code: ClassVar[int] = steps.NONE
+    step: ClassVar[Callable[..., Any] | None] = None
     fields: ClassVar[tuple[str, ...]] = ()
     base_slots: ClassVar[int] = 0
     slot_fields: ClassVar[tuple[str, ...]] = ()
@@ -219,12 +242,29 @@ class Optimizer:
         values[: len(self.fields)] = [float(getattr(self, field)) for field in self.fields]
         return values
 
-    def run_fields(self) -> dict[str, Any]:
-        """What a run of the compiled program has to know of it."""
+    def call(self, dtype: Any) -> int:
+        """Return the number by which the compiled program knows its step: a code, or a custom step's address.
+
+        Raises
+        ------
+        ValueError
+            If numba cannot compile a custom step.
+        NotImplementedError
+            If there is neither.
+        """
+        if self.step is not None:
+            owner = f"optimizer {self.name!r}"
+            return step_loop(dtype, self.step, self.slots, len(self.fields), owner=owner)
+        if self.code == steps.NONE:
+            raise NotImplementedError(f"{type(self).__name__} must define step(weight, gradient, ...)")
+        return self.code
+
+    def run_fields(self, dtype: Any = np.float64) -> dict[str, Any]:
+        """Return what a run of the compiled program, on parameters of ``dtype``, has to know of it."""
         clips = [(CLIP_VALUE, self.clipvalue), (CLIP_NORM, self.clipnorm), (CLIP_GLOBAL_NORM, self.global_clipnorm)]
         clip, clip_at = next(((code, value) for code, value in clips if value is not None), (NO_CLIP, 0.0))
         return {
-            "optimizer": self.code,
+            "optimizer": self.call(dtype),
             "iteration": self.iterations,
             "clip": clip,
             "clip_at": clip_at,
@@ -246,264 +286,3 @@ class Optimizer:
         if self.weight_decay_excludes:
             config["weight_decay_excludes"] = list(self.weight_decay_excludes)
         return config
-
-
-class SGD(Optimizer):
-    """Gradient descent: v = momentum v - lr g, w = w + v; with nesterov w = w + momentum v - lr g.
-
-    Parameters
-    ----------
-    learning_rate : float or schedule
-        Step size.
-    momentum : float
-        In [0, 1).
-    nesterov : bool
-        Look ahead along the momentum (Sutskever et al. 2013, section 2).
-    **common
-        Arguments of `Optimizer`.
-    """
-
-    name, code, fields = "SGD", steps.SGD, ("momentum", "nesterov")
-    slot_fields = ("momentum",)
-
-    def __init__(
-        self, learning_rate: Rate = 0.01, momentum: float = 0.0, nesterov: bool = False, **common: Any
-    ) -> None:
-        super().__init__(learning_rate, **common)
-        self.momentum = self._fraction("momentum", momentum)
-        self.nesterov = bool(nesterov)
-
-
-class RMSprop(Optimizer):
-    """The gradient over the root of its running mean square (Hinton 2012, lecture 6e); epsilon is inside the root.
-
-    Parameters
-    ----------
-    learning_rate : float or schedule
-        Step size.
-    rho : float
-        Decay of the running means, in [0, 1).
-    momentum : float
-        Of the steps, plain, in [0, 1).
-    epsilon : float
-        Added to the mean square; above 0.
-    centered : bool
-        Take the square of the running mean off the mean square, which leaves the gradient's variance.
-    **common
-        Arguments of `Optimizer`.
-    """
-
-    name, code, fields = "RMSprop", steps.RMSPROP, ("rho", "momentum", "epsilon", "centered")
-    base_slots, slot_fields = 1, ("momentum", "centered")
-
-    def __init__(
-        self,
-        learning_rate: Rate = 0.001,
-        rho: float = 0.9,
-        momentum: float = 0.0,
-        epsilon: float = 1e-7,
-        centered: bool = False,
-        **common: Any,
-    ) -> None:
-        super().__init__(learning_rate, **common)
-        self.rho = self._fraction("rho", rho)
-        self.momentum = self._fraction("momentum", momentum)
-        self.epsilon = self._epsilon(epsilon)
-        self.centered = bool(centered)
-
-
-class Adagrad(Optimizer):
-    """The gradient over the root of the sum of all its squares (Duchi et al. 2011); epsilon is inside the root.
-
-    Parameters
-    ----------
-    learning_rate : float or schedule
-        Step size.
-    initial_accumulator_value : float
-        What the sum starts from; at least 0.
-    epsilon : float
-        Added to the sum; above 0.
-    **common
-        Arguments of `Optimizer`.
-    """
-
-    name, code, fields = "Adagrad", steps.ADAGRAD, ("initial_accumulator_value", "epsilon")
-    base_slots = 1
-
-    def __init__(
-        self,
-        learning_rate: Rate = 0.001,
-        initial_accumulator_value: float = 0.1,
-        epsilon: float = 1e-7,
-        **common: Any,
-    ) -> None:
-        super().__init__(learning_rate, **common)
-        initial = self._positive("initial_accumulator_value", initial_accumulator_value, zero=True)
-        self.initial_accumulator_value = 0.1 if initial is None else initial
-        self.epsilon = self._epsilon(epsilon)
-
-
-class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015), epsilon outside the root and the bias correction in the step size, as in Keras.
-
-    Parameters
-    ----------
-    learning_rate : float or schedule
-        Step size.
-    beta_1, beta_2 : float
-        Decay of the means of gradients and of their squares, in [0, 1).
-    epsilon : float
-        Added to the root of the mean square; above 0.
-    amsgrad : bool
-        Divide by the largest mean square so far (Reddi et al. 2018).
-    **common
-        Arguments of `Optimizer`.
-    """
-
-    name, code, fields = "Adam", steps.ADAM, ("beta_1", "beta_2", "epsilon", "amsgrad")
-    base_slots, slot_fields = 2, ("amsgrad",)
-
-    def __init__(
-        self,
-        learning_rate: Rate = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        amsgrad: bool = False,
-        **common: Any,
-    ) -> None:
-        super().__init__(learning_rate, **common)
-        self.beta_1 = self._fraction("beta_1", beta_1)
-        self.beta_2 = self._fraction("beta_2", beta_2)
-        self.epsilon = self._epsilon(epsilon)
-        self.amsgrad = bool(amsgrad)
-
-
-class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
-
-    Parameters
-    ----------
-    learning_rate : float or schedule
-        Step size.
-    weight_decay : float
-        Share of the weights, times the learning rate, that each step takes off first.
-    beta_1, beta_2 : float
-        Decay of the means of gradients and of their squares, in [0, 1).
-    epsilon : float
-        Added to the root of the mean square; above 0.
-    amsgrad : bool
-        Divide by the largest mean square so far (Reddi et al. 2018).
-    **common
-        Arguments of `Optimizer`.
-    """
-
-    name = "AdamW"
-
-    def __init__(
-        self,
-        learning_rate: Rate = 0.001,
-        weight_decay: float = 0.004,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        amsgrad: bool = False,
-        **common: Any,
-    ) -> None:
-        if weight_decay is None:
-            raise ValueError("AdamW: weight_decay must be a number, got None; Adam has none")
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay=weight_decay, **common)
-
-
-class Nadam(Optimizer):
-    """Adam with Nesterov's momentum (Dozat 2016), its schedule of momenta included, as in Keras.
-
-    Parameters
-    ----------
-    learning_rate : float or schedule
-        Step size.
-    beta_1, beta_2 : float
-        Decay of the means of gradients and of their squares, in [0, 1).
-    epsilon : float
-        Added to the root of the mean square; above 0.
-    **common
-        Arguments of `Optimizer`.
-    """
-
-    name, code, fields = "Nadam", steps.NADAM, ("beta_1", "beta_2", "epsilon")
-    base_slots = 2
-
-    def __init__(
-        self,
-        learning_rate: Rate = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        **common: Any,
-    ) -> None:
-        super().__init__(learning_rate, **common)
-        self.beta_1 = self._fraction("beta_1", beta_1)
-        self.beta_2 = self._fraction("beta_2", beta_2)
-        self.epsilon = self._epsilon(epsilon)
-
-
-class Lion(Optimizer):
-    """The sign of a mix of momentum and gradient (Chen et al. 2023, algorithm 2): every step has the rate's size.
-
-    Parameters
-    ----------
-    learning_rate : float or schedule
-        Step size.
-    beta_1 : float
-        The momentum's share of the mix, in (0, 1).
-    beta_2 : float
-        Decay of the momentum, in [0, 1).
-    **common
-        Arguments of `Optimizer`.
-    """
-
-    name, code, fields = "Lion", steps.LION, ("beta_1", "beta_2")
-    base_slots = 1
-
-    def __init__(self, learning_rate: Rate = 0.001, beta_1: float = 0.9, beta_2: float = 0.99, **common: Any) -> None:
-        super().__init__(learning_rate, **common)
-        if not 0.0 < beta_1 < 1.0:
-            raise ValueError(f"Lion: beta_1 must be in (0, 1), got {beta_1!r}; at 0 the momentum would not be used")
-        self.beta_1 = float(beta_1)
-        self.beta_2 = self._fraction("beta_2", beta_2)
-
-
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    row.name.lower(): row for row in (SGD, RMSprop, Adagrad, Adam, AdamW, Nadam, Lion)
-}
-
-
-def get(optimizer: str | type[Optimizer] | Mapping[str, Any] | Optimizer) -> Optimizer:
-    """An optimizer by what names it.
-
-    Parameters
-    ----------
-    optimizer : str, class, mapping or Optimizer
-        A name, in any case, and a class take the defaults; a mapping is what `serialize` makes ("class_name" will do
-        for "name"); an optimizer is returned as it is.
-
-    Raises
-    ------
-    ValueError
-        If there is no such optimizer.
-    """
-    if isinstance(optimizer, Optimizer):
-        return optimizer
-    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
-        return optimizer()
-    name, config = optimizer, {}
-    if isinstance(optimizer, Mapping):
-        name, config = optimizer.get("name", optimizer.get("class_name")), optimizer.get("config", {})
-    if not isinstance(name, str) or name.lower() not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {optimizer!r}; there are: {', '.join(sorted(OPTIMIZERS))}")
-    return OPTIMIZERS[name.lower()](**config)
-
-
-def serialize(optimizer: Optimizer) -> dict[str, Any]:
-    """The "name" and "config" of an optimizer, from which `get` makes another like it, in what JSON can hold."""
-    return {"name": optimizer.name, "config": optimizer.get_config()}

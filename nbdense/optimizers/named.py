@@ -1,0 +1,273 @@
+"""Optimizers under Keras's names, with its formulas and defaults; the steps themselves are in engine.optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nbdense._registry import Registry
+from nbdense.engine.elementwise import optimizer as steps
+from nbdense.optimizers.base import Optimizer, Rate
+
+
+class SGD(Optimizer):
+    """Gradient descent: v = momentum v - lr g, w = w + v; with nesterov w = w + momentum v - lr g.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    momentum : float
+        In [0, 1).
+    nesterov : bool
+        Look ahead along the momentum (Sutskever et al. 2013, section 2).
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "SGD", steps.SGD, ("momentum", "nesterov")
+    slot_fields = ("momentum",)
+
+    def __init__(
+        self, learning_rate: Rate = 0.01, momentum: float = 0.0, nesterov: bool = False, **common: Any
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        self.momentum = self._fraction("momentum", momentum)
+        self.nesterov = bool(nesterov)
+
+
+class RMSprop(Optimizer):
+    """The gradient over the root of its running mean square (Hinton 2012, lecture 6e); epsilon is inside the root.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    rho : float
+        Decay of the running means, in [0, 1).
+    momentum : float
+        Of the steps, plain, in [0, 1).
+    epsilon : float
+        Added to the mean square; above 0.
+    centered : bool
+        Take the square of the running mean off the mean square, which leaves the gradient's variance.
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "RMSprop", steps.RMSPROP, ("rho", "momentum", "epsilon", "centered")
+    base_slots, slot_fields = 1, ("momentum", "centered")
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        self.rho = self._fraction("rho", rho)
+        self.momentum = self._fraction("momentum", momentum)
+        self.epsilon = self._epsilon(epsilon)
+        self.centered = bool(centered)
+
+
+class Adagrad(Optimizer):
+    """The gradient over the root of the sum of all its squares (Duchi et al. 2011); epsilon is inside the root.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    initial_accumulator_value : float
+        What the sum starts from; at least 0.
+    epsilon : float
+        Added to the sum; above 0.
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "Adagrad", steps.ADAGRAD, ("initial_accumulator_value", "epsilon")
+    base_slots = 1
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        **common: Any,
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        initial = self._positive("initial_accumulator_value", initial_accumulator_value, zero=True)
+        self.initial_accumulator_value = 0.1 if initial is None else initial
+        self.epsilon = self._epsilon(epsilon)
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015), epsilon outside the root and the bias correction in the step size, as in Keras.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    beta_1, beta_2 : float
+        Decay of the means of gradients and of their squares, in [0, 1).
+    epsilon : float
+        Added to the root of the mean square; above 0.
+    amsgrad : bool
+        Divide by the largest mean square so far (Reddi et al. 2018).
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "Adam", steps.ADAM, ("beta_1", "beta_2", "epsilon", "amsgrad")
+    base_slots, slot_fields = 2, ("amsgrad",)
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        self.beta_1 = self._fraction("beta_1", beta_1)
+        self.beta_2 = self._fraction("beta_2", beta_2)
+        self.epsilon = self._epsilon(epsilon)
+        self.amsgrad = bool(amsgrad)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    weight_decay : float
+        Share of the weights, times the learning rate, that each step takes off first.
+    beta_1, beta_2 : float
+        Decay of the means of gradients and of their squares, in [0, 1).
+    epsilon : float
+        Added to the root of the mean square; above 0.
+    amsgrad : bool
+        Divide by the largest mean square so far (Reddi et al. 2018).
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name = "AdamW"
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        **common: Any,
+    ) -> None:
+        if weight_decay is None:
+            raise ValueError("AdamW: weight_decay must be a number, got None; Adam has none")
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay=weight_decay, **common)
+
+
+class Nadam(Optimizer):
+    """Adam with Nesterov's momentum (Dozat 2016), its schedule of momenta included, as in Keras.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    beta_1, beta_2 : float
+        Decay of the means of gradients and of their squares, in [0, 1).
+    epsilon : float
+        Added to the root of the mean square; above 0.
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "Nadam", steps.NADAM, ("beta_1", "beta_2", "epsilon")
+    base_slots = 2
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        **common: Any,
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        self.beta_1 = self._fraction("beta_1", beta_1)
+        self.beta_2 = self._fraction("beta_2", beta_2)
+        self.epsilon = self._epsilon(epsilon)
+
+
+class Lion(Optimizer):
+    """The sign of a mix of momentum and gradient (Chen et al. 2023, algorithm 2): every step has the rate's size.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        Step size.
+    beta_1 : float
+        The momentum's share of the mix, in (0, 1).
+    beta_2 : float
+        Decay of the momentum, in [0, 1).
+    **common
+        Arguments of `Optimizer`.
+    """
+
+    name, code, fields = "Lion", steps.LION, ("beta_1", "beta_2")
+    base_slots = 1
+
+    def __init__(self, learning_rate: Rate = 0.001, beta_1: float = 0.9, beta_2: float = 0.99, **common: Any) -> None:
+        super().__init__(learning_rate, **common)
+        if not 0.0 < beta_1 < 1.0:
+            raise ValueError(f"Lion: beta_1 must be in (0, 1), got {beta_1!r}; at 0 the momentum would not be used")
+        self.beta_1 = float(beta_1)
+        self.beta_2 = self._fraction("beta_2", beta_2)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    row.name.lower(): row for row in (SGD, RMSprop, Adagrad, Adam, AdamW, Nadam, Lion)
+}
+
+
+REGISTRY: Registry[Optimizer] = Registry(
+    "optimizer",
+    Optimizer,
+    OPTIMIZERS,
+    spelling=str.lower,
+    hint="; one of your own is passed as an object or a class, or by its name in custom_objects",
+    describe=lambda optimizer: {"name": optimizer.name, "config": optimizer.get_config()},
+)
+
+
+def get(optimizer: str | type[Optimizer] | Mapping[str, Any] | Optimizer) -> Optimizer:
+    """Return the optimizer that an identifier names, describes or is.
+
+    Parameters
+    ----------
+    optimizer : str, class, mapping or Optimizer
+        A name, in any case, and a class take the defaults; a mapping is what `serialize` makes ("class_name" will do
+        for "name"); an optimizer is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such optimizer, or it doesn't take these arguments.
+    """
+    return REGISTRY.get(optimizer)
+
+
+def serialize(optimizer: Optimizer) -> dict[str, Any]:
+    """Describe an optimizer by "name" and "config", of which `get` makes another like it, in what JSON can hold."""
+    description: dict[str, Any] = REGISTRY.serialize(optimizer)
+    return description
