@@ -108,8 +108,9 @@ def objective_name(objective):
 
 def workspace_and_data(model, x, y, weights=None, batch=None):
     """What the epoch loop hands to the compiled program."""
-    objective, _ = model._objective()
-    return Workspace(model.network, objective, batch or len(x), model.state), model._data(x, y, weights)
+    state = model.train_state
+    objective, _ = state.objective()
+    return Workspace(state.network, objective, batch or len(x), state.vectors), state.data(x, y, weights)
 
 
 def padding(network):

@@ -53,8 +53,9 @@ def assert_unchanged(model, action, error, words):
     """``action(model)`` raises ``error``, and leaves weights, optimizer and settings."""
 
     def everything():
-        state = None if model._state is None else model._state.tobytes()
-        settings = model.optimizer, model.loss, list(model._metric_names), model.seed, model.epochs_trained
+        vectors = model._train._vectors
+        state = None if vectors is None else vectors.tobytes()
+        settings = model.optimizer, model.loss, list(model._train.metrics), model.seed, model.epochs_trained
         counts = model.optimizer.iterations, model.history
         return model.network.params.tobytes(), state, settings, counts
 

@@ -138,6 +138,40 @@ def test_subpackages_are_imported_through_nbdense():
     assert not offences, "\n".join(offences)
 
 
+# Each room may import those before it: a circle needs an import that goes up, also where only a type checker or a
+# single function would run it.
+ROOMS = ["engine", "network", "layers", "training", "inspection", "callbacks", "models", "estimators", "commands"]
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if module.startswith("nbdense.") else ""
+
+
+def imports_in(source: str) -> Iterator[tuple[int, str]]:
+    """Lines and modules of all imports, wherever they stand."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def test_checker_sees_every_import():
+    source = "if TYPE_CHECKING:\n    from nbdense.models import Sequential\ndef f():\n    import nbdense.models.files"
+    assert [room_of(name) for _, name in imports_in(source)] == ["models", "models"]
+
+
+def test_rooms_import_downwards():
+    offences = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for module, path in library_modules().items()
+        if room_of(module) in ROOMS
+        for line, name in imports_in(path.read_text(encoding="utf-8"))
+        if room_of(name) in ROOMS and ROOMS.index(room_of(name)) > ROOMS.index(room_of(module))
+    ]
+    assert not offences, "\n".join(offences)
+
+
 def test_no_path_or_host_of_one_machine():
     pattern = re.compile(r"(?<![\w.])/(?:work|home|root|opt|Users)/|py[p]i\.org|pythonhoste[d]|(?:extra-)?index-ur[l]")
     offences = [

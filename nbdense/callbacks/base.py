@@ -1,15 +1,13 @@
-"""What a callback is; `nbdense.callbacks` has them."""
+"""The base class of callbacks, and the list of those that a fit calls."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nbdense._checks import plain
-
-if TYPE_CHECKING:
-    from nbdense.models import Sequential
+from nbdense.training.state import FittedModel
 
 Logs = dict[str, float]
 
@@ -21,7 +19,7 @@ class Callback:
     wants batches. What is put into the ``logs`` of `on_epoch_end` is seen by later callbacks and the history.
     """
 
-    model: Sequential
+    model: FittedModel
     params: dict[str, Any]
     takes_not_finite = False  # whether a loss that is not finite is to end the fit without an error
 
@@ -30,7 +28,7 @@ class Callback:
         hooks = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
         return any(getattr(getattr(self, hook), "__func__", None) is not getattr(Callback, hook) for hook in hooks)
 
-    def set_model(self, model: Sequential) -> None:
+    def set_model(self, model: FittedModel) -> None:
         """Called once, before training begins."""
         self.model = model
 
@@ -71,6 +69,49 @@ class Callback:
         """After an evaluation, with its results."""
 
 
+class CallbackList:
+    """The callbacks of one fit, called in turn.
+
+    Parameters
+    ----------
+    callbacks : list of Callback
+    model : FittedModel
+        That is fitted; its ``stop_training`` is set back.
+    params : dict
+        For their ``set_params``.
+
+    Attributes
+    ----------
+    each_batch : bool
+        Whether any wants to be called around batches: then compiled code runs one step at a time.
+    takes_not_finite : bool
+        Whether any says that a loss that is not finite is to end the fit without an error.
+    """
+
+    def __init__(self, callbacks: list[Callback], model: FittedModel, params: dict[str, Any]) -> None:
+        self._callbacks, self._model = callbacks, model
+        for callback in callbacks:
+            callback.set_model(model)
+            callback.set_params(params)
+        self.each_batch = any(callback.wants_batches() for callback in callbacks)
+        self.takes_not_finite = any(callback.takes_not_finite for callback in callbacks)
+        model.stop_training = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback has ended the fit."""
+        return self._model.stop_training
+
+    def stop(self) -> None:
+        """End the fit."""
+        self._model.stop_training = True
+
+    def call(self, name: str, *arguments: Any, logs: Logs | None = None) -> None:
+        """Call a method of each; all get the same logs, and may add to them."""
+        for callback in self._callbacks:
+            getattr(callback, name)(*arguments, logs)
+
+
 def whole(owner: object, name: str, value: Any, least: int = 0) -> int:
     """``value`` as an int of at least ``least``; the error names the callback."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
@@ -86,7 +127,7 @@ def real(owner: object, name: str, value: Any) -> float:
     return float(value)
 
 
-def learning_rate_of(owner: object, model: Sequential) -> float:
+def learning_rate_of(owner: object, model: FittedModel) -> float:
     """The optimizer's learning rate, where it is a number that can be set."""
     rate: Any = getattr(model.optimizer, "learning_rate", None)
     if isinstance(rate, bool) or not isinstance(rate, numbers.Real):

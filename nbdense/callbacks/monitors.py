@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdense._warn import warn
 from nbdense.callbacks.base import Callback, Logs, learning_rate_of, real, whole
+from nbdense.metrics import direction_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,9 +59,7 @@ class _Monitor(Callback):
     def _direction(self) -> str:
         if self.mode != "auto":
             return self.mode
-        from nbdense.metrics import direction_of
-
-        direction = direction_of(self.monitor, self.model._objective()[1])
+        direction = direction_of(self.monitor, self.model.train_state.objective()[1])
         if not direction:
             raise ValueError(
                 f"{type(self).__name__}: whether {self.monitor!r} is better when it is larger is not known; "

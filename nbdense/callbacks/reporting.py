@@ -6,7 +6,6 @@ import csv
 import inspect
 import math
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,8 @@ from nbdense.callbacks.base import learning_rate_of, real
 from nbdense.callbacks.monitors import EarlyStopping as EarlyStopping
 from nbdense.callbacks.monitors import ModelCheckpoint as ModelCheckpoint
 from nbdense.callbacks.monitors import ReduceLROnPlateau as ReduceLROnPlateau
+from nbdense.inspection.plots import plot_history
+from nbdense.training.progress import ProgressBar as ProgressBar
 
 
 class History(Callback):
@@ -60,48 +61,7 @@ class History(Callback):
         ImportError
             If a figure is to be made and matplotlib is not installed.
         """
-        from nbdense.inspection.plots import plot_history
-
         return plot_history(self.epoch, self.history, metrics, ax)
-
-
-class ProgressBar:
-    """A tqdm bar an epoch: batches done, loss and metrics so far, time left.
-
-    Parameters
-    ----------
-    epoch, epochs, steps : int
-        Which epoch of how many, and its batches.
-    shown : bool
-        Nothing is drawn where this is false.
-    """
-
-    def __init__(self, epoch: int, epochs: int, steps: int, shown: bool) -> None:
-        self._bar: Any = None
-        if shown:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=steps,
-                desc=f"Epoch {epoch + 1}/{epochs}",
-                unit="batch",
-                file=sys.stdout,
-                dynamic_ncols=True,
-                mininterval=0.1,
-            )
-
-    def update(self, batches: int, logs: Logs) -> None:
-        """Show that ``batches`` more are done, and the means so far."""
-        if self._bar is not None:
-            self._bar.set_postfix({name: f"{value:.4g}" for name, value in logs.items()}, refresh=False)
-            self._bar.update(batches)
-
-    def close(self, logs: Logs | None = None) -> None:
-        """Leave the finished bar on the screen with the epoch's results."""
-        if self._bar is not None:
-            if logs:
-                self._bar.set_postfix({name: f"{value:.4g}" for name, value in logs.items()})
-            self._bar.close()
 
 
 class LambdaCallback(Callback):

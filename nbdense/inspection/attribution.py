@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,9 @@ import numpy.typing as npt
 from nbdense import _checks, metrics
 from nbdense.network import set_delta_flags
 from nbdense.training import phases, targets
-from nbdense.training.loop import Tally, penalty
+from nbdense.training.evaluation import Tally, penalty, tally_data
+from nbdense.training.state import Model
 from nbdense.training.workspace import NOTHING, Data, Workspace
-
-if TYPE_CHECKING:
-    from nbdense.models import Sequential
 
 _BLOCK = 8192  # rows of the user's that are copied at a time
 _BATCH = 256  # rows that are worked on at a time
@@ -62,7 +60,7 @@ class Importance:
 
 
 def importance(
-    model: Sequential,
+    model: Model,
     x: Any,
     y: Any,
     metric: str | metrics.Metric | None = None,
@@ -123,22 +121,19 @@ def importance(
 class _Scorer:
     """One metric of a model on a data set, with a column of the inputs replaced or not."""
 
-    def __init__(self, model: Sequential, x: Any, y: Any, metric: Any, sample_weight: Any) -> None:
-        objective, compiled = model._objective()
-        network = self._network = model.network
-        assert model.loss is not None
+    def __init__(self, model: Model, x: Any, y: Any, metric: Any, sample_weight: Any) -> None:
+        state = model.train_state
+        objective, compiled = state.objective()
+        _, loss = state.compiled()
+        network = self._network = state.network
         if len(network.input_shape) != 1:
             raise ValueError(f"importance: a row of inputs must have one axis; the model's have {network.input_shape}")
-        self.x = _checks.rows("x", x, network.input_shape, f"layer {model.layers[0].name!r}")
-        if self.x.shape[0] == 0:
-            raise ValueError("x: the data set is empty")
-        self._y = targets.check_targets(y, model.loss, len(self.x), network.output_shape, model.layers[-1].name)
-        self._weights = targets.row_weights(sample_weight, None, self._y, model.loss, network.positions_out)
-        targets.as_sources(self.x, self._y, self._weights, model.dtype)  # refuses NaN and infinity
+        self.x, self._y, self._weights = state.arrays(x, y, sample_weight)
+        targets.as_sources(self.x, self._y, self._weights, network.dtype)  # refuses NaN and infinity
         chosen = compiled[0] if metric is None and compiled else None
         if metric not in (None, "loss"):
             chosen = next((known for known in compiled if known.name == metric), None)
-            chosen = chosen or metrics.get(metric, model.loss, network.output_shape[-1])
+            chosen = chosen or metrics.get(metric, loss, network.output_shape[-1])
         self.name = "loss" if chosen is None else chosen.name
         self.direction = "min" if chosen is None else chosen.direction
         if not self.direction:
@@ -148,7 +143,7 @@ class _Scorer:
             )
         self._metrics = [] if chosen is None else [chosen]
         objective = dataclasses.replace(objective, metrics=tuple(m.code for m in self._metrics))
-        self._workspace = Workspace(network, objective, min(_BATCH, len(self.x)), np.zeros((1, 0), model.dtype))
+        self._workspace = Workspace(network, objective, min(_BATCH, len(self.x)), np.zeros((1, 0), network.dtype))
         self._penalty = penalty(network)
 
     def score(self, column: int | None = None, values: npt.NDArray[Any] | None = None) -> float:
@@ -159,26 +154,14 @@ class _Scorer:
             if column is not None and values is not None:
                 block[:, column] = values[first:last]
             weights = _checks.no_source() if self._weights is None else _checks.source(self._weights[first:last])
-            self._add(tally, Data(_checks.source(block), _checks.source(self._y[first:last]), weights, len(block)))
+            targets_of_block = _checks.source(self._y[first:last])
+            tally_data(tally, self._workspace, Data(_checks.source(block), targets_of_block, weights, len(block)))
         results = tally.results()
         results["loss"] += self._penalty
         return results[self.name]
 
-    def _add(self, tally: Tally, data: Data) -> None:
-        network, batch = self._network, self._workspace.batch
-        table, total, first = phases.evaluation(network.inference), -(-data.rows // batch), 0
-        while first < total:
-            count = 1 if tally.collects else total - first
-            done, totals = self._workspace.run(table, data, layers=network.inference, first_step=first, count=count)
-            done = min(done + 1, count)  # a loss that is not finite ends a run, and belongs in the result
-            rows = min((first + done) * batch, data.rows) - first * batch
-            tally.add(totals[:done], rows)
-            if tally.collects:
-                tally.collect(self._workspace, network.inference, rows)
-            first += done
 
-
-def saliency(model: Sequential, x: Any, output: int | None = None) -> npt.NDArray[Any]:
+def saliency(model: Model, x: Any, output: int | None = None) -> npt.NDArray[Any]:
     """Size of the derivative of an output with respect to each input (Simonyan et al. 2014, section 3).
 
     The output is what `predict` gives: behind a softmax, a class's probability, where that paper takes its logit. A
@@ -204,8 +187,7 @@ def saliency(model: Sequential, x: Any, output: int | None = None) -> npt.NDArra
     ValueError, TypeError
         For inputs that `predict` refuses, or an output that there is not.
     """
-    network = model.network
-    flat = _checks.rows("x", x, network.input_shape, f"layer {model.layers[0].name!r}")
+    network, flat = model.network, model.train_state.inputs(x)
     n_out = network.output_shape[-1]
     if output is not None and (isinstance(output, bool) or not 0 <= operator.index(output) < n_out):
         raise ValueError(f"saliency: output must be a column in 0..{n_out - 1}, got {output!r}")

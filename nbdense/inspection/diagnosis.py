@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,11 @@ from nbdense.engine.tables import (
     RESHAPE,
     aligned_zeros,
 )
+from nbdense.inspection.plots import label_places, new_axes
 from nbdense.network import Network
 from nbdense.training import phases
+from nbdense.training.state import Model
 from nbdense.training.workspace import Workspace
-
-if TYPE_CHECKING:
-    from nbdense.models import Sequential
 
 _KINDS = {
     DENSE: "dense",
@@ -197,8 +196,6 @@ class Diagnosis:
         ImportError
             If matplotlib is not installed.
         """
-        from nbdense.inspection.plots import label_places, new_axes
-
         ax = new_axes(ax)
         curves: dict[str, list[float | None]] = {
             "activations' standard deviation": [r.std for r in self.layers],
@@ -223,7 +220,7 @@ def _largest(record: LayerRecord) -> tuple[float | None, float | None, float | N
 
 
 def diagnose(
-    model: Sequential, x: Any, y: Any, sample_weight: Any = None, thresholds: Thresholds | None = None
+    model: Model, x: Any, y: Any, sample_weight: Any = None, thresholds: Thresholds | None = None
 ) -> Diagnosis:
     """Look at every layer's activations and gradients in one training step that is not taken.
 
@@ -267,17 +264,18 @@ def diagnose(
     'vanishing gradients'
     """
     limits = thresholds or Thresholds()
-    objective, _ = model._objective()
+    state = model.train_state
+    objective, _ = state.objective()
     # Outputs whose loss takes the logits are activated only where a metric reads them.
     objective = dataclasses.replace(objective, metrics=(SQUARED_ERROR,) if objective.fused else ())
-    data, network = model._data(x, y, sample_weight), model.network
-    state = aligned_zeros((1, network.params.size), model.dtype)  # the model's own gradients stay
-    workspace = Workspace(network, objective, data.rows, state)
-    done, totals = workspace.run(phases.training(network.layers, updates=False), data, seed=model.seed)
+    data, network = state.data(x, y, sample_weight), state.network
+    vectors = aligned_zeros((1, network.params.size), network.dtype)  # the model's own gradients stay
+    workspace = Workspace(network, objective, data.rows, vectors)
+    done, totals = workspace.run(phases.training(network.layers, updates=False), data, seed=state.seed)
     rows = data.rows
     with np.errstate(all="ignore"):  # a NaN is what may have to be reported
         loss = float(totals[0, 0]) / (rows * network.positions_out)
-        gradients = network.tensors(state[0]) if done else None
+        gradients = network.tensors(vectors[0]) if done else None
         records = [_record(network, row, workspace, rows, gradients, limits.margin) for row in network.layers]
         return Diagnosis(loss, records, _warnings(network, records, limits, objective.fused))
 

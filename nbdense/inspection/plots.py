@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from nbdense.models import Sequential
+from nbdense.training.state import Model
 
 
 def pyplot() -> Any:
@@ -91,7 +90,7 @@ def _draw(ax: Any, name: str, epochs: Sequence[int], history: Mapping[str, Seque
     ax.legend()
 
 
-def plot_weights(model: Sequential, ax: Any = None) -> Any:
+def plot_weights(model: Model, ax: Any = None) -> Any:
     """Draw the spread of each parameter tensor: a box from quartile to quartile, whiskers to the extremes.
 
     Parameters

@@ -1,135 +1,18 @@
-"""Looking inside a model: its summary and plots; `diagnosis` and `attribution`, beside this, have the rest."""
+"""The table of a model: shapes, parameters, work and memory of each layer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from nbdense.inspection.attribution import Importance, importance, saliency
-from nbdense.inspection.diagnosis import Diagnosis, Thresholds, diagnose
 from nbdense.layers.base import Layer, Shape
+from nbdense.training.state import Model
 from nbdense.training.workspace import NOTHING, Workspace
 
-if TYPE_CHECKING:
-    from nbdense.metrics import Metric
-    from nbdense.models import Sequential
-
 SUMMARY_BATCH = 32  # fit's default, for which the summary gives the workspace
-
-
-class Inspection:
-    """What `Sequential` tells of itself."""
-
-    def count_params(self) -> int:
-        """How many parameters there are."""
-        return sum(math.prod(p.shape) for p in cast("Sequential", self).network.parameters)
-
-    def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
-        """Print the layers with the shapes of their outputs, parameters, multiply-adds and memory, and the totals.
-
-        Parameters
-        ----------
-        line_length : int, optional
-            Columns of the table; by default as many as the longest name wants. Names that do not fit are cut.
-        print_fn : callable, optional
-            Called with each line instead of ``print``.
-        """
-        for line in summary(cast("Sequential", self), line_length).splitlines():
-            (print if print_fn is None else print_fn)(line)
-
-    def diagnose(self, x: Any, y: Any, sample_weight: Any = None, thresholds: Thresholds | None = None) -> Diagnosis:
-        """Activations and gradients of every layer in one training step that is not taken.
-
-        Parameters
-        ----------
-        x, y : array-like
-            As for `fit`; all rows are one batch, so some hundred are enough.
-        sample_weight : array-like, (rows,), optional
-            A weight for each row.
-        thresholds : Thresholds, optional
-            When there is a warning.
-
-        Returns
-        -------
-        Diagnosis
-            Printed, it is a table; ``warnings`` names what is wrong.
-        """
-        return diagnose(cast("Sequential", self), x, y, sample_weight, thresholds)
-
-    def importance(
-        self,
-        x: Any,
-        y: Any,
-        metric: str | Metric | None = None,
-        repeats: int = 5,
-        seed: int = 0,
-        sample_weight: Any = None,
-    ) -> Importance:
-        """How much worse the model gets when a column of its inputs is shuffled: see `nbdense.inspection.attribution`.
-
-        Parameters
-        ----------
-        x, y : array-like
-            As for `evaluate`; rows of one axis.
-        metric : str or Metric, optional
-            What gets worse: a metric, or "loss"; by default the first metric that was compiled, or else the loss.
-        repeats : int
-            Shuffles of each column.
-        seed : int
-            What they depend on.
-        sample_weight : array-like, (rows,), optional
-            A weight for each row; it weighs losses, not metrics.
-
-        Returns
-        -------
-        Importance
-        """
-        return importance(cast("Sequential", self), x, y, metric, repeats, seed, sample_weight)
-
-    def saliency(self, x: Any, output: int | None = None) -> npt.NDArray[Any]:
-        """How steeply an output rises or falls with each input: see `nbdense.inspection.attribution`.
-
-        Parameters
-        ----------
-        x : array-like, (rows, ..., n_in)
-            Inputs.
-        output : int, optional
-            A column of the outputs; by default each row's largest.
-
-        Returns
-        -------
-        ndarray, of the shape of x
-        """
-        return saliency(cast("Sequential", self), x, output)
-
-    def plot_weights(self, ax: Any = None) -> Any:
-        """Draw the spread of each parameter tensor: a box from quartile to quartile, whiskers to the extremes.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to; by default a new figure.
-
-        Returns
-        -------
-        matplotlib Axes
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
-        from nbdense.inspection.plots import plot_weights
-
-        return plot_weights(cast("Sequential", self), ax)
-
-
-# -- summary ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -178,7 +61,7 @@ def readable_bytes(count: float) -> str:
 _COLUMNS = (("Output shape", 20), ("Parameters", 14), ("Multiply-adds", 16), ("Weights", 12), ("Outputs a row", 15))
 
 
-def summary(model: Sequential, line_length: int | None = None) -> str:
+def summary(model: Model, line_length: int | None = None) -> str:
     """The table that ``Sequential.summary`` prints.
 
     Parameters
@@ -223,16 +106,16 @@ def summary(model: Sequential, line_length: int | None = None) -> str:
     return "\n".join([*text, rule, *_totals(model)])
 
 
-def _totals(model: Sequential) -> list[str]:
+def _totals(model: Model) -> list[str]:
     network, size = model.network, model.dtype.itemsize
-    total = model.count_params()
+    total = sum(math.prod(parameter.shape) for parameter in network.parameters)
     trainable = sum(
         math.prod(parameter.shape)
         for parameter, segment in zip(network.parameters, network.segments, strict=True)
         if segment["trainable"]
     )
     compiled = model.optimizer is not None and model.loss is not None
-    objective = model._objective()[0] if compiled else NOTHING
+    objective = model.train_state.objective()[0] if compiled else NOTHING
     workspace = Workspace(network, objective, SUMMARY_BATCH, np.zeros((1, 0), model.dtype))  # untouched, so it is cheap
     counts = {"Total": total, "Trainable": trainable, "Non-trainable": total - trainable}
     if model.optimizer is not None:

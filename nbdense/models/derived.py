@@ -1,93 +1,52 @@
-"""Models made from a model: a part of it, other parameters in it, batch normalisation folded."""
+"""Models made from a model: a part of it, or batch normalisation folded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from nbdense.layers import BatchNormalization, Dense, Dropout, Input, Layer, Residual
-from nbdense.network import Network
+from nbdense.models.stack import LayerStack
 from nbdense.network.folding import into_layer_before, into_layer_behind, is_far_from_zero, scale_and_shift
 
-if TYPE_CHECKING:
-    from nbdense.models.sequential import Sequential
+ModelT = TypeVar("ModelT", bound=LayerStack)
 
 
-class Derived:
-    """What `Sequential` can make of itself; it stays as it is."""
-
-    def upto(self, name: str) -> Sequential:
-        """A model of its own that ends with the layer of that name, with copies of the weights.
-
-        Parameters
-        ----------
-        name : str
-            The name of a layer of this model: of an autoencoder's bottleneck, for instance.
-        """
-        model = cast("Sequential", self)
-        last = model.layers.index(model.get_layer(name))
-        kept = [layer for layer in model._all if isinstance(layer, Input)] + model.layers[: last + 1]
-        part = _empty(model, f"{model.name}_upto_{name}", [layer.copy() for layer in kept])
-        part.network.take_tensors(model.network)
-        part.network.take_mask(model.network)
-        return part
-
-    def with_network(self, network: Network) -> Sequential:
-        """A model like this one around other parameters; it starts with a fresh optimizer.
-
-        Parameters
-        ----------
-        network : Network
-            Of the same layers.
-        """
-        model = cast("Sequential", self)
-        other = _empty(model, model.name, [layer.copy() for layer in model._all])
-        other._take_network(network)
-        other.epochs_trained = model.epochs_trained
-        if model.optimizer is not None and model.loss is not None:
-            fresh = type(model.optimizer)(**model.optimizer.get_config())
-            other.compile(fresh, model.loss, list(model._metric_names))
-        return other
-
-    def fold_batch_normalization(self, *, at_input: bool = True) -> Sequential:
-        """A model whose batch normalisations have gone into the dense layers beside them, where that can be.
-
-        By the running statistics, a batch normalisation multiplies each unit by s = gamma / sqrt(variance + epsilon)
-        and adds beta - s mean. So can the kernel and bias of a linear dense layer before it; or of a dense layer behind
-        it, unless the mean is over 4 deviations away from zero, where digits would be lost. Nothing but dropout may
-        stand in between (Jacob et al. 2018, section 3.2).
-
-        Parameters
-        ----------
-        at_input : bool
-            Whether one that reads the model's input, standardising raw data, may go too.
-
-        Returns
-        -------
-        Sequential
-            Not compiled. What could not be folded is still in it.
-        """
-        model = cast("Sequential", self)
-        tensors: dict[str, Any] = {name: view.astype(np.float64) for name, view in model.parameters.items()}
-        folded = _empty(model, model.name, _folded(model._all, "", tensors, at_input))
-        folded.epochs_trained = model.epochs_trained
-        for name, view in folded.parameters.items():
-            view[...] = tensors[name]
-        folded.network.take_mask(model.network)
-        return folded
+def upto(model: ModelT, name: str) -> ModelT:
+    """Return a model that ends with the layer of that name, with copies of the weights."""
+    last = model.layers.index(model.get_layer(name))
+    kept = [layer for layer in model._all if isinstance(layer, Input)] + model.layers[: last + 1]
+    part = _empty(model, f"{model.name}_upto_{name}", [layer.copy() for layer in kept])
+    part.network.take_tensors(model.network)
+    part.network.take_mask(model.network)
+    return part
 
 
-def _empty(model: Sequential, name: str, layers: list[Layer]) -> Sequential:
-    """A model of these layers, which are its own, with the seed and dtype of another."""
+def fold_batch_normalization(model: ModelT, at_input: bool) -> ModelT:
+    """Return a model, not compiled, whose batch normalisations have gone into the dense layers beside them.
+
+    `Sequential.fold_batch_normalization` says which can.
+    """
+    tensors: dict[str, Any] = {name: view.astype(np.float64) for name, view in model.parameters.items()}
+    folded = _empty(model, model.name, _folded(model._all, "", tensors, at_input))
+    folded.epochs_trained = model.epochs_trained
+    for name, view in folded.parameters.items():
+        view[...] = tensors[name]
+    folded.network.take_mask(model.network)
+    return folded
+
+
+def _empty(model: ModelT, name: str, layers: list[Layer]) -> ModelT:
+    """Return a model of these layers, which are its own, with the seed and dtype of another."""
     made = type(model)(name=name, dtype=str(model.dtype))
     made._all, made.seed = layers, model.seed
     return made
 
 
 def _folded(layers: Sequence[Layer], prefix: str, tensors: dict[str, Any], at_input: bool) -> list[Layer]:
-    """Copies of layers whose tensors' names begin with ``prefix``, less the batch normalisations that were folded."""
+    """Return copies of layers, whose tensors' names begin with ``prefix``, less the batch normalisations folded."""
     kept: list[Layer] = []
     for i, layer in enumerate(layers):
         if isinstance(layer, BatchNormalization):

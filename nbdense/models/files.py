@@ -1,61 +1,19 @@
-"""Models to and from files: what `nbdense.files` writes and reads, for each kind of model."""
+"""A Sequential from a file that `saving` wrote."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nbdense import losses, metrics, optimizers
-from nbdense._registry import custom_objects
-from nbdense.files import FileFormatError, TensorFile, write_tensors
+from nbdense.files import FileFormatError, TensorFile
 from nbdense.layers import Input, hold_pruned, layer_from_config
 from nbdense.models.sequential import Sequential
 
 
-def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
-    """Write a Sequential: its layers, weights and mask, and what its training needs to go on bit for bit."""
-    network = model.network
-    tensors = {f"weights/{name}": view for name, view in network.tensors().items()}
-    if network.mask is not None:
-        tensors |= {f"mask/{name}": view != 0 for name, view in network.tensors(network.mask).items()}
-    config: dict[str, Any] = {
-        "name": model.name,
-        "dtype": str(model.dtype),
-        "seed": model.seed,
-        "epochs_trained": model.epochs_trained,
-        "layers": [{"kind": layer.kind, "config": layer.get_config()} for layer in model._all],
-        "masked": network.mask is not None,
-    }
-    if model.optimizer is not None and model.loss is not None:
-        config["compiled"] = {
-            "optimizer": optimizers.serialize(model.optimizer),
-            "iterations": model.optimizer.iterations,
-            "loss": losses.serialize(model.loss),
-            "metrics": [metrics.serialize(metric) for metric in model._metric_names],
-        }
-        for slot in range(1, model.optimizer.state_rows):
-            tensors |= {f"slot{slot}/{name}": view for name, view in network.tensors(model.state[slot]).items()}
-    write_tensors(path, "model", config, tensors)
-
-
-def load(path: str | os.PathLike[str], objects: Mapping[str, Any] | None = None) -> Any:
-    """Read whichever kind of model a file holds; ``objects`` are the user's own, by name."""
-    file = TensorFile(path)
-    if file.kind == "model":
-        with custom_objects(objects):
-            return _load_sequential(file, objects)
-    if file.kind == "quantized model":
-        from nbdense.quant import QuantizedModel
-
-        with custom_objects(objects):
-            return QuantizedModel.from_file(file)
-    raise FileFormatError(f"{file.path} holds a {file.kind!r}, which this nbdense does not know")
-
-
-def _load_sequential(file: TensorFile, objects: Mapping[str, Any] | None) -> Sequential:
+def load_sequential(file: TensorFile) -> Sequential:
+    """Return the model in an opened file of kind "model"."""
     config = file.config
     try:
         model = Sequential(name=config["name"], dtype=config["dtype"])
@@ -72,7 +30,7 @@ def _load_sequential(file: TensorFile, objects: Mapping[str, Any] | None) -> Seq
             model.network.mask = mask
             hold_pruned(str(file.path), model.network)
         if "compiled" in config:
-            _load_compiled(file, model, config["compiled"], objects)
+            _load_compiled(file, model, config["compiled"])
     except FileFormatError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -101,11 +59,9 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
         raise FileFormatError(f"{file.path}: its layers have {claimed} parameters, its tensors {held}")
 
 
-def _load_compiled(
-    file: TensorFile, model: Sequential, compiled: dict[str, Any], objects: Mapping[str, Any] | None
-) -> None:
+def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]) -> None:
     optimizer, loss = optimizers.get(compiled["optimizer"]), losses.get(compiled["loss"])
-    model.compile(optimizer, loss, [metrics.deserialize(metric, objects) for metric in compiled["metrics"]])
+    model.compile(optimizer, loss, [metrics.deserialize(metric) for metric in compiled["metrics"]])
     optimizer.iterations = _counter(compiled["iterations"])
     for slot in range(1, optimizer.state_rows):
         for name, view in model.network.tensors(model.state[slot]).items():

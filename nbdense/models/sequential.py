@@ -9,24 +9,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks, losses, metrics, optimizers, utils
-from nbdense._warn import warn
+from nbdense import _checks, losses, metrics, optimizers
 from nbdense.callbacks import Callback, History
-from nbdense.engine.tables import ACTIVATION, DENSE, aligned_zeros
-from nbdense.inspection.summary import Inspection
-from nbdense.layers import Input, Layer, assign, inner_layers, name_layers
-from nbdense.models.derived import Derived
+from nbdense.callbacks.base import CallbackList
+from nbdense.inspection.attribution import Importance, importance
+from nbdense.inspection.diagnosis import Diagnosis, Thresholds, diagnose
+from nbdense.layers import Input, Layer
+from nbdense.models import derived
+from nbdense.models.saving import save_model
+from nbdense.models.stack import LayerStack
 from nbdense.network import Network
-from nbdense.network.builder import NetworkBuilder
-from nbdense.training import targets
-from nbdense.training.loop import evaluate, fit_epochs, split
-from nbdense.training.stepping import Stepping
-from nbdense.training.workspace import Data, Objective, predict
+from nbdense.training.evaluation import evaluate, numbers_of
+from nbdense.training.loop import fit_epochs
+from nbdense.training.preparation import Fit, prepare
+from nbdense.training.state import TrainState
+from nbdense.training.stepping import Steps
+from nbdense.training.workspace import Workspace
 
-_BLOCK = 8192  # rows that predict converts at a time where they are not ready to read
 
-
-class Sequential(Stepping, Inspection, Derived):
+class Sequential(LayerStack):
     """A feed-forward network: layers, one after the other.
 
     Parameters
@@ -52,147 +53,14 @@ class Sequential(Stepping, Inspection, Derived):
     EVALUATE_ROWS = 256  # at a time, if nothing else is asked for
 
     def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, dtype: str = "float32") -> None:
-        self.name = "sequential" if name is None else name
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.dtype("float32"), np.dtype("float64")):
-            raise ValueError(f"Sequential: dtype must be 'float32' or 'float64', got {dtype!r}")
-        super().__init__()
-        self._all: list[Layer] = []
-        self._built_trainable: list[bool] = []
-        self._network: Network | None = None
-        self.seed = -1
-        self.epochs_trained = 0
-        self.optimizer: optimizers.Optimizer | None = None
-        self.loss: losses.Loss | None = None
-        self._metric_names: list[str | metrics.Metric] = []
-        self._advised = False
-        self._state: npt.NDArray[Any] | None = None
-        self._custom_objects: dict[str, Any] = {}
+        super().__init__(layers, name, dtype)
+        self._steps = Steps(self._train)
         self.stop_training = False
         self.history: History | None = None
-        for layer in layers or []:
-            self.add(layer)
-
-    # -- structure ----------------------------------------------------------------------------------------------
-
-    def add(self, layer: Layer) -> None:
-        """Append a layer.
-
-        Parameters
-        ----------
-        layer : Layer
-            Its name must be new in this model.
-        """
-        if not isinstance(layer, Layer):
-            raise TypeError(f"add: expected a layer, got {type(layer).__name__}")
-        if isinstance(layer, Input) and self._all:
-            raise ValueError("add: Input must be the first layer")
-        if self._network is not None:
-            raise ValueError("add: the model is built already; add layers before it is fitted or asked to predict")
-        inner = getattr(layer, "input", None)
-        if not self._all and inner is not None:
-            self._all.append(inner)
-        name_layers([*self._all, layer])
-        self._all.append(layer)
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers, without the Input, as in Keras."""
-        return [layer for layer in self._all if not isinstance(layer, Input)]
-
-    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """The layer of that name or index.
-
-        Parameters
-        ----------
-        name : str, optional
-            A layer's name.
-        index : int, optional
-            A place in `layers`; used where no name is given.
-        """
-        if index is not None and name is None:
-            return self.layers[index]
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        raise ValueError(f"no layer named {name!r}; there are: {', '.join(layer.name for layer in self.layers)}")
-
-    @property
-    def built(self) -> bool:
-        """Whether the parameters exist."""
-        return self._network is not None
-
-    @property
-    def network(self) -> Network:
-        """The tables and parameters; built on first use if the input's width is known."""
-        if self._network is None:
-            if not self._all or not isinstance(self._all[0], Input):
-                raise ValueError(
-                    "the model is not built: its input's width is not known; begin with Input((n,)), or call fit"
-                )
-            self.build((None, *self._all[0].shape))
-        assert self._network is not None
-        return self._network
-
-    def build(self, input_shape: int | tuple[int | None, ...]) -> None:
-        """Create the parameters.
-
-        Parameters
-        ----------
-        input_shape : int or tuple
-            The input's width, or (None, ..., width).
-        """
-        if isinstance(input_shape, tuple):
-            input_shape = input_shape[1:] if len(input_shape) > 1 else input_shape
-            shape = tuple(_checks.positive_int("build", "input_shape", n) for n in input_shape)
-        else:
-            shape = (_checks.positive_int("build", "input_shape", input_shape),)
-        if not self.layers:
-            raise ValueError("build: the model has no layers")
-        if isinstance(self._all[0], Input):
-            if self._all[0].shape != shape:
-                raise ValueError(f"build: the Input has shape {self._all[0].shape}, not {shape}")
-        else:
-            self._all.insert(0, Input(shape))
-        if self.seed < 0:
-            self.seed = utils.next_seed()
-        builder = NetworkBuilder(shape, self.dtype)
-        for number, layer in enumerate(self.layers):
-            layer.build(builder, self.seed, number)
-        self._take_network(builder.finish())
 
     def _take_network(self, network: Network) -> None:
-        self._network, self._state = network, None
-        self._forget_steps()
-        self._built_trainable = [layer.trainable for layer in inner_layers(self.layers)]
-        for layer in self.layers:
-            layer.set_network(network)
-        self._set_decay()
-
-    @property
-    def input_shape(self) -> tuple[int | None, ...]:
-        """(None, ...): the shape of what goes in."""
-        return (None, *self.network.input_shape)
-
-    @property
-    def output_shape(self) -> tuple[int | None, ...]:
-        """(None, ...): the shape of what comes out."""
-        return (None, *self.network.output_shape)
-
-    def get_weights(self) -> list[npt.NDArray[Any]]:
-        """Copies of all parameters, kernel and bias in turn, as in Keras."""
-        return [view.copy() for view in self.network.tensors().values()]
-
-    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
-        """Set all parameters.
-
-        Parameters
-        ----------
-        weights : sequence of array-like
-            In the order and shapes of `get_weights`. Of a pruned model, what is held at zero stays zero; a UserWarning
-            says of how many numbers that were not zero. ``model.network.mask = None`` lets go of the mask.
-        """
-        assign("set_weights", self.network, weights)
+        super()._take_network(network)
+        self._steps.forget()
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -221,71 +89,20 @@ class Sequential(Stepping, Inspection, Derived):
         """
         if loss is None:
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
-        chosen_optimizer, chosen_loss, names = optimizers.get(optimizer), losses.get(loss), list(metrics or [])
-        _check_metrics(names, chosen_loss)
-        self.optimizer, self.loss, self._metric_names = chosen_optimizer, chosen_loss, names
-        chosen_optimizer.iterations = 0
-        self._state, self._advised = None, False
-        self._forget_steps()
-        if self._network is not None:
+        self._train.compile(optimizers.get(optimizer), losses.get(loss), list(metrics or []))
+        self._steps.forget()
+        if self.built:
             self._set_trainable()
-            self._set_decay()
-
-    def _set_decay(self) -> None:
-        """Bring the network up to date with what the optimizer's weight decay leaves alone."""
-        if self.optimizer is not None:
-            network = self.network
-            network.segments["decay"] = self.optimizer.decay_factors(p.name for p in network.parameters)
-
-    def _set_trainable(self) -> None:
-        """Bring the network up to date with the layers' ``trainable``."""
-        if self._built_trainable == [layer.trainable for layer in inner_layers(self.layers)]:
-            return
-        weights, old = self.get_weights(), self.network
-        builder = NetworkBuilder(old.input_shape, self.dtype)
-        for number, layer in enumerate(self.layers):
-            layer.build(builder, self.seed, number)
-        network = builder.finish()
-        network.mask = old.mask
-        self._take_network(network)
-        self.set_weights(weights)
-
-    def _objective(self) -> tuple[Objective, list[metrics.Metric]]:
-        if self.loss is None or self.optimizer is None:
-            raise RuntimeError("the model is not compiled: call compile(optimizer, loss) first")
-        network = self.network
-        last = network.layers[-1]
-        activated = last["kind"] in (DENSE, ACTIVATION)
-        activation = network.activation_of(last).name if activated else "none"
-        form, fused, parameter = self.loss.form(activation)
-        advice = self.loss.advice_after(activation)
-        if advice and not self._advised:
-            warn(f"{self.loss.name} after {activation!r}: {advice}")
-        self._advised = True
-        n_out = int(last["n_out"])
-        chosen = metrics.get_all(self._metric_names, self.loss, n_out)
-        codes = tuple(metric.code for metric in chosen)
-        width = 1 if self.loss.sparse else n_out
-        call = self.loss.call(self.dtype)
-        return Objective(form, parameter, fused, self.loss.sparse, codes, width, call), chosen
-
-    def _data(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Data:
-        network = self.network
-        assert self.loss is not None
-        x = _checks.rows("x", x, network.input_shape, f"layer {self.layers[0].name!r}")
-        if x.shape[0] == 0:
-            raise ValueError("x: the data set is empty")
-        y = targets.check_targets(y, self.loss, x.shape[0], network.output_shape, self.layers[-1].name)
-        weights = targets.row_weights(sample_weight, class_weight, y, self.loss, network.positions_out)
-        return targets.as_sources(x, y, weights, self.dtype)
 
     @property
-    def state(self) -> npt.NDArray[Any]:
-        """Gradients (row 0) and the optimizer's slots, flat as the parameters."""
-        if self._state is None:
-            rows = 1 if self.optimizer is None else self.optimizer.state_rows
-            self._state = aligned_zeros((rows, self.network.params.size), self.dtype)
-        return self._state
+    def _metric_names(self) -> list[str | metrics.Metric]:
+        """Metrics as they were compiled, for models that are made from this one."""
+        return self._train.metrics
+
+    def _compiled_state(self) -> TrainState:
+        """Return the state of training of a model that must be compiled."""
+        self._train.compiled()
+        return self.train_state
 
     def fit(
         self,
@@ -348,36 +165,40 @@ class Sequential(Stepping, Inspection, Derived):
         batch = _checks.positive_int("fit", "batch_size", 32 if batch_size is None else batch_size)
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"fit: verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
-        if self.loss is None:
-            raise RuntimeError("fit: the model is not compiled: call compile(optimizer, loss) first")
-        first_fit = not self.built and not (self._all and isinstance(self._all[0], Input))
-        if first_fit:
+        self._train.compiled("fit")
+        learns_width = not self.built and not (self._all and isinstance(self._all[0], Input))
+        if learns_width:
             shape = np.shape(x)
             if len(shape) < 2:
                 raise ValueError(f"x: expected shape (rows, columns), got {shape}")
             self.build((None, *shape[1:]))
-        held: Data | None = None
         try:
-            if validation_data is not None:
-                held = self._data(*validation_data[:2], *(validation_data[2:3]))
-            elif validation_split:
-                x, y, sample_weight, rest = split(x, y, sample_weight, validation_split)
-                held = self._data(*rest)
-            data = self._data(x, y, sample_weight, class_weight)
+            run = prepare(
+                self.train_state,
+                x,
+                y,
+                batch=batch,
+                validation_batch=self.EVALUATE_ROWS,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=bool(shuffle),
+                class_weight=class_weight,
+                sample_weight=sample_weight,
+            )
         except Exception:
-            if first_fit:  # the next may come with another width
-                self._network, self._all = None, self._all[1:]
+            if learns_width:
+                self._drop_network()
             raise
-        return fit_epochs(
-            self,
-            data,
-            held,
-            batch=min(batch, data.rows),
-            epochs=range(initial_epoch, epochs),
-            verbose=1 if verbose == "auto" else int(verbose),
-            callbacks=list(callbacks or []),
-            shuffle=bool(shuffle),
+        return self._fit(
+            run, range(initial_epoch, epochs), 1 if verbose == "auto" else int(verbose), list(callbacks or [])
         )
+
+    def _fit(self, run: Fit, epochs: range, verbose: int, callbacks: list[Callback]) -> History:
+        """Train with what has been prepared."""
+        history = self.history = History()
+        params = {"epochs": epochs.stop, "steps": run.steps, "verbose": verbose}
+        fit_epochs(run, epochs, CallbackList([*callbacks, history], self, params), verbose)
+        return history
 
     def evaluate(
         self,
@@ -408,47 +229,202 @@ class Sequential(Stepping, Inspection, Derived):
         float, list of float, or dict of str to float
             The loss alone if there are no metrics, else the loss and the metrics.
         """
-        self._objective()
-        data = self._data(x, y, sample_weight)
+        state = self._compiled_state()
+        objective, reported = state.objective()
+        data = state.data(x, y, sample_weight)
         batch = self.EVALUATE_ROWS if batch_size is None else batch_size
-        logs = evaluate(self, data, min(data.rows, _checks.positive_int("evaluate", "batch_size", batch)))
-        if return_dict:
-            return logs
-        return list(logs.values()) if len(logs) > 1 else logs["loss"]
+        rows = min(data.rows, _checks.positive_int("evaluate", "batch_size", batch))
+        workspace = Workspace(state.network, objective, rows, state.vectors)
+        return numbers_of(evaluate(workspace, reported, data), return_dict)
 
-    def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[Any]:
-        """What the last layer puts out.
+    def train_on_batch(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """One step on one batch.
+
+        Parameters
+        ----------
+        x, y : array-like
+            As for `fit`; all rows are one batch.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row.
+        class_weight : mapping of int to float, or "balanced", optional
+            A weight for each class, as for `fit`.
+        return_dict : bool
+            Return a dict by name.
+
+        Returns
+        -------
+        float, list of float, or dict of str to float
+            The batch's loss and metrics, as they were before the step.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite; no weight has been changed by this step.
+        """
+        self._compiled_state()
+        return numbers_of(self._steps.train_on_batch(x, y, sample_weight, class_weight), return_dict)
+
+    # -- single steps -------------------------------------------------------------------------------------------
+
+    def forward(self, x: Any, training: bool = False) -> npt.NDArray[Any]:
+        """Outputs of a batch, kept for one `backward` with the same weights.
 
         Parameters
         ----------
         x : array-like, (rows, ..., n_in)
-            Any real dtype and memory layout. A NaN reaches its own row's outputs only.
-        batch_size : int, optional
-            Accepted for Keras's sake; any number of rows is worked through in blocks that fit the cache.
-        verbose : {"auto", 0, 1, 2}
-            Accepted for Keras's sake.
+            All rows are one batch.
+        training : bool
+            Whether dropout drops, and batch normalisation takes the batch's statistics.
 
         Returns
         -------
-        ndarray, (rows, ..., n_out), of the model's dtype
+        ndarray, (rows, ..., n_out)
         """
-        network = self.network
-        if (  # carray: C-ordered, aligned and writable
-            type(x) is np.ndarray
-            and x.dtype == self.dtype
-            and x.ndim == 2
-            and x.shape[1] == network.n_in
-            and len(network.input_shape) == 1
-            and x.flags.carray
-        ):
-            out = predict(network, x)
-        else:
-            x = _checks.rows("x", x, network.input_shape, f"layer {self.layers[0].name!r}")
-            out = np.empty((x.shape[0], network.n_out), self.dtype)
-            for first in range(0, x.shape[0], _BLOCK):
-                block = _checks.matrix_of(x[first : first + _BLOCK], self.dtype)
-                out[first : first + len(block)] = predict(network, block)
-        return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
+        _ = self.network  # built on first use
+        return self._steps.forward(x, training)
+
+    def backward(self, grad_output: Any) -> npt.NDArray[Any]:
+        """Gradients of all trainable parameters, from the gradient with respect to the last `forward`'s outputs.
+
+        They replace those that were there; `gradients` shows them, `apply_gradients` takes the step. The slopes of
+        regularizers are in them; weights that are pruned have none.
+
+        The weights must be those of the forward: after a step of any kind or `set_weights`, call `forward` again. That
+        they were written to through the views of `parameters` goes unnoticed, and mixes old activations with new
+        weights.
+
+        Parameters
+        ----------
+        grad_output : array-like, of the outputs' shape
+            Derivative of a number with respect to each output.
+
+        Returns
+        -------
+        ndarray, of the inputs' shape
+            Derivative of that number with respect to each input.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no forward for it, or the weights have been changed since.
+        ValueError
+            If ``grad_output`` has not the outputs' shape.
+        """
+        _ = self.network
+        return self._steps.backward(grad_output)
+
+    def apply_gradients(self) -> None:
+        """Take the optimizer's step with what is in `gradients`: what `backward` left there, or you wrote there.
+
+        As in a step of `fit`, the gradients are clipped, as `gradients` shows behind it, and the weights decayed as the
+        optimizer says; pruned weights stay zero. For larger batches than fit into memory, add up the gradients of
+        several `backward`, and write the sum or mean to the views before this. Each has the slopes of the regularizers
+        in it, so their mean has these once.
+
+        The running statistics of batch normalisation move here too, if the last forward was for training.
+        """
+        self._steps.apply_gradients()
+
+    # -- looking inside -----------------------------------------------------------------------------------------
+
+    def diagnose(self, x: Any, y: Any, sample_weight: Any = None, thresholds: Thresholds | None = None) -> Diagnosis:
+        """Activations and gradients of every layer in one training step that is not taken.
+
+        Parameters
+        ----------
+        x, y : array-like
+            As for `fit`; all rows are one batch, so some hundred are enough.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row.
+        thresholds : Thresholds, optional
+            When there is a warning.
+
+        Returns
+        -------
+        Diagnosis
+            Printed, it is a table; ``warnings`` names what is wrong.
+        """
+        return diagnose(self, x, y, sample_weight, thresholds)
+
+    def importance(
+        self,
+        x: Any,
+        y: Any,
+        metric: str | metrics.Metric | None = None,
+        repeats: int = 5,
+        seed: int = 0,
+        sample_weight: Any = None,
+    ) -> Importance:
+        """How much worse the model gets when a column of its inputs is shuffled: see `nbdense.inspection.attribution`.
+
+        Parameters
+        ----------
+        x, y : array-like
+            As for `evaluate`; rows of one axis.
+        metric : str or Metric, optional
+            What gets worse: a metric, or "loss"; by default the first metric that was compiled, or else the loss.
+        repeats : int
+            Shuffles of each column.
+        seed : int
+            What they depend on.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row; it weighs losses, not metrics.
+
+        Returns
+        -------
+        Importance
+        """
+        return importance(self, x, y, metric, repeats, seed, sample_weight)
+
+    # -- models made from it ------------------------------------------------------------------------------------
+
+    def upto(self, name: str) -> Sequential:
+        """A model of its own that ends with the layer of that name, with copies of the weights.
+
+        Parameters
+        ----------
+        name : str
+            The name of a layer of this model: of an autoencoder's bottleneck, for instance.
+        """
+        return derived.upto(self, name)
+
+    def with_network(self, network: Network) -> Sequential:
+        """A model like this one around other parameters; it starts with a fresh optimizer.
+
+        Parameters
+        ----------
+        network : Network
+            Of the same layers.
+        """
+        other = derived._empty(self, self.name, [layer.copy() for layer in self._all])
+        other._take_network(network)
+        other.epochs_trained = self.epochs_trained
+        if self.optimizer is not None and self.loss is not None:
+            fresh = type(self.optimizer)(**self.optimizer.get_config())
+            other.compile(fresh, self.loss, list(self._metric_names))
+        return other
+
+    def fold_batch_normalization(self, *, at_input: bool = True) -> Sequential:
+        """A model whose batch normalisations have gone into the dense layers beside them, where that can be.
+
+        By the running statistics, a batch normalisation multiplies each unit by s = gamma / sqrt(variance + epsilon)
+        and adds beta - s mean. So can the kernel and bias of a linear dense layer before it; or of a dense layer behind
+        it, unless the mean is over 4 deviations away from zero, where digits would be lost. Nothing but dropout may
+        stand in between (Jacob et al. 2018, section 3.2).
+
+        Parameters
+        ----------
+        at_input : bool
+            Whether one that reads the model's input, standardising raw data, may go too.
+
+        Returns
+        -------
+        Sequential
+            Not compiled. What could not be folded is still in it.
+        """
+        return derived.fold_batch_normalization(self, at_input)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file: architecture, weights, and what resuming its training needs.
@@ -458,37 +434,4 @@ class Sequential(Stepping, Inspection, Derived):
         path : path
             Any suffix; the format is safetensors. Written atomically.
         """
-        from nbdense.models.files import save_model
-
         save_model(self, path)
-
-
-def load_model(path: str | os.PathLike[str], custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """Read a model that `Sequential.save` or `QuantizedModel.save` wrote.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    custom_objects : mapping of str to object, optional
-        One's own activations, losses, metrics and initializers by name: a file names them, and never brings their
-        code.
-
-    Returns
-    -------
-    Sequential or QuantizedModel
-
-    Raises
-    ------
-    nbdense.files.FileFormatError
-        If the file is damaged, truncated, not ours, of a newer format, or names what ``custom_objects`` has not.
-    """
-    from nbdense.models.files import load
-
-    return load(path, custom_objects)
-
-
-def _check_metrics(names: list[str | metrics.Metric], loss: losses.Loss) -> None:
-    """Raise for a metric that does not exist or does not fit the loss; what it is for n_out columns comes later."""
-    for name in names:
-        metrics.get(name, loss, 1)

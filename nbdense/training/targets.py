@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nbdense import _checks
 from nbdense._warn import warn
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Hinge, KLDivergence, Loss, Poisson
+from nbdense.training.workspace import Data
 
 SUM_TOLERANCE = 0.01  # by which a row of class probabilities may miss 1 unremarked
 _NEVER_NEGATIVE = (CategoricalCrossentropy, KLDivergence, Poisson)  # losses of targets that are never negative
@@ -232,10 +233,10 @@ def _balanced(
     return balance
 
 
-def as_sources(x: npt.NDArray[Any], y: npt.NDArray[Any], weights: npt.NDArray[Any] | None, dtype: np.dtype[Any]) -> Any:
-    """The engine's view of a data set, after refusing NaN and infinity in it."""
-    from nbdense.training.workspace import Data
-
+def as_sources(
+    x: npt.NDArray[Any], y: npt.NDArray[Any], weights: npt.NDArray[Any] | None, dtype: np.dtype[Any]
+) -> Data:
+    """Return the engine's view of a data set, after refusing NaN and infinity in it."""
     sources = _checks.source(x), _checks.source(y)
     for name, source in zip(("x", "y"), sources, strict=True):
         _checks.refuse_not_finite(name, source, dtype)

@@ -1,0 +1,210 @@
+"""The state of a model's training, and the protocols by which inspection and callbacks know a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense import _checks, metrics
+from nbdense._warn import warn
+from nbdense.engine.tables import ACTIVATION, DENSE, aligned_zeros
+from nbdense.layers import Layer
+from nbdense.losses import Loss
+from nbdense.network import Network
+from nbdense.optimizers import Optimizer
+from nbdense.training import targets
+from nbdense.training.workspace import Data, Objective
+
+Rows = npt.NDArray[Any]
+
+
+class TrainState:
+    """Everything that training reads of a model and changes in it; a model has one for all its life.
+
+    Attributes
+    ----------
+    network : Network
+        Tables and parameters; there once the model is built.
+    built : bool
+        Whether it is.
+    input_layer, output_layer : str
+        Names of the first and the last layer, for messages about data.
+    seed : int
+        Initial weights, orders of rows and dropout depend on it; -1 before the first build.
+    epochs_trained : int
+        Over all fits.
+    optimizer : Optimizer or None
+    loss : Loss or None
+    metrics : list of str or Metric
+        As they were compiled.
+    """
+
+    network: Network
+    input_layer: str
+    output_layer: str
+
+    def __init__(self) -> None:
+        self.built = False
+        self.seed = -1
+        self.epochs_trained = 0
+        self.optimizer: Optimizer | None = None
+        self.loss: Loss | None = None
+        self.metrics: list[str | metrics.Metric] = []
+        self._vectors: npt.NDArray[Any] | None = None
+        self._advised = False
+
+    def take_network(self, network: Network, layers: Sequence[Layer]) -> None:
+        """Train this network, made of these layers, from now on; gradients and slots begin at zero."""
+        self.network, self.built = network, True
+        self.input_layer, self.output_layer = layers[0].name, layers[-1].name
+        self._vectors = None
+        self._set_decay()
+
+    def drop_network(self) -> None:
+        """Be as before the first build: the next data may come with another width."""
+        self.built, self._vectors = False, None
+        del self.network
+
+    def compile(self, optimizer: Optimizer, loss: Loss, reported: list[str | metrics.Metric]) -> None:
+        """Begin anew with this optimizer, loss and metrics; an optimizer that has been used forgets its steps."""
+        for metric in reported:  # those that depend on the number of columns are made in `objective`
+            metrics.get(metric, loss, 1)
+        self.optimizer, self.loss, self.metrics = optimizer, loss, reported
+        optimizer.iterations = 0
+        self._vectors, self._advised = None, False
+        if self.built:
+            self._set_decay()
+
+    def _set_decay(self) -> None:
+        """Tell the network what the optimizer's weight decay leaves alone."""
+        if self.optimizer is not None:
+            names = (parameter.name for parameter in self.network.parameters)
+            self.network.segments["decay"] = self.optimizer.decay_factors(names)
+
+    @property
+    def vectors(self) -> npt.NDArray[Any]:
+        """Gradients (row 0) and the optimizer's slots, flat as the parameters."""
+        if self._vectors is None:
+            rows = 1 if self.optimizer is None else self.optimizer.state_rows
+            self._vectors = aligned_zeros((rows, self.network.params.size), self.network.dtype)
+        return self._vectors
+
+    def compiled(self, caller: str = "") -> tuple[Optimizer, Loss]:
+        """Return the optimizer and the loss.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not compiled; ``caller`` begins the message.
+        """
+        if self.optimizer is None or self.loss is None:
+            owner = f"{caller}: " if caller else ""
+            raise RuntimeError(f"{owner}the model is not compiled: call compile(optimizer, loss) first")
+        return self.optimizer, self.loss
+
+    def objective(self) -> tuple[Objective, list[metrics.Metric]]:
+        """Return what a run computes from outputs and targets, and the metrics that it reports.
+
+        Warns
+        -----
+        UserWarning
+            Once, of a loss that hardly suits the last layer's activation.
+        """
+        _, loss = self.compiled()
+        network = self.network
+        last = network.layers[-1]
+        activated = last["kind"] in (DENSE, ACTIVATION)
+        activation = network.activation_of(last).name if activated else "none"
+        form, fused, parameter = loss.form(activation)
+        advice = loss.advice_after(activation)
+        if advice and not self._advised:
+            warn(f"{loss.name} after {activation!r}: {advice}")
+        self._advised = True
+        n_out = int(last["n_out"])
+        reported = metrics.get_all(self.metrics, loss, n_out)
+        codes = tuple(metric.code for metric in reported)
+        width = 1 if loss.sparse else n_out
+        return Objective(form, parameter, fused, loss.sparse, codes, width, loss.call(network.dtype)), reported
+
+    def inputs(self, x: Any) -> Rows:
+        """Return inputs as a matrix of rows, in any dtype and memory layout, after a look at their shape."""
+        return _checks.rows("x", x, self.network.input_shape, f"layer {self.input_layer!r}")
+
+    def arrays(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None
+    ) -> tuple[Rows, Rows, Rows | None]:
+        """Return inputs, targets and the rows' weights, checked but for NaN and infinity."""
+        _, loss = self.compiled()
+        network, x = self.network, self.inputs(x)
+        if x.shape[0] == 0:
+            raise ValueError("x: the data set is empty")
+        y = targets.check_targets(y, loss, x.shape[0], network.output_shape, self.output_layer)
+        return x, y, targets.row_weights(sample_weight, class_weight, y, loss, network.positions_out)
+
+    def data(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Data:
+        """Return a data set as the engine reads it, after all checks."""
+        return targets.as_sources(*self.arrays(x, y, sample_weight, class_weight), self.network.dtype)
+
+
+class Model(Protocol):
+    """Describe what inspection needs of a model; `Sequential` is one."""
+
+    name: str
+    dtype: np.dtype[Any]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Layers, without the Input."""
+
+    @property
+    def network(self) -> Network:
+        """Tables and parameters; built on first use."""
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer, once the model is compiled."""
+
+    @property
+    def loss(self) -> Loss | None:
+        """The loss, once the model is compiled."""
+
+    @property
+    def train_state(self) -> TrainState:
+        """The state of its training; the network is built on first use."""
+
+
+class FittedModel(Model, Protocol):
+    """Describe what callbacks need of the model that is fitted; `Sequential` is one."""
+
+    stop_training: bool
+
+    @property
+    def state(self) -> npt.NDArray[Any]:
+        """Gradients (row 0) and the optimizer's slots."""
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[Any]:
+        """Return the outputs of rows."""
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Return loss and metrics on a data set."""
+
+    def get_weights(self) -> list[npt.NDArray[Any]]:
+        """Return copies of all parameters."""
+
+    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
+        """Set all parameters."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file."""
