@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from nbdense import _custom
+from nbdense import _registry
 from nbdense.files import FileFormatError, TensorFile
 
 # The reader of each kind of file, imported when such a file comes.
@@ -40,5 +40,5 @@ def load_model(path: str | os.PathLike[str], custom_objects: Mapping[str, Any] |
     file = TensorFile(path)
     if file.kind not in READERS:
         raise FileFormatError(f"{file.path} holds a {file.kind!r}, which this nbdense does not know")
-    with _custom.custom_objects(custom_objects):
+    with _registry.custom_objects(custom_objects):
         return pkgutil.resolve_name(READERS[file.kind])(file)
