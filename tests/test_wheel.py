@@ -1,6 +1,7 @@
 """What a user installs: the wheel, built from the sdist, checked, typed and imported outside the clone."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,49 @@ assert callable(entry.load())
 def test_installed_wheel_imports(site):
     modules = [name for name in library_modules() if not name.endswith("__main__")]
     run(sys.executable, "-I", "-W", "error", "-c", IMPORT_ALL, site, *modules, cwd=site)
+
+
+def contracts(folder):
+    """Run import-linter on the library installed in a folder; returns its exit status and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+        + ["--no-cache", str(ROOT / "pyproject.toml")],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+def test_imports_run_downwards(site):
+    """Between the rooms as pyproject.toml says, and in no circle anywhere, imports for type checkers included."""
+    status, said = contracts(site)
+    assert status == 0, said
+    analyzed = int(re.search(r"Analyzed (\d+) files", said)[1])
+    assert analyzed == len(library_modules()), "the library that was looked at is not the whole of it"
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "words"),
+    [
+        ("engine/tables.py", "from nbdense.network import Network", ["Imports run downwards", "BROKEN"]),
+        ("quant/model/model.py", "from nbdense.export import to_onnx", ["nbdense.quant.model.model"]),
+        (
+            "network/network.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import nbdense.network.builder",
+            ["No circles", "nbdense.network"],
+        ),
+    ],
+)
+def test_a_forbidden_import_is_refused(module, line, words, site, tmp_path):
+    shutil.copytree(site / "nbdense", tmp_path / "nbdense")
+    path = tmp_path / "nbdense" / module
+    path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
+    status, said = contracts(tmp_path)
+    assert status == 1
+    assert all(word in said for word in words), said
 
 
 def mypy(*arguments: object, cwd: Path, **environment: str) -> str:

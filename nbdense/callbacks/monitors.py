@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Monitor(Callback):
-    """Watches one name of the logs, and says when its value is better than another."""
+    """Watch one name of the logs, and tell when its value is better than another."""
 
     without = "it does nothing"  # where the name is not there
 
@@ -34,7 +34,7 @@ class _Monitor(Callback):
         self._warned = False
 
     def _current(self, logs: Logs | None) -> float | None:
-        """The monitored value. Where there is none: None, and one warning a fit."""
+        """Return the monitored value; None, with one warning a fit, where there is none."""
         logs = logs or {}
         if self.monitor in logs:
             return float(logs[self.monitor])
@@ -48,7 +48,7 @@ class _Monitor(Callback):
         return None
 
     def _is_better(self, value: float, reference: float | None) -> bool:
-        """Whether ``value`` is better by more than min_delta; any number is better than None, and NaN never is."""
+        """Tell whether ``value`` is better by more than min_delta; any number is better than None, and NaN never is."""
         direction = self._direction()
         if reference is None:
             return not math.isnan(value)
@@ -69,7 +69,7 @@ class _Monitor(Callback):
 
 
 class EarlyStopping(_Monitor):
-    """Ends the fit when a monitored value has stopped improving.
+    """End the fit when a monitored value has stopped improving.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class EarlyStopping(_Monitor):
 
 
 class ModelCheckpoint(_Monitor):
-    """Saves the model as it trains: after each epoch, each improvement, or some number of batches.
+    """Save the model as it trains: after each epoch, each improvement, or some number of batches.
 
     A file is replaced as a whole or not at all, and holds the optimizer's state: a fit of what `load_model` reads
     goes on where this one was.
@@ -236,7 +236,7 @@ class ModelCheckpoint(_Monitor):
 
 
 class ReduceLROnPlateau(_Monitor):
-    """Multiplies the learning rate by a factor when a monitored value has stopped improving.
+    """Multiply the learning rate by a factor when a monitored value has stopped improving.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Callbacks: what runs between epochs, and between batches where it asks to."""
+"""Callbacks that report, or run functions of the user's, between epochs or batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nbdense.training.progress import ProgressBar as ProgressBar
 
 
 class History(Callback):
-    """What each epoch reported.
+    """Record of what each epoch reported.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class History(Callback):
 
 
 class LambdaCallback(Callback):
-    """A callback made of functions, each called with what the method of its name gets.
+    """Call functions, each with what the method of its name gets.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _of_logs(function: Callable[..., Any]) -> Callable[..., None]:
 
 
 class LearningRateScheduler(Callback):
-    """Sets the learning rate before each epoch.
+    """Set the learning rate before each epoch.
 
     Parameters
     ----------
@@ -157,8 +157,8 @@ class LearningRateScheduler(Callback):
         learning_rate_of(self, self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        before = learning_rate_of(self, self.model)
-        rate = real(self, "what schedule returns", self.schedule(*(epoch, before) if self._takes_rate else (epoch,)))
+        current = learning_rate_of(self, self.model)
+        rate = real(self, "what schedule returns", self.schedule(*(epoch, current) if self._takes_rate else (epoch,)))
         if rate < 0.0:
             raise ValueError(f"LearningRateScheduler: what schedule returns must be at least 0, got {rate!r}")
         assert self.model.optimizer is not None
@@ -172,7 +172,7 @@ class LearningRateScheduler(Callback):
 
 
 class CSVLogger(Callback):
-    """Writes what each epoch reports to a CSV file, a row at a time.
+    """Write each epoch's logs to a CSV file, a row at a time.
 
     The columns are epoch (from 0) and, in order, the names that the first epoch reports and their ``val_`` twins. A
     name that appears later has no column; one that is missing is "NA".
@@ -222,7 +222,7 @@ class CSVLogger(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """Ends the fit without an error when the loss is NaN or infinite; without it fit raises FloatingPointError.
+    """End the fit without an error when the loss is NaN or infinite; without it fit raises FloatingPointError.
 
     The weights are those of the last finite step.
 

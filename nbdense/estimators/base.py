@@ -1,4 +1,4 @@
-"""What `MLPClassifier` and `MLPRegressor` share: scikit-learn's conventions, and training by a Sequential.
+"""The base of `MLPClassifier` and `MLPRegressor`: scikit-learn's conventions, and training by a Sequential.
 
 Names, defaults and meanings are those of scikit-learn's `sklearn.neural_network`: the loss of a batch is the mean over
 its rows plus alpha / 2 times the squared weights over the batch's size, a fit stops when the loss (or the held-out
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from nbdense import _checks
 from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
-from nbdense.estimators.progress import Floats, Held, Progress
+from nbdense.estimators.progress import Floats, HeldOut, Progress
 from nbdense.initializers import RandomUniform
 from nbdense.layers import Dense, Input
 from nbdense.losses import Loss
@@ -109,25 +109,25 @@ class BaseMLP(BaseEstimator):
         self.__dict__.update({name: value for name, value in parameters.items() if name not in ("self", "__class__")})
 
     def _encode(self, y: Any, fresh: bool) -> npt.NDArray[Any]:
-        """Checked targets as `Sequential.fit` takes them; where ``fresh``, what they are is learnt from them."""
+        """Return checked targets as `Sequential.fit` takes them; where ``fresh``, learn their classes."""
         raise NotImplementedError
 
     def _objective(self) -> tuple[str | Loss, float, str, int]:
-        """The loss, the factor that makes it scikit-learn's, the output's activation, and its units."""
+        """Return the loss, the factor that makes it scikit-learn's, the output's activation, and its units."""
         raise NotImplementedError
 
     def _held_out_score(self, outputs: Floats, targets: npt.NDArray[Any], weights: Floats | None) -> float:
-        """What early stopping looks at: larger is better."""
+        """Return the score that early stopping looks at: larger is better."""
         raise NotImplementedError
 
     def _class_weights(self, targets: npt.NDArray[Any], weights: Floats | None) -> Floats | None:
-        """What each row's own weight is to be multiplied by for its class; None: all weigh alike."""
+        """Return the factor of each row's weight for its class; None if all weigh alike."""
         return None
 
     # -- fitting ------------------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train.
+        """Train the network.
 
         Parameters
         ----------
@@ -141,7 +141,7 @@ class BaseMLP(BaseEstimator):
         return self._fit(X, y, sample_weight)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool = False) -> Self:
-        """All of ``fit``, and one epoch of it for ``partial_fit``."""
+        """Do the work of ``fit``, and one epoch of it for ``partial_fit``."""
         hidden = self._check_parameters()
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True, which holds rows out of a whole fit")
@@ -159,9 +159,9 @@ class BaseMLP(BaseEstimator):
             weights = by_class if weights is None else weights * by_class
         random = check_random_state(self.random_state)
         seed = int(random.randint(np.iinfo(np.int32).max))
-        held = None
+        held_out = None
         if self.early_stopping:
-            X, targets, weights, held = self._hold_out(X, targets, weights, random)
+            X, targets, weights, held_out = self._hold_out(X, targets, weights, random)
         model = self._new_model(X.shape[1], hidden, seed) if fresh else self._known_model(hidden)
         if fresh:
             self.loss_curve_: list[float] = []
@@ -170,7 +170,7 @@ class BaseMLP(BaseEstimator):
             self.best_loss_ = None if self.early_stopping else math.inf
             self.validation_scores_: list[float] | None = [] if self.early_stopping else None
             self.best_validation_score_ = -math.inf if self.early_stopping else None
-        self._train(model, X, targets, weights, held, incremental, fresh)
+        self._train(model, X, targets, weights, held_out, incremental, fresh)
         return self
 
     def _train(
@@ -179,7 +179,7 @@ class BaseMLP(BaseEstimator):
         X: npt.NDArray[Any],
         targets: npt.NDArray[Any],
         weights: Floats | None,
-        held: Held | None,
+        held_out: HeldOut | None,
         incremental: bool,
         fresh: bool,
     ) -> None:
@@ -194,7 +194,7 @@ class BaseMLP(BaseEstimator):
             self._no_improvement_count = 0
         if weights is not None or factor != 1.0:
             weights = np.full(len(X), factor) if weights is None else weights * (factor / of_row)
-        progress = Progress(self, len(X), held)
+        progress = Progress(self, len(X), held_out)
         error = None
         try:
             model.fit(
@@ -247,23 +247,23 @@ class BaseMLP(BaseEstimator):
 
     def _hold_out(
         self, X: npt.NDArray[Any], targets: npt.NDArray[Any], weights: Floats | None, random: np.random.RandomState
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Floats | None, Held]:
-        """Rows to learn from, their targets and weights, and what is held out of them."""
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Floats | None, HeldOut]:
+        """Return rows to learn from, their targets and weights, and those held out of them."""
         arrays = [X, targets] if weights is None else [X, targets, weights]
         share, stratify = self.validation_fraction, targets if targets.ndim == 1 else None  # by the rows' classes
         parts = train_test_split(*arrays, random_state=random, test_size=share, stratify=stratify)
-        learnt, held = parts[::2], parts[1::2]
-        if len(held[0]) < 2 or (weights is not None and not held[2].any()):
+        learnt, held_out = parts[::2], parts[1::2]
+        if len(held_out[0]) < 2 or (weights is not None and not held_out[2].any()):
             raise ValueError(
                 f"early_stopping: validation_fraction={share} of {len(X)} rows holds out too few to judge by; raise "
                 "it, or give more rows"
             )
         if weights is None:
-            return learnt[0], learnt[1], None, (held[0], held[1], None)
-        return learnt[0], learnt[1], learnt[2], (held[0], held[1], held[2])
+            return learnt[0], learnt[1], None, (held_out[0], held_out[1], None)
+        return learnt[0], learnt[1], learnt[2], (held_out[0], held_out[1], held_out[2])
 
     def _layer_sizes(self, n_in: int, hidden: list[int]) -> list[tuple[int, str]]:
-        """Units and activation of each layer, the input's first."""
+        """Return units and activation of each layer, the input's first."""
         _, _, out_activation, n_out = self._objective()
         inner = ACTIVATION_NAMES[self.activation]
         return [(n_in, ""), *((units, inner) for units in hidden), (n_out, out_activation)]
@@ -288,17 +288,17 @@ class BaseMLP(BaseEstimator):
         return model
 
     def _known_model(self, hidden: list[int]) -> Sequential:
-        """The model to go on with; a ValueError if the parameters are those of another."""
+        """Return the model to go on with; a ValueError if the parameters are those of another."""
         model: Sequential = self.model_
-        found: list[tuple[int, str]] = [(model.network.n_in, "")]
+        sizes: list[tuple[int, str]] = [(model.network.n_in, "")]
         for layer in model.layers:
             assert isinstance(layer, Dense)
-            found.append((layer.units, layer.activation.name))
+            sizes.append((layer.units, layer.activation.name))
         wanted = self._layer_sizes(model.network.n_in, hidden)
-        if found != wanted or str(model.dtype) != self.dtype:
+        if sizes != wanted or str(model.dtype) != self.dtype:
             raise ValueError(
                 f"{type(self).__name__}: hidden_layer_sizes, activation, dtype and the number of outputs must stay as "
-                f"they are while the fit goes on (warm_start, partial_fit); fitted were {found[1:]} in {model.dtype}, "
+                f"they are while the fit goes on (warm_start, partial_fit); fitted were {sizes[1:]} in {model.dtype}, "
                 f"asked for are {wanted[1:]} in {self.dtype}"
             )
         return model
@@ -316,7 +316,7 @@ class BaseMLP(BaseEstimator):
     # -- what has been fitted -----------------------------------------------------------------------------------
 
     def _outputs(self, X: Any) -> Floats:
-        """What the network puts out, (rows, units)."""
+        """Return the outputs of the network, (rows, units)."""
         check_is_fitted(self, "model_")
         _checks.refuse_masked("X", X)
         outputs: Floats = self.model_.predict(_dense(validate_data(self, X, reset=False, **_TAKEN)))
@@ -366,7 +366,7 @@ class BaseMLP(BaseEstimator):
 
 
 def _dense(X: Any) -> npt.NDArray[Any]:
-    """Rows as the engine reads them: encoders hand over sparse ones unasked."""
+    """Return rows as the engine reads them: encoders hand over sparse ones unasked."""
     return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
 
 
@@ -382,7 +382,7 @@ def _set_penalty(model: Sequential, l2: float) -> None:
 
 
 def _to_bytes(model: Sequential) -> bytes:
-    """The model's file, optimizer included: a pickle holds that, since a model holds compiled functions."""
+    """Return the model's file, optimizer included: a pickle holds that, since a model holds compiled functions."""
     with tempfile.TemporaryDirectory(prefix="nbdense-") as folder:
         path = Path(folder, "model.safetensors")
         model.save(path)

@@ -200,7 +200,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self.__dict__.pop("_awaited", None)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Labels.
+        """Predict labels.
 
         Parameters
         ----------
@@ -215,7 +215,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return numbers if self._multilabel else self.classes_[numbers]
 
     def predict_proba(self, X: Any) -> Floats:
-        """Probabilities.
+        """Predict probabilities.
 
         Parameters
         ----------
@@ -231,7 +231,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
 
     def predict_log_proba(self, X: Any) -> Floats:
-        """Logarithms of what `predict_proba` gives for ``X``; of a probability of 0, -inf."""
+        """Predict the logarithms of `predict_proba`'s probabilities; of a probability of 0, -inf."""
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
@@ -283,7 +283,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return weights_by_class(self.class_weight, labels, targets, weights)
 
     def _numbers(self, outputs: Floats) -> npt.NDArray[np.intp]:
-        """Classes' numbers, (rows,); or 0 and 1, (rows, labels)."""
+        """Return the classes' numbers, (rows,); or 0 and 1, (rows, labels)."""
         if self._multilabel:
             return (outputs > 0.5).astype(np.intp)
         numbers = outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.intp)
@@ -439,7 +439,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any) -> Floats:
-        """Values.
+        """Predict values.
 
         Parameters
         ----------

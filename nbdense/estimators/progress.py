@@ -14,26 +14,26 @@ from nbdense.optimizers import Optimizer
 from nbdense.training.loop import LossNotFiniteError
 
 Floats = npt.NDArray[np.floating[Any]]
-Held = tuple[npt.NDArray[Any], npt.NDArray[Any], Floats | None]  # rows, targets, weights
+HeldOut = tuple[npt.NDArray[Any], npt.NDArray[Any], Floats | None]  # rows, targets, weights
 _State = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
 
 SMALLEST_RATE = 1e-6  # where learning_rate="adaptive" gives up instead of dividing it by 5
 
 
 class Progress(Callback):
-    """Keeps an estimator's loss curve, stops its fit and sets its learning rate, all as scikit-learn does.
+    """Keep an estimator's loss curve, stop its fit and set its learning rate, all as scikit-learn does.
 
     Parameters
     ----------
     estimator : BaseMLP
     rows : int
         Rows that it learns from.
-    held : tuple or None
+    held_out : tuple or None
         Rows, targets and weights held out for early stopping.
     """
 
-    def __init__(self, estimator: Any, rows: int, held: Held | None) -> None:
-        self.estimator, self.rows, self.held = estimator, rows, held
+    def __init__(self, estimator: Any, rows: int, held_out: HeldOut | None) -> None:
+        self.estimator, self.rows, self.held_out = estimator, rows, held_out
         self.stopped = False
         self._first: _State | None = None  # before any step
         self._began: _State | None = None  # before the last epoch
@@ -67,13 +67,13 @@ class Progress(Callback):
             self._stop(optimizer)
 
     def _better(self) -> bool:
-        """Whether this epoch's loss or score is better by ``tol`` than the best; the best are kept."""
+        """Tell whether this epoch's loss or score is better by ``tol`` than the best; the best are kept."""
         fitted = self.estimator
-        if self.held is None:
+        if self.held_out is None:
             better = fitted.loss_ <= fitted.best_loss_ - fitted.tol
             fitted.best_loss_ = min(fitted.best_loss_, fitted.loss_)
             return bool(better)
-        X, targets, weights = self.held
+        X, targets, weights = self.held_out
         outputs = self.model.predict(X)
         score = fitted._held_out_score(outputs, targets, weights) if np.isfinite(outputs).all() else math.nan
         fitted.validation_scores_.append(score)
@@ -86,17 +86,18 @@ class Progress(Callback):
 
     def _stop(self, optimizer: Optimizer) -> None:
         fitted = self.estimator
-        what = "Training loss" if self.held is None else "Validation score"
-        said = f"{what} did not improve more than tol={fitted.tol:f} for {fitted.n_iter_no_change} consecutive epochs."
+        criterion = "Training loss" if self.held_out is None else "Validation score"
+        epochs = fitted.n_iter_no_change
+        message = f"{criterion} did not improve more than tol={fitted.tol:f} for {epochs} consecutive epochs."
         if fitted.solver == "sgd" and fitted.learning_rate == "adaptive" and optimizer.learning_rate > SMALLEST_RATE:
             optimizer.learning_rate /= 5.0
             fitted._no_improvement_count = 0
-            said += f" Setting learning rate to {optimizer.learning_rate:f}"
+            message += f" Setting learning rate to {optimizer.learning_rate:f}"
         else:
             self.stopped = self.model.stop_training = True
-            said += " Stopping."
+            message += " Stopping."
         if fitted.verbose:
-            print(said)
+            print(message)
 
     def settle(self, error: LossNotFiniteError | None, loss_of_weights: Callable[[], float]) -> bool:
         """Leave good weights in place: the best epoch's where rows were held out, else the last with a finite loss.
@@ -133,7 +134,7 @@ class Progress(Callback):
         return error is not None or state is not states[0]
 
     def _state(self) -> _State:
-        """Copies of the weights and the optimizer's slots, and its count of steps."""
+        """Return copies of the weights and the optimizer's slots, and its count of steps."""
         assert self.model.optimizer is not None
         return self.model.network.params.copy(), self.model.state[1:].copy(), self.model.optimizer.iterations
 

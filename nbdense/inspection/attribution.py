@@ -1,4 +1,4 @@
-"""What a model's outputs owe to its inputs: permutation importance of columns, and gradients (saliency)."""
+"""Attribution of a model's outputs to its inputs: permutation importance of columns, and gradients (saliency)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH = 256  # rows that are worked on at a time
 
 @dataclass(frozen=True)
 class Importance:
-    """What `importance` found, under scikit-learn's names.
+    """Results of `importance`, under scikit-learn's names.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Importance:
         return np.asarray(self.importances.std(axis=1))
 
     def __str__(self) -> str:
-        """A line a column, the most important first."""
+        """Write a line a column, the most important first."""
         mean, deviation = self.importances_mean, self.importances_std
         lines = [f"{self.metric} {self.baseline:.4g}; worse by, where a column is shuffled:"]
         lines += [f"  column {j:>5}  {mean[j]:>10.4g} +- {deviation[j]:.2g}" for j in np.argsort(-mean, kind="stable")]
@@ -68,7 +68,7 @@ def importance(
     seed: int = 0,
     sample_weight: Any = None,
 ) -> Importance:
-    """Permutation importance: how much worse the model gets when a column is shuffled over the rows.
+    """Measure permutation importance: how much worse the model gets when a column is shuffled over the rows.
 
     Breiman 2001, section 10, with the meaning of scikit-learn's ``permutation_importance``: baseline minus shuffled
     for a metric whose ``direction`` is "max" (accuracies), and shuffled minus baseline for the loss and for "min"
@@ -110,12 +110,12 @@ def importance(
     rows, columns = scorer.x.shape
     sign = 1.0 if scorer.direction == "min" else -1.0
     baseline = scorer.score()
-    found = np.empty((columns, repeats))
+    importances = np.empty((columns, repeats))
     for j in range(columns):
         for r in range(repeats):
             order = np.random.default_rng([seed, j, r]).permutation(rows)
-            found[j, r] = sign * (scorer.score(j, scorer.x[order, j]) - baseline)
-    return Importance(found, baseline, scorer.name)
+            importances[j, r] = sign * (scorer.score(j, scorer.x[order, j]) - baseline)
+    return Importance(importances, baseline, scorer.name)
 
 
 class _Scorer:
@@ -162,7 +162,7 @@ class _Scorer:
 
 
 def saliency(model: Model, x: Any, output: int | None = None) -> npt.NDArray[Any]:
-    """Size of the derivative of an output with respect to each input (Simonyan et al. 2014, section 3).
+    """Return the size of an output's derivative with respect to each input (Simonyan et al. 2014, section 3).
 
     The output is what `predict` gives: behind a softmax, a class's probability, where that paper takes its logit. A
     model that is sure of a class has flat probabilities; `Sequential.upto` a linear layer gives logits. Dropout is

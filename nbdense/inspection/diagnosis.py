@@ -1,4 +1,4 @@
-"""What is wrong with a network's training: activations and gradients of every layer in one step."""
+"""Diagnosis of a network's training: activations and gradients of every layer in one step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _ENDS = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When `diagnose` warns.
+    """Limits at which `diagnose` warns.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ _HEAD = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found; printed, it is a table with the warnings below.
+    """Results of `diagnose`; printed, they are a table with the warnings below.
 
     Attributes
     ----------
@@ -163,11 +163,11 @@ class Diagnosis:
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as dicts, lists, numbers and strings."""
+        """Return all of it as dicts, lists, numbers and strings."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        """The table."""
+        """Write the table."""
         labels = [f"{r.name} ({r.activation if r.kind in ('dense', 'activation') else r.kind})" for r in self.layers]
         width = max(24, *map(len, labels))
         lines = [f"loss {self.loss:.6g}", f"{'layer':<{width}}{_HEAD}"]
@@ -185,7 +185,7 @@ class Diagnosis:
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            Where to; by default a new figure. Zeros and what is not finite are left out.
+            Axes to draw on; by default a new figure. Zeros and what is not finite are left out.
 
         Returns
         -------
@@ -214,7 +214,7 @@ class Diagnosis:
 
 
 def _largest(record: LayerRecord) -> tuple[float | None, float | None, float | None]:
-    """Norm, gradient's norm and ratio of the layer's kernel or gamma, which comes first, and stands for the layer."""
+    """Return norm, gradient's norm and ratio of the layer's kernel or gamma, which stands for the layer."""
     first = next(iter(record.parameters.values()), None)
     return (None, None, None) if first is None else (first.norm, first.gradient_norm, first.ratio)
 
@@ -222,7 +222,7 @@ def _largest(record: LayerRecord) -> tuple[float | None, float | None, float | N
 def diagnose(
     model: Model, x: Any, y: Any, sample_weight: Any = None, thresholds: Thresholds | None = None
 ) -> Diagnosis:
-    """Look at every layer's activations and gradients in one training step that is not taken.
+    """Measure every layer's activations and gradients in one training step that is not taken.
 
     The step is the compiled program's, as in `fit`: dropout drops and batch normalisation takes the batch's
     statistics. What to look for is in Glorot and Bengio 2010, sections 3 and 4: activations that saturate, and
@@ -320,24 +320,24 @@ def _parameter_records(
     network: Network, row: Any, gradients: dict[str, npt.NDArray[Any]] | None
 ) -> dict[str, ParameterRecord]:
     offsets = [int(row[name]) for name in ("kernel", "bias", "mean", "variance")]
-    found = {}
+    records = {}
     for parameter, segment in zip(network.parameters, network.segments, strict=True):
         if parameter.offset in offsets:
             norm, gradient = _norm(network.tensor(parameter)), None
             if gradients is not None and segment["trainable"]:
                 gradient = _norm(gradients[parameter.name])
             ratio = gradient / norm if gradient is not None and norm > 0 else None
-            found[parameter.name] = ParameterRecord(norm, gradient, ratio)
-    return found
+            records[parameter.name] = ParameterRecord(norm, gradient, ratio)
+    return records
 
 
 def _norm(values: npt.NDArray[Any]) -> float:
-    """In float64, where the squares of float32's smallest and largest numbers have room."""
+    """Return a norm in float64, where the squares of float32's smallest and largest numbers have room."""
     return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
 
 
 def _warnings(network: Network, records: list[LayerRecord], limits: Thresholds, fused: bool) -> list[str]:
-    found = _not_finite(network, records)
+    warnings = _not_finite(network, records)
     flow = [r for r in records if r.kind == "dense" and r.delta_norm is not None and np.isfinite(r.delta_norm)]
     if len(flow) > 1 and flow[-1].delta_norm:
         first, last = flow[0], flow[-1]
@@ -348,37 +348,37 @@ def _warnings(network: Network, records: list[LayerRecord], limits: Thresholds, 
             f"{first.delta_norm:.2g} in layer {first.name!r}, {ratio:.2g} times"
         )
         if ratio <= limits.vanishing:
-            found.append(f"vanishing gradients: {way}; try relu, he_normal, normalisation or Residual blocks")
+            warnings.append(f"vanishing gradients: {way}; try relu, he_normal, normalisation or Residual blocks")
         elif ratio >= limits.exploding:
-            found.append(f"exploding gradients: {way}; try smaller initial weights, normalisation or clipnorm")
+            warnings.append(f"exploding gradients: {way}; try smaller initial weights, normalisation or clipnorm")
     for number, r in enumerate(records):
         if r.dead is not None and r.dead >= limits.dead:
-            found.append(
+            warnings.append(
                 f"dead units: {round(r.dead * r.shape[1])} of {r.shape[1]} units of layer {r.name!r} ({r.activation}) "
                 "are 0 for every row; try a smaller learning_rate, he_normal or leaky_relu"
             )
         passes = not (fused and number == len(records) - 1)
         if r.saturated is not None and r.saturated >= limits.saturated and passes:
-            found.append(
+            warnings.append(
                 f"saturated: {r.saturated:.0%} of the outputs of layer {r.name!r} ({r.activation}) are at its ends, "
                 "where it has no slope; try smaller weights, scaled inputs or normalisation"
             )
-    return found
+    return warnings
 
 
 def _not_finite(network: Network, records: list[LayerRecord]) -> list[str]:
-    """Where NaN and infinity are: every parameter, and the first layer in the order of each pass."""
-    found = []
+    """Name every parameter with NaN or infinity, and the first such layer in the order of each pass."""
+    warnings = []
     for name, view in network.tensors().items():
         bad = view.size - int(np.isfinite(view).sum())
         if bad:
-            found.append(f"not finite: {bad} of {view.size} numbers in {name!r} are NaN or infinite")
+            warnings.append(f"not finite: {bad} of {view.size} numbers in {name!r} are NaN or infinite")
     first = next((r.name for r in records if not r.finite), None)
     if first is not None:
-        found.append(f"not finite: the outputs of layer {first!r} are the first that hold NaN or infinity")
+        warnings.append(f"not finite: the outputs of layer {first!r} are the first that hold NaN or infinity")
     for r in reversed(records):
         norms = [r.delta_norm, *(p.gradient_norm for p in r.parameters.values())]
         if any(norm is not None and not np.isfinite(norm) for norm in norms):
-            found.append(f"not finite: going back, the gradients of layer {r.name!r} are the first that hold NaN")
+            warnings.append(f"not finite: going back, the gradients of layer {r.name!r} are the first that hold NaN")
             break
-    return found
+    return warnings

@@ -11,7 +11,7 @@ from nbdense.training.state import Model
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot.
+    """Import matplotlib.pyplot.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def pyplot() -> Any:
 
 
 def new_axes(ax: Any = None) -> Any:
-    """``ax``, or the axes of a new figure."""
+    """Return ``ax``, or the axes of a new figure."""
     return pyplot().subplots(layout="constrained")[1] if ax is None else ax
 
 
@@ -59,13 +59,13 @@ def plot_history(
     Axes, or ndarray of Axes, (names,)
         ``ax``, or one for each name.
     """
-    there = list(dict.fromkeys(name.removeprefix("val_") for name in history))
-    names = there if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
+    reported = list(dict.fromkeys(name.removeprefix("val_") for name in history))
+    names = reported if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
     if not names:
         raise ValueError("plot: there is nothing to draw; fit the model for an epoch, or name a metric")
     for name in names:
-        if name not in there:
-            raise ValueError(f"plot: nothing named {name!r} was reported; there are: {', '.join(there)}")
+        if name not in reported:
+            raise ValueError(f"plot: nothing named {name!r} was reported; there are: {', '.join(reported)}")
     if ax is not None:
         for name in names:
             _draw(ax, name, epochs, history, len(names) > 1)
@@ -78,7 +78,7 @@ def plot_history(
 
 
 def _draw(ax: Any, name: str, epochs: Sequence[int], history: Mapping[str, Sequence[float]], shared: bool) -> None:
-    """One name's curves on ``ax``; where it is shared, the legend says the name instead of the axis."""
+    """Draw one name's curves on ``ax``; where it is shared, the legend says the name instead of the axis."""
     for key, kind in ((name, "training"), (f"val_{name}", "validation")):
         if key in history:
             values = list(history[key])
@@ -98,7 +98,7 @@ def plot_weights(model: Model, ax: Any = None) -> Any:
     model : Sequential
         What is finite of its parameters is drawn.
     ax : matplotlib Axes, optional
-        Where to; by default a new figure.
+        Axes to draw on; by default a new figure.
 
     Returns
     -------

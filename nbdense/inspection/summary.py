@@ -30,22 +30,22 @@ class _Line:
 
 
 def _lines(layers: Sequence[Layer], shape: Shape, depth: int = 0) -> Iterator[_Line]:
-    """A line a layer, those of the layers inside it behind it."""
+    """Yield a line a layer, those of the layers inside it behind it."""
     for layer in layers:
-        before, shape = shape, layer.output_shape(shape)
-        counts = layer.count_params(before), layer.multiply_adds(before)
+        shape_in, shape = shape, layer.output_shape(shape)
+        counts = layer.count_params(shape_in), layer.multiply_adds(shape_in)
         yield _Line(layer.name, type(layer).__name__, depth, shape, *counts)
         inner = getattr(layer, "layers", None)
         if inner:
-            yield from _lines(inner, before, depth + 1)
-            if shape != before:
-                size = before[-1] * shape[-1]
-                work = math.prod(before) * shape[-1]
+            yield from _lines(inner, shape_in, depth + 1)
+            if shape != shape_in:
+                size = shape_in[-1] * shape[-1]
+                work = math.prod(shape_in) * shape[-1]
                 yield _Line("projection", "Dense", depth + 1, shape, size, work)
 
 
 def readable_bytes(count: float) -> str:
-    """``count`` bytes in the unit that suits it, as in "3.2 KiB".
+    """Write ``count`` bytes in the unit that suits it, as in "3.2 KiB".
 
     Examples
     --------
@@ -62,7 +62,7 @@ _COLUMNS = (("Output shape", 20), ("Parameters", 14), ("Multiply-adds", 16), ("W
 
 
 def summary(model: Model, line_length: int | None = None) -> str:
-    """The table that ``Sequential.summary`` prints.
+    """Return the table that ``Sequential.summary`` prints.
 
     Parameters
     ----------

@@ -50,15 +50,15 @@ def _folded(layers: Sequence[Layer], prefix: str, tensors: dict[str, Any], at_in
     kept: list[Layer] = []
     for i, layer in enumerate(layers):
         if isinstance(layer, BatchNormalization):
-            before = next((other for other in reversed(kept) if not isinstance(other, Dropout)), None)
-            behind = next((other for other in layers[i + 1 :] if not isinstance(other, Dropout)), None)
-            reads_input = not prefix and (before is None or isinstance(before, Input))
-            if isinstance(before, Dense) and before.is_linear:
-                _take_over(layer, prefix, before, tensors, into_layer_before)
-                before.use_bias = True
+            previous = next((other for other in reversed(kept) if not isinstance(other, Dropout)), None)
+            following = next((other for other in layers[i + 1 :] if not isinstance(other, Dropout)), None)
+            reads_input = not prefix and (previous is None or isinstance(previous, Input))
+            if isinstance(previous, Dense) and previous.is_linear:
+                _take_over(layer, prefix, previous, tensors, into_layer_before)
+                previous.use_bias = True
                 continue
-            if isinstance(behind, Dense) and (at_input or not reads_input) and not _far(layer, prefix, tensors):
-                _take_over(layer, prefix, behind, tensors, into_layer_behind)
+            if isinstance(following, Dense) and (at_input or not reads_input) and not _far(layer, prefix, tensors):
+                _take_over(layer, prefix, following, tensors, into_layer_behind)
                 continue
         kept.append(layer.copy())
         if isinstance(layer, Residual):
@@ -78,8 +78,8 @@ def _take_over(
 ) -> None:
     """Work the tensors of a batch normalisation into those of a dense layer."""
     name, norm = f"{prefix}{dense.name}", f"{prefix}{layer.name}"
-    gamma, beta = (tensors.pop(f"{norm}/{what}", None) for what in ("gamma", "beta"))
-    mean, variance = (tensors.pop(f"{norm}/moving_{what}") for what in ("mean", "variance"))
+    gamma, beta = (tensors.pop(f"{norm}/{vector}", None) for vector in ("gamma", "beta"))
+    mean, variance = (tensors.pop(f"{norm}/moving_{statistic}") for statistic in ("mean", "variance"))
     scale, shift = scale_and_shift(gamma, beta, mean, variance, layer.epsilon)
     kernel, bias = tensors[f"{name}/kernel"], tensors.get(f"{name}/bias")
     tensors[f"{name}/kernel"], tensors[f"{name}/bias"] = rule(kernel, bias, scale, shift)

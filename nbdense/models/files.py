@@ -39,14 +39,14 @@ def load_sequential(file: TensorFile) -> Sequential:
 
 
 def _counter(value: Any) -> int:
-    """A number that the compiled program can count on from."""
+    """Return a number that the compiled program can count on from."""
     if not isinstance(value, int) or not 0 <= value < 2**62:
         raise ValueError(f"{value!r} is not a whole number in 0..2^62")
     return value
 
 
 def _check_shapes(file: TensorFile, model: Sequential) -> None:
-    """Hold the described widths against the tensors that the file really has, before anything is allocated."""
+    """Compare the described widths with the tensors that the file really has, before anything is allocated."""
     if not model._all or not isinstance(model._all[0], Input):
         raise ValueError("the model has no Input")
     shape = model._all[0].shape
@@ -54,9 +54,9 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
     for layer in model.layers:
         claimed += layer.count_params(shape)
         shape = layer.output_shape(shape)
-    held = sum(int(np.prod(shape)) for name, shape in file.shapes.items() if name.startswith("weights/"))
-    if claimed != held:
-        raise FileFormatError(f"{file.path}: its layers have {claimed} parameters, its tensors {held}")
+    stored = sum(int(np.prod(shape)) for name, shape in file.shapes.items() if name.startswith("weights/"))
+    if claimed != stored:
+        raise FileFormatError(f"{file.path}: its layers have {claimed} parameters, its tensors {stored}")
 
 
 def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]) -> None:

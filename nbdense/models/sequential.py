@@ -119,7 +119,7 @@ class Sequential(LayerStack):
         sample_weight: Any = None,
         initial_epoch: int = 0,
     ) -> History:
-        """Train.
+        """Train the model for some epochs.
 
         Parameters
         ----------
@@ -209,7 +209,7 @@ class Sequential(LayerStack):
         sample_weight: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """Loss and metrics on a data set.
+        """Return loss and metrics on a data set.
 
         Parameters
         ----------
@@ -240,7 +240,7 @@ class Sequential(LayerStack):
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
-        """One step on one batch.
+        """Take one step on one batch.
 
         Parameters
         ----------
@@ -269,7 +269,7 @@ class Sequential(LayerStack):
     # -- single steps -------------------------------------------------------------------------------------------
 
     def forward(self, x: Any, training: bool = False) -> npt.NDArray[Any]:
-        """Outputs of a batch, kept for one `backward` with the same weights.
+        """Return the outputs of a batch, and keep what one `backward` with the same weights needs.
 
         Parameters
         ----------
@@ -286,7 +286,7 @@ class Sequential(LayerStack):
         return self._steps.forward(x, training)
 
     def backward(self, grad_output: Any) -> npt.NDArray[Any]:
-        """Gradients of all trainable parameters, from the gradient with respect to the last `forward`'s outputs.
+        """Compute the gradients of all trainable parameters from that with respect to the last `forward`'s outputs.
 
         They replace those that were there; `gradients` shows them, `apply_gradients` takes the step. The slopes of
         regularizers are in them; weights that are pruned have none.
@@ -330,7 +330,7 @@ class Sequential(LayerStack):
     # -- looking inside -----------------------------------------------------------------------------------------
 
     def diagnose(self, x: Any, y: Any, sample_weight: Any = None, thresholds: Thresholds | None = None) -> Diagnosis:
-        """Activations and gradients of every layer in one training step that is not taken.
+        """Measure activations and gradients of every layer in one training step that is not taken.
 
         Parameters
         ----------
@@ -357,7 +357,7 @@ class Sequential(LayerStack):
         seed: int = 0,
         sample_weight: Any = None,
     ) -> Importance:
-        """How much worse the model gets when a column of its inputs is shuffled: see `nbdense.inspection.attribution`.
+        """Measure how much worse the model gets when a column of its inputs is shuffled.
 
         Parameters
         ----------
@@ -381,7 +381,7 @@ class Sequential(LayerStack):
     # -- models made from it ------------------------------------------------------------------------------------
 
     def upto(self, name: str) -> Sequential:
-        """A model of its own that ends with the layer of that name, with copies of the weights.
+        """Return a model that ends with the layer of that name, with copies of the weights.
 
         Parameters
         ----------
@@ -391,7 +391,7 @@ class Sequential(LayerStack):
         return derived.upto(self, name)
 
     def with_network(self, network: Network) -> Sequential:
-        """A model like this one around other parameters; it starts with a fresh optimizer.
+        """Return a model like this one around other parameters; it starts with a fresh optimizer.
 
         Parameters
         ----------
@@ -407,7 +407,7 @@ class Sequential(LayerStack):
         return other
 
     def fold_batch_normalization(self, *, at_input: bool = True) -> Sequential:
-        """A model whose batch normalisations have gone into the dense layers beside them, where that can be.
+        """Return a model whose batch normalisations have gone into the dense layers beside them, where that can be.
 
         By the running statistics, a batch normalisation multiplies each unit by s = gamma / sqrt(variance + epsilon)
         and adds beta - s mean. So can the kernel and bias of a linear dense layer before it; or of a dense layer behind

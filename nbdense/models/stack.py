@@ -76,7 +76,7 @@ class LayerStack:
         return [layer for layer in self._all if not isinstance(layer, Input)]
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """The layer of that name or index.
+        """Return the layer of that name or index.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class LayerStack:
 
     @property
     def built(self) -> bool:
-        """Whether the parameters exist."""
+        """State of the parameters: True once they exist."""
         return self._train.built
 
     @property
@@ -173,7 +173,7 @@ class LayerStack:
         return (None, *self.network.output_shape)
 
     def get_weights(self) -> list[npt.NDArray[Any]]:
-        """Copies of all parameters, kernel and bias in turn, as in Keras."""
+        """Return copies of all parameters, kernel and bias in turn, as in Keras."""
         return [view.copy() for view in self.network.tensors().values()]
 
     def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
@@ -200,7 +200,7 @@ class LayerStack:
 
     @property
     def train_state(self) -> TrainState:
-        """What training reads of the model and changes in it; the network is built on first use."""
+        """State of the model's training; the network is built on first use."""
         _ = self.network
         return self._train
 
@@ -256,7 +256,7 @@ class LayerStack:
     # -- outputs, and looking inside ----------------------------------------------------------------------------
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[Any]:
-        """What the last layer puts out.
+        """Return the outputs of the last layer.
 
         Parameters
         ----------
@@ -290,7 +290,7 @@ class LayerStack:
         return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
 
     def count_params(self) -> int:
-        """How many parameters there are."""
+        """Return the number of parameters."""
         return sum(math.prod(parameter.shape) for parameter in self.network.parameters)
 
     def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
@@ -307,7 +307,7 @@ class LayerStack:
             (print if print_fn is None else print_fn)(line)
 
     def saliency(self, x: Any, output: int | None = None) -> npt.NDArray[Any]:
-        """How steeply an output rises or falls with each input: see `nbdense.inspection.attribution`.
+        """Measure how steeply an output rises or falls with each input.
 
         Parameters
         ----------

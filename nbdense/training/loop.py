@@ -42,7 +42,7 @@ class Hooks(Protocol):
 
     @property
     def stopped(self) -> bool:
-        """Whether the fit is to end."""
+        """State of the fit: True once it is to end."""
 
     def stop(self) -> None:
         """End the fit."""

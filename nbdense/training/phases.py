@@ -1,4 +1,4 @@
-"""What a step is made of, for the compiled program: a table of phases for each thing that is done with a network."""
+"""Tables of phases: the parts of a step, for the compiled program, for each thing that is done with a network."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ Phases = npt.NDArray[Any]
 
 
 def evaluation(layers: npt.NDArray[Any]) -> Phases:
-    """Gather, forward, loss: of the table for inference."""
+    """Return the phases of an evaluation: gather, forward and loss, of the table for inference."""
     return _table([(ROWS, GATHER | LOSS, 0, len(layers), 0, 0)])
 
 
 def forward(layers: npt.NDArray[Any]) -> Phases:
-    """Gather and forward: the outputs and what backward wants stay in the workspace."""
+    """Return the phases of a forward pass; outputs and what backward needs stay in the workspace."""
     return _table(_forward(layers, 0))
 
 
 def backward(layers: npt.NDArray[Any]) -> Phases:
-    """Backward from deltas that are there already, and the gradients."""
+    """Return the phases of a backward pass, from deltas that are there already to the gradients."""
     return _table([(TRANSPOSES, 0, 0, 0, 0, 0), *_backward(layers, len(layers)), (SLABS, GRADIENT, 0, 0, 0, 0)])
 
 
 def update(clipped: bool = False) -> Phases:
-    """The optimizer's step on gradients that are there already, whoever made them; ``clipped`` as for `training`."""
+    """Return the phases of an optimizer's step on gradients that are there already; ``clipped`` as for `training`."""
     return _table(_update(0, clipped))
 
 
 def training(layers: npt.NDArray[Any], clipped: bool = False, updates: bool = True) -> Phases:
-    """A whole training step.
+    """Return the phases of a whole training step.
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ def training(layers: npt.NDArray[Any], clipped: bool = False, updates: bool = Tr
     return _table(phases)
 
 
-def _update(before: int, clipped: bool) -> list[tuple[int, ...]]:
-    """The step, and what is done ``before`` it in the same pass over the slabs."""
+def _update(flags: int, clipped: bool) -> list[tuple[int, ...]]:
+    """Return the phases of the optimizer's step, behind the work of ``flags`` in the same pass over the slabs."""
     if clipped:
-        return [(SLABS, before | CLIP, 0, 0, 0, 0), (SLABS, UPDATE, 0, 0, 0, 0)]
-    return [(SLABS, before | CLIP | UPDATE, 0, 0, 0, 0)]
+        return [(SLABS, flags | CLIP, 0, 0, 0, 0), (SLABS, UPDATE, 0, 0, 0, 0)]
+    return [(SLABS, flags | CLIP | UPDATE, 0, 0, 0, 0)]
 
 
 def _norms(layers: npt.NDArray[Any]) -> list[int]:
@@ -91,7 +91,7 @@ def _forward(layers: npt.NDArray[Any], last_flags: int) -> list[tuple[int, ...]]
 
 
 def _backward(layers: npt.NDArray[Any], end: int) -> list[tuple[int, ...]]:
-    """Backward through rows before ``end``, behind which everything is done."""
+    """Return the phases that go back through rows before ``end``, behind which everything is done."""
     phases: list[tuple[int, ...]] = []
     norms = [i for i in _norms(layers) if i < end and not layers[i]["flags"] & IDLE]
     cuts = [end, *reversed(norms)]

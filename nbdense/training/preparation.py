@@ -1,4 +1,4 @@
-"""What is made once a fit, before its first epoch: checked data, the objective, and the memory of its runs."""
+"""Preparations of a fit, made once before its first epoch: checked data, the objective, the memory of its runs."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _NEVER_NEGATIVE = (CategoricalCrossentropy, KLDivergence, Poisson)  # losses of 
 
 
 def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: str) -> npt.NDArray[Any]:
-    """Targets as a two-dimensional array, a row for each row of data: the outputs' elements, or class numbers.
+    """Return targets as a matrix, a row for each row of data: the outputs' elements, or class numbers.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
 
 
 def _check_range(array: npt.NDArray[Any], loss: Loss, n_out: int) -> npt.NDArray[Any]:
-    """The targets, after a look at their values; labels of 0 and 1 as hinge takes them. NaN is refused elsewhere."""
+    """Return targets whose values suit the loss; labels of 0 and 1 as hinge takes them. NaN is refused elsewhere."""
     if array.size == 0 or not isinstance(loss, (BinaryCrossentropy, Hinge, *_NEVER_NEGATIVE)):
         return array
     least, most = array.min(), array.max()
@@ -87,8 +87,8 @@ def _check_range(array: npt.NDArray[Any], loss: Loss, n_out: int) -> npt.NDArray
         hint = "; for labels -1 and 1 use loss='hinge', or (y + 1) / 2" if least == -1 and most == 1 else ""
         raise ValueError(f"y: {loss.name} takes targets in [0, 1], got {least} to {most}{hint}")
     if isinstance(loss, _NEVER_NEGATIVE) and least < 0:
-        what = "counts" if isinstance(loss, Poisson) else "class probabilities"
-        raise ValueError(f"y: {loss.name} takes {what}, which are never negative; got {least}")
+        kind = "counts" if isinstance(loss, Poisson) else "class probabilities"
+        raise ValueError(f"y: {loss.name} takes {kind}, which are never negative; got {least}")
     if isinstance(loss, Hinge):
         if least < -1 or most > 1:
             raise ValueError(f"y: {loss.name} takes labels -1 and 1, or 0 and 1; got {least} to {most}")
@@ -138,7 +138,7 @@ def row_weights(
     loss: Loss,
     positions: int = 1,
 ) -> npt.NDArray[Any] | None:
-    """One weight a row of data, as a column: sample weights times the weight of the row's class. None: all alike.
+    """Return a weight for each row of data, as a column: sample weights times the class's; None if all weigh alike.
 
     A row's class is the number in it, rounded, or the column of its largest number, as in Keras.
     """
@@ -175,7 +175,7 @@ def weights_by_class(
     numbers: npt.NDArray[np.integer[Any]],
     sample_weight: npt.NDArray[np.floating[Any]] | None,
 ) -> npt.NDArray[np.float64]:
-    """Return the weight of each row's class: what ``class_weight`` means, to Sequential and to the estimators.
+    """Return the weight of each row's class by ``class_weight``, for Sequential and the estimators.
 
     Parameters
     ----------
@@ -220,16 +220,16 @@ def weights_by_class(
 def _balanced(
     count: int, numbers: npt.NDArray[np.integer[Any]], sample_weight: npt.NDArray[np.floating[Any]] | None
 ) -> npt.NDArray[np.float64]:
-    """Weights that make all classes weigh alike, and their sum what it was; 0 for a class without weight."""
+    """Return weights that make all classes weigh alike and keep the sum; 0 for a class without weight."""
     if sample_weight is not None and (sample_weight < 0).any():
         row = int(np.argmax(sample_weight < 0))
         raise ValueError(
             f"sample_weight: {sample_weight[row]} in row {row}; class_weight='balanced' takes weights of at least 0"
         )
     sizes = np.bincount(numbers, sample_weight, count)
-    there = sizes > 0
+    present = sizes > 0
     balance = np.zeros(count)
-    balance[there] = sizes.sum() / (np.count_nonzero(there) * sizes[there])
+    balance[present] = sizes.sum() / (np.count_nonzero(present) * sizes[present])
     return balance
 
 

@@ -27,7 +27,7 @@ Source = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Objective:
-    """What a run computes from outputs and targets: a compiled loss and metrics."""
+    """Computation of a run on outputs and targets: a compiled loss and metrics."""
 
     form: LossForm
     parameter: float
@@ -61,7 +61,7 @@ class Slice:
     count: int
 
     def retake(self, workspace: Workspace, count: int) -> int:
-        """Go back to the slice's start and take its first ``count`` steps: they are deterministic. Returns count."""
+        """Take the first ``count`` steps again from the slice's start: they are deterministic. Returns count."""
         workspace.network.params[:], workspace.state[1:] = self.params, self.slots
         if count:
             self.run(count=count)
@@ -107,8 +107,8 @@ class Workspace:
             "zeros": network.aside,
         }
         end = 0
-        for name, before in parts.items():
-            end += -(-before // 16) * 16
+        for name, size_ahead in parts.items():
+            end += -(-size_ahead // 16) * 16
             run[name] = end
         work = aligned_zeros(end + widest + 1, network.dtype)
         run["one"] = end + widest
@@ -221,29 +221,29 @@ class Workspace:
         int
             1, or 0 where the loss was not finite.
         """
-        before: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
+        saved: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
         params, slots = self.network.params, self.state[1:]
         try:
             for index, phase in enumerate(phases):
                 parts = {ROWS: rows, SLABS: self.network.slabs.size}.get(int(phase["kind"]), 1)
                 if phase["kind"] == SLABS and phase["flags"] & UPDATE:
-                    before = params.copy(), slots.copy()
+                    saved = params.copy(), slots.copy()
                 count = min(parts, -int(-flops // SIGNAL_FLOPS))
                 for begin, end in pairwise(parts * part // max(1, count) for part in range(count + 1)):
                     if call(phases[index : index + 1], begin, end if end < parts else WHOLE) == 0:
                         return 0
         except BaseException:
-            if before is not None:
-                params[:], slots[:] = before
+            if saved is not None:
+                params[:], slots[:] = saved
             raise
         return 1
 
     def outputs(self, rows: int, *, layers: npt.NDArray[Any], deltas: bool = False) -> npt.NDArray[Any]:
-        """View of the last row's outputs, or their deltas, (rows, positions, n_out)."""
+        """Return a view of the last row's outputs, or their deltas, (rows, positions, n_out)."""
         return self.row_outputs(layers[-1], rows, deltas=deltas)
 
     def row_outputs(self, row: Any, rows: int, *, deltas: bool = False) -> npt.NDArray[Any]:
-        """View of the outputs of any row of a table for training, or their deltas, (rows, positions, n_out)."""
+        """Return a view of any training row's outputs, or their deltas, (rows, positions, n_out)."""
         return self._view(row["output"], row["ld_out"], row["n_out"], row["positions_out"], rows, deltas)
 
     @property
@@ -252,13 +252,13 @@ class Workspace:
         return sum(array.nbytes for array in (self._work, self._values, self._order, self._sums, self._rounded))
 
     def targets(self, rows: int) -> npt.NDArray[Any]:
-        """View of the last batch's targets, (rows, positions, target_width)."""
+        """Return a view of the last batch's targets, (rows, positions, target_width)."""
         start, ld, positions = int(self._run["targets"][0]), int(self._run["ld_target"][0]), self.network.positions_out
         matrix = self._work[start : start + rows * positions * ld].reshape(rows, positions, ld)
         return matrix[:, :, : self.objective.target_width]
 
     def input_deltas(self, rows: int) -> npt.NDArray[Any]:
-        """View of the deltas of the network's input, (rows, positions, n_in)."""
+        """Return a view of the deltas of the network's input, (rows, positions, n_in)."""
         first = self.network.layers[0]
         return self._view(0, first["ld_in"], first["n_in"], first["positions"], rows, True)
 
@@ -273,7 +273,7 @@ MUCH_TO_READ = 262_144
 
 
 def predict(network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Outputs of the rows of ``x``, a C-ordered, writable matrix in the network's dtype."""
+    """Return the outputs of the rows of ``x``, a C-ordered, writable matrix in the network's dtype."""
     rows, multiply_adds = x.shape[0], network.multiply_adds
     out = np.empty((rows, network.n_out), network.dtype)
     layers, params = network.inference, network.params
