@@ -104,7 +104,8 @@ def _make_step(dtype: np.dtype[Any], step: Any, slots: int, fields: int, owner: 
     exec("\n    ".join([head, *lines]), space)
     numbers: Any = types.CPointer(numba.from_dtype(dtype))  # type: ignore[attr-defined]
     counts = (types.int64, types.int64, types.float64, types.int64)
-    return _addressed(space["run"], types.void, (numbers, numbers, *counts, types.CPointer(types.float64)))
+    hyper: Any = types.CPointer(types.float64)  # type: ignore[attr-defined]
+    return _addressed(space["run"], types.void, (numbers, numbers, *counts, hyper))
 
 
 def _make(body: str, dtype: np.dtype[Any], f: Any, g: Any, owner: str) -> tuple[Any, int]:
