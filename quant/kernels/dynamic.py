@@ -59,7 +59,7 @@ def _parts(program):
 
 @kernel
 def _operand(row, x, work, capacity):
-    """Where a layer's input lies: (array, offset, row stride)."""
+    """Return a layer's input as (array, offset, row stride)."""
     if row["input"] == 0:
         return x, np.int64(0), row["n_in"]
     return work, row["input"] * capacity, row["ld_in"]
@@ -67,7 +67,7 @@ def _operand(row, x, work, capacity):
 
 @kernel
 def _range_of_rows(row, x, work, capacity, first, count):
-    """Least and greatest finite values, 0 included, of one thread's rows of a layer's input."""
+    """Find the least and greatest finite values, 0 included, of one thread's rows of a layer's input."""
     values, offset, ld = _operand(row, x, work, capacity)
     n, positions = row["n_in"], row["positions"]
     low, high = np.float32(0.0), np.float32(0.0)
@@ -84,7 +84,7 @@ def _range_of_rows(row, x, work, capacity, first, count):
 
 @kernel
 def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, capacity, span, memory):
-    """One thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
+    """Take one thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
     layers, vectors = _parts(program)
     row = layers[index]
     scales, biases = vectors.multipliers, vectors.float_bias
@@ -117,7 +117,7 @@ def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, ca
 
 
 def _predict_dynamic(program, floats, x, values, threads):
-    """Outputs of all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
+    """Predict all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
 
     program : bytes (see `nbdense.quant.kernels.integer.PARTS`); floats : (the engine's rows, their parameters)
     """
@@ -188,7 +188,7 @@ def _predict_dynamic(program, floats, x, values, threads):
 
 @kernel
 def _float_rows(row, floats, x, work, capacity, first, count):
-    """One thread's rows of data through one row of the engine's."""
+    """Take one thread's rows of data through one row of the engine's."""
     operand, span = (x, np.int64(0), row["n_in"]), (first, count)
     float_layers, params = floats
     forward_row(

@@ -125,7 +125,7 @@ TILE_ROWS, TILE_COLUMNS = 12, 128  # accumulators: 6 KiB
 
 @kernel
 def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
-    """The next layer's bytes of a tile of accumulators: rescale, clamp, and look up where there is a table.
+    """Turn a tile of accumulators into the next layer's bytes: rescale, clamp, and look up where there is a table.
 
     vectors : `Vectors`; the tile's channels start at ``offset``
     out : (uint8 array, offset, row stride)
@@ -229,7 +229,7 @@ def _flatten(row, work, capacity, count):
 
 @kernel
 def _quantize_finite(source, target, scale, zero_point):
-    """Bytes of a row of finite numbers, and True; or False if they may not all have been finite."""
+    """Quantize a row of finite numbers to bytes; returns False if they may not all have been finite."""
     reciprocal = np.float32(1.0) / scale
     seen = np.int32(0)
     for j in range(source.size):
@@ -241,7 +241,7 @@ def _quantize_finite(source, target, scale, zero_point):
 
 @kernel
 def _quantize_any(source, target, scale, zero_point):
-    """Bytes of a row, a NaN taken as zero; returns whether there was one."""
+    """Quantize a row to bytes, a NaN taken as zero; returns whether there was one."""
     unordered = np.int32(0)  # integers, which vectorise; leaving at the first would not
     for j in range(source.size):
         value = source[j] / scale
@@ -253,7 +253,7 @@ def _quantize_any(source, target, scale, zero_point):
 
 @kernel
 def quantize_rows(x, offset, ld_x, m, n, scale, zero_point, work, target, ld, missing):
-    """m rows of n floats at ``offset`` to bytes at ``target``: ONNX's QuantizeLinear, and a NaN is taken as zero.
+    """Quantize m rows of n floats at ``offset`` to bytes at ``target``: ONNX's QuantizeLinear; a NaN is taken as zero.
 
     ``missing`` gets 1 for each row that holds a NaN, unless it has no elements.
     """
@@ -279,7 +279,7 @@ def _dequantize(row, work, floats, capacity, m):
 
 @kernel
 def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
-    """``count`` rows of data, of which the input's start at ``x_offset`` in ``x``, through all layers."""
+    """Take ``count`` rows of data, whose inputs start at ``x_offset`` in ``x``, through all layers."""
     work, float_work, tile, missing, _, capacity = memory
     rounding = form["rounding"]
     for index in range(layers.shape[0]):
@@ -326,7 +326,7 @@ def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
 
 @kernel
 def note_missing(x, offset, n, count, missing):
-    """1 for each of ``count`` rows of n elements that holds a NaN."""
+    """Mark each of ``count`` rows of n elements that holds a NaN."""
     for i in range(count):
         unordered = np.int32(0)
         source = x[offset + i * n : offset + (i + 1) * n]
@@ -338,7 +338,7 @@ def note_missing(x, offset, n, count, missing):
 
 @kernel
 def give_values(form, memory, count, out, first):
-    """The last outputs as float32 from row ``first`` of the flat ``out``, through a softmax where there is one.
+    """Write the last outputs as float32 from row ``first`` of the flat ``out``, through a softmax where there is one.
 
     NaN in rows that came with one.
     """
@@ -385,7 +385,7 @@ def _give_integers(form, memory, count, out, first):
 
 @kernel
 def copy_input(form, x, offset, n_in, count, work):
-    """The input of ``count`` rows of data into its buffer among the floats, where some rows of the engine's read it."""
+    """Copy the input of ``count`` rows of data into its buffer among the floats, for rows of the engine's to read."""
     n, ld = n_in // form["positions"], form["ld_input"]
     for i in range(count * form["positions"]):
         for j in range(n):
@@ -411,7 +411,7 @@ def _parts(program):
 
 @kernel
 def _work_on_rows(program, form, floats, x, integers, values, span, memory):
-    """One thread's rows, from float to bytes or float.
+    """Take one thread's rows from float to bytes or float.
 
     memory : (bytes, floats, tile, a flag for each row, a buffer for some rows of outputs, rows that fit)
     """
@@ -436,7 +436,7 @@ def _work_on_rows(program, form, floats, x, integers, values, span, memory):
 
 
 def _predict(program, floats, x, integers, values, threads):
-    """Outputs of all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
+    """Predict all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
 
     program : bytes (see `PARTS`); floats : (the engine's rows, their parameters), or None
     Either output may have no rows: then it is not wanted.
@@ -460,7 +460,7 @@ def _predict(program, floats, x, integers, values, threads):
 
 
 def _evaluate(layers, values):
-    """The activation of a row of the engine's of ``values`` in place; a whole number of blocks."""
+    """Apply the activation of a row of the engine's to ``values`` in place; a whole number of blocks."""
     activate_row(layers[0], values, 0, 1)
 
 

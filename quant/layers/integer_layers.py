@@ -89,11 +89,11 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
     kernel_zero_points: npt.NDArray[np.int8] | None = None
 
     def bias_scales(self) -> npt.NDArray[np.float32]:
-        """Scales of the bias and the accumulator, float32 (n_out,)."""
+        """Return the scales of the bias and the accumulator, float32 (n_out,)."""
         return np.float32(self.input_scale) * self.kernel_scales
 
     def fixed_point_multipliers(self) -> list[tuple[int, int]]:
-        """(multiplier, shift) of each column, for the rounding "tflite".
+        """Return (multiplier, shift) of each column, for the rounding "tflite".
 
         Raises
         ------
@@ -107,7 +107,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
             raise ValueError(f"layer {self.name!r}: {error}") from error
 
     def clamp(self, dtype: str, rounding: str) -> tuple[int, int]:
-        """The least and greatest requantised integer that the activation leaves possible.
+        """Return the least and greatest requantised integer that the activation leaves possible.
 
         Parameters
         ----------
@@ -218,15 +218,15 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """What its inputs are as integers."""
+        """Scales and zero points of its inputs."""
         return tuple(zip(self.input_scales, self.input_zero_points, strict=True))
 
     def clamp(self, dtype: str, rounding: str) -> tuple[int, int]:
-        """As `QuantizedDense.clamp`."""
+        """Return the least and greatest integer, as `QuantizedDense.clamp` does."""
         return clamp_limits(self.function, self.output_scale, self.output_zero_point, dtype, rounding)
 
     def fixed_point_multipliers(self) -> list[tuple[int, int]]:
-        """(multiplier, shift) of the two terms and of the sum, for the rounding "tflite".
+        """Return (multiplier, shift) of the two terms and of the sum, for the rounding "tflite".
 
         Raises
         ------
@@ -448,7 +448,7 @@ class QuantizedFlatten(Layer):
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """What its input is as integers."""
+        """Scale and zero point of its input."""
         return ((self.scale, self.zero_point),)
 
     @property

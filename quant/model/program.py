@@ -36,7 +36,7 @@ class Program:
         self._flops_a_row = 2.0 * sum(layer.multiply_adds for layer in network.layers)
 
     def integers(self, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """The last layer's outputs, before a softmax: (rows, n_out) of the activation dtype.
+        """Return the last layer's outputs, before a softmax: (rows, n_out) of the activation dtype.
 
         Parameters
         ----------
@@ -51,7 +51,7 @@ class Program:
         return out.view(np.int8)
 
     def values(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The outputs as float32, (rows, n_out): dequantized, through the softmax where there is one.
+        """Return the outputs as float32, (rows, n_out): dequantized, through the softmax where there is one.
 
         Parameters
         ----------
