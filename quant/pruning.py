@@ -82,7 +82,7 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
 
 
 def sparsity_of(network: Network) -> float:
-    """The share of kernel weights that are zero.
+    """Return the share of kernel weights that are zero.
 
     Parameters
     ----------
@@ -94,19 +94,19 @@ def sparsity_of(network: Network) -> float:
 
 
 def _kept(sizes: npt.NDArray[Any], sparsity: float) -> npt.NDArray[np.bool_]:
-    """True but for the round(sparsity * size) smallest; of equals the first are kept."""
+    """Mark all but the round(sparsity * size) smallest; of equals the first are kept."""
     kept = np.zeros(sizes.size, np.bool_)
     kept[np.argsort(-sizes, kind="stable")[: sizes.size - round(sparsity * sizes.size)]] = True
     return kept
 
 
 def _dense(network: Network) -> list[Row]:
-    """The rows that have a kernel; a norm's gamma is none."""
+    """Return the rows that have a kernel; a norm's gamma is none."""
     return [row for row in network.rows() if row.kind == DENSE]
 
 
 def _kernels(network: Network, vector: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Views of a flat vector like the parameters, one for each dense row's kernel."""
+    """Return views of a flat vector like the parameters, one for each dense row's kernel."""
     at = {parameter.offset: parameter for parameter in network.parameters}
     dense = network.layers[network.layers["kind"] == DENSE]
     return [network.tensor(at[int(row["kernel"])], vector) for row in dense]

@@ -52,7 +52,7 @@ class Ranges:
 
 @dataclass(frozen=True)
 class RowValues:
-    """What one row of a network takes and gives for a batch: unpadded views that last until the next batch.
+    """The tensors of one row of a network for a batch: unpadded views that last until the next batch.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ def calibrate(
     percentile: float = observers.PERCENTILE,
     levels: int = observers.LEVELS,
 ) -> Ranges:
-    """Ranges of every tensor of a network, from one pass over calibration data.
+    """Find the range of every tensor of a network, in one pass over calibration data.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def walk(network: Network, data: Any) -> Iterator[tuple[Matrix, list[RowValues]]
 
 
 def batches(data: Any, network: Network) -> Iterator[Matrix]:
-    """Calibration data as matrices of the network's dtype, checked as they come.
+    """Yield calibration data as matrices of the network's dtype, checked as they come.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def check_repeatable(data: Any, what: str) -> None:
 
 
 def _parts(data: Any, rank: int) -> Iterator[tuple[str, Any]]:
-    """What the data consists of, arrays or what can be sliced like one, each with a name for errors."""
+    """Yield the arrays of the data, or what can be sliced like one, each with a name for errors."""
     if callable(data) and not hasattr(data, "shape"):
         data = data()
     if _is_array(data) or isinstance(data, (str, bytes, Mapping)) or not hasattr(data, "__iter__"):
@@ -278,7 +278,7 @@ def _check_rows(name: str, array: Any, network: Network) -> None:
 
 
 def _keeping_pre(network: Network) -> tuple[npt.NDArray[Any], int]:
-    """The rows of inference, with a buffer for the pre-activations of each dense row that is more than clamped."""
+    """Return the rows of inference, with buffers for the pre-activations of dense rows that are more than clamped."""
     layers, width = network.inference.copy(), network.width
     for layer, row in zip(layers, network.rows(), strict=True):
         if row.kind == DENSE and not is_clamp(row.activation):

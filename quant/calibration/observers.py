@@ -64,7 +64,7 @@ class MinMax:
         self.low, self.high = min(self.low, low + 0.0), max(self.high, high + 0.0)  # no negative zeros
 
     def range(self) -> Range:
-        """The range of what was seen: (low, high)."""
+        """Return the range of all values so far: (low, high)."""
         return self.low, self.high
 
 
@@ -126,17 +126,17 @@ class Histogram(MinMax):
         self.counts[BINS] -= zeros
 
     def range(self) -> Range:
-        """The range that the method chooses within (low, high)."""
+        """Return the range that the method chooses within (low, high)."""
         if self.low == self.high or not self.counts.any():
             return self.low, self.high
         return self.choose(self)
 
     def magnitudes(self) -> npt.NDArray[np.int64]:
-        """Counts of the magnitudes of values in bins of the same width, (BINS,)."""
+        """Count the magnitudes of values in bins of the same width, (BINS,)."""
         return self.counts[BINS:] + self.counts[BINS - 1 :: -1]
 
     def clipped(self, least: float, most: float) -> Range:
-        """What is left of (low, high) between two ends.
+        """Cut (low, high) to what lies between two ends.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class Histogram(MinMax):
 
 
 def maker(method: str, percentile: float = PERCENTILE, levels: int = LEVELS) -> Callable[[], MinMax]:
-    """What makes the observers of a method.
+    """Return a function that makes observers of a method.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ METHODS = ("minmax", "percentile", "mse", "entropy")
 
 
 def percentile_range(histogram: Histogram, percentile: float = PERCENTILE) -> Range:
-    """The range of the values whose magnitude is not among the largest.
+    """Find the range of the values whose magnitude is not among the largest.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def percentile_range(histogram: Histogram, percentile: float = PERCENTILE) -> Ra
 
 
 def mse_range(histogram: Histogram, levels: int = LEVELS) -> Range:
-    """The range of least mean squared error between the values and the nearest of the levels.
+    """Find the range of least mean squared error between the values and the nearest of the levels.
 
     The levels lie evenly over the range widened to hold 0, moved so that one of them is 0; values inside a bin are
     taken to be spread evenly. First both ends are drawn in together, then each by itself, until neither gains.
@@ -267,13 +267,13 @@ def _squared_errors(
     ends: npt.NDArray[np.float64],
     levels: int,
 ) -> npt.NDArray[np.float64]:
-    """Sums of squared errors of bins [left, right) for each row (low, high) of ``ends``."""
+    """Sum the squared errors of bins [left, right) for each row (low, high) of ``ends``."""
     step = ((ends[:, 1] - ends[:, 0]) / (levels - 1))[:, np.newaxis]
     step = np.maximum(step, 1e-12)
     first = -np.rint(-ends[:, :1] / step)
 
     def integral(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Of the squared error from 0 to x: n whole cells of step**3 / 12, and what lies beyond the last level."""
+        """Integrate the squared error from 0 to x: n whole cells of step**3 / 12, and the rest beyond the last."""
         n = np.clip(np.rint(x / step), first, first + levels - 1)
         return n * step**3 / 12 + (x - n * step) ** 3 / 3
 
@@ -281,7 +281,7 @@ def _squared_errors(
 
 
 def entropy_range(histogram: Histogram, levels: int = LEVELS) -> Range:
-    """The range that loses the least information: the least Kullback-Leibler divergence of the quantized values.
+    """Find the range that loses the least information: of the least Kullback-Leibler divergence.
 
     Method: Migacz, "8-bit Inference with TensorRT" (2017), with the signs kept: values beyond a threshold are
     counted at it, and bins that share a level share its count evenly among those that are not empty. As in NVIDIA's
@@ -316,7 +316,7 @@ def entropy_range(histogram: Histogram, levels: int = LEVELS) -> Range:
 
 
 def _divergence(counts: npt.NDArray[np.int64], begin: int, end: int, levels: int) -> float:
-    """Kullback-Leibler divergence of what levels make of bins begin..end from all values, counted within these."""
+    """Return the Kullback-Leibler divergence of the levels of bins begin..end from all values, counted within these."""
     inside = counts[begin:end]
     filled = np.flatnonzero(inside)
     if filled.size == 0:

@@ -1,4 +1,4 @@
-"""What quantization-aware training has settled: the plain network of one with fake quantization, its ranges and scales.
+"""The plain network behind one with fake quantization, and the ranges and scales that training has settled.
 
 It is the other source of `Ranges` beside calibration data: static quantization reads either.
 """
@@ -26,7 +26,7 @@ SETTLED = ("scheme", "bits", "granularity", "range_method", "activation_dtype", 
 
 
 def range_of(network: Network, row: Any) -> Range:
-    """The range of a FAKE_QUANT row as it is now: what the engine's `fake_quant.parameters` makes of its factors.
+    """Return the range of a FAKE_QUANT row as it is now, as the engine's `fake_quant.parameters` has it.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def range_of(network: Network, row: Any) -> Range:
 
 @dataclass(frozen=True, eq=False)
 class TrainedRanges:
-    """What quantization-aware training has settled, for `quantize` to take as it is.
+    """Ranges and scales as quantization-aware training has settled them, for `quantize` to take as they are.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class TrainedRanges:
 
 
 def trained_ranges(network: Network) -> TrainedRanges | None:
-    """The ranges and scales that a network has learned by quantization-aware training.
+    """Return the ranges and scales that a network has learned by quantization-aware training.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ _NOT_OURS = "quantize: the model has fake quantization that quantize_aware has n
 
 
 def _is_ours(network: Network) -> bool:
-    """Whether a network's options are complete and its rows are as they say; a file may claim anything."""
+    """Tell whether a network's options are complete and its rows are as they say; a file may claim anything."""
     options = network.quantization
     known = {"granularity": GRANULARITIES, "activation_dtype": LIMITS, "rounding": ROUNDINGS, "bits": KERNEL_LIMITS}
     if set(options) != set(SETTLED):
@@ -127,7 +127,7 @@ def _is_ours(network: Network) -> bool:
 
 
 class _Restoring:
-    """Of a network with fake quantization, the plain one, row by row, and what was in between.
+    """Builds the plain network of one with fake quantization, row by row, and keeps what was in between.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ class _Restoring:
         self._stands_for = stands_for
 
     def result(self) -> TrainedRanges:
-        """Everything that there is to be known."""
+        """Return the plain network, its ranges and its scales."""
         for row in self._network.inference:
             name = self._network.names[int(row["number"])]
             if row["kind"] == FAKE_QUANT:

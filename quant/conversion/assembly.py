@@ -19,7 +19,7 @@ from nbdense.quant.schemes.scheme import Step
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of one step's weights.
+    """The bits of one step's weights, and why they are so many.
 
     Attributes
     ----------

@@ -60,7 +60,7 @@ class Mean:
         self.rows += x.shape[0]
 
     def value(self) -> Float64:
-        """The means, (n,).
+        """Return the means, (n,).
 
         Raises
         ------
@@ -130,7 +130,7 @@ def shift(
     mean: npt.NDArray[Any],
     quantized_mean: npt.NDArray[Any] | None = None,
 ) -> Float64:
-    """By how much quantization moves the mean of each pre-activation: what to take off the bias.
+    """Return by how much quantization moves the mean of each pre-activation, which the bias is to lose.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def shift(
 
 
 def input_means(network: Network, data: Any) -> dict[int, Float64]:
-    """Means of the inputs of every dense row, from one pass over calibration data.
+    """Return the means of every dense row's inputs, from one pass over calibration data.
 
     Parameters
     ----------

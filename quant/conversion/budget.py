@@ -1,4 +1,4 @@
-"""Which layers may be integers, if the model is to stay as good as somebody asks for."""
+"""A search for the layers that may be integers while the model stays as good as somebody asks for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check(budget: float | None, evaluate: Any) -> None:
 
 
 def score_of(evaluate: Any) -> Score:
-    """The function that scores something with ``predict``; of its values more is better.
+    """Return the function that scores something with ``predict``; of its values more is better.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def _number(value: Any) -> float:
 
 
 def score(outputs: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
-    """The share of right classes, or the coefficient of determination.
+    """Return the share of right classes, or the coefficient of determination.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def score(outputs: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
 
 
 def search(quantizer: Quantizer, model: Any, budget: float, evaluate: Any) -> tuple[QuantizedNetwork, dict[str, Any]]:
-    """The network with the most integers that keeps the budget, as a greedy search finds it.
+    """Find the network with the most integers that keeps the budget, by a greedy search.
 
     Each dense layer is tried alone, the others in float; in the order of what that costs, they get 8 bits, if they
     have 4, and then stay in float, until the budget is kept; then those that it is kept without are taken back.

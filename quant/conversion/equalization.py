@@ -91,7 +91,7 @@ def _is_finite(bias: npt.NDArray[np.floating] | None) -> bool:
 
 
 def _pairs(rows: list[Row]) -> list[_Pair]:
-    """Dense rows behind which only homogeneous activations and changes of shape lie up to the next dense row."""
+    """Find dense rows with only homogeneous activations and changes of shape up to the next dense row."""
     readers: dict[int, list[Row]] = {}
     for row in rows:
         for source in {row.input, row.second}:
@@ -109,7 +109,7 @@ def _pairs(rows: list[Row]) -> list[_Pair]:
 
 
 def _equalize(pair: _Pair, sizes: dict[int, npt.NDArray[np.float64]]) -> float:
-    """One step for one pair; returns the largest change of a factor, as a logarithm."""
+    """Equalize one pair by a step; returns the largest change of a factor, as a logarithm."""
     before, behind = sizes[pair.first], sizes[pair.second]
     first = before.max(axis=0)
     second = behind.reshape(-1, pair.factors.size, behind.shape[1]).max(axis=(0, 2))
@@ -124,5 +124,5 @@ def _equalize(pair: _Pair, sizes: dict[int, npt.NDArray[np.float64]]) -> float:
 
 
 def _of_rows(factors: npt.NDArray[np.float64], kernel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Factors as a column, one for each of a kernel's rows: positions that were laid end to end repeat them."""
+    """Lay factors out as a column, one for each of a kernel's rows: positions laid end to end repeat them."""
     return np.tile(factors, kernel.shape[0] // factors.size)[:, np.newaxis]

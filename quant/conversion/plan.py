@@ -1,4 +1,4 @@
-"""What a quantizer works on: a network's rows with batch normalisations folded in and activations merged, as steps.
+"""A network's steps, which a quantizer works on: its rows, with normalisations folded in and activations merged.
 
 A step becomes one layer of the quantized network. It names the tensors that it reads as that does: 0 is the input,
 i + 1 the output of step i.
@@ -22,7 +22,7 @@ _NO_RANGES = (0.0, 0.0)
 
 
 def source_of(model: Any) -> Any:
-    """The network of a model that is to be quantized: of a Sequential without the batch normalisations that can go.
+    """Return the network of a model that is to be quantized, without the batch normalisations that can be folded.
 
     One that reads the model's input stays: its columns have scales of their own, and an integer tensor has one.
 
@@ -38,7 +38,7 @@ def source_of(model: Any) -> Any:
 
 
 def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = False) -> list[Step]:
-    """The steps of a network.
+    """Return the steps of a network.
 
     Parameters
     ----------

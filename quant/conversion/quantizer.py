@@ -1,4 +1,4 @@
-"""What all quantized networks of one float network share: its steps, its ranges, and the integers of its weights."""
+"""The steps, the ranges and the integers of weights that all quantized networks of one float network share."""
 
 from __future__ import annotations
 

@@ -6,7 +6,10 @@ of rows through all layers.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 from numba import prange
 
 from nbdense._compile.policy import entry_pair, kernel
@@ -14,6 +17,11 @@ from nbdense.engine.elementwise.activation_loops import activate_row, clear_padd
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.integer import (
     FLOAT,
+    FORM,
+    FORM_AT,
+    FORM_END,
+    LAYER,
+    PARTS,
     TILE_COLUMNS,
     TILE_ROWS,
     copy_input,
@@ -25,9 +33,33 @@ from nbdense.quant.kernels.microkernel import GROUP, OFFSET, integer_product, ta
 from nbdense.quant.kernels.rounding import round_to_byte
 
 
+class DynamicVectors(NamedTuple):
+    """The numbers that a dynamic program reads."""
+
+    weights: npt.NDArray[np.int8]
+    multipliers: npt.NDArray[np.float32]
+    weight_sums: npt.NDArray[np.int32]
+    float_bias: npt.NDArray[np.float32]
+    zero_points: npt.NDArray[np.int32]
+
+
+@kernel
+def _parts(program):
+    """Return layers and vectors of a dynamic program."""
+    at = program[:FORM_AT].view(PARTS)[0]
+    vectors = DynamicVectors(
+        program[at["weights"] : at["bias"]].view(np.int8),
+        program[at["multipliers"] : at["fixed_multipliers"]].view(np.float32),
+        program[at["weight_sums"] : at["float_bias"]].view(np.int32),
+        program[at["float_bias"] : at["zero_points"]].view(np.float32),
+        program[at["zero_points"] : at["exponentials"]].view(np.int32),
+    )
+    return program[at["layers"] : at["end"]].view(LAYER), vectors
+
+
 @kernel
 def _operand(row, x, work, capacity):
-    """Where a layer's input lies: (array, offset, row stride)."""
+    """Return a layer's input as (array, offset, row stride)."""
     if row["input"] == 0:
         return x, np.int64(0), row["n_in"]
     return work, row["input"] * capacity, row["ld_in"]
@@ -35,7 +67,7 @@ def _operand(row, x, work, capacity):
 
 @kernel
 def _range_of_rows(row, x, work, capacity, first, count):
-    """Least and greatest finite values, 0 included, of one thread's rows of a layer's input."""
+    """Find the least and greatest finite values, 0 included, of one thread's rows of a layer's input."""
     values, offset, ld = _operand(row, x, work, capacity)
     n, positions = row["n_in"], row["positions"]
     low, high = np.float32(0.0), np.float32(0.0)
@@ -51,9 +83,11 @@ def _range_of_rows(row, x, work, capacity, first, count):
 
 
 @kernel
-def _dynamic_rows(row, float_layer, vectors, biases, x, form, corrections, floats, capacity, span, memory):
-    """One thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
-    weights, bias, scales, _, _, _ = vectors
+def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, capacity, span, memory):
+    """Take one thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
+    layers, vectors = _parts(program)
+    row = layers[index]
+    scales, biases = vectors.multipliers, vectors.float_bias
     values, offset, ld_x = _operand(row, x, floats, capacity)
     work, tile = memory
     scale, zero_point = form
@@ -64,11 +98,11 @@ def _dynamic_rows(row, float_layer, vectors, biases, x, form, corrections, float
         quantize_rows(values, offset + begin * ld_x, ld_x, m, n_in, scale, zero_point, work, 0, ld, work[:0])
         for j in range(0, n_out, TILE_COLUMNS):
             n = min(TILE_COLUMNS, n_out - j)
-            w = (weights, row["kernel"] + GROUP * j, GROUP * row["ld_out"])
+            w = (vectors.weights, row["kernel"] + GROUP * j, GROUP * row["ld_out"])
             x_bytes = (work, np.int64(0), ld)
             integer_product(m, n, n_in, x_bytes, w, (corrections, at + j), tile, TILE_COLUMNS)
-            if row["kernel_zero_points"] >= 0:
-                zero_points = (bias, row["kernel_zero_points"] + j)
+            if row["zero_points"] >= 0:
+                zero_points = (vectors.zero_points, row["zero_points"] + j)
                 take_zero_points_off(m, n, n_in, x_bytes, zero_points, tile, TILE_COLUMNS)
             for i in range(m):
                 sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
@@ -79,23 +113,26 @@ def _dynamic_rows(row, float_layer, vectors, biases, x, form, corrections, float
                     floats[output + k] = value + biases[at + j + k]
         start = row["output"] * capacity + begin * row["ld_out"]
         clear_padding(floats, start, row["ld_out"], m, n_out)
-        activate_row(float_layer, floats, start, m)
+        activate_row(float_layers[row["engine_row"]], floats, start, m)
 
 
-def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads):
-    """Outputs of all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
+def _predict_dynamic(program, floats, x, values, threads):
+    """Predict all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
 
-    vectors : `VECTORS`; a layer's columns of bias are the sums of its weights, negated, multipliers its scales
-    biases : float32, one a column
+    program : bytes (see `nbdense.quant.kernels.integer.PARTS`); floats : (the engine's rows, their parameters)
     """
-    form = forms[0]
+    # Not by `_parts`: an entry would give up references that a kernel has not counted.
+    at = program[:FORM_AT].view(PARTS)[0]
+    layers = program[at["layers"] : at["end"]].view(LAYER)
+    weight_sums = program[at["weight_sums"] : at["float_bias"]].view(np.int32)
+    form = program[FORM_AT:FORM_END].view(FORM)[0]
     float_layers, params = floats
     rows, n_in = x.shape
     flat = x.reshape(x.size)
     work = np.zeros(form["float_width"] * rows, np.float32)
     bounds = np.empty((threads, 2), np.float32)
     share = (rows + threads - 1) // threads
-    corrections = np.empty(vectors[1].size, np.int32)
+    corrections = np.empty(weight_sums.size, np.int32)
     if form["copies_input"]:
         copy_input(form, flat, 0, n_in, rows, work)
     for index in range(layers.shape[0]):
@@ -121,7 +158,7 @@ def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads)
         scale = scale if scale > np.float32(0.0) else np.float32(1.0)
         zero_point = np.int64(round_to_byte(-least / scale, 0, 0, 255))
         for j in range(row["channels"], row["channels"] + row["ld_out"]):
-            corrections[j] = vectors[1][j] * np.int32(zero_point - OFFSET)
+            corrections[j] = weight_sums[j] * np.int32(zero_point - OFFSET)
         for thread in prange(threads):
             first = thread * share
             count = min(share, rows - first)
@@ -131,10 +168,9 @@ def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads)
                     np.empty(TILE_ROWS * TILE_COLUMNS, np.int32),
                 )
                 _dynamic_rows(
-                    layers[index],
-                    float_layers[layers[index]["table"]],
-                    vectors,
-                    biases,
+                    program,
+                    index,
+                    float_layers,
                     flat,
                     (scale, zero_point),
                     corrections,
@@ -152,10 +188,12 @@ def _predict_dynamic(layers, vectors, forms, floats, biases, x, values, threads)
 
 @kernel
 def _float_rows(row, floats, x, work, capacity, first, count):
-    """One thread's rows of data through one row of the engine's."""
+    """Take one thread's rows of data through one row of the engine's."""
     operand, span = (x, np.int64(0), row["n_in"]), (first, count)
     float_layers, params = floats
-    forward_row(float_layers[row["kernel"]], params, operand, work, capacity, span, False, np.int64(0), np.uint64(0))
+    forward_row(
+        float_layers[row["engine_row"]], params, operand, work, capacity, span, False, np.int64(0), np.uint64(0)
+    )
 
 
 predict_dynamic = entry_pair(_predict_dynamic)

@@ -17,7 +17,10 @@ with it a program without the engine's kernels in it.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 from numba import prange
 
 from nbdense._compile.policy import entry, entry_pair, kernel
@@ -36,7 +39,7 @@ from nbdense.quant.kernels.rounding import (
     rounded_bits,
 )
 
-# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of dynamic_kernels.py's.
+# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of dynamic.py's.
 PRODUCT, SUM, LOOKUP, SOFTMAX_OF_BYTES, RESHAPE, QUANTIZE, DEQUANTIZE, FLOAT, DYNAMIC = range(9)
 
 # Offsets and strides in elements; buffers are named by their first column, as in nbdense.network.LAYER, of bytes or of
@@ -52,25 +55,45 @@ LAYER = np.dtype(
         ("second", np.int64),
         ("output", np.int64),
         ("ld_out", np.int64),
-        ("kernel", np.int64),  # among the weights, in packed rows of ld_out columns; of FLOAT: the engine's row
-        ("channels", np.int64),  # among the biases and multipliers
-        ("kernel_zero_points", np.int64),  # among the biases; -1: none
-        ("table", np.int64),  # among the tables; -1: none
+        ("kernel", np.int64),  # among the weights, in packed rows of ld_out columns
+        ("channels", np.int64),  # among the `COLUMNS`
+        ("zero_points", np.int64),  # among the zero points: of a kernel's columns, or of the terms of a sum; -1: none
+        ("table", np.int64),  # among the tables; of SOFTMAX_OF_BYTES among the exponentials; -1: none
+        ("engine_row", np.int64),  # of FLOAT the layer, of DYNAMIC its activation
+        ("scale", np.float64),  # a float32 number: of the bytes that QUANTIZE gives, or DEQUANTIZE takes
         ("zero_point", np.int64),  # of the requantised bytes, and the bytes that the activation leaves possible:
         ("low", np.int64),
         ("high", np.int64),
     ]
 )
 
-# The vectors: packed weights; one of each for a column; and tables of 256 bytes.
-VECTORS = {
-    "weights": np.int8,
+# The columns: numbers of which a layer has one for each of its outputs, or a sum one for each factor. A kind that no
+# row of a program needs is empty there.
+COLUMNS = {
     "bias": np.int32,
-    "multipliers": np.float32,
-    "fixed": np.int32,
+    "multipliers": np.float32,  # of rounding "onnx", of sums too; of DYNAMIC the scales of its weights
+    "fixed_multipliers": np.int32,  # of rounding "tflite", with their
     "shifts": np.int32,
-    "tables": np.uint8,
+    "weight_sums": np.int32,  # of DYNAMIC, negated: a zero point of its input times these comes on top of its sums
+    "float_bias": np.float32,  # of DYNAMIC
 }
+
+
+VECTORS = {"weights": np.int8, **COLUMNS, "zero_points": np.int32, "exponentials": np.int32, "tables": np.uint8}
+
+
+class Vectors(NamedTuple):
+    """The numbers that a static program reads."""
+
+    weights: npt.NDArray[np.int8]
+    bias: npt.NDArray[np.int32]
+    multipliers: npt.NDArray[np.float32]
+    fixed_multipliers: npt.NDArray[np.int32]
+    shifts: npt.NDArray[np.int32]
+    zero_points: npt.NDArray[np.int32]
+    exponentials: npt.NDArray[np.int32]
+    tables: npt.NDArray[np.uint8]
+
 
 FORM = np.dtype(
     [
@@ -91,7 +114,7 @@ FORM = np.dtype(
     ]
 )
 
-# A static program is one array of bytes, since numba takes 50 ns to look at an argument of a call, and several times
+# A program is one array of bytes, since numba takes 50 ns to look at an argument of a call, and several times
 # that for a table or a tuple. It begins with where in it the parts lie; the form follows.
 PARTS = np.dtype([(name, np.int64) for name in (*VECTORS, "layers", "end")])
 FORM_AT, FORM_END = PARTS.itemsize, PARTS.itemsize + FORM.itemsize
@@ -102,24 +125,24 @@ TILE_ROWS, TILE_COLUMNS = 12, 128  # accumulators: 6 KiB
 
 @kernel
 def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
-    """The next layer's bytes of a tile of accumulators: rescale, clamp, and look up where there is a table.
+    """Turn a tile of accumulators into the next layer's bytes: rescale, clamp, and look up where there is a table.
 
-    vectors : `VECTORS`; the tile's channels start at ``offset``
+    vectors : `Vectors`; the tile's channels start at ``offset``
     out : (uint8 array, offset, row stride)
     """
-    _, _, multipliers, fixed, shifts, tables = vectors
+    fixed_multipliers, shifts, tables = vectors.fixed_multipliers, vectors.shifts, vectors.tables
     out, out_offset, out_row = out
     zero_point, low, high = row["zero_point"], row["low"], row["high"]
     for i in range(m):
         sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
         target = out[out_offset + i * out_row : out_offset + i * out_row + n]
         if rounding == ONNX:
-            scales = multipliers[offset : offset + n]
+            scales = vectors.multipliers[offset : offset + n]
             for j in range(n):
                 target[j] = round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high)
         else:
             for j in range(n):
-                value = fixed_point_multiply(sums[j], fixed[offset + j], shifts[offset + j]) + zero_point
+                value = fixed_point_multiply(sums[j], fixed_multipliers[offset + j], shifts[offset + j]) + zero_point
                 target[j] = np.uint8(min(max(value, low), high))
         if row["table"] >= 0:
             for j in range(n):
@@ -128,19 +151,18 @@ def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
 
 @kernel
 def _multiply(row, vectors, work, tile, capacity, m, rounding):
-    weights, bias = vectors[0], vectors[1]
     ld_in, ld_out, n_out = row["ld_in"], row["ld_out"], row["n_out"]
     # Columns outside: their weights stay in the L2 cache for all the rows.
     for j in range(0, n_out, TILE_COLUMNS):
         n = min(TILE_COLUMNS, n_out - j)
         at = row["channels"] + j
-        w = (weights, row["kernel"] + GROUP * j, GROUP * ld_out)
+        w = (vectors.weights, row["kernel"] + GROUP * j, GROUP * ld_out)
         for i in range(0, m, TILE_ROWS):
             rows = min(TILE_ROWS, m - i)
             x = (work, row["input"] * capacity + i * ld_in, ld_in)
-            integer_product(rows, n, row["n_in"], x, w, (bias, at), tile, TILE_COLUMNS)
-            if row["kernel_zero_points"] >= 0:
-                zero_points = (bias, row["kernel_zero_points"] + j)
+            integer_product(rows, n, row["n_in"], x, w, (vectors.bias, at), tile, TILE_COLUMNS)
+            if row["zero_points"] >= 0:
+                zero_points = (vectors.zero_points, row["zero_points"] + j)
                 take_zero_points_off(rows, n, row["n_in"], x, zero_points, tile, TILE_COLUMNS)
             out = (work, row["output"] * capacity + i * ld_out + j, ld_out)
             requantise_tile(rows, n, row, tile, vectors, at, rounding, out)
@@ -148,9 +170,9 @@ def _multiply(row, vectors, work, tile, capacity, m, rounding):
 
 @kernel
 def _add(row, vectors, work, capacity, m, rounding):
-    _, zero_points, ratios, fixed, shifts, _ = vectors
     at, n = row["channels"], row["n_in"]
-    za, zb, ra, rb = zero_points[at], zero_points[at + 1], ratios[at], ratios[at + 1]
+    za, zb = vectors.zero_points[row["zero_points"]], vectors.zero_points[row["zero_points"] + 1]
+    ra, rb = vectors.multipliers[at], vectors.multipliers[at + 1]
     zero_point, low, high = row["zero_point"], row["low"], row["high"]
     for i in range(m):
         first, second = row["input"] * capacity + i * row["ld_in"], row["second"] * capacity + i * row["ld_in"]
@@ -163,7 +185,8 @@ def _add(row, vectors, work, capacity, m, rounding):
         else:
             for j in range(n):
                 terms = np.int32(a[j]) - za, np.int32(b[j]) - zb
-                value = fixed_point_sum(terms[0], terms[1], fixed[at : at + 3], shifts[at : at + 3]) + zero_point
+                fixed, shifts = vectors.fixed_multipliers[at : at + 3], vectors.shifts[at : at + 3]
+                value = fixed_point_sum(terms[0], terms[1], fixed, shifts) + zero_point
                 target[j] = np.uint8(min(max(value, low), high))
 
 
@@ -178,8 +201,8 @@ def _look_up(row, tables, work, capacity, m):
 
 @kernel
 def _softmax(row, exponentials, work, capacity, m):
-    """See nbdense.quant.layers.integer_layers.QuantizedSoftmax."""
-    n, at = row["n_in"], row["channels"]
+    """Take the softmax of rows of bytes: see nbdense.quant.layers.integer_layers.QuantizedSoftmax."""
+    n, at = row["n_in"], row["table"]
     for i in range(m):
         source, output = row["input"] * capacity + i * row["ld_in"], row["output"] * capacity + i * row["ld_out"]
         largest = np.int64(0)
@@ -206,7 +229,7 @@ def _flatten(row, work, capacity, count):
 
 @kernel
 def _quantize_finite(source, target, scale, zero_point):
-    """Bytes of a row of finite numbers, and True; or False if they may not all have been finite."""
+    """Quantize a row of finite numbers to bytes; returns False if they may not all have been finite."""
     reciprocal = np.float32(1.0) / scale
     seen = np.int32(0)
     for j in range(source.size):
@@ -218,7 +241,7 @@ def _quantize_finite(source, target, scale, zero_point):
 
 @kernel
 def _quantize_any(source, target, scale, zero_point):
-    """Bytes of a row, a NaN taken as zero; returns whether there was one."""
+    """Quantize a row to bytes, a NaN taken as zero; returns whether there was one."""
     unordered = np.int32(0)  # integers, which vectorise; leaving at the first would not
     for j in range(source.size):
         value = source[j] / scale
@@ -230,7 +253,7 @@ def _quantize_any(source, target, scale, zero_point):
 
 @kernel
 def quantize_rows(x, offset, ld_x, m, n, scale, zero_point, work, target, ld, missing):
-    """m rows of n floats at ``offset`` to bytes at ``target``: ONNX's QuantizeLinear, and a NaN is taken as zero.
+    """Quantize m rows of n floats at ``offset`` to bytes at ``target``: ONNX's QuantizeLinear; a NaN is taken as zero.
 
     ``missing`` gets 1 for each row that holds a NaN, unless it has no elements.
     """
@@ -245,8 +268,8 @@ def quantize_rows(x, offset, ld_x, m, n, scale, zero_point, work, target, ld, mi
 
 
 @kernel
-def _dequantize(row, scales, work, floats, capacity, m):
-    n, scale, zero_point = row["n_in"], scales[row["channels"]], np.int32(row["zero_point"])
+def _dequantize(row, work, floats, capacity, m):
+    n, scale, zero_point = row["n_in"], np.float32(row["scale"]), np.int32(row["zero_point"])
     for i in range(m):
         source, output = row["input"] * capacity + i * row["ld_in"], row["output"] * capacity + i * row["ld_out"]
         for j in range(n):
@@ -256,7 +279,7 @@ def _dequantize(row, scales, work, floats, capacity, m):
 
 @kernel
 def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
-    """``count`` rows of data, of which the input's start at ``x_offset`` in ``x``, through all layers."""
+    """Take ``count`` rows of data, whose inputs start at ``x_offset`` in ``x``, through all layers."""
     work, float_work, tile, missing, _, capacity = memory
     rounding = form["rounding"]
     for index in range(layers.shape[0]):
@@ -267,13 +290,13 @@ def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
         elif kind == SUM:
             _add(row, vectors, work, capacity, m, rounding)
         elif kind == LOOKUP:
-            _look_up(row, vectors[5], work, capacity, m)
+            _look_up(row, vectors.tables, work, capacity, m)
         elif kind == SOFTMAX_OF_BYTES:
-            _softmax(row, vectors[3], work, capacity, m)
+            _softmax(row, vectors.exponentials, work, capacity, m)
         elif kind == RESHAPE:
             _flatten(row, work, capacity, count)
         elif kind == QUANTIZE:
-            scale, target = vectors[2][row["channels"]], row["output"] * capacity
+            scale, target = np.float32(row["scale"]), row["output"] * capacity
             n, ld, zero_point = row["n_in"], row["ld_out"], row["zero_point"]
             if row["input"] == 0:
                 noted = missing if row["positions"] == 1 else missing[:0]
@@ -283,13 +306,13 @@ def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
                 quantize_rows(float_work, at, row["ld_in"], m, n, scale, zero_point, work, target, ld, missing[:0])
         elif floats is not None:
             if kind == DEQUANTIZE:
-                _dequantize(row, vectors[2], work, float_work, capacity, m)
+                _dequantize(row, work, float_work, capacity, m)
             else:
                 float_layers, params = floats
                 operand = (x, x_offset, row["n_in"])
                 span = (np.int64(0), count)
                 forward_row(
-                    float_layers[row["kernel"]],
+                    float_layers[row["engine_row"]],
                     params,
                     operand,
                     float_work,
@@ -303,7 +326,7 @@ def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
 
 @kernel
 def note_missing(x, offset, n, count, missing):
-    """1 for each of ``count`` rows of n elements that holds a NaN."""
+    """Mark each of ``count`` rows of n elements that holds a NaN."""
     for i in range(count):
         unordered = np.int32(0)
         source = x[offset + i * n : offset + (i + 1) * n]
@@ -315,7 +338,7 @@ def note_missing(x, offset, n, count, missing):
 
 @kernel
 def give_values(form, memory, count, out, first):
-    """The last outputs as float32 from row ``first`` of the flat ``out``, through a softmax where there is one.
+    """Write the last outputs as float32 from row ``first`` of the flat ``out``, through a softmax where there is one.
 
     NaN in rows that came with one.
     """
@@ -362,7 +385,7 @@ def _give_integers(form, memory, count, out, first):
 
 @kernel
 def copy_input(form, x, offset, n_in, count, work):
-    """The input of ``count`` rows of data into its buffer among the floats, where some rows of the engine's read it."""
+    """Copy the input of ``count`` rows of data into its buffer among the floats, for rows of the engine's to read."""
     n, ld = n_in // form["positions"], form["ld_input"]
     for i in range(count * form["positions"]):
         for j in range(n):
@@ -371,27 +394,29 @@ def copy_input(form, x, offset, n_in, count, work):
 
 @kernel
 def _parts(program):
-    """Layers, vectors and the one form of a program."""
+    """Return layers and vectors of a static program."""
     at = program[:FORM_AT].view(PARTS)[0]
-    vectors = (
+    vectors = Vectors(
         program[at["weights"] : at["bias"]].view(np.int8),
         program[at["bias"] : at["multipliers"]].view(np.int32),
-        program[at["multipliers"] : at["fixed"]].view(np.float32),
-        program[at["fixed"] : at["shifts"]].view(np.int32),
-        program[at["shifts"] : at["tables"]].view(np.int32),
+        program[at["multipliers"] : at["fixed_multipliers"]].view(np.float32),
+        program[at["fixed_multipliers"] : at["shifts"]].view(np.int32),
+        program[at["shifts"] : at["weight_sums"]].view(np.int32),
+        program[at["zero_points"] : at["exponentials"]].view(np.int32),
+        program[at["exponentials"] : at["tables"]].view(np.int32),
         program[at["tables"] : at["layers"]],
     )
-    return program[at["layers"] : at["end"]].view(LAYER), vectors, program[FORM_AT:FORM_END].view(FORM)
+    return program[at["layers"] : at["end"]].view(LAYER), vectors
 
 
 @kernel
-def _work_on_rows(program, floats, x, integers, values, begin, end, memory):
-    """One thread's rows, from float to bytes or float.
+def _work_on_rows(program, form, floats, x, integers, values, span, memory):
+    """Take one thread's rows from float to bytes or float.
 
     memory : (bytes, floats, tile, a flag for each row, a buffer for some rows of outputs, rows that fit)
     """
-    layers, vectors, forms = _parts(program)
-    form = forms[0]
+    layers, vectors = _parts(program)
+    begin, end = span
     n_in = x.shape[1]
     flat = x.reshape(x.size)
     capacity, missing = memory[5], memory[3]
@@ -411,7 +436,7 @@ def _work_on_rows(program, floats, x, integers, values, begin, end, memory):
 
 
 def _predict(program, floats, x, integers, values, threads):
-    """Outputs of all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
+    """Predict all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
 
     program : bytes (see `PARTS`); floats : (the engine's rows, their parameters), or None
     Either output may have no rows: then it is not wanted.
@@ -431,11 +456,11 @@ def _predict(program, floats, x, integers, values, threads):
             missing = np.empty(capacity, np.uint8)
             buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
             memory = (work, float_work, tile, missing, buffer, capacity)
-            _work_on_rows(program, floats, x, integers, values, begin, end, memory)
+            _work_on_rows(program, forms[0], floats, x, integers, values, (begin, end), memory)
 
 
 def _evaluate(layers, values):
-    """The activation of a row of the engine's of ``values`` in place; a whole number of blocks."""
+    """Apply the activation of a row of the engine's to ``values`` in place; a whole number of blocks."""
     activate_row(layers[0], values, 0, 1)
 
 

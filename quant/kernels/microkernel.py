@@ -54,7 +54,7 @@ declare i32 @llvm.vector.reduce.add.v{n}i32(<{n} x i32>)
 
 @functools.cache
 def instructions() -> tuple[str, int]:
-    """What multiplies on the CPU that numba compiles for, and bytes a vector.
+    """Return the way to multiply on the CPU that numba compiles for, and bytes a vector.
 
     "vnni" or "pmaddwd"; on arm64 "usdot", "sdot" or "sadalp"; elsewhere "portable".
     """
@@ -74,7 +74,7 @@ def instructions() -> tuple[str, int]:
 
 
 def offset_of(method: str) -> int:
-    """What this way of multiplying takes off the activations."""
+    """Return the number that this way of multiplying takes off the activations."""
     return 128 if method == "sdot" else 0
 
 
@@ -116,7 +116,7 @@ def _plain_tile(rows, columns, activation_offset):
 
 
 def make_tile(rows, vectors, method=METHOD, width=VECTOR_BYTES):
-    """The kernel for a tile of ``rows`` by ``vectors`` of ``width`` bytes, as an intrinsic with its plain twin."""
+    """Make the kernel for a tile of ``rows`` by ``vectors`` of ``width`` bytes, as an intrinsic with its plain twin."""
 
     @intrinsic(_plain_tile(rows, vectors * width // 4, offset_of(method)))
     def tile(typing_context, groups, x, w, bias, out):
@@ -147,7 +147,7 @@ class _Emitter:
         self.shorts = ir.VectorType(ir.IntType(16), width // 2)
 
     def tile(self, groups, x, w, bias, out):
-        """The whole kernel; operands are (pointer, strides)."""
+        """Emit the whole kernel; operands are (pointer, strides)."""
         builder = self.builder
         (x, (x_row,)), (w, (w_row,)), (bias, _), (out, (out_row,)) = x, w, bias, out
         start = [self._load(bias, j) for j in range(self.vectors)]
@@ -197,7 +197,7 @@ class _Emitter:
         return self.builder.bitcast(value, self.shorts)
 
     def _weights(self, lanes):
-        """What `_add` wants of a vector of weights."""
+        """Emit a vector of weights as `_add` wants it."""
         builder = self.builder
         if self.method in _DOTS:
             return [lanes]
@@ -208,7 +208,7 @@ class _Emitter:
         return [builder.ashr(builder.shl(lanes, self._constant(n, self.sums)), top) for n in (24, 16, 8, 0)]
 
     def _activations(self, lanes):
-        """What `_add` wants of four activations in every lane."""
+        """Emit four activations in every lane as `_add` wants them."""
         builder = self.builder
         if self.method in _DOTS:
             signs = self._constant(0x80808080 - 2**32, self.sums)
@@ -221,7 +221,7 @@ class _Emitter:
         return [builder.and_(builder.lshr(lanes, self._constant(n, self.sums)), low) for n in (0, 8, 16, 24)]
 
     def _add(self, total, values, weights):
-        """``total`` plus the products of four bytes in every lane."""
+        """Emit ``total`` plus the products of four bytes in every lane."""
         builder = self.builder
         if self.method in _DOTS:
             arguments = [total, values[0], weights[0]]
@@ -311,7 +311,7 @@ def take_zero_points_off(m, n, depth, x, zero_points, tile, ld):
 
 
 def pack(kernel: npt.NDArray[np.int8], out: npt.NDArray[np.int8]) -> None:
-    """Weights (n_in, n_out) into packed rows.
+    """Pack weights (n_in, n_out) into rows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How accumulators become the next layer's integers. Written to be ported to C line by line.
+"""The ways from accumulators to the next layer's integers. Written to be ported to C line by line.
 
 "onnx"    round_half_even(float32(accumulator) * multiplier), multiplier = float32(x_scale * kernel_scale) / y_scale:
           what onnxruntime's QGemm does.
@@ -33,7 +33,7 @@ _INT32_MAX = 2**31 - 1
 
 @kernel
 def rounded_bits(value):
-    """A float32, not NaN, rounded half to even: bits of an int32 for `byte_of`."""
+    """Round a float32, not NaN, half to even: bits of an int32 for `byte_of`."""
     return np.float32(value + _ROUND).view(np.int32)
 
 
@@ -55,7 +55,7 @@ def round_to_byte(value, zero_point, low, high):
 
 @kernel
 def may_be_nan(bits):
-    """Whether there may be one that was not finite among values whose `rounded_bits` were or-ed together."""
+    """Tell whether one may not have been finite, of values whose `rounded_bits` were or-ed together."""
     return (bits & np.int32(_NOT_FINITE)) != 0
 
 
@@ -106,7 +106,7 @@ def fixed_point_multiply(x, multiplier, shift):
 
 @kernel
 def fixed_point_sum(a, b, multipliers, shifts):
-    """Of two terms less their zero points, the rescaled sum (TFLite, kernels/internal/reference/add.h); as int64.
+    """Rescale and sum two terms less their zero points (TFLite, kernels/internal/reference/add.h); as int64.
 
     multipliers, shifts : three of each, of the terms and of the sum
     """
@@ -116,7 +116,7 @@ def fixed_point_sum(a, b, multipliers, shifts):
 
 
 def fixed_point_multiplier(real: float) -> tuple[int, int]:
-    """The fixed-point form of a real multiplier (TFLite, kernels/internal/quantization_util.cc, QuantizeMultiplier).
+    """Return a real multiplier's fixed-point form (TFLite, kernels/internal/quantization_util.cc, QuantizeMultiplier).
 
     Parameters
     ----------

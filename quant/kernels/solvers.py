@@ -30,7 +30,7 @@ def _add_moments(x, rows, n, ld, sums):
 
 
 def _factor(a, n, ld, negated):
-    """The Cholesky factor L of the (n, n) matrix ``a`` in its lower triangle; ``negated`` takes -L^T.
+    """Factor the (n, n) matrix ``a`` by Cholesky: L into its lower triangle, -L^T into ``negated``.
 
     Returns the row whose pivot is not above zero, or -1. Left-looking: a block of columns first loses what the
     columns before account for, in one product; then it is solved for row by row.
@@ -58,7 +58,7 @@ def _factor(a, n, ld, negated):
 
 
 def _update_rows(factor, ld, weights, errors, ld_out, n_out, first, last, n):
-    """Rows first..last of ``weights``, with what later rows' errors ask of them added, into the same of ``errors``.
+    """Write rows first..last of ``weights``, plus what later rows' errors ask of them, into the same of ``errors``.
 
     ``factor`` is the Cholesky factor, its columns divided by its diagonal.
     """
@@ -94,7 +94,7 @@ def _round_rows(factor, ld, weights, errors, ld_out, n_out, first, last, scales,
 
 
 def _search_scales(kernel, importance, levels, limit, least, scratch, best, scales):
-    """For each column of ``kernel`` (rows, n) the scale of least error, the sum of importance times its square.
+    """Find for each column of ``kernel`` (rows, n) the scale of least error, the sum of importance times its square.
 
     Its weights are rounded by scales that put the largest at each of ``levels``. Each gives whole numbers q, which
     the scale sum(w q) / sum(q^2) fits best; the error is sum(w^2) less ``best``, sum(w q)^2 / sum(q^2), then. Rounding

@@ -36,7 +36,7 @@ def is_clamp(activation: Activation) -> bool:
 
 
 def activation_parameters(bounds: Range, dtype: str, symmetric: bool = False) -> Parameters:
-    """Scale and zero point for values within bounds, which are first widened to hold 0.
+    """Return scale and zero point for values within bounds, which are first widened to hold 0.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def activation_parameters(bounds: Range, dtype: str, symmetric: bool = False) ->
 def table_parameters(
     row: Row, pre: Range, output: Range, dtype: str, symmetric: bool = False, settled: bool = False
 ) -> tuple[Parameters, Parameters]:
-    """Scales and zero points before and behind an activation that becomes a table.
+    """Return scales and zero points before and behind an activation that becomes a table.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def table_parameters(
 
 
 def activation_table(row: Row, before: Parameters, after: Parameters, dtype: str) -> npt.NDArray[Any]:
-    """The activation for each of the 256 integers before it, as integers after it.
+    """Tabulate an activation: for each of the 256 integers before it, the integer after it.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def _to_integers(values: npt.NDArray[np.float64], parameters: Parameters, dtype:
 
 
 def without_flat_ends(row: Row, bounds: Range, after: Parameters, dtype: str) -> Range:
-    """Bounds less the ends on which the activation's integers no longer change: finer steps for the rest, free.
+    """Cut off the ends of bounds on which the activation's integers no longer change: the rest has finer steps.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def without_flat_ends(row: Row, bounds: Range, after: Parameters, dtype: str) ->
 
 
 def exponentials(scale: float) -> npt.NDArray[np.int32]:
-    """The table of `QuantizedSoftmax`: round(2**23 exp(-d scale)) for d from 0 to 255.
+    """Tabulate exp for `QuantizedSoftmax`: round(2**23 exp(-d scale)) for d from 0 to 255.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the layers of a quantized network share.
+"""Common parts of the layers of a quantized network.
 
 A real value is ``scale * (integer - zero_point)``. Scales are float32 numbers, held as Python floats where there is
 one. A layer names the tensors that it reads, in ``inputs``: 0 is the network's input, which is float, and i + 1 the
@@ -55,7 +55,7 @@ class Layer:
 
 
 class OfKernel(Layer):
-    """What has its widths from a kernel, (n_in, n_out); a weight is its scale times the integer less its zero point."""
+    """A layer with a kernel of integers, (n_in, n_out): a weight is its scale times the integer less its zero point."""
 
     bits: int
     kernel: npt.NDArray[np.int8]
@@ -93,7 +93,7 @@ class OfKernel(Layer):
         return self.weights().astype(np.float32) * self.of_inputs(self.kernel_scales)
 
     def of_inputs(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return scales or zero points as what meets the kernel elementwise.
+        """Return scales or zero points in a shape that meets the kernel elementwise.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class OfKernel(Layer):
 
 
 class OfColumns(Layer):
-    """What leaves its columns as many as they are."""
+    """A layer that leaves its columns as many as they are."""
 
     n: int
 
@@ -120,19 +120,19 @@ class OfColumns(Layer):
 
 
 class FromIntegers:
-    """What reads one tensor of integers."""
+    """A layer that reads one tensor of integers."""
 
     input_scale: float
     input_zero_point: int
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """What its input is as integers."""
+        """Scale and zero point of its input."""
         return ((self.input_scale, self.input_zero_point),)
 
 
 class ToIntegers:
-    """What gives integers."""
+    """A layer that gives integers."""
 
     output_scale: float
     output_zero_point: int
@@ -144,7 +144,7 @@ class ToIntegers:
 
 
 class Activated:
-    """What has an activation."""
+    """A layer with an activation."""
 
     activation: str
     alpha: float
@@ -156,7 +156,7 @@ class Activated:
 
 
 class InFloat(Layer):
-    """What reads and gives floats, through an activation that may be a custom one."""
+    """A layer that reads and gives floats, through an activation that may be a custom one."""
 
     activation: str
     alpha: float

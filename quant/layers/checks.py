@@ -1,4 +1,4 @@
-"""What the layers of a quantized network share: limits, and the checks of their parts."""
+"""Limits of the numbers of a quantized network, and checks of its layers' parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INT32_MAX = 2**31 - 1
 
 
 def activation_of(name: str, alpha: float) -> Activation:
-    """The activation of that name, with a parameter where it has one.
+    """Return the activation of that name, with a parameter where it has one.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def activation_of(name: str, alpha: float) -> Activation:
 
 
 def clamp_limits(row: Activation, scale: float, zero_point: int, dtype: str, rounding: str) -> tuple[int, int]:
-    """The least and greatest integers that a clamp leaves possible.
+    """Return the least and greatest integers that a clamp leaves possible.
 
     Parameters
     ----------

@@ -89,11 +89,11 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
     kernel_zero_points: npt.NDArray[np.int8] | None = None
 
     def bias_scales(self) -> npt.NDArray[np.float32]:
-        """Scales of the bias and the accumulator, float32 (n_out,)."""
+        """Return the scales of the bias and the accumulator, float32 (n_out,)."""
         return np.float32(self.input_scale) * self.kernel_scales
 
     def fixed_point_multipliers(self) -> list[tuple[int, int]]:
-        """(multiplier, shift) of each column, for the rounding "tflite".
+        """Return (multiplier, shift) of each column, for the rounding "tflite".
 
         Raises
         ------
@@ -107,7 +107,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
             raise ValueError(f"layer {self.name!r}: {error}") from error
 
     def clamp(self, dtype: str, rounding: str) -> tuple[int, int]:
-        """The least and greatest requantised integer that the activation leaves possible.
+        """Return the least and greatest requantised integer that the activation leaves possible.
 
         Parameters
         ----------
@@ -162,12 +162,12 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         bias = (self.bias - zero_point * self.weights().sum(axis=0, dtype=np.int64)).astype(np.int32)
         columns = {"bias": bias, "multipliers": self.bias_scales() / np.float32(self.pre_scale)}
         if layout.rounding == "tflite":
-            columns["fixed"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
+            columns["fixed_multipliers"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
         layout.integer_row(
             integer.PRODUCT,
             index,
             kernel=layout.kernel(self.kernel),
-            kernel_zero_points=layout.zero_points(self.kernel_zero_points),
+            zero_points=layout.zero_points(self.kernel_zero_points),
             channels=layout.columns(leading_dimension(self.n_out), **columns),
             table=-1 if self.table is None else layout.table(self.table),
             **layout.clamp(self.clamp(layout.dtype, layout.rounding), self.pre_zero_point),
@@ -218,15 +218,15 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """What its inputs are as integers."""
+        """Scales and zero points of its inputs."""
         return tuple(zip(self.input_scales, self.input_zero_points, strict=True))
 
     def clamp(self, dtype: str, rounding: str) -> tuple[int, int]:
-        """As `QuantizedDense.clamp`."""
+        """Return the least and greatest integer, as `QuantizedDense.clamp` does."""
         return clamp_limits(self.function, self.output_scale, self.output_zero_point, dtype, rounding)
 
     def fixed_point_multipliers(self) -> list[tuple[int, int]]:
-        """(multiplier, shift) of the two terms and of the sum, for the rounding "tflite".
+        """Return (multiplier, shift) of the two terms and of the sum, for the rounding "tflite".
 
         Raises
         ------
@@ -265,14 +265,18 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
             The layer's place in the network.
         """
         second = layout.bytes_of_input(index, 1)
-        columns = {
-            "bias": np.array(self.input_zero_points) - layout.minimum,
-            "multipliers": np.array(self.input_scales, np.float32) / np.float32(self.output_scale),
-        }
+        columns = {"multipliers": np.array(self.input_scales, np.float32) / np.float32(self.output_scale)}
         if layout.rounding == "tflite":
-            columns["fixed"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
+            columns["fixed_multipliers"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
         clamp = layout.clamp(self.clamp(layout.dtype, layout.rounding), self.output_zero_point)
-        layout.integer_row(integer.SUM, index, second=second, channels=layout.columns(0, **columns), **clamp)
+        layout.integer_row(
+            integer.SUM,
+            index,
+            second=second,
+            channels=layout.columns(0, **columns),
+            zero_points=layout.zero_points(np.array(self.input_zero_points) - layout.minimum),
+            **clamp,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -396,7 +400,7 @@ class QuantizedSoftmax(OfColumns, FromIntegers):
         index : int
             The layer's place in the network.
         """
-        layout.integer_row(integer.SOFTMAX_OF_BYTES, index, channels=layout.columns(fixed=self.exponentials))
+        layout.integer_row(integer.SOFTMAX_OF_BYTES, index, table=layout.exponentials(self.exponentials))
 
 
 @dataclass(frozen=True, eq=False)
@@ -444,7 +448,7 @@ class QuantizedFlatten(Layer):
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """What its input is as integers."""
+        """Scale and zero point of its input."""
         return ((self.scale, self.zero_point),)
 
     @property

@@ -16,8 +16,6 @@ from nbdense.quant.kernels.microkernel import GROUP, pack
 from nbdense.quant.layers.base import Format
 from nbdense.quant.layers.checks import LIMITS
 
-_COLUMN_DTYPES = tuple(integer.VECTORS.values())[1:-1]
-
 
 class Layout:
     """Rows, packed weights and columns of a program; layers write themselves into it, in the order in which they run.
@@ -56,12 +54,10 @@ class Layout:
         self.minimum = LIMITS[dtype][0]
         self._rows: list[dict[str, Any]] = []
         self._engine_rows: list[dict[str, Any]] = []
-        self._kernels: list[npt.NDArray[np.int8]] = []
-        self._packed_size = 0
-        self._columns: list[tuple[npt.NDArray[Any], ...]] = []
-        self._column_biases: list[npt.NDArray[np.float32]] = []
-        self._channels = 0
-        self._tables: list[npt.NDArray[np.uint8]] = []
+        # What the vectors hold, and where; and how long they are.
+        self._parts: dict[str, list[tuple[int, npt.NDArray[Any]]]] = {name: [] for name in integer.VECTORS}
+        self._sizes = dict.fromkeys(integer.VECTORS, 0)
+        self._channels = 0  # columns so far
         self._params: list[tuple[int, npt.NDArray[Any], int]] = []
         self._params_size = 0
         positions, n = tensors[0]
@@ -107,7 +103,7 @@ class Layout:
                 input=self._floats_of[tensor],
                 output=output,
                 zero_point=wanted[1] - self.minimum,
-                channels=self.columns(multipliers=np.array([wanted[0]])),
+                scale=wanted[0],
             )
         return self._bytes_of[key]
 
@@ -133,7 +129,7 @@ class Layout:
                 input=self._bytes_of[(tensor, *form)],
                 output=output,
                 zero_point=form[1] - self.minimum,
-                channels=self.columns(multipliers=np.array([form[0]])),
+                scale=form[0],
             )
         return self._floats_of[tensor]
 
@@ -158,8 +154,9 @@ class Layout:
             "n_out": n_out,
             "ld_in": leading_dimension(n_in),
             "ld_out": leading_dimension(n_out),
-            "kernel_zero_points": -1,
+            "zero_points": -1,
             "table": -1,
+            "engine_row": -1,
             "high": 255,
             **fields,
         }
@@ -187,34 +184,26 @@ class Layout:
     # -- vectors --
 
     def columns(self, count: int = 0, **values: npt.NDArray[Any]) -> int:
-        """Lay out columns of bias, multipliers, fixed and shifts; returns where they begin.
+        """Lay out columns of one or several kinds beside each other; returns where they begin.
 
         Parameters
         ----------
         count : int
             How many there are at least.
         **values
-            Of each, by its name.
+            Of each kind, by its name in `nbdense.quant.kernels.integer.COLUMNS`.
         """
-        arrays = [values.get(name) for name in ("bias", "multipliers", "fixed", "shifts")]
-        count = max([count, *(len(array) for array in arrays if array is not None)])
-        count = engine.padded(count)
-        filled = []
-        for dtype, array in zip(_COLUMN_DTYPES, arrays, strict=True):
-            column = np.zeros(count, dtype)
-            if array is not None:
-                column[: len(array)] = array
-            filled.append(column)
-        self._columns.append(tuple(filled))
-        biases = np.zeros(count, np.float32)
-        if "biases" in values:
-            biases[: len(values["biases"])] = values["biases"]
-        self._column_biases.append(biases)
-        at, self._channels = self._channels, self._channels + count
+        at = self._channels
+        for name, column in values.items():
+            self._parts[name].append((at, column))
+            count = max(count, len(column))
+        self._channels += engine.padded(count)
+        for name in values:
+            self._sizes[name] = self._channels
         return at
 
     def kernel(self, kernel: npt.NDArray[np.int8]) -> int:
-        """Make room for packed weights; returns where they begin.
+        """Lay out weights, packed; returns where they begin.
 
         Parameters
         ----------
@@ -222,20 +211,19 @@ class Layout:
             The weights.
         """
         n_in, n_out = kernel.shape
-        at = self._packed_size
-        self._kernels.append(kernel)
-        self._packed_size += -(-n_in // GROUP) * leading_dimension(n_out) * GROUP
-        return at
+        packed = np.zeros((-(-n_in // GROUP), leading_dimension(n_out), GROUP), np.int8)
+        pack(kernel, packed)
+        return self._put("weights", packed.reshape(-1))
 
-    def zero_points(self, zero_points: npt.NDArray[np.int8] | None) -> int:
-        """Lay out the zero points of a kernel among the biases; returns where they begin, -1 without any.
+    def zero_points(self, zero_points: npt.NDArray[Any] | None) -> int:
+        """Lay out zero points; returns where they begin, -1 without any.
 
         Parameters
         ----------
-        zero_points : ndarray of int8, (n_out,), or None
-            The layer's.
+        zero_points : ndarray of integers, or None
+            Of a kernel's columns, or of the terms of a sum.
         """
-        return -1 if zero_points is None else self.columns(bias=zero_points)
+        return -1 if zero_points is None else self._put("zero_points", zero_points)
 
     def table(self, table: npt.NDArray[Any]) -> int:
         """Lay out a table of an activation; returns where it begins.
@@ -245,8 +233,29 @@ class Layout:
         table : ndarray of the activation dtype, (256,)
             The layer's.
         """
-        self._tables.append((table.astype(np.int16) - self.minimum).astype(np.uint8))
-        return 256 * (len(self._tables) - 1)
+        return self._put("tables", table.astype(np.int16) - self.minimum)
+
+    def exponentials(self, exponentials: npt.NDArray[np.int32]) -> int:
+        """Lay out the exponentials of a softmax; returns where they begin.
+
+        Parameters
+        ----------
+        exponentials : ndarray of int32, (256,)
+            The layer's.
+        """
+        return self._put("exponentials", exponentials)
+
+    def _put(self, name: str, values: npt.NDArray[Any]) -> int:
+        at = self._sizes[name]
+        self._parts[name].append((at, values))
+        self._sizes[name] = at + engine.padded(len(values))
+        return at
+
+    def _vector(self, name: str) -> npt.NDArray[Any]:
+        vector = aligned_zeros(self._sizes[name], integer.VECTORS[name])
+        for at, values in self._parts[name]:
+            vector[at : at + len(values)] = values
+        return vector
 
     def _parameter(self, value: npt.NDArray[Any]) -> int:
         """Lay out a tensor of the engine's, its rows padded; returns where it will lie."""
@@ -285,7 +294,7 @@ class Layout:
         if len(sources) > 1:
             fields["second"] = sources[1]
         number = self.engine_row(kind, index, sources[0], output, function, **fields)
-        self.row(integer.FLOAT, self.inputs[index][0], index + 1, input=sources[0], output=output, kernel=number)
+        self.row(integer.FLOAT, self.inputs[index][0], index + 1, input=sources[0], output=output, engine_row=number)
 
     def float_output(self, index: int) -> int:
         """Make the buffer of floats that a layer's output goes to.
@@ -359,7 +368,7 @@ class Layout:
 
     # -- the finished program --
 
-    def tables(self, softmax: bool) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...], npt.NDArray[Any]]:
+    def tables(self, softmax: bool) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]], npt.NDArray[Any]]:
         """Return rows, vectors and form of the integer program.
 
         Parameters
@@ -391,21 +400,7 @@ class Layout:
             "output_scale": 1.0 if shown is None else shown[0],
         }.items():
             form[0][key] = value
-        packed = aligned_zeros(self._packed_size, np.int8)
-        at = 0
-        for kernel in self._kernels:
-            n_in, columns = kernel.shape
-            groups, ld = -(-n_in // GROUP), leading_dimension(columns)
-            pack(kernel, packed[at : at + groups * ld * GROUP].reshape(groups, ld, GROUP))
-            at += groups * ld * GROUP
-        joined = [aligned_zeros(self._channels, dtype) for dtype in _COLUMN_DTYPES]
-        at = 0
-        for columns_of_row in self._columns:
-            for target, column in zip(joined, columns_of_row, strict=True):
-                target[at : at + column.size] = column
-            at += columns_of_row[0].size
-        tables = self._tables
-        return layers, (packed, *joined, np.concatenate(tables) if tables else np.zeros(0, np.uint8)), form
+        return layers, [self._vector(name) for name in integer.VECTORS], form
 
     def floats(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
         """Return the engine's rows and their parameters; None where no layer is float."""
@@ -420,7 +415,3 @@ class Layout:
         for at, matrix, ld in self._params:
             params[at : at + matrix.shape[0] * ld].reshape(-1, ld)[:, : matrix.shape[1]] = matrix
         return layers, params
-
-    def float_biases(self) -> npt.NDArray[np.float32]:
-        """Return the biases of dynamic layers, one a column."""
-        return np.concatenate([np.zeros(0, np.float32), *self._column_biases])

@@ -51,7 +51,7 @@ class QuantizedModel:
         return sum(tensor.nbytes for tensor in self.network.to_tensors()[0].values())
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[np.float32]:
-        """Probabilities or values of each row.
+        """Predict probabilities or values of each row.
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class QuantizedModel:
         return self._run(self._program.values, np.dtype(np.float32), x, batch_size)
 
     def predict_integers(self, x: Any, batch_size: int | None = None) -> npt.NDArray[Any]:
-        """The last layer's integers, before dequantization and softmax: bit for bit the same on every CPU.
+        """Predict the last layer's integers, before dequantization and softmax: bit for bit the same on every CPU.
 
         Parameters
         ----------
@@ -117,7 +117,7 @@ class QuantizedModel:
         return out if len(network.output_shape) == 1 else out.reshape(rows, *network.output_shape)
 
     def report(self, form: str = "text", *, timings: bool = True) -> Any:
-        """What quantization did: of each layer ranges, scales, noise and bytes, and of the model what it costs.
+        """Report each layer's ranges, scales, noise and bytes, and what the model costs.
 
         Signal-to-quantization-noise ratios are in decibels, of each kernel and, on up to 512 rows of the calibration
         data, of each layer's output against the float model's; beside it is the share of values that saturate. Of the
@@ -175,7 +175,7 @@ class QuantizedModel:
 
     @classmethod
     def from_file(cls, file: TensorFile) -> QuantizedModel:
-        """The model in an opened file.
+        """Read the model in an opened file.
 
         Parameters
         ----------
@@ -199,7 +199,7 @@ class QuantizedModel:
 
 
 def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """What the program takes: numba would compile anew for another layout, or for an array that is read-only."""
+    """Make the array that the program takes: numba would compile anew for another layout, or a read-only one."""
     flags = array.flags
     if array.dtype == np.float32 and flags.c_contiguous and flags.writeable and flags.aligned:
         return array

@@ -1,6 +1,6 @@
-"""The quantized network: its layers in the order in which they run. What the program, exporters and files read.
+"""The quantized network, which the program, exporters and files read: its layers in the order in which they run.
 
-See `layers` for what a layer is, and how it names the tensors that it reads.
+See `nbdense.quant.layers.base` for what a layer is, and how it names the tensors that it reads.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class QuantizedNetwork:
             raise ValueError(f"input_shape {self.input_shape} does not hold {math.prod(tensors[0])} elements")
 
     def inputs_of(self, index: int) -> tuple[int, ...]:
-        """The tensors that a layer reads.
+        """Return the tensors that a layer reads.
 
         Parameters
         ----------
@@ -154,14 +154,14 @@ class QuantizedNetwork:
         return self.formats[-1] is not None
 
     def layer_bytes(self) -> list[int]:
-        """What the arrays of each layer take in a file."""
+        """Return the bytes that the arrays of each layer take in a file."""
         sizes = [0] * len(self.layers)
         for name, value in self.to_tensors()[0].items():
             sizes[int(name.split("/")[0])] += value.nbytes
         return sizes
 
     def peak_activation_bytes(self) -> int:
-        """The most that the tensors of one row of data take at a time, each kept until its last reader is done.
+        """Return the most bytes of one row's tensors at a time, each kept until its last reader is done.
 
         The input counts as what its readers take: integers of one byte, or floats.
         """
@@ -186,7 +186,7 @@ class QuantizedNetwork:
         return peak
 
     def to_tensors(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """The arrays by name, as they are, and a configuration of JSON's types, for a file.
+        """Return the arrays by name, as they are, and a configuration of JSON's types, for a file.
 
         Kernels of four bits are packed: "kernel_int4", uint8 ((n_in + 1) / 2, n_out), holds the weights of input 2 i in
         its low and those of input 2 i + 1 in its high nibbles, in two's complement.
@@ -211,7 +211,7 @@ class QuantizedNetwork:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]) -> QuantizedNetwork:
-        """The network of what `to_tensors` gave.
+        """Make the network of what `to_tensors` gave.
 
         Parameters
         ----------
@@ -330,7 +330,7 @@ def _layer(settings: Mapping[str, Any], held: dict[str, npt.NDArray[Any]], prefi
 
 
 def pack_nibbles(kernel: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-    """Weights of four bits, two a byte: see `QuantizedNetwork.to_tensors`.
+    """Pack weights of four bits, two a byte: see `QuantizedNetwork.to_tensors`.
 
     Parameters
     ----------
@@ -344,7 +344,7 @@ def pack_nibbles(kernel: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
 
 
 def unpack_nibbles(packed: npt.NDArray[np.uint8], n_in: int) -> npt.NDArray[np.int8]:
-    """What `pack_nibbles` packed.
+    """Unpack what `pack_nibbles` packed.
 
     Parameters
     ----------

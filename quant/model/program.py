@@ -29,15 +29,14 @@ class Program:
         self._network = network
         self._dtype = np.dtype(network.activation_dtype)
         layout = _laid_out(network)
-        self._tables = layout.tables(network.final_activation == "softmax")
-        self._packed = None if network.takes_whole_call else _packed(*self._tables)
+        self._dynamic = network.takes_whole_call
+        self._packed = _packed(*layout.tables(network.final_activation == "softmax"))
         self._floats = layout.floats()
-        self._biases = layout.float_biases() if network.takes_whole_call else None
         self._n_out = network.n_out
         self._flops_a_row = 2.0 * sum(layer.multiply_adds for layer in network.layers)
 
     def integers(self, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """The last layer's outputs, before a softmax: (rows, n_out) of the activation dtype.
+        """Return the last layer's outputs, before a softmax: (rows, n_out) of the activation dtype.
 
         Parameters
         ----------
@@ -52,7 +51,7 @@ class Program:
         return out.view(np.int8)
 
     def values(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The outputs as float32, (rows, n_out): dequantized, through the softmax where there is one.
+        """Return the outputs as float32, (rows, n_out): dequantized, through the softmax where there is one.
 
         Parameters
         ----------
@@ -65,10 +64,9 @@ class Program:
 
     def _run(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
         flops = self._flops_a_row * x.shape[0]
-        if self._packed is None:
+        if self._dynamic:
             with thread_pool.region(thread_pool.worthwhile(flops)) as threads:
-                arguments = (*self._tables, self._floats, self._biases, x, values, threads)
-                dynamic.predict_dynamic[threads > 1](*arguments)
+                dynamic.predict_dynamic[threads > 1](self._packed, self._floats, x, values, threads)
         elif flops < thread_pool.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
             integer.predict[0](self._packed, self._floats, x, integers, values, 1)
         else:
@@ -90,10 +88,8 @@ def _laid_out(network: QuantizedNetwork) -> Layout:
     return layout
 
 
-def _packed(
-    layers: npt.NDArray[Any], vectors: tuple[npt.NDArray[Any], ...], form: npt.NDArray[Any]
-) -> npt.NDArray[np.uint8]:
-    """One array of bytes of a static program: see `nbdense.quant.kernels.integer.PARTS`."""
+def _packed(layers: npt.NDArray[Any], vectors: list[npt.NDArray[Any]], form: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Lay a program out as one array of bytes: see `nbdense.quant.kernels.integer.PARTS`."""
     parts = np.zeros(1, integer.PARTS)
     at = -(-integer.FORM_END // 64) * 64
     sources = (*vectors, layers)  # all but the last are whole cache lines

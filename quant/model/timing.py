@@ -1,4 +1,4 @@
-"""How long a prediction takes."""
+"""Timing of predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a quantized model parts from the float one: compare(), layer by layer."""
+"""compare(): a quantized model beside the float one, layer by layer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LayerComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Where a quantized model and the float one part.
+    """The differences between a quantized model and the float one.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
 
 
 def compare_tensors(network: Network, steps: Sequence[Step], quantized: QuantizedNetwork, data: Any) -> Comparison:
-    """As `compare`, of a network whose steps are known.
+    """Compare a quantized network with a float one whose steps are known: see `compare`.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def compare_tensors(network: Network, steps: Sequence[Step], quantized: Quantize
 
 
 def _parts(network: QuantizedNetwork, ends: set[int]) -> list[QuantizedModel]:
-    """Return, for each layer, what makes its output of the last of the cuts before it."""
+    """Return, for each layer, the model that makes its output of the last of the cuts before it."""
     parts, start = [], 0
     for tensor in range(1, len(network.layers) + 1):
         shape = network.input_shape if start == 0 else ()
@@ -179,7 +179,7 @@ def _parts(network: QuantizedNetwork, ends: set[int]) -> list[QuantizedModel]:
 
 
 def _float_values(layer: Any, steps: Mapping[str, Step], values: Sequence[RowValues]) -> Matrix:
-    """What the float network has where a quantized layer has its output."""
+    """Return the float network's values where a quantized layer has its output."""
     step = steps.get(layer.name)
     if step is None:
         step = steps.get(layer.name.removesuffix(SOFTMAX).removesuffix(SUM))
@@ -192,7 +192,7 @@ def _float_values(layer: Any, steps: Mapping[str, Step], values: Sequence[RowVal
 
 
 def _input_noise(network: QuantizedNetwork, x: Matrix) -> Matrix:
-    """Sums of squares of the input, and of what quantizing it changes."""
+    """Sum the squares of the input, and of what quantizing it changes."""
     readers = [i for i in range(len(network.layers)) if 0 in network.inputs_of(i)]
     form = network.layers[readers[0]].input_formats[0] if readers else None
     if form is None:

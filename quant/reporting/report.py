@@ -1,4 +1,4 @@
-"""What quantization did to a model, measured layer by layer: the dictionary that `QuantizedModel.report` shows."""
+"""The dictionary that `QuantizedModel.report` shows: what quantization did to a model, measured layer by layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Matrix = npt.NDArray[Any]
 
 
 def with_findings(network: QuantizedNetwork, quantizer: Quantizer, findings: Mapping[str, Any]) -> QuantizedNetwork:
-    """The network with its report: see `QuantizedModel.report`.
+    """Return the network with its report: see `QuantizedModel.report`.
 
     Parameters
     ----------
@@ -79,5 +79,5 @@ def _weight_sqnr(kernel: Matrix, dequantized: Matrix) -> float:
 
 
 def _json(value: float) -> float | None:
-    """None for infinities, which JSON lacks."""
+    """Return a number for JSON: None for infinities, which it lacks."""
     return float(value) if np.isfinite(value) else None

@@ -96,9 +96,11 @@ class DynamicDense(OfKernel, InFloat):
         index : int
             The layer's place in the network.
         """
-        columns = {"bias": -self.weights().sum(axis=0, dtype=np.int64), "multipliers": self.kernel_scales}
-        if self.bias is not None:
-            columns["biases"] = self.bias
+        columns = {
+            "weight_sums": -self.weights().sum(axis=0, dtype=np.int64),
+            "multipliers": self.kernel_scales,
+            "float_bias": np.zeros(self.n_out, np.float32) if self.bias is None else self.bias,
+        }
         source = layout.floats_of_input(index)
         output = layout.float_output(index)
         activation = layout.engine_row(ACTIVATION, index, source, output, self.function)
@@ -109,9 +111,9 @@ class DynamicDense(OfKernel, InFloat):
             input=source,
             output=output,
             kernel=layout.kernel(self.kernel),
-            kernel_zero_points=layout.zero_points(self.kernel_zero_points),
+            zero_points=layout.zero_points(self.kernel_zero_points),
             channels=layout.columns(leading_dimension(self.n_out), **columns),
-            table=activation,
+            engine_row=activation,
         )
 
 

@@ -1,4 +1,4 @@
-"""What a scheme of quantization is, and what all of them share: layers that stay in float, kernels of integers."""
+"""Schemes of quantization, and what all of them share: layers that stay in float, kernels of integers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Step:
 
 
 class Conversion(Protocol):
-    """What a scheme asks of the conversion that it makes layers for.
+    """The conversion that a scheme makes layers for, as far as it asks about it.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Conversion(Protocol):
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of a step.
+    """The layers of a step, and how steps behind them read their output.
 
     Attributes
     ----------

@@ -100,7 +100,7 @@ def _dense(conversion: Conversion, step: Step, bits: int, last: bool) -> Convert
 
 
 def _bias_steps(bias: Any, scales: Any, row: Row) -> Any:
-    """A bias as integers of the accumulator's scales."""
+    """Round a bias to integers of the accumulator's scales."""
     steps = np.zeros(row.n_out) if bias is None else bias / scales
     if not np.abs(steps).max() <= INT32_MAX:
         raise ValueError(

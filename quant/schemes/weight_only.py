@@ -68,7 +68,7 @@ class WeightOnlyDense(OfKernel, InFloat):
     kernel_zero_points: npt.NDArray[np.int8] | None = None
 
     def of_inputs(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return scales or zero points as what meets the kernel elementwise: those of blocks once for each input.
+        """Return scales or zero points that meet the kernel elementwise: those of blocks once for each input.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
 
 
 def _with_blocks(kernel_scales: npt.NDArray[np.float32], **fields: Any) -> WeightOnlyDense:
-    """The layer, of scales of columns or of blocks of them."""
+    """Make the layer, of scales of columns or of blocks of them."""
     return WeightOnlyDense(kernel_scales=np.atleast_2d(kernel_scales), **fields)
 
 

@@ -204,7 +204,7 @@ def _with_ranges(model: Sequential, plain: Sequential, ranges: Ranges, options: 
 
 
 class _Rewriting:
-    """Of layers, those that train with rounding.
+    """Makes layers that train with rounding of those that do not.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ class _Rewriting:
         self._ranges = {row.name: both for row, *both in zip(network.rows(), ranges.pre, ranges.output, strict=True)}
 
     def layers(self, layers: Sequence[Layer]) -> list[Layer]:
-        """The whole model's."""
+        """Return the whole model's layers."""
         first = next(i for i, layer in enumerate(layers) if not isinstance(layer, Input | Flatten))
         taken = {layer.name for layer in layers}
         name = _new_name("input_values", taken)
@@ -234,7 +234,7 @@ class _Rewriting:
         return [*(layer.copy() for layer in layers[:first]), rounding, *self._inner(layers[first:], "", taken)]
 
     def _inner(self, layers: Sequence[Layer], prefix: str, taken: set[str]) -> list[Layer]:
-        """Of layers whose rows' names begin with ``prefix``."""
+        """Rewrite layers whose rows' names begin with ``prefix``."""
         made: list[Layer] = []
         rest = list(layers)
         while rest:
@@ -257,13 +257,13 @@ class _Rewriting:
         return made
 
     def _clamps(self, layers: Sequence[Layer], prefix: str) -> bool:
-        """Whether the next of the layers, dropout aside, is an activation that is no more than a clamp."""
+        """Tell whether the next of the layers, dropout aside, is an activation that is no more than a clamp."""
         following = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
         row = self._rows.get(prefix + following.name) if isinstance(following, Activation) else None
         return row is not None and is_clamp(row.activation)
 
     def _dense(self, layer: Dense, merged: list[Activation], row: Row, taken: set[str]) -> list[Layer]:
-        """A dense layer and the activations in its row, and the rounding before and behind them."""
+        """Rewrite a dense layer and the activations in its row, with the rounding before and behind them."""
         config = layer.get_config() | {"kernel_bits": self._bits}
         after: list[Layer] = [activation.copy() for activation in merged]
         if is_clamp(row.activation):
@@ -280,7 +280,7 @@ class _Rewriting:
         return [*made, FakeQuantize(**self._range(before), name=name), *after, *self._output(layer.name, row, taken)]
 
     def _residual(self, layer: Residual, path: str, taken: set[str]) -> list[Layer]:
-        """A block, and the rounding of its sum."""
+        """Rewrite a block, with the rounding of its sum."""
         inner = self._inner(layer.layers, f"{path}/", {inside.name for inside in layer.layers})
         name = f"{path}/projection"
         projection = self._range(self._ranges[name][1]) if name in self._ranges else None
@@ -288,7 +288,7 @@ class _Rewriting:
         return [block, *self._output(layer.name, self._rows[path], taken)]
 
     def _output(self, name: str, row: Row, taken: set[str]) -> list[Layer]:
-        """The rounding of what a row gives; of a softmax, none, and of a copy."""
+        """Make the rounding of a row's output; of a softmax, none, and of a copy."""
         activation = row.activation.name
         if activation == "softmax" or (row.kind == ACTIVATION and activation == "linear"):
             return []
@@ -301,7 +301,7 @@ class _Rewriting:
         return [FakeQuantize(**self._range(self._ranges[row.name][which]), name=name)]
 
     def _range(self, bounds: Range) -> dict[str, Any]:
-        """Arguments of a FakeQuantize; where nothing is known of the values, as for quantize, [0, 1] is their range."""
+        """Return arguments of a FakeQuantize; the range of unknown values is [0, 1], as for quantize."""
         scale, zero_point = activation_parameters(bounds, self._dtype)
         low, high = min(float(np.float32(bounds[0])), 0.0), max(float(np.float32(bounds[1])), 0.0)
         if (scale, zero_point) == activation_parameters((0.0, 0.0), self._dtype):
@@ -314,7 +314,7 @@ def _are_linear(*layers: Dense | Activation) -> bool:
 
 
 def _new_name(wanted: str, taken: set[str]) -> str:
-    """A name that no layer has yet, among ``taken`` from now on."""
+    """Find a name that no layer has yet, among ``taken`` from now on."""
     name, number = wanted, 0
     while name in taken:
         number += 1
@@ -324,7 +324,7 @@ def _new_name(wanted: str, taken: set[str]) -> str:
 
 
 def _dtype_of(row: Any) -> str:
-    """Of a FAKE_QUANT row, the dtype that it stands for."""
+    """Return the dtype that a FAKE_QUANT row stands for."""
     return next(dtype for dtype, limits in LIMITS.items() if limits == (int(row["lower"]), int(row["upper"])))
 
 
@@ -346,7 +346,7 @@ def _set_kernel_scales(network: Network, granularity: str) -> None:
 def kernel_scales(
     kernel: npt.NDArray[Any], bias: npt.NDArray[Any], input_scale: float, limit: int, granularity: str
 ) -> npt.NDArray[np.float32]:
-    """Scales for weights that are to become integers in [-limit, limit].
+    """Choose scales for weights that are to become integers in [-limit, limit].
 
     Parameters
     ----------

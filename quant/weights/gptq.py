@@ -67,7 +67,7 @@ class Moments:
         self.rows += x.shape[0]
 
     def matrix(self) -> Float64:
-        """The moments, symmetric, float64 (n_in, n_in).
+        """Return the moments, symmetric, float64 (n_in, n_in).
 
         Raises
         ------
@@ -81,7 +81,7 @@ class Moments:
 
 
 def input_moments(network: Network, data: Any) -> dict[int, Float64]:
-    """Second moments of the inputs of every dense row, from one pass over calibration data.
+    """Return second moments of every dense row's inputs, from one pass over calibration data.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def best_scales(
     block_size: int | None = None,
     weights: npt.NDArray[np.floating] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """The scale of each column, or block of inputs in it, that rounding to nearest loses least with.
+    """Find the scale of each column, or block of inputs in it, that rounding to nearest loses least with.
 
     Scales are tried that put the largest weight at a whole level, from half the limit up (one of them represents the
     column exactly, if any does), and smaller ones, which clip it, down to 0.4 of the one that just does not. Of what
@@ -172,7 +172,7 @@ def best_scales(
 def nearest(
     kernel: npt.NDArray[np.floating], scales: npt.NDArray[np.floating], limit: int, block_size: int | None = None
 ) -> npt.NDArray[np.int8]:
-    """A kernel rounded to nearest, half to even.
+    """Round a kernel to nearest, half to even.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def nearest(
 def dequantize(
     integers: npt.NDArray[np.int8], scales: npt.NDArray[np.floating], block_size: int | None = None
 ) -> Float64:
-    """What integers stand for.
+    """Return the weights that integers stand for.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def solve(
     damping: float = DAMPING,
     order: bool = True,
 ) -> npt.NDArray[np.int8]:
-    """The integers of a kernel, by GPTQ: little error in the layer's outputs, rather than in its weights.
+    """Round a kernel by GPTQ: for little error in the layer's outputs, rather than in its weights.
 
     Parameters
     ----------
@@ -313,7 +313,7 @@ def solve(
 
 
 def blocks(n_in: int, block_size: int | None) -> list[slice]:
-    """The inputs of each block; all, where there are none.
+    """Return the inputs of each block; all, where there are none.
 
     Parameters
     ----------
@@ -335,7 +335,7 @@ def blocks(n_in: int, block_size: int | None) -> list[slice]:
 
 
 def _runs(diagonal: Float64, block_size: int | None, whole: bool, order: bool) -> list[npt.NDArray[np.int64]]:
-    """Inputs in the order in which they are rounded, cut into runs; ``whole`` blocks stay together."""
+    """Order inputs as they are rounded, and cut them into runs; ``whole`` blocks stay together."""
     inputs = np.arange(diagonal.size)
     if not whole:
         if order:
@@ -349,7 +349,7 @@ def _runs(diagonal: Float64, block_size: int | None, whole: bool, order: bool) -
 
 
 def _shares(moments: Float64, diagonal: Float64, turned: npt.NDArray[np.int64], damping: float, ld: int) -> Float64:
-    """The Cholesky factor of the damped moments, its columns divided by its diagonal."""
+    """Factor the damped moments by Cholesky; the factor's columns are divided by its diagonal."""
     n = diagonal.size
     matrix, negated = aligned_zeros((n, ld), np.float64), aligned_zeros((n, ld), np.float64)
     # Scaled to a mean of 1, so that no product leaves float64.
@@ -364,7 +364,7 @@ def _shares(moments: Float64, diagonal: Float64, turned: npt.NDArray[np.int64], 
 
 
 def _of_inputs(kernel: npt.NDArray[Any], scales: npt.NDArray[Any], block_size: int | None) -> Float64:
-    """The scale of every weight, (1 or n_in, n_out)."""
+    """Return the scale of every weight, (1 or n_in, n_out)."""
     n_in, n_out = kernel.shape
     table = _checked_scales(scales, len(blocks(n_in, block_size)), n_out, block_size)
     return table if block_size is None else np.repeat(table, block_size, axis=0)[:n_in]
@@ -388,7 +388,7 @@ def _checked_limit(limit: int) -> int:
 
 
 def _checked_scales(scales: npt.NDArray[Any], count: int, n_out: int, block_size: int | None) -> Float64:
-    """As a table, (blocks, n_out)."""
+    """Check scales; return them as a table, (blocks, n_out)."""
     table = np.array(scales, np.float64)
     expected = (n_out,) if block_size is None else (count, n_out)
     if table.shape != expected or not (np.isfinite(table) & (table > 0)).all():

@@ -23,7 +23,7 @@ def kernel_integers(
     moments: npt.NDArray[np.float64] | None = None,
     scales: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """The integers and scales of a kernel.
+    """Return the integers and scales of a kernel.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def kernel_integers(
 
 
 def _largest_of_blocks(weights: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    """The largest magnitude in each column of each block; 1 where all are zero."""
+    """Return the largest magnitude in each column of each block; 1 where all are zero."""
     largest = np.maximum.reduceat(np.abs(weights), np.arange(0, len(weights), size), axis=0)
     return np.where(largest < _SMALLEST * 127, np.float32(1.0), largest)
 
@@ -80,7 +80,7 @@ def _searched_scales(weights: npt.NDArray[np.float32], options: Options) -> npt.
 def weight_scales(
     kernel: npt.NDArray[Any], bias: npt.NDArray[Any], input_scale: float, granularity: str
 ) -> npt.NDArray[np.float32]:
-    """Scale of each output column: its largest weight at 127, or coarser where the bias would not fit int32.
+    """Choose a scale for each output column: its largest weight at 127, or coarser where the bias would not fit int32.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def weight_scales(
 
 
 def _least_scales(bias: npt.NDArray[Any], input_scale: float, granularity: str) -> npt.NDArray[np.float32]:
-    """The finest scales with which biases fit int32."""
+    """Return the finest scales with which biases fit int32."""
     least = np.maximum(np.abs(bias) / input_scale / _ROOM, max(_SMALLEST / input_scale, _SMALLEST)).astype(np.float32)
     if granularity == "per_tensor":
         least = np.full_like(least, least.max())
