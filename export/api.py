@@ -73,7 +73,7 @@ def to_onnx(
         Whether there is an output of labels, before the other: the class of the largest output, the first of equal
         ones; of one sigmoid output, 1 from 0.5 on, else 0. int64 [batch, ...], or strings where there are class names.
     label_name : str
-        What it is called.
+        Its name.
     class_names : sequence of str, optional
         What the outputs stand for, as many as they are; of a model of one output, two: of values below 0.5 and from
         there on. Kept in the file's metadata as "class_names", a JSON list.

@@ -46,7 +46,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class ActivationForm:
-    """What ONNX has of an activation.
+    """Writer and readers of an activation in ONNX.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ def _hard_swish(graph: Graph, activation: Activation, alpha: float, source: str,
 
 
 def _times(operator: str) -> ActivationWriter:
-    """The source times what one operator makes of it."""
+    """Return a writer of the source times one operator's result for it."""
 
     def write(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
         graph.node("Mul", [source, graph.node(operator, [source], f"{target}_gate")], target)
@@ -264,7 +264,7 @@ def activation_writer(layer: str, activation: str) -> ActivationWriter | None:
     Parameters
     ----------
     layer : str
-        What the error calls the layer.
+        The layer's name for the error.
     activation : str
         The activation's name.
 

@@ -32,7 +32,7 @@ ALIGNMENT = 4096  # of constants in that file: runtimes map them into memory
 
 @dataclass(frozen=True)
 class Form:
-    """What a flavour's writer is asked for."""
+    """Form in which a flavour's writer is asked to write a network."""
 
     fold: bool = True  # whether dense layers take over the batch normalisations beside them
     convolution: bool = False
@@ -72,12 +72,12 @@ class Graph:
 
     def __init__(self, opset: int, input: str = INPUT, output: str = OUTPUT, label: str | None = None) -> None:
         ends = {"input": input, "output": output, **({} if label is None else {"label": label})}
-        for what, name in ends.items():
+        for side, name in ends.items():
             if not isinstance(name, str) or not name or "/" in name:
-                raise ValueError(f"to_onnx: {what}_name must be a string without '/', got {name!r}")
-            for other in [end for key, end in ends.items() if key != what]:
+                raise ValueError(f"to_onnx: {side}_name must be a string without '/', got {name!r}")
+            for other in [end for key, end in ends.items() if key != side]:
                 if name == other or name.startswith(f"{other}_"):
-                    raise ValueError(f"to_onnx: {what}_name {name!r} is too like the other end's, {other!r}")
+                    raise ValueError(f"to_onnx: {side}_name {name!r} is too like the other end's, {other!r}")
         self.opset, self.input, self.output, self.axis = opset, input, output, -1
         self.outside: dict[str, npt.NDArray[Any]] = {}
         self._label: onnx.ValueInfoProto | None = None
@@ -88,7 +88,7 @@ class Graph:
         self._layers: set[str] = set()
 
     def layer(self, name: str) -> str:
-        """The prefix of a layer's tensors: its name, with a number behind it where it has been taken.
+        """Return the prefix of a layer's tensors: its name, with a number behind it where it has been taken.
 
         Parameters
         ----------
@@ -103,27 +103,27 @@ class Graph:
         return prefix
 
     def constant(self, name: str, value: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
-        """A constant tensor; returns its name.
+        """Add a constant tensor; return its name.
 
         Parameters
         ----------
         name : str
-            Of the tensor.
+            The tensor's name.
         value : array-like
             Of any rank; a number makes a rank-0 tensor.
         dtype : dtype
-            That it is stored in.
+            The type that it is stored in.
         """
         self._constants[name] = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
         return name
 
     def int4(self, name: str, value: npt.NDArray[np.int8]) -> str:
-        """A constant tensor of int4, two numbers a byte, the first in the low nibble; returns its name.
+        """Add a constant tensor of int4, two numbers a byte, the first in the low nibble; return its name.
 
         Parameters
         ----------
         name : str
-            Of the tensor.
+            The tensor's name.
         value : ndarray of int8
             In [-8, 7].
         """
@@ -132,7 +132,7 @@ class Graph:
         return self.constant(name, nibbles[::2] | nibbles[1::2] << np.uint8(4), np.uint8)
 
     def along_columns(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A vector, a number a column, in the shape in which it broadcasts along ``axis``.
+        """Return a vector, a number a column, in the shape in which it broadcasts along ``axis``.
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class Graph:
         return value if self.axis == -1 else value.reshape(-1, 1, 1)
 
     def node(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
-        """A node with one output; returns the output's name.
+        """Add a node with one output; return the output's name.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class Graph:
     def nodes(
         self, operator: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any
     ) -> list[str]:
-        """A node with several outputs; returns their names.
+        """Add a node with several outputs; return their names.
 
         Parameters
         ----------
@@ -182,7 +182,7 @@ class Graph:
         return outputs
 
     def readers(self, tensor: str) -> int:
-        """How many times nodes read a tensor.
+        """Return the number of times that nodes read a tensor.
 
         Parameters
         ----------
@@ -208,7 +208,7 @@ class Graph:
     def finish(
         self, input_shape: Shape, output_shape: Shape, metadata: Mapping[str, str], file_name: str | None = None
     ) -> onnx.ModelProto:
-        """The model: float32 input [batch, *input_shape] to float32 output [batch, *output_shape].
+        """Return the model: float32 input [batch, *input_shape] to float32 output [batch, *output_shape].
 
         Parameters
         ----------
@@ -266,7 +266,7 @@ class Graph:
 
 
 def _references(arrays: Mapping[str, npt.NDArray[Any]], file_name: str | None) -> list[onnx.TensorProto]:
-    """What stands in the model for constants in the file beside it."""
+    """Return the tensors that stand in the model for constants in the file beside it."""
     if not arrays:
         return []
     if file_name is None:
@@ -288,15 +288,15 @@ def _references(arrays: Mapping[str, npt.NDArray[Any]], file_name: str | None) -
     return tensors
 
 
-def finite_float32(array: npt.NDArray[np.floating], layer: str, what: str) -> npt.NDArray[np.float32]:
-    """An array as float32.
+def finite_float32(array: npt.NDArray[np.floating], layer: str, tensor: str) -> npt.NDArray[np.float32]:
+    """Return an array as float32; refuse it where that is not finite.
 
     Parameters
     ----------
     array : ndarray
         Of floats.
-    layer, what : str
-        What the error calls the layer and its tensor.
+    layer, tensor : str
+        Names of the layer and its tensor, for the error.
 
     Raises
     ------
@@ -306,5 +306,5 @@ def finite_float32(array: npt.NDArray[np.floating], layer: str, what: str) -> np
     with np.errstate(over="ignore"):
         converted = array.astype(np.float32)
     if not np.isfinite(converted).all():
-        raise ValueError(f"{layer}: its {what} holds NaN, infinity, or a number too large for float32")
+        raise ValueError(f"{layer}: its {tensor} holds NaN, infinity, or a number too large for float32")
     return converted

@@ -14,7 +14,7 @@ import onnx
 
 
 def serialize(model: onnx.ModelProto) -> bytes:
-    """The bytes of the file: equal for equal models.
+    """Return the bytes of the file: equal for equal models.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def check(model: onnx.ModelProto, name: str, outside: Mapping[str, npt.NDArray[A
     Parameters
     ----------
     model : ModelProto
-        What to check.
+        The model.
     name : str
-        What the error calls it.
+        Its name for the error.
     outside : mapping of str to ndarray, optional
         Its tensors that lie in a file beside it, which need not be there yet.
 
@@ -50,7 +50,7 @@ def check(model: onnx.ModelProto, name: str, outside: Mapping[str, npt.NDArray[A
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """`check` for a file, and for what lies beside it.
+    """Run `check` on a file, and on the file beside it.
 
     Parameters
     ----------
@@ -80,10 +80,10 @@ def _check_with_a_file_beside(model: onnx.ModelProto) -> None:
     """Run the checker in a folder of its own, beside a file that has the right size and holds nothing."""
     sizes: dict[str, int] = {}
     for tensor in model.graph.initializer:
-        said = {entry.key: entry.value for entry in tensor.external_data}
-        if said:
-            end = int(said["offset"]) + int(said["length"])
-            sizes[said["location"]] = max(end, sizes.get(said["location"], 0))
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        if entries:
+            end = int(entries["offset"]) + int(entries["length"])
+            sizes[entries["location"]] = max(end, sizes.get(entries["location"], 0))
     with tempfile.TemporaryDirectory() as folder:
         for location, size in sizes.items():
             (Path(folder) / location).touch()

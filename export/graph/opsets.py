@@ -13,12 +13,12 @@ OLDEST_OPSET = 13  # the first with scales per channel, and with today's Softmax
 
 
 def newest_opset() -> int:
-    """The newest opset that the installed onnx knows."""
+    """Return the newest opset that the installed onnx knows."""
     return onnx.defs.onnx_opset_version()
 
 
 def ir_version_of(opset: int) -> int:
-    """The lowest IR version that has the opset: more runtimes read it. onnx would stamp its own newest.
+    """Return the lowest IR version that has the opset: more runtimes read it. onnx would stamp its own newest.
 
     Parameters
     ----------
@@ -36,11 +36,11 @@ def checked_opset(door: str, opset: Any, newest: int, library: str) -> int:
     door : str
         The public function, for the error.
     opset : int
-        What was asked for.
+        The user's opset.
     newest : int
         The newest that there is.
     library : str
-        Whose newest that is, for the error.
+        The library that sets it, for the error.
 
     Raises
     ------

@@ -39,16 +39,16 @@ class AffineStep:
 
     @property
     def parts(self) -> tuple[Doubles, Doubles, Doubles]:
-        """All three."""
+        """Mean, scale and shift."""
         return self.mean, self.scale, self.shift
 
     @property
     def by_column(self) -> bool:
-        """Whether it is the same at all positions of a row."""
+        """True where the step is the same at all positions of a row."""
         return all(math.prod(part.shape[:-1]) == 1 for part in self.parts)
 
     def over(self, n: int) -> tuple[Doubles, Doubles, Doubles]:
-        """All three as vectors of ``n`` columns."""
+        """Return mean, scale and shift as vectors of ``n`` columns."""
         mean, scale, shift = (np.broadcast_to(part.reshape(part.shape[-1:]), (n,)) for part in self.parts)
         return mean, scale, shift
 
@@ -82,7 +82,7 @@ class ShapeStep:
 
     @property
     def keeps_columns(self) -> bool:
-        """Whether only positions are arranged anew."""
+        """True where only positions are arranged anew."""
         return (self.before or (1,))[-1] == (self.after or (1,))[-1]
 
 
@@ -102,7 +102,7 @@ class ColumnsStep:
 
 @dataclass(eq=False)
 class SumStep:
-    """What steps make of the data, plus the data, through a kernel where there is one."""
+    """The sum of the data, through a kernel where there is one, and the steps' result for it."""
 
     steps: list[Step] = field(default_factory=list)
     projection: Array | None = None
@@ -113,7 +113,7 @@ Step = DenseStep | AffineStep | FunctionStep | NormStep | ShapeStep | DropoutSte
 
 
 def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float | Array = 0.0) -> AffineStep:
-    """An affine step of numbers or arrays.
+    """Return an affine step of numbers or arrays.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float |
 
 
 def function(name: str, alpha: float | None = None) -> FunctionStep:
-    """An activation's step.
+    """Return an activation's step.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ SHARE_OF_DEVIATION = 1e-3  # of an output's standard deviation: one part in a mi
 
 
 class Reference:
-    """What a pipeline predicts on its rows.
+    """Predictions of a pipeline on its rows.
 
     Parameters
     ----------
@@ -80,8 +80,10 @@ class Reference:
         everything = len(self.outputs)
         for size in dict.fromkeys((everything, *BATCH_SIZES)):
             index = np.arange(size) % everything
-            found = run(self.rows.feed(inputs, index))
-            if self._problem(found, index, TOLERANCE) and (problem := self._problem(found, index, self._rounding)):
+            computed = run(self.rows.feed(inputs, index))
+            if self._problem(computed, index, TOLERANCE) and (
+                problem := self._problem(computed, index, self._rounding)
+            ):
                 raise RuntimeError(f"onnxruntime does not compute what the pipeline predicts: {problem}")
 
     @cached_property
@@ -104,9 +106,9 @@ class Reference:
         largest = np.ones(finite.shape[1]) if self.classifies else np.abs(finite).max(axis=0)
         return largest, finite.std(axis=0)
 
-    def _problem(self, found: list[npt.NDArray[Any]], index: npt.NDArray[np.intp], tolerance: float) -> str:
+    def _problem(self, computed: list[npt.NDArray[Any]], index: npt.NDArray[np.intp], tolerance: float) -> str:
         """Say how many of these rows onnxruntime gets wrong, by a bound on rounding; "" if none."""
-        expected, values = self.outputs[index], found[-1]
+        expected, values = self.outputs[index], computed[-1]
         of = f"of {len(index)} rows"
         if values.shape != expected.shape:
             return f"{of} it gives outputs of shape {values.shape}, not {expected.shape}"
@@ -116,10 +118,10 @@ class Reference:
         problems = [f"{off.sum()} {of} have other outputs, by up to {distance.max():.3g}"] if off.any() else []
         if self.labels is not None:
             labels = self.labels[index]
-            if found[0].shape != labels.shape:
-                return f"{of} it gives labels of shape {found[0].shape}, not {labels.shape}"
+            if computed[0].shape != labels.shape:
+                return f"{of} it gives labels of shape {computed[0].shape}, not {labels.shape}"
             unsure = _unsure(expected, tolerance, self.estimator._multilabel)
-            wrong = ((found[0] != labels) & ~unsure).reshape(len(index), -1).any(axis=1)
+            wrong = ((computed[0] != labels) & ~unsure).reshape(len(index), -1).any(axis=1)
             if wrong.any():
                 problems.insert(0, f"{wrong.sum()} {of} get another label")
         return ", and ".join(problems)

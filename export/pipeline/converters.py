@@ -87,7 +87,7 @@ def _regressor_shapes(operator: Any) -> None:
 
 
 def _parse_regressor(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
-    """skl2onnx would call the output "variable"."""
+    """Declare a regressor's output under the default name: skl2onnx would call it "variable"."""
     from skl2onnx.common.data_types import FloatTensorType
 
     operator = scope.declare_local_operator("NbdenseMLPRegressor", model)
@@ -151,7 +151,7 @@ def convert_imputer(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _write_network(scope: Any, operator: Any, container: Any, target: str) -> None:
-    """The network's nodes and constants as the float flavour writes them, under names that are new here."""
+    """Write the network's nodes and constants as the float flavour does, under names that are new here."""
     from skl2onnx.common.data_types import FloatTensorType
 
     source = operator.inputs[0].full_name
@@ -179,7 +179,7 @@ def _write_network(scope: Any, operator: Any, container: Any, target: str) -> No
 def _node(
     scope: Any, container: Any, operator: str, inputs: list[str], output: str, new: bool = True, **attributes: Any
 ) -> str:
-    """A node with one output, whose name is made unique where it is ``new``; returns it."""
+    """Add a node with one output, whose name is made unique where it is ``new``; return the name."""
     output = scope.get_unique_variable_name(output) if new else output
     container.add_node(operator, inputs, [output], name=scope.get_unique_operator_name(operator), **attributes)
     return output
@@ -192,7 +192,7 @@ def _constant(scope: Any, container: Any, name: str, value: Any) -> str:
 
 
 def _onnx_classes(classes: npt.NDArray[Any]) -> TensorProto:
-    """The classes as a tensor without a name: of strings, or of int64."""
+    """Return the classes as a tensor without a name: of strings, or of int64."""
     listed = classes.tolist()
     if all(isinstance(label, str) for label in listed):
         return helper.make_tensor("", TensorProto.STRING, [len(listed)], [label.encode() for label in listed])

@@ -94,7 +94,7 @@ class Rows:
         inputs : tuple of GraphInput
             The graph's.
         index : ndarray of int
-            Which rows.
+            The rows' numbers.
         """
         part = self.data.iloc[index] if hasattr(self.data, "iloc") else self.data[index]
         with np.errstate(over="ignore"):  # what is infinite in float32 will be seen in the outputs
@@ -108,7 +108,7 @@ class Rows:
         names : container of str
             Of the inputs to look at.
         """
-        found = []
+        coarse = []
         for entry in self.forms[0]:
             if entry.name not in names or entry.first is None or entry.elem_type == TensorProto.STRING:
                 continue
@@ -119,10 +119,10 @@ class Rows:
             labels = getattr(self.data, "columns", range(entry.width)) if entry.alias == INPUT else [entry.name]
             for label, step, deviation in zip(labels, np.nan_to_num(steps, nan=np.inf), deviations, strict=True):
                 if step > COARSE * deviation > 0.0:
-                    found.append(
+                    coarse.append(
                         (step / deviation, f"{label!r} (steps of {step:.3g} at deviations of {deviation:.3g})")
                     )
-        return [text for _, text in sorted(found, reverse=True)]
+        return [text for _, text in sorted(coarse, reverse=True)]
 
 
 def rows_of(pipeline: Any, X: Any) -> Rows:

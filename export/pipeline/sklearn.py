@@ -176,17 +176,17 @@ def _first_that_agrees(
             problems.append(error)
     if models and not verify:
         return models[0]
-    said, *more = (str(problem).rstrip(".") for problem in problems)
+    message, *more = (str(problem).rstrip(".") for problem in problems)
     if more:
-        said += " (with float64 inputs too)" if more == [said] else f". With float64 inputs: {more[0]}"
+        message += " (with float64 inputs too)" if more == [message] else f". With float64 inputs: {more[0]}"
     coarse = rows.coarse_columns({entry.name for entry in models[0].graph.input}) if models else []
     if coarse:
-        said += (
+        message += (
             f". float32 is coarse for column {', '.join(coarse[:3])}: subtract what its values have in common before "
             "the pipeline, or scale it there"
         )
     kind = ValueError if isinstance(problems[0], ValueError) else RuntimeError
-    raise kind(f"pipeline_to_onnx: nothing was written: {said}") from problems[0]
+    raise kind(f"pipeline_to_onnx: nothing was written: {message}") from problems[0]
 
 
 # -- from a pipeline to a model --------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def _opset_of(value: int | None) -> int:
 
 
 def _last_step(pipeline: Any) -> Any:
-    """The estimator at the end; a TypeError if it is not nbdense's, a ValueError if it is not fitted."""
+    """Return the estimator at the end; a TypeError if it is not nbdense's, a ValueError if it is not fitted."""
     from sklearn.pipeline import Pipeline
     from sklearn.utils.validation import check_is_fitted
 
@@ -267,7 +267,7 @@ def _set_names(model: onnx.ModelProto, inputs: tuple[GraphInput, ...]) -> dict[s
     return outputs
 
 
-def _set_versions(model: onnx.ModelProto, opset: int, said: Mapping[str, str]) -> None:
+def _set_versions(model: onnx.ModelProto, opset: int, entries: Mapping[str, str]) -> None:
     """Set what skl2onnx leaves to chance, and what to_onnx's files say of themselves."""
     versions = {entry.domain: entry.version for entry in model.opset_import} | {"": opset}
     used = {"", *(node.domain for part in graphs_in(model.graph) for node in part.node)}
@@ -278,4 +278,4 @@ def _set_versions(model: onnx.ModelProto, opset: int, said: Mapping[str, str]) -
     model.ir_version = int(helper.find_min_ir_version_for(known))
     model.producer_name, model.producer_version, model.domain = "nbdense", __version__, ""
     model.model_version = 0
-    helper.set_model_props(model, {"nbdense_version": __version__, **said})
+    helper.set_model_props(model, {"nbdense_version": __version__, **entries})

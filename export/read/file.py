@@ -32,7 +32,7 @@ _PASSING = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"}  # what label
 
 
 def describe(node: onnx.NodeProto) -> str:
-    """What errors call a node: its operator, with its domain where it is not ONNX's own, and its name.
+    """Return a node's description for errors: its operator, with its domain where it is not ONNX's own, and its name.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ def describe(node: onnx.NodeProto) -> str:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What there is to import of a file.
+    """The parts of a file that are imported.
 
     Attributes
     ----------
     name : str
-        What errors call it.
+        Its name for errors.
     opsets : dict of str to int
         By domain; ONNX's own is "".
     nodes : list of NodeProto
@@ -77,7 +77,7 @@ class OnnxFile:
 
     @property
     def opset(self) -> int:
-        """Of ONNX's own operators."""
+        """Opset of ONNX's own operators."""
         return self.opsets[""]
 
 
@@ -139,7 +139,7 @@ def check_nodes(file: OnnxFile) -> None:
     Parameters
     ----------
     file : OnnxFile
-        What was read.
+        The file's content.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def _check_versions(proto: onnx.ModelProto, name: str) -> dict[str, int]:
 
 
 def _take_constant(node: onnx.NodeProto, constants: Constants, name: str) -> bool:
-    """Whether it is a Constant node; its tensor is among the constants then."""
+    """Take the tensor of a Constant node among the constants; tell whether the node is one."""
     if node.op_type != "Constant" or node.domain not in CORE:
         return False
     if len(node.output) != 1 or len(node.attribute) != 1:
@@ -237,7 +237,7 @@ def _take_constant(node: onnx.NodeProto, constants: Constants, name: str) -> boo
 def _writers(
     nodes: list[onnx.NodeProto], graph: onnx.GraphProto, constants: Constants, name: str
 ) -> dict[str, onnx.NodeProto]:
-    """The node that writes each tensor."""
+    """Return the node that writes each tensor."""
     taken = {entry.name for entry in graph.input}
     writers: dict[str, onnx.NodeProto] = {}
     for node in nodes:
@@ -253,23 +253,23 @@ def _writers(
 def _choose_output(
     graph: onnx.GraphProto, writers: dict[str, onnx.NodeProto], wanted: str | None, name: str
 ) -> tuple[str, onnx.NodeProto | None]:
-    """The tensor of probabilities or values, and the ZipMap behind it, if there is one."""
+    """Return the tensor of probabilities or values, and the ZipMap behind it, if there is one."""
     if wanted is not None:
         if wanted not in writers:
             raise ValueError(f"{name}: there is no tensor {wanted!r} that a node writes")
         named = writers[wanted]
         return (named.input[0], named) if named.op_type == "ZipMap" else (wanted, None)
-    found: dict[str, onnx.NodeProto | None] = {}
+    candidates: dict[str, onnx.NodeProto | None] = {}
     for entry in graph.output:
         node = writers.get(entry.name)
         if node is not None and node.op_type == "ZipMap" and node.input:
-            found[node.input[0]] = node
+            candidates[node.input[0]] = node
         elif entry.type.tensor_type.elem_type in (*FLOATS, TensorProto.UNDEFINED) and not _is_label(node, writers):
-            found.setdefault(entry.name, None)
-    if len(found) == 1:
-        return next(iter(found.items()))
+            candidates.setdefault(entry.name, None)
+    if len(candidates) == 1:
+        return next(iter(candidates.items()))
     ends = ", ".join(repr(entry.name) for entry in graph.output)
-    if found:
+    if candidates:
         raise ValueError(
             f"{name}: which of its outputs {ends} holds the probabilities or values? Say it: output='...' "
             "takes the name of any tensor in the graph"
@@ -291,7 +291,7 @@ def _is_label(node: onnx.NodeProto | None, writers: dict[str, onnx.NodeProto]) -
 def _in_order(
     wanted: str, writers: dict[str, onnx.NodeProto], inputs: set[str], constants: Constants, name: str
 ) -> list[onnx.NodeProto]:
-    """The nodes that the wanted tensor needs, each behind those that it reads."""
+    """Return the nodes that the wanted tensor needs, each behind those that it reads."""
     ordered: list[onnx.NodeProto] = []
     done, open_ = set[int](), set[int]()
     stack: list[tuple[str, onnx.NodeProto | None]] = [(wanted, None)]
@@ -318,7 +318,7 @@ def _in_order(
 
 
 def _class_names(proto: onnx.ModelProto, zip_map: onnx.NodeProto | None, constants: Constants) -> list[str] | None:
-    """From the metadata that to_onnx writes, a ZipMap, or what picks the label out of a constant."""
+    """Return class names: of to_onnx's metadata, of a ZipMap, or of the constant that labels are picked from."""
     for entry in proto.metadata_props:
         if entry.key == "class_names":
             try:

@@ -1,8 +1,8 @@
-"""An ONNX graph as tensors that depend on the data: shapes of one row, constants folded, operators by their names.
+"""The state of reading an ONNX graph: the tensors so far (`Trace`), and a node with its inputs (`Call`).
 
-`trace` follows the nodes once. What depends on constants alone is computed (by onnx's reference implementation of a
-handful of operators that make nothing larger than what goes in); the rest becomes `Value`s, each with the shape that a
-row of data has there. What these mean as layers is `import_layers`' part.
+`nbdense.export.read.trace` follows the nodes once. Nodes of constants alone are computed (by onnx's reference
+implementation of a handful of operators that make nothing larger than what goes in); the rest becomes `Value`s, which
+`nbdense.export.read.layers` turns into layers.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 
 
 class NodeError(ValueError):
-    """What is wrong with a node; the message names it."""
+    """An error about a node, which the message names."""
 
 
 class WidthUnknownError(Exception):
-    """A width was needed that the file does not say; it is ``width``."""
+    """An error about a width that the file does not say and a node needs; it is ``width``."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -52,7 +52,7 @@ class WidthUnknownError(Exception):
 
 
 class Trace:
-    """What is known while the nodes of a file are followed.
+    """State of following a file's nodes: the tensors so far.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Trace:
         return tuple(n for n in shape if n is not None), not unknown
 
     def get(self, name: str) -> Value | Array | None:
-        """A tensor by its name; None for one that was left out.
+        """Return a tensor by its name; None for one that was left out.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class Trace:
 
     @property
     def dtype(self) -> str:
-        """ "float64" where the file computes in it, else "float32"."""
+        """Floating type of the model: "float64" where the file computes in it, else "float32"."""
         if self.file.input.type.tensor_type.elem_type == TensorProto.DOUBLE:
             return "float64"
         arrays = [part for value in self.known.values() if isinstance(value, Value) for part in value.inputs]
@@ -147,12 +147,12 @@ class Trace:
 
 
 class Call:
-    """A node, and what it is called with.
+    """A node and its inputs.
 
     Parameters
     ----------
     state : Trace
-        What is known so far.
+        The tensors so far.
     node : NodeProto
         The node.
     """
@@ -166,79 +166,79 @@ class Call:
 
     @property
     def place(self) -> str:
-        """What errors call the node."""
+        """Description of the node for errors."""
         return f"{self.state.file.name}: {describe(self.node)}"
 
     def fail(self, why: str) -> NodeError:
-        """An error that names the node.
+        """Return an error that names the node.
 
         Parameters
         ----------
         why : str
-            What it cannot.
+            The reason.
         """
         return NodeError(f"{self.place}: {why}")
 
     @property
     def uses_more(self) -> bool:
-        """Whether more than its first output is read."""
+        """True where more than its first output is read."""
         read = {name for node in self.state.file.nodes for name in node.input} | {self.state.file.output}
         return any(name in read for name in self.node.output[1:] if name)
 
-    def given(self, index: int) -> Value | Array | None:
-        """An input, or None where it was left out.
+    def input(self, index: int) -> Value | Array | None:
+        """Return an input, or None where it was left out.
 
         Parameters
         ----------
         index : int
-            Which.
+            The input's number.
         """
         return self.inputs[index] if index < len(self.inputs) else None
 
     def data(self, index: int = 0) -> Value:
-        """An input that must depend on the data.
+        """Return an input that must depend on the data.
 
         Parameters
         ----------
         index : int
-            Which.
+            The input's number.
         """
-        value = self.given(index)
+        value = self.input(index)
         if not isinstance(value, Value):
             raise self.fail(f"its input {index} does not depend on the data; weights are the second of a dense layer")
         return value
 
-    def constant(self, value: Value | Array | None, what: str) -> Array:
-        """An input that must be constant.
+    def constant(self, value: Value | Array | None, label: str) -> Array:
+        """Return an input that must be constant.
 
         Parameters
         ----------
         value : Value, ndarray or None
-            What is there.
-        what : str
-            What the error calls it.
+            The input or attribute.
+        label : str
+            The input's name for the error.
         """
         if not isinstance(value, np.ndarray):
-            raise self.fail(f"its {what} must be {'there' if value is None else 'constant'}")
+            raise self.fail(f"its {label} must be {'there' if value is None else 'constant'}")
         return value
 
-    def whole_numbers(self, value: Any, what: str) -> list[int]:
-        """A list of whole numbers, of an input or an attribute.
+    def whole_numbers(self, value: Any, label: str) -> list[int]:
+        """Return a list of whole numbers, of an input or an attribute.
 
         Parameters
         ----------
         value : Value, ndarray or list of int
-            What is there.
-        what : str
-            What the error calls it.
+            The input or attribute.
+        label : str
+            The list's name for the error.
         """
-        array = self.constant(value if isinstance(value, Value) else np.asarray(value), what)
+        array = self.constant(value if isinstance(value, Value) else np.asarray(value), label)
         if array.dtype.kind not in "iu":
-            raise self.fail(f"its {what} must be whole numbers, got {array.dtype}")
+            raise self.fail(f"its {label} must be whole numbers, got {array.dtype}")
         return [int(number) for number in array.reshape(-1)]
 
     def row_constant(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """A constant that meets a value elementwise, cut to what broadcasts against the shape of one row.
+        """Return a constant that meets a value elementwise, cut to the shape that broadcasts against one row.
 
         Parameters
         ----------
@@ -315,7 +315,7 @@ class Call:
         return self.make([value, kernel, bias], shape, node, self._weights_name())
 
     def _weights_name(self) -> str:
-        """The name of the first constant matrix that it reads."""
+        """Return the name of the first constant matrix that it reads."""
         constants = self.state.file.constants
         for name in self.node.input:
             source = self.state.origin.get(name, name)

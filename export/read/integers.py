@@ -43,14 +43,14 @@ def fold_integers(call: Call) -> tuple[Array, Integers | None]:
     call : Call
         The node.
     """
-    values, scale, zero = (call.given(index) for index in range(3))
+    values, scale, zero = (call.input(index) for index in range(3))
     values, scale = call.constant(values, "input"), call.constant(scale, "scale")
     zero = None if zero is None else call.constant(zero, "zero point")
     axis, block = call.attributes.get("axis", 1) % max(values.ndim, 1), call.attributes.get("block_size", 0)
     try:
         if call.node.op_type == "DequantizeLinear":
-            held = Integers(values, scale, zero, axis, block)
-            return held.real, held
+            integers = Integers(values, scale, zero, axis, block)
+            return integers.real, integers
         zero = np.zeros((), np.uint8) if zero is None else zero
         limits = np.iinfo(zero.dtype)
         steps = np.rint(values / along(scale, values.shape, axis, block)) + along(zero, values.shape, axis, block)
@@ -59,16 +59,16 @@ def fold_integers(call: Call) -> tuple[Array, Integers | None]:
         raise call.fail(f"it cannot be computed: {error}") from error
 
 
-def _format(call: Call, first: int, what: str, dtype: str | None = None) -> Format:
+def _format(call: Call, first: int, label: str, dtype: str | None = None) -> Format:
     """Return scale and zero point of an activation, from the inputs ``first`` and ``first + 1``."""
-    scale = call.constant(call.given(first), f"{what}'s scale")
-    given = call.given(first + 1)
-    zero = np.zeros((), dtype or np.uint8) if given is None else call.constant(given, f"{what}'s zero point")
+    scale = call.constant(call.input(first), f"{label}'s scale")
+    zero_point = call.input(first + 1)
+    zero = np.zeros((), dtype or np.uint8) if zero_point is None else call.constant(zero_point, f"{label}'s zero point")
     if scale.size != 1 or zero.size != 1 or scale.dtype.kind != "f":
-        raise call.fail(f"{what} has several scales; one is taken")
+        raise call.fail(f"{label} has several scales; one is taken")
     number = float(np.float32(scale.reshape(-1)[0]))
     if not (0 < number < math.inf) or zero.dtype.kind not in "iu":
-        raise call.fail(f"{what} has scale {number} and a zero point of type {zero.dtype}")
+        raise call.fail(f"{label} has scale {number} and a zero point of type {zero.dtype}")
     return Format(number, int(zero.reshape(-1)[0]), zero.dtype.name)
 
 
@@ -106,12 +106,12 @@ def _dequantize(call: Call) -> Value:
     return _real(call, value, _format(call, 1, "its input", None if value.integers is None else value.integers.dtype))
 
 
-def _input(call: Call, index: int, what: str = "its input") -> Value:
+def _input(call: Call, index: int, label: str = "its input") -> Value:
     """Return an input, with its scale and zero point behind it, as real numbers."""
-    value, form = call.given(index), _format(call, index + 1, what)
+    value, form = call.input(index), _format(call, index + 1, label)
     if isinstance(value, Value):
         return _real(call, value, form)
-    raise call.fail(f"{what} does not depend on the data")
+    raise call.fail(f"{label} does not depend on the data")
 
 
 def integers_through(call: Call, value: Value, change: Callable[[Value], Value]) -> Value:
@@ -145,7 +145,7 @@ def clip_integers(call: Call, value: Value) -> Value:
     if not isinstance(value.node, QuantizeNode) or len(call.inputs) != 3:
         raise call.fail("it clamps integers that are no layer's")
     form = value.node.format
-    least, most = (int(call.constant(given, "bound").reshape(-1)[0]) for given in call.inputs[1:])
+    least, most = (int(call.constant(bound, "bound").reshape(-1)[0]) for bound in call.inputs[1:])
     low = _STEPS.get(form.dtype, 0)
     bounds = {
         "min": -math.inf if least == low else (least - form.zero) * form.scale,
@@ -157,8 +157,8 @@ def clip_integers(call: Call, value: Value) -> Value:
 
 def _lookup(call: Call) -> Value:
     """Return a table's 256 entries, read by integers."""
-    index = call.given(1)
-    table = call.given(0)
+    index = call.input(1)
+    table = call.input(0)
     fits = isinstance(table, np.ndarray) and table.shape == (256,) and table.dtype.name in _STEPS
     if not fits or not isinstance(index, Value) or not index.is_integer or call.attributes.get("axis", 0) != 0:
         raise call.fail("it reads more than a table of 256 integers")
@@ -179,24 +179,24 @@ def _reduce(call: Call) -> Value:
 
 
 def _kernel(call: Call, first: int, rows: bool = False) -> Integers:
-    """Weights, scale and zero point from three inputs; ``rows``: [n_out, n_in]."""
-    parts = [call.constant(call.given(first + i), "weights") for i in range(2)]
-    zero = call.given(first + 2)
+    """Return weights, scale and zero point from three inputs; ``rows``: [n_out, n_in]."""
+    parts = [call.constant(call.input(first + i), "weights") for i in range(2)]
+    zero = call.input(first + 2)
     values, scale = parts
     if values.ndim != 2 or values.dtype.kind not in "iu":
         raise call.fail(f"its weights must be a matrix of integers, got {values.dtype} {values.shape}")
-    found = Integers(values, scale, None if zero is None else call.constant(zero, "weights' zero point"))
-    found = found.transposed if rows else found
-    if scale.size not in (1, found.values.shape[1]) or (
-        found.zero is not None and found.zero.size not in (1, scale.size)
+    weights = Integers(values, scale, None if zero is None else call.constant(zero, "weights' zero point"))
+    weights = weights.transposed if rows else weights
+    if scale.size not in (1, weights.values.shape[1]) or (
+        weights.zero is not None and weights.zero.size not in (1, scale.size)
     ):
         raise call.fail("its weights' scales and zero points do not fit them")
     flat = [
         None if part is None else part.reshape(-1) if part.size > 1 else part.reshape(())
-        for part in (scale, found.zero)
+        for part in (scale, weights.zero)
     ]
     assert flat[0] is not None
-    return Integers(found.values, flat[0], flat[1])
+    return Integers(weights.values, flat[0], flat[1])
 
 
 def _qlinear_matmul(call: Call) -> Value:
@@ -210,25 +210,25 @@ def _qgemm(call: Call) -> Value:
         raise call.fail("transA and alpha are not taken")
     value, kernel = _input(call, 0), _kernel(call, 3, rows=bool(call.attributes.get("transB", 0)))
     bias = None
-    if call.given(6) is not None:
-        array = call.constant(call.given(6), "bias")
+    if call.input(6) is not None:
+        array = call.constant(call.input(6), "bias")
         if array.shape != kernel.values.shape[1:] and array.size != 1:
             raise call.fail(f"its bias of shape {array.shape} does not fit {kernel.values.shape[1]} outputs")
         scale = np.float32(_format(call, 1, "its input").scale) * kernel.scale.astype(np.float32)
         bias = Integers(np.broadcast_to(array.reshape(-1), kernel.values.shape[1:]), scale, axis=0)
     product = call.dense(value, kernel.real, None if bias is None else bias.real, DenseNode(kernel, bias))
-    return product if call.given(7) is None else _integer(call, product, _format(call, 7, "its output"))
+    return product if call.input(7) is None else _integer(call, product, _format(call, 7, "its output"))
 
 
 def _qlinear_add(call: Call) -> Value:
     parts: list[Value | Array | None] = []
     for first in (0, 3):
-        given = call.given(first)
-        if isinstance(given, Value):
+        part = call.input(first)
+        if isinstance(part, Value):
             parts.append(_input(call, first))
         else:
             form = _format(call, first + 1, "a constant")
-            array = call.constant(given, "other input")
+            array = call.constant(part, "other input")
             parts.append(Integers(array, np.float32(form.scale) + np.zeros(()), np.array(form.zero)).real)
     values = [part for part in parts if isinstance(part, Value)]
     cut = [part if isinstance(part, Value) else call.row_constant(np.asarray(part), values[0].seen) for part in parts]
@@ -264,13 +264,13 @@ def _dynamic_quantize(call: Call) -> tuple[Value, ...]:
 
 
 def _matmul_integer(call: Call) -> Value:
-    integers, zero = call.data(), call.given(2)
+    integers, zero = call.data(), call.input(2)
     source = integers.values[0] if isinstance(integers.node, DynamicIntegersNode) else None
     known = isinstance(zero, Value) and isinstance(zero.node, DynamicZeroNode) and zero.values[0] is source
     if source is None or not known:
         raise call.fail("what it multiplies does not come, with its zero point, from a DynamicQuantizeLinear")
-    values = call.constant(call.given(1), "weights")
-    zeros = call.given(3)
+    values = call.constant(call.input(1), "weights")
+    zeros = call.input(3)
     if values.ndim != 2 or values.dtype.kind not in "iu" or source.shape[-1:] != values.shape[:1]:
         raise call.fail(f"weights of {values.dtype} {values.shape} do not fit rows of shape {source.shape}")
     kernel = Integers(values, np.ones((), np.float32), None if zeros is None else call.constant(zeros, "zero point"))
@@ -320,10 +320,10 @@ def scaled_product(call: Call) -> Value | None:
 
 def _dynamic_matmul(call: Call) -> Value:
     """Return what a DynamicQuantizeMatMul makes: onnxruntime's optimizations write the above so."""
-    weights = Integers(call.constant(call.given(1), "weights"), call.constant(call.given(2), "weights' scale"))
-    zero = call.given(3)
+    weights = Integers(call.constant(call.input(1), "weights"), call.constant(call.input(2), "weights' scale"))
+    zero = call.input(3)
     kernel = dataclasses.replace(weights, zero=None if zero is None else call.constant(zero, "zero point"))
-    bias = call.given(4)
+    bias = call.input(4)
     added = None if bias is None else call.constant(bias, "bias").reshape(-1)
     return call.dense(call.data(), kernel.real, added, DenseNode(kernel, is_dynamic=True))
 

@@ -46,7 +46,7 @@ _LAST_WORDS = {  # of weights' names, behind the layer's
 
 
 def steps_between(start: Value, end: Value, half: bool = False, depth: int = 0) -> list[Step]:
-    """What makes ``end`` of ``start``, in the order in which it runs.
+    """Return the steps that make ``end`` of ``start``, in the order in which they run.
 
     Parameters
     ----------
@@ -76,11 +76,11 @@ def steps_between(start: Value, end: Value, half: bool = False, depth: int = 0) 
 
 
 class UnknownError(ValueError):
-    """What a node does, for an error that is to name it."""
+    """An error about a node that no layer stands for, yet to be named."""
 
 
 def one_step(value: Value, half: bool) -> tuple[list[Step], Value]:
-    """The steps that make a value, and what they make it of; no residual block.
+    """Return the steps that make a value, without residual blocks, and the value that they read.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def one_step(value: Value, half: bool) -> tuple[list[Step], Value]:
 
 
 def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Value]:
-    """The steps that make a value, and what they make it of."""
+    """Return the steps that make a value, and the value that they read."""
     operator, steps = value.operator, _own_steps(value)
     if steps is not None:
         return steps, value.values[0]
@@ -111,9 +111,9 @@ def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Valu
             return FUNCTIONS[operator](value), value.values[0]
         except ValueError as error:
             raise UnknownError(str(error)) from error
-    found = layer_norm(value) or recognise(value, half) or affine_of(value) or fitted_layer_norm(value)
-    if found is not None:
-        return found
+    pattern = layer_norm(value) or recognise(value, half) or affine_of(value) or fitted_layer_norm(value)
+    if pattern is not None:
+        return pattern
     if operator in ("Add", "Sum") and not single and depth is not None:
         return _sum(value, half, depth)
     raise UnknownError("no layer does what it does with what it gets")
@@ -154,7 +154,7 @@ def _own_steps(value: Value) -> list[Step] | None:
 
 
 def _sum(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
-    """A residual block: what branches out of a value and comes together here."""
+    """Return a residual block: branches out of one value that come together here."""
     start = value.dominator
     assert start is not None
     if depth >= MOST_NESTED:
@@ -180,7 +180,7 @@ def _sum(value: Value, half: bool, depth: int) -> tuple[list[Step], Value]:
 
 
 def _rows(steps: list[Step], value: Value) -> list[Step]:
-    """A branch's steps; rows must keep their positions in it."""
+    """Return a branch's steps; rows must keep their positions in it."""
     kept: list[Step] = []
     for step in steps:
         if isinstance(step, ShapeStep):
@@ -197,7 +197,7 @@ def _rows(steps: list[Step], value: Value) -> list[Step]:
 def build_model(
     steps: list[Step], before: tuple[int, ...], after: tuple[int, ...], dtype: str, place: str
 ) -> Sequential:
-    """The model of steps.
+    """Build the model of steps.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def build_model(
     dtype : str
         "float32" or "float64".
     place : str
-        What errors call the file.
+        The file's name for errors.
 
     Raises
     ------
@@ -251,7 +251,7 @@ def build_model(
 
 
 def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, dict[str, Array]]:
-    """A layer, and its tensors by their names behind the layer's own."""
+    """Return a layer, and its tensors by their names behind the layer's own."""
     if isinstance(step, DenseStep):
         tensors = {"kernel": step.kernel} | ({} if step.bias is None else {"bias": step.bias})
         units, use_bias = step.kernel.shape[1], step.bias is not None
@@ -286,17 +286,17 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
     return block, named
 
 
-def layer_name(given: str, names: set[str]) -> str | None:
-    """A layer's name of its weights', where that says what the layer is; None leaves it to the model.
+def layer_name(weights: str, names: set[str]) -> str | None:
+    """Return a layer's name by its weights' name; None where that does not say one.
 
     Parameters
     ----------
-    given : str
-        What the file calls the weights.
+    weights : str
+        Name of the weights in the file.
     names : set of str
         Those that are taken; the new one is added.
     """
-    words = [word for word in re.split(r"[./:]+", given) if word]
+    words = [word for word in re.split(r"[./:]+", weights) if word]
     named = False
     while len(words) > 1 and words[-1].lower() in _LAST_WORDS:
         words.pop()

@@ -24,13 +24,13 @@ from nbdense.export.read.weights import Integers
 
 
 def _same(call: Call) -> Value:
-    """An operator of one argument, elementwise."""
+    """Return an operator of one argument, elementwise."""
     value = call.data()
     return call.make([value], value.shape, FunctionNode(call.node.op_type, call.attributes))
 
 
 def _elementwise(call: Call) -> Value:
-    """Two arguments, one of which may be constant."""
+    """Return an operator of two arguments, one of which may be constant."""
     if len(call.inputs) == 1:
         return call.data()  # a sum, or the largest, of one
     scaled = scaled_product(call) if call.node.op_type == "Mul" else None
@@ -64,7 +64,7 @@ def _elementwise(call: Call) -> Value:
 
 
 def _where(call: Call) -> Value:
-    """One of two, by a comparison: a part of decomposed activations."""
+    """Return one of two tensors by a comparison: a part of decomposed activations."""
     shapes = {(part.merged, part.shape) for part in call.inputs if isinstance(part, Value)}
     if len(call.inputs) != 3 or len(shapes) != 1:
         raise call.fail(f"its inputs have rows of different shapes, {sorted(shapes)}")
@@ -84,14 +84,14 @@ def _clip(call: Call) -> Value:
     if value.is_integer:
         return clip_integers(call, value) if len(call.inputs) > 1 else value
     ends = []
-    for index, (what, none) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
-        given = call.inputs[index] if index < len(call.inputs) else None
-        if given is None:
-            ends.append(float(call.attributes.get(what, none)))
+    for index, (name, none) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
+        bound = call.inputs[index] if index < len(call.inputs) else None
+        if bound is None:
+            ends.append(float(call.attributes.get(name, none)))
             continue
-        array = call.constant(given, what)
+        array = call.constant(bound, name)
         if array.size != 1 or array.dtype.kind not in "fiu":
-            raise call.fail(f"its {what} must be one number")
+            raise call.fail(f"its {name} must be one number")
         ends.append(float(array.reshape(-1)[0]))
     if ends == [-math.inf, math.inf]:
         return value
@@ -117,7 +117,7 @@ def _matmul(call: Call) -> Value:
 
 def _integers(call: Call, index: int) -> Integers | None:
     """Return the integers that an input was before it was dequantized; None where it was none."""
-    return None if call.given(index) is None else call.state.integers.get(call.node.input[index])
+    return None if call.input(index) is None else call.state.integers.get(call.node.input[index])
 
 
 def _gemm(call: Call) -> Value:
@@ -153,7 +153,7 @@ def _batch_norm(call: Call) -> Value:
         raise call.fail("it is in training mode: export the model for inference")
     if len(value.seen) != 1:
         raise call.fail(f"its channels are the first axis of rows of shape {value.shape}; one axis is taken")
-    arrays = [call.constant(given, "statistics") for given in call.inputs[1:5]]
+    arrays = [call.constant(statistics, "statistics") for statistics in call.inputs[1:5]]
     call.state.width_of(value, arrays[0].size)
     if len(arrays) != 4 or any(array.shape != value.seen or array.dtype.kind != "f" for array in arrays):
         raise call.fail(f"scale, bias, mean and variance must have {value.seen[0]} elements each")
@@ -187,7 +187,7 @@ def _layer_norm(call: Call) -> Value:
 
 def _reduce_mean(call: Call) -> Value:
     value = call.data()
-    axes = call.given(1) if call.given(1) is not None else call.attributes.get("axes")
+    axes = call.input(1) if call.input(1) is not None else call.attributes.get("axes")
     listed = [] if axes is None else call.whole_numbers(axes, "axes")
     if listed not in ([-1], [len(value.seen)]) or not call.attributes.get("keepdims", 1) or not value.shape:
         raise call.fail("only a mean over the last axis, kept, is taken: in a layer normalisation")
@@ -195,7 +195,7 @@ def _reduce_mean(call: Call) -> Value:
 
 
 def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
-    """Rows of another shape; the first entry is of the batch, None: whatever makes it fit."""
+    """Return rows in another shape; the first entry is the batch's, None stands for the size that fits."""
     total = math.prod(value.shape)
     batch, rest = shape[0], shape[1:]
     known = math.prod(n for n in rest if n is not None)
@@ -206,9 +206,9 @@ def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
     if batch is None and row == value.shape[-1:] and math.prod(row) != total and value.shape:
         return _all_as_rows(call, value)
     if math.prod(row) != total or not kept:
-        said = [-1 if n in (None, BATCH) else n for n in shape]
+        written = [-1 if n in (None, BATCH) else n for n in shape]
         raise call.fail(
-            f"it does not keep the rows of data, of shape {value.shape}, apart: it makes {said} of all; "
+            f"it does not keep the rows of data, of shape {value.shape}, apart: it makes {written} of all; "
             f"output={call.node.input[0]!r} takes what it reads",
         )
     if row == value.shape and not value.merged:
@@ -221,7 +221,7 @@ def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
 
 
 def _global_mean(call: Call) -> Value:
-    """A mean over the last axis of three: what tf2onnx makes of one."""
+    """Return a mean over the last axis of three, as tf2onnx writes it."""
     value = call.data()
     if len(value.seen) != 2:
         raise call.fail("only a mean over the last of three axes is taken: in a layer normalisation")
@@ -229,7 +229,7 @@ def _global_mean(call: Call) -> Value:
 
 
 def _all_as_rows(call: Call, value: Value) -> Value:
-    """[rows, positions, columns] as [rows * positions, columns]: the same rows of data, seen otherwise."""
+    """Return [rows, positions, columns] as [rows * positions, columns]: the same rows of data, seen otherwise."""
     if value.is_integer:
         return integers_through(call, value, lambda real: _all_as_rows(call, real))
     return call.make([value], value.shape, ReshapeNode(), merged=True)
@@ -274,20 +274,20 @@ def _squeeze(call: Call) -> Value:
     if axes is None:
         if not squeezing:
             raise call.fail("it has no axes")
-        found = {index for index, n in enumerate(value.shape, start=1) if n == 1}
+        chosen = {index for index, n in enumerate(value.shape, start=1) if n == 1}
     else:
         listed = call.whole_numbers(axes, "axes")
         rank += 0 if squeezing else len(listed)
-        found = {axis + rank if axis < 0 else axis for axis in listed}
-    if 0 in found or any(not 0 < axis < rank for axis in found):
+        chosen = {axis + rank if axis < 0 else axis for axis in listed}
+    if 0 in chosen or any(not 0 < axis < rank for axis in chosen):
         raise call.fail("its axes do not keep the rows of data apart")
     if squeezing:
-        if any(value.shape[axis - 1] != 1 for axis in found):
+        if any(value.shape[axis - 1] != 1 for axis in chosen):
             raise call.fail(f"rows of shape {value.shape} have more than one element on its axes")
-        row = [n for index, n in enumerate(value.shape, start=1) if index not in found]
+        row = [n for index, n in enumerate(value.shape, start=1) if index not in chosen]
     else:
         rest = iter(value.shape)
-        row = [1 if index in found else next(rest) for index in range(1, rank)]
+        row = [1 if index in chosen else next(rest) for index in range(1, rank)]
     return _reshape_to(call, value, [BATCH, *row])
 
 
@@ -320,21 +320,21 @@ def _dropout(call: Call) -> Value:
         raise call.fail("it is in training mode: export the model for inference")
     if call.uses_more:
         raise call.fail("its mask is read")
-    given = (
+    ratio = (
         call.inputs[1]
         if len(call.inputs) > 1 and call.inputs[1] is not None
         else np.array(call.attributes.get("ratio", 0.5))
     )
-    rate = call.constant(given, "ratio")
+    rate = call.constant(ratio, "ratio")
     number = float(rate.reshape(-1)[0]) if rate.size == 1 and rate.dtype.kind == "f" else math.nan
     return call.make([value], value.shape, DropoutNode(number)) if 0 < number < 1 else value
 
 
 def _scaler(call: Call) -> Value:
-    """(x - offset) scale, of ai.onnx.ml."""
+    """Return (x - offset) scale, of ai.onnx.ml."""
     value = call.data()
     parts = [
-        np.array(call.attributes.get(what, [none]), np.float32) for what, none in (("offset", 0.0), ("scale", 1.0))
+        np.array(call.attributes.get(name, [none]), np.float32) for name, none in (("offset", 0.0), ("scale", 1.0))
     ]
     for part in parts:
         if part.size > 1:
@@ -345,7 +345,7 @@ def _scaler(call: Call) -> Value:
 
 
 def _concat(call: Call) -> Value:
-    """The two columns of a binary classifier, 1 - p and p."""
+    """Return the two columns of a binary classifier, 1 - p and p."""
     if len(call.inputs) == 1:
         return call.data()
     one, two = call.inputs if len(call.inputs) == 2 else (None, None)

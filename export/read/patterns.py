@@ -55,7 +55,7 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
 
 
 def _bound(value: Value) -> list[Step]:
-    """Max or Min with one number."""
+    """Return the steps of Max or Min with one number."""
     bounds = [array for array in value.inputs if not isinstance(array, Value)]
     if len(bounds) != 1 or bounds[0] is None or bounds[0].size != 1:
         raise ValueError("only one with a number is taken")
@@ -80,7 +80,7 @@ FUNCTIONS: dict[str, Callable[[Value], list[Step]]] = {
 
 
 def affine_of(value: Value) -> tuple[list[Step], Value] | None:
-    """A sum, difference, product or quotient with a constant, and what it is of.
+    """Return the step of a sum, difference, product or quotient with a constant, and the value that it reads.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def affine_of(value: Value) -> tuple[list[Step], Value] | None:
 
 
 def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | None:
-    """The activation that several operators make together, and what it is of.
+    """Return the activation that several operators make together, and the value that it reads.
 
     Parameters
     ----------
@@ -125,9 +125,9 @@ def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | No
             return None
         if len(inside) > 1:
             values, tolerance = _evaluate(inside, start), HALF_TOLERANCE if half else TOLERANCE
-            found = _nearest(values, tolerance)
-            if found is not None:
-                return [FunctionStep(found)], start
+            activation = _nearest(values, tolerance)
+            if activation is not None:
+                return [FunctionStep(activation)], start
             bounds = _bounds(values, tolerance)
             if bounds is not None:
                 return clip(*bounds), start
@@ -136,7 +136,7 @@ def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | No
 
 
 def _between(start: Value, end: Value, means: bool = False) -> list[Value] | None:
-    """The values behind ``start`` up to ``end``, each behind its own; None where one is not of numbers alone.
+    """Return the values behind ``start`` up to ``end``, each behind its own; None where one is not of numbers alone.
 
     With ``means``: of numbers, a number a column, and means over the columns.
     """
@@ -185,25 +185,25 @@ def _numbers(part: Any) -> Any:
     return array if array.size > 1 else float(array[0])
 
 
-def _nearest(found: Doubles, tolerance: float) -> Activation | None:
-    """The activation with these values at _POINTS."""
-    if not np.isfinite(found).all():
+def _nearest(values: Doubles, tolerance: float) -> Activation | None:
+    """Return the activation with these values at _POINTS."""
+    if not np.isfinite(values).all():
         return None
     best: tuple[float, Activation] | None = None
-    for row in _candidates(found):
+    for row in _candidates(values):
         expected = _values(row.name, row.alpha)
-        away = float((np.abs(found - expected) / np.maximum(np.abs(expected), 1.0)).max())
+        away = float((np.abs(values - expected) / np.maximum(np.abs(expected), 1.0)).max())
         if away <= tolerance and (best is None or away < best[0]):
             best = (away, row)
     return None if best is None else best[1]
 
 
-def _bounds(found: Doubles, tolerance: float) -> tuple[float, float] | None:
-    """The two numbers between which these values are those of _POINTS, and which they are beyond."""
-    least, most = _rounded(float(found.min())), _rounded(float(found.max()))
+def _bounds(values: Doubles, tolerance: float) -> tuple[float, float] | None:
+    """Return the two numbers to which these values clamp _POINTS; None where they do otherwise."""
+    least, most = _rounded(float(values.min())), _rounded(float(values.max()))
     if not (least < most) or (least <= _POINTS.min() and most >= _POINTS.max()):
         return None
-    if (np.abs(np.clip(_POINTS, least, most) - found) > tolerance * np.maximum(np.abs(found), 1.0)).any():
+    if (np.abs(np.clip(_POINTS, least, most) - values) > tolerance * np.maximum(np.abs(values), 1.0)).any():
         return None
     return least if least > _POINTS.min() else -math.inf, most if most < _POINTS.max() else math.inf
 
@@ -223,14 +223,14 @@ def _candidates(values: Doubles) -> list[Activation]:
 
 
 def _rounded(number: float) -> float:
-    """The number of few digits that is meant, where float32 has rounded it."""
+    """Return the number of few digits that is meant, where float32 has rounded it."""
     short = round(number, 4)
     return short if abs(short - number) <= 1e-6 * max(abs(number), 1e-2) else number
 
 
 @functools.lru_cache(maxsize=64)
 def _values(name: str, alpha: float) -> Doubles:
-    """An activation at _POINTS, by the engine's own function."""
+    """Return an activation's values at _POINTS, by the engine's own function."""
     row = ACTIVATIONS[name]
     if row.forward is None:
         return np.clip(_POINTS, row.lower, alpha if row.least != math.inf else row.upper)
@@ -242,7 +242,7 @@ def _values(name: str, alpha: float) -> Doubles:
 
 
 def layer_norm(value: Value) -> tuple[list[Step], Value] | None:
-    """A layer normalisation by core operators, without gamma and beta, and what it is of.
+    """Return a layer normalisation by core operators, without gamma and beta, and the value that it reads.
 
     Parameters
     ----------
@@ -263,15 +263,15 @@ def layer_norm(value: Value) -> tuple[list[Step], Value] | None:
             continue
         if root.operator == "Pow" and (not isinstance(root.inputs[0], Value) or _number(root.inputs[1]) != 0.5):
             continue
-        found = _standardised(centred, root.values[0])
-        if found is not None:
-            epsilon, source = found
+        standard = _standardised(centred, root.values[0])
+        if standard is not None:
+            epsilon, source = standard
             return [NormStep(batch=False, width=source.shape[-1], tensors={}, epsilon=epsilon)], source
     return None
 
 
 def fitted_layer_norm(value: Value) -> tuple[list[Step], Value] | None:
-    """A layer normalisation written in another way, as TensorFlow's x (gamma / s) + (beta - mean gamma / s).
+    """Return a layer normalisation written in another way, as TensorFlow's x (gamma / s) + (beta - mean gamma / s).
 
     What operators make of random rows is compared with what a layer normalisation of the same epsilon makes of them.
 
@@ -290,26 +290,26 @@ def fitted_layer_norm(value: Value) -> tuple[list[Step], Value] | None:
         if found_inside is None:
             return None
         inside = found_inside
-    epsilon = next((found for found in map(_epsilon, inside) if found), None)
+    epsilon = next((number for number in map(_epsilon, inside) if number), None)
     width = start.shape[-1] if start is not None and start.shape else 0
     if start is None or start.shape != value.shape or epsilon is None or not 2 <= width <= WIDEST_FIT:
         return None
     rows = np.random.default_rng(0).standard_normal((8, width)) * np.geomspace(0.1, 10.0, 8)[:, None] + 0.5
-    found = np.broadcast_to(_evaluate(inside, start, rows), rows.shape)
+    values = np.broadcast_to(_evaluate(inside, start, rows), rows.shape)
     centred = rows - rows.mean(axis=-1, keepdims=True)
     standard = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
     middle = standard - standard.mean(axis=0)
-    gamma = (middle * found).sum(axis=0) / (middle**2).sum(axis=0)
-    beta = (found - gamma * standard).mean(axis=0)
-    away = np.abs(gamma * standard + beta - found)
-    if not (away <= 1e-9 * np.maximum(np.abs(found), 1.0)).all():
+    gamma = (middle * values).sum(axis=0) / (middle**2).sum(axis=0)
+    beta = (values - gamma * standard).mean(axis=0)
+    away = np.abs(gamma * standard + beta - values)
+    if not (away <= 1e-9 * np.maximum(np.abs(values), 1.0)).all():
         return None
     tensors = {"gamma": gamma, "beta": beta}
     return [NormStep(batch=False, width=width, tensors=tensors, epsilon=epsilon)], start
 
 
 def _epsilon(root: Value) -> float | None:
-    """What is added to a mean before its root is taken."""
+    """Return the number that is added to a mean before its root is taken."""
     if root.operator != "Sqrt" and not (root.operator == "Pow" and abs(_number(root.inputs[1]) or 0.0) == 0.5):
         return None
     raised = root.values[0]
@@ -319,7 +319,7 @@ def _epsilon(root: Value) -> float | None:
 
 
 def _standardised(centred: Value, raised: Value) -> tuple[float, Value] | None:
-    """Epsilon and x, where ``centred`` is x less its mean and ``raised`` its variance plus epsilon."""
+    """Return epsilon and x, where ``centred`` is x less its mean and ``raised`` its variance plus epsilon."""
     if raised.operator not in ("Add", "Sum") or len(raised.values) != 1:
         return None
     epsilon = _number(next(part for part in raised.inputs if not isinstance(part, Value)))

@@ -38,24 +38,24 @@ Format = tuple[float, int]
 
 
 def is_quantized(state: Trace) -> bool:
-    """Whether a graph has integers in it.
+    """Tell whether a graph has integers in it.
 
     Parameters
     ----------
     state : Trace
-        What was followed.
+        The graph, followed to its end.
     """
     values = [value for value in state.known.values() if isinstance(value, Value)]
     return any(value.is_integer or _kernel_integers(value) is not None for value in values)
 
 
 def quantized_network(state: Trace, end: Value) -> QuantizedNetwork:
-    """The network of a graph.
+    """Return the network of a graph.
 
     Parameters
     ----------
     state : Trace
-        What was followed.
+        The graph, followed to its end.
     end : Value
         Its output.
 
@@ -109,15 +109,15 @@ class _Lowering:
         return network
 
     def name(self, weights: str) -> str:
-        """A new layer's name."""
-        given = layer_name(weights, self.names)
+        """Return a new layer's name."""
+        name = layer_name(weights, self.names)
         number = len(self.layers)
-        while given is None:
+        while name is None:
             if f"layer_{number}" not in self.names:
-                given = f"layer_{number}"
-                self.names.add(given)
+                name = f"layer_{number}"
+                self.names.add(name)
             number += 1
-        return given
+        return name
 
     def add(self, layer: QuantizedLayer, value: Value) -> int:
         """Append a layer that reads the tensors that it says; the index of its output."""
@@ -143,7 +143,7 @@ class _Lowering:
     # -- integers --------------------------------------------------------------------------------------------------
 
     def integers(self, value: Value) -> int:
-        """The tensor of integers; or of the real numbers that become these integers where they are read."""
+        """Return the tensor of integers; or of the real numbers that become these integers where they are read."""
         if value not in self.integers_of:
             source = value.values[0]
             if isinstance(value.node, LookupNode):
@@ -154,9 +154,9 @@ class _Lowering:
         return self.integers_of[value]
 
     def static(self, value: Value, real: Value) -> int | None:
-        """A layer of integers that makes them; None if it is in float that they are made."""
-        found = self.function_of(real)
-        activation, before = (None, real) if found is None else found
+        """Add the layer of integers that makes them; None if they are made in float."""
+        function = self.function_of(real)
+        activation, before = (None, real) if function is None else function
         clamps = activation is None or activation.forward is None and activation.name != "softmax"
         if isinstance(before.node, DenseNode) and clamps:
             return self.dense(value, before, activation)
@@ -164,18 +164,18 @@ class _Lowering:
         if before.operator == "Add" and clamps and read == [True, True]:
             return self.sum(value, before, activation)
         if isinstance(before.node, DequantizeNode):
-            given = before.values[0]
-            if activation is None and self.format(given) == self.format(value):
-                return self.integers(given)
+            source_integers = before.values[0]
+            if activation is None and self.format(source_integers) == self.format(value):
+                return self.integers(source_integers)
             if activation is not None and activation.name == "softmax":
-                return self.softmax(value, given)
-            return self.table(value, given, activation or ACTIVATIONS["linear"])
+                return self.softmax(value, source_integers)
+            return self.table(value, source_integers, activation or ACTIVATIONS["linear"])
         if isinstance(before.node, ReshapeNode) and read == [True] and activation is None:
             return self.reshape(value, before)
         return None
 
     def function_of(self, real: Value) -> tuple[Activation, Value] | None:
-        """The activation, and of what, that a value is."""
+        """Return the activation that a value is, and the value that it reads."""
         if isinstance(real.node, DenseNode | DequantizeNode | InputNode | ReshapeNode | AccumulatorNode):
             return None
         try:
@@ -199,19 +199,19 @@ class _Lowering:
             return None
         form, output = self.format(source.values[0]), self.format(value)
         bias_scales = np.float32(form[0]) * scales[0]
-        held = np.zeros(weights.shape[1], np.int32)
+        biases = np.zeros(weights.shape[1], np.int32)
         if bias is not None:
-            given = np.broadcast_to(bias.scale.astype(np.float32), bias_scales.shape)
+            scale = np.broadcast_to(bias.scale.astype(np.float32), bias_scales.shape)
             zero = bias.zero is not None and bias.zero.any()
-            if bias.values.dtype != np.int32 or zero or not np.allclose(given, bias_scales, rtol=1e-6, atol=0.0):
+            if bias.values.dtype != np.int32 or zero or not np.allclose(scale, bias_scales, rtol=1e-6, atol=0.0):
                 return None
-            held = np.ascontiguousarray(np.broadcast_to(bias.values.reshape(-1), held.shape))
+            biases = np.ascontiguousarray(np.broadcast_to(bias.values.reshape(-1), biases.shape))
         row = activation or ACTIVATIONS["linear"]
         layer = QuantizedDense(
             name=self.name(product.name),
             kernel=weights,
             kernel_scales=scales[0],
-            bias=held,
+            bias=biases,
             input_scale=form[0],
             input_zero_point=form[1],
             output_scale=output[0],
@@ -252,7 +252,7 @@ class _Lowering:
         return self.add(layer, added)
 
     def table(self, value: Value, source: Value, activation: Activation | None) -> int:
-        """An activation of integers."""
+        """Add an activation of integers."""
         before, after = self.format(source), self.format(value)
         name = "linear" if activation is None else activation.name
         alpha = 0.0 if activation is None else activation.alpha
@@ -269,7 +269,7 @@ class _Lowering:
         return self.add(layer, value)
 
     def softmax(self, value: Value, source: Value) -> int | None:
-        """The integer softmax, where the output has its fixed scale."""
+        """Add the integer softmax, where the output has its fixed scale."""
         before, after = self.format(source), self.format(value)
         if after != (QuantizedSoftmax.output_scale, LIMITS[self.dtype][0]):
             return None
@@ -301,7 +301,7 @@ class _Lowering:
     # -- float -----------------------------------------------------------------------------------------------------
 
     def floats(self, value: Value) -> int:
-        """The tensor that is read as these real numbers; what it depends on becomes layers first."""
+        """Return the tensor that is read as these real numbers; values that it depends on become layers first."""
         waiting = [] if value in self.floats_of else [(value, *self.made_of(value))]
         while waiting:
             last, steps, sources = waiting[-1]
@@ -322,7 +322,7 @@ class _Lowering:
         return self.floats_of[value]
 
     def made_of(self, value: Value) -> tuple[list[Step] | None, list[Value]]:
-        """The steps of what operators make together, and the real numbers that are read; None: a layer of its own."""
+        """Return the steps that make a value, or None for a layer of its own, and the real numbers that it reads."""
         if isinstance(value.node, DequantizeNode):
             return None, []
         if isinstance(value.node, DenseNode):
@@ -349,13 +349,13 @@ class _Lowering:
     def float_dense(self, value: Value) -> int:
         source, kernel, bias, node = value.values[0], value.inputs[1], value.inputs[2], value.node
         assert isinstance(node, DenseNode) and isinstance(kernel, np.ndarray) and not isinstance(bias, Value)
-        held = None if bias is None else np.ascontiguousarray(bias, np.float32)
+        biases = None if bias is None else np.ascontiguousarray(bias, np.float32)
         index = self.floats(source)
         name = self.name(value.name)
         layer: QuantizedLayer
         if node.kernel is None:
             tensors = {"kernel": np.ascontiguousarray(kernel, np.float32)}
-            tensors |= {} if held is None else {"bias": held}
+            tensors |= {} if biases is None else {"bias": biases}
             layer = FloatLayer(name, "dense", kernel.shape[0], tensors, inputs=(index,))
             return self.add(layer, value)
         bits = 4 if not node.is_dynamic and value.name in self.state.file.constants.four_bits else 8
@@ -364,14 +364,16 @@ class _Lowering:
             zeros = None if zeros is None else zeros[0]
             granularity = _granularity(node.kernel)
             layer = DynamicDense(
-                name, weights, scales[0], held, granularity=granularity, inputs=(index,), kernel_zero_points=zeros
+                name, weights, scales[0], biases, granularity=granularity, inputs=(index,), kernel_zero_points=zeros
             )
         else:
-            layer = WeightOnlyDense(name, weights, scales, held, block, bits, inputs=(index,), kernel_zero_points=zeros)
+            layer = WeightOnlyDense(
+                name, weights, scales, biases, block, bits, inputs=(index,), kernel_zero_points=zeros
+            )
         return self.add(layer, value)
 
     def float_steps(self, value: Value, steps: list[Step], before: Value) -> int:
-        """Layers of what operators make together."""
+        """Add layers for the steps of operators that belong together."""
         index, width = self.floats_of[before], _columns(before)
         for step in tidy(steps):
             index, width = self.float_step(step, value, before, index, width)
@@ -430,9 +432,9 @@ def _is_dense(layer: QuantizedLayer | None) -> bool:
 
 
 def _with_bias(layer: Any, step: Step) -> Any:
-    """A dense layer in float with what is added to its products; None where that cannot be."""
-    held = layer.tensors.get("bias") if isinstance(layer, FloatLayer) else layer.bias
-    if held is not None or not isinstance(step, AffineStep) or not step.by_column or not (step.scale == 1).all():
+    """Return a dense layer in float with an added constant as its bias; None where that cannot be."""
+    existing = layer.tensors.get("bias") if isinstance(layer, FloatLayer) else layer.bias
+    if existing is not None or not isinstance(step, AffineStep) or not step.by_column or not (step.scale == 1).all():
         return None
     mean, _, shift = step.over(layer.n_out)
     bias = (shift - mean).astype(np.float32)
@@ -442,7 +444,7 @@ def _with_bias(layer: Any, step: Step) -> Any:
 
 
 def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
-    """The same layers, with activations in the dense layers before them where nothing else reads these."""
+    """Return the same layers, with activations in the dense layers before them where nothing else reads these."""
     inputs = [(i,) if layer.inputs is None else layer.inputs for i, layer in enumerate(layers)]
     readers = [tensor for sources in inputs for tensor in sources]
     kept: list[QuantizedLayer] = []
@@ -461,16 +463,16 @@ def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
 
 
 def _joined(layer: Any, function: QuantizedLayer) -> Any:
-    """A linear dense layer with an activation; None where it is no such, or the activation none."""
+    """Return a linear dense layer with an activation; None where it is no such, or the activation none."""
     if isinstance(layer, QuantizedDense) and isinstance(function, QuantizedActivation):
         if layer.table is not None or layer.activation != "linear":
             return None
-        said: dict[str, Any] = {"activation": function.activation, "alpha": function.alpha}
+        fields: dict[str, Any] = {"activation": function.activation, "alpha": function.alpha}
         clamps = function.activation in ACTIVATIONS and ACTIVATIONS[function.activation].forward is None
         if clamps and function.activation != "linear" and function.output_format == layer.output_format:
-            return dataclasses.replace(layer, **said)
-        said |= {"output_scale": function.output_scale, "output_zero_point": function.output_zero_point}
-        return dataclasses.replace(layer, table=function.table, **said)
+            return dataclasses.replace(layer, **fields)
+        fields |= {"output_scale": function.output_scale, "output_zero_point": function.output_zero_point}
+        return dataclasses.replace(layer, table=function.table, **fields)
     in_float = isinstance(layer, WeightOnlyDense | DynamicDense) or (isinstance(layer, FloatLayer) and _is_dense(layer))
     if in_float and isinstance(function, FloatLayer) and function.what == "activation" and layer.activation == "linear":
         return dataclasses.replace(layer, activation=function.activation, alpha=function.alpha)
@@ -490,6 +492,6 @@ def _refusal(value: Value, why: str) -> ValueError:
 
 
 def _row(activation: Activation) -> Row:
-    """What `activation_table` wants of a row."""
+    """Return a row that `activation_table` can read."""
     none = np.zeros(0, np.float32)
     return Row(0, activation.name, ACTIVATION, 1, 1, 1, 0, 0, 0, none, None, None, None, activation, activation.alpha)

@@ -49,7 +49,7 @@ def softmax_part(call: Call) -> Value | None:
     reduces = call.node.op_type.startswith("Reduce")
     inputs = call.inputs[:1] if reduces else call.inputs
     terms = [_term(call, value, source) for value in inputs]
-    axes = call.attributes.get("axes") if call.given(1) is None else call.given(1)
+    axes = call.attributes.get("axes") if call.input(1) is None else call.input(1)
     if reduces and (axes is None or call.whole_numbers(axes, "axes") not in ([-1], [len(source.seen)])):
         raise call.fail("it does not reduce the last axis alone")
     depth = 1 + max((node.depth for node in nodes), default=0)

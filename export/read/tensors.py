@@ -36,7 +36,7 @@ class Constants:
     Parameters
     ----------
     name : str
-        What errors call the file.
+        The file's name for errors.
     folder : Path or None
         Where data beside the file may lie.
     """
@@ -59,11 +59,11 @@ class Constants:
         return self._arrays[name]
 
     def names(self) -> list[str]:
-        """All of them."""
+        """Return all names."""
         return [*self._protos, *(name for name in self._arrays if name not in self._protos)]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of one, without reading it.
+        """Return a tensor's shape, without reading it.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class Constants:
         Parameters
         ----------
         name : str
-            What nodes call it.
+            Its name in the nodes.
         tensor : TensorProto
             The tensor.
 
@@ -101,7 +101,7 @@ class Constants:
         Parameters
         ----------
         name : str
-            What nodes call it.
+            Its name in the nodes.
         array : ndarray
             Its values.
 
@@ -120,7 +120,7 @@ class Constants:
         Parameters
         ----------
         name : str
-            What nodes call it.
+            Its name in the nodes.
         sparse : SparseTensorProto
             Its values and where they stand.
 
@@ -179,9 +179,9 @@ class Constants:
                 raise FileFormatError(f"{where} claims shape {list(tensor.dims)} and holds {count} numbers")
 
     def _locate(self, where: str, tensor: TensorProto, wanted: int) -> tuple[Path, int]:
-        """File and offset of data beside the file: inside its folder, and long enough."""
-        said = {entry.key: entry.value for entry in tensor.external_data}
-        location = said.get("location", "")
+        """Return file and offset of data beside the file: inside its folder, and long enough."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
         if self._folder is None:
             raise FileFormatError(f"{where} lies in a file beside the model's ({location!r}): give from_onnx the path")
         paths = PurePosixPath(location), PureWindowsPath(location)
@@ -193,7 +193,7 @@ class Constants:
         if not path.is_file():
             raise FileFormatError(f"{where}: its data file {location!r} is missing")
         size = path.stat().st_size
-        numbers = [said.get("offset", "0"), said.get("length", str(wanted))]
+        numbers = [entries.get("offset", "0"), entries.get("length", str(wanted))]
         if not all(number.isascii() and number.isdigit() and len(number) < 20 for number in numbers):
             raise FileFormatError(f"{where}: offset and length of its data are {numbers}")
         offset, length = map(int, numbers)
@@ -204,7 +204,7 @@ class Constants:
         return path, offset
 
     def _read(self, tensor: TensorProto) -> Array:
-        """As an array; what has half of float32's digits as float32."""
+        """Return a tensor as an array; float16 and bfloat16 as float32."""
         if tensor.data_type == TensorProto.STRING:
             strings = [value.decode("utf-8", "replace") for value in tensor.string_data]
             return np.array(strings, object).reshape(tuple(tensor.dims))

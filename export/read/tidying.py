@@ -27,7 +27,7 @@ from nbdense.network.folding import FAR_FROM_ZERO
 
 
 def tidy(steps: list[Step]) -> list[Step]:
-    """The same function in fewer steps: affine ones in dense layers and norms, activations in dense layers.
+    """Return the same function in fewer steps: affine ones in dense layers and norms, activations in dense layers.
 
     Parameters
     ----------
@@ -99,12 +99,12 @@ def _is_identity(step: AffineStep) -> bool:
 
 
 def _times(kernel: Array, scale: Doubles) -> Array:
-    """Columns times a scale each; the same array where that is 1."""
+    """Return columns times a scale each; the same array where that is 1."""
     return kernel if (scale == 1).all() else kernel.astype(np.float64) * scale
 
 
 def _reshaped(step: AffineStep, change: ShapeStep) -> AffineStep:
-    """An affine step before a change of shape as one behind it."""
+    """Return an affine step before a change of shape as one behind it."""
     if all(part.size == 1 for part in step.parts) or (step.by_column and change.keeps_columns):
         return step
     mean, scale, shift = (np.broadcast_to(part, change.before).reshape(change.after) for part in step.parts)
@@ -130,10 +130,10 @@ def _affine_then_dense(step: AffineStep, dense: DenseStep) -> DenseStep:
 
 
 def _columns(step: ColumnsStep, kept: list[Step]) -> list[Step]:
-    """Two columns of one: of sigmoid(z) the softmax of 0 and z, which is the same; else a product."""
+    """Return two columns of one: of sigmoid(z) the softmax of 0 and z, which is the same; else a product."""
     last = kept[-1] if kept else None
-    found = last.activation if isinstance(last, DenseStep | FunctionStep) else None
-    if found is not None and found.name == "sigmoid":
+    activation = last.activation if isinstance(last, DenseStep | FunctionStep) else None
+    if activation is not None and activation.name == "sigmoid":
         if isinstance(last, DenseStep):
             kept[-1] = dataclasses.replace(last, activation=None)
         else:
@@ -145,5 +145,5 @@ def _columns(step: ColumnsStep, kept: list[Step]) -> list[Step]:
 
 
 def _is_columns(step: DenseStep) -> bool:
-    """Whether it only puts a column beside zeros: the product with it is exact."""
+    """Tell whether a step only puts a column beside zeros: the product with it is exact."""
     return step.kernel.shape == (1, 2) and step.bias is None and sorted(step.kernel[0].tolist()) == [0.0, 1.0]

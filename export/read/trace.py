@@ -51,7 +51,7 @@ def trace(file: OnnxFile) -> tuple[Trace, Value]:
     Parameters
     ----------
     file : OnnxFile
-        What was read.
+        The file's content.
 
     Raises
     ------
@@ -65,12 +65,12 @@ def trace(file: OnnxFile) -> tuple[Trace, Value]:
     check_nodes(file)
     try:
         return _follow(Trace(file))
-    except WidthUnknownError as found:
+    except WidthUnknownError as unknown:
         try:
-            return _follow(Trace(file, found.width))
+            return _follow(Trace(file, unknown.width))
         except WidthUnknownError as other:
             raise FileFormatError(
-                f"{file.name}: its input has {found.width} columns for one node and {other.width} for another"
+                f"{file.name}: its input has {unknown.width} columns for one node and {other.width} for another"
             ) from None
 
 
@@ -108,9 +108,9 @@ def _follow(state: Trace) -> tuple[Trace, Value]:
         arrays = [value for value in call.inputs if isinstance(value, np.ndarray)]
         if len(arrays) == sum(value is not None for value in call.inputs):
             if node.op_type in ("DequantizeLinear", "QuantizeLinear") and node.domain in RULES:
-                state.known[node.output[0]], held = fold_integers(call)
-                if held is not None:
-                    state.integers[node.output[0]] = held
+                state.known[node.output[0]], integers = fold_integers(call)
+                if integers is not None:
+                    state.integers[node.output[0]] = integers
             else:
                 state.known[node.output[0]] = _fold(call, arrays)
             source = node.input[0] if node.input else ""

@@ -20,7 +20,7 @@ class Value:
     shape : tuple of int
         Of one row of data.
     place : str
-        What errors call it.
+        Its name for errors.
     name : str
         What the file calls its weights; may be empty.
     merged : bool, optional
@@ -56,7 +56,7 @@ class Value:
 
     @property
     def is_integer(self) -> bool:
-        """Whether it is quantized."""
+        """True where it is quantized."""
         return self.integers is not None
 
     @property

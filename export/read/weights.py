@@ -100,7 +100,7 @@ def along(part: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
     part : ndarray
         One number; one for each place of the axis; or of the rank of the tensor, with one for each block.
     shape : tuple of int
-        Of the tensor.
+        The tensor's name.
     axis : int
         Along which there are several.
     block : int

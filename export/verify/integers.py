@@ -27,7 +27,7 @@ INTEGER_PRODUCTS = ("QGemm", "QLinearMatMul", "MatMulInteger")  # integers with 
 def compare_integers(
     proto: onnx.ModelProto, reference: Any, rows: npt.NDArray[np.float32], outside: Outside | None
 ) -> tuple[bool, dict[str, Any]]:
-    """Whether the last layer's integers agree with nbdense's, and what there is to say of it.
+    """Compare the last layer's integers with nbdense's.
 
     They are read off the file's last DequantizeLinear; what comes behind it is cut off. Another output beside it would
     not do: with int8 activations onnxruntime leaves a Gemm whose result has two readers in float, and would not
@@ -38,7 +38,7 @@ def compare_integers(
     proto : ModelProto
         The ONNX model.
     reference : QuantizedModel
-        What it should compute.
+        The model that the file was made of.
     rows : ndarray of float32, (rows, n_in)
         Data.
     outside : mapping of str to ndarray, optional
@@ -56,8 +56,10 @@ def compare_integers(
     kept = {tensor.name for tensor in cut.graph.initializer}
     outside = {name: array for name, array in (outside or {}).items() if name in kept}
     expected = reference.predict_integers(rows)
-    found = [runtime.open_session(cut, None, None, optimize, outside)(rows)[-1] for optimize in (True, False)]
-    fused, as_written = (np.abs(np.rint(out / scale).reshape(expected.shape) + zero_point - expected) for out in found)
+    outputs = [runtime.open_session(cut, None, None, optimize, outside)(rows)[-1] for optimize in (True, False)]
+    fused, as_written = (
+        np.abs(np.rint(out / scale).reshape(expected.shape) + zero_point - expected) for out in outputs
+    )
     saturates = bool(fused.any()) and runtime.kernels_saturate()
     operators = any(node.op_type in INTEGER_PRODUCTS for node in proto.graph.node)
     loose = any(_is_float(layer, network.activation_dtype, operators) for layer in network.layers)
@@ -76,14 +78,14 @@ def compare_integers(
 def compare_values(
     proto: onnx.ModelProto, reference: Any, rows: npt.NDArray[np.float32], outside: Outside | None, tolerance: float
 ) -> tuple[bool, dict[str, Any]]:
-    """Whether the outputs of a model that ends in float, but has integers inside, agree.
+    """Compare the outputs of a model that ends in float, but has integers inside.
 
     Parameters
     ----------
     proto : ModelProto
         The ONNX model.
     reference : QuantizedModel
-        What it should compute.
+        The model that the file was made of.
     rows : ndarray of float32, (rows, ...)
         Data.
     outside : mapping of str to ndarray, optional
@@ -107,24 +109,24 @@ def compare_values(
     return (fused or saturates) and (as_written or (saturates and operators)), {"saturates": saturates}
 
 
-def rows_agree(expected: npt.NDArray[Any], found: npt.NDArray[Any], tolerance: float) -> bool:
-    """Whether most rows agree, and the others are not off by more than some integers make.
+def rows_agree(expected: npt.NDArray[Any], computed: npt.NDArray[Any], tolerance: float) -> bool:
+    """Tell whether most rows agree, and the others are not off by more than some integers make.
 
     Parameters
     ----------
-    expected, found : ndarray, (rows, ..., n_out)
+    expected, computed : ndarray, (rows, ..., n_out)
         Outputs; the second of any shape with as many elements in that order.
     tolerance : float
         Of floats, as a share of the largest output.
     """
     largest = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
     with np.errstate(invalid="ignore"):
-        off = np.abs(found.reshape(expected.shape) - expected).reshape(-1, expected.shape[-1]).max(axis=-1) / largest
+        off = np.abs(computed.reshape(expected.shape) - expected).reshape(-1, expected.shape[-1]).max(axis=-1) / largest
     return bool((off > tolerance).mean() <= FLIPPED[0] and off.max() <= FLIPPED[1])
 
 
 def _is_float(layer: Any, dtype: str, operators: bool) -> bool:
-    """Whether onnxruntime computes a layer in float: in files of integer operators, those that nbdense does too."""
+    """Tell whether onnxruntime computes a layer in float: of integer operators, those that nbdense does too."""
     if layer.output_format is None:
         return True
     if operators:
@@ -135,7 +137,7 @@ def _is_float(layer: Any, dtype: str, operators: bool) -> bool:
 
 
 def _upto(proto: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
-    """The part of a model that a tensor comes from, which becomes its only output, under the last one's type."""
+    """Return the part of a model that a tensor comes from, as its only output, under the last one's type."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     wanted, nodes = {tensor}, []
@@ -157,7 +159,7 @@ def _within(differences: npt.NDArray[Any], bound: tuple[float, int]) -> bool:
 
 
 def _last_dequantize(proto: onnx.ModelProto) -> onnx.NodeProto:
-    """The DequantizeLinear that the last output comes from, straight or through a Softmax and a Reshape."""
+    """Return the DequantizeLinear that the last output comes from, straight or through a Softmax and a Reshape."""
     writers = {output: node for node in proto.graph.node for output in node.output}
     output = proto.graph.output[-1].name
     node = writers.get(output)
@@ -169,7 +171,7 @@ def _last_dequantize(proto: onnx.ModelProto) -> onnx.NodeProto:
 
 
 def _scale_of(proto: onnx.ModelProto, node: onnx.NodeProto) -> tuple[float, int]:
-    """Scale and zero point of a DequantizeLinear of one scale."""
+    """Return scale and zero point of a DequantizeLinear of one scale."""
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     values = [numpy_helper.to_array(constants[name]) for name in node.input[1:] if name in constants]
     if len(values) != 2 or any(value.size != 1 for value in values):

@@ -24,7 +24,7 @@ def open_session(
     optimize: bool = True,
     outside: Outside | None = None,
 ) -> Session:
-    """What runs a model, from its first input to all its outputs.
+    """Return a function that runs a model, from its first input to all its outputs.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def open_session(
 
 
 def kernels_saturate() -> bool:
-    """Whether onnxruntime's u8 * s8 products overflow 16 bits on this CPU, tried on the largest there are."""
+    """Tell whether onnxruntime's u8 * s8 products overflow 16 bits on this CPU, tried on the largest there are."""
     depth = 64
     node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
     graph = helper.make_graph(
@@ -98,5 +98,5 @@ def kernels_saturate() -> bool:
         [helper.make_tensor("w", TensorProto.INT8, [depth, 1], [127] * depth)],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (found,) = open_session(proto, (depth,), (1,))(np.full((1, depth), 255, np.uint8))
-    return int(found[0, 0]) != 255 * 127 * depth
+    (sums,) = open_session(proto, (depth,), (1,))(np.full((1, depth), 255, np.uint8))
+    return int(sums[0, 0]) != 255 * 127 * depth

@@ -42,7 +42,7 @@ RANDOM_ROWS = 1024  # where no data is given; all at once are a batch too
 
 @dataclass(frozen=True)
 class Verification:
-    """What comparing an ONNX file with a model showed.
+    """Result of comparing an ONNX file with a model.
 
     Attributes
     ----------
@@ -130,7 +130,7 @@ def verify_onnx(path_or_model: str | os.PathLike[str] | onnx.ModelProto, model: 
     path_or_model : path or ModelProto
         The ONNX file or model. Its first input and its last output count; labels before that are held against it.
     model : Sequential, QuantizedModel, Network or QuantizedNetwork
-        What it should compute.
+        The model that the file was made of.
     x : array-like, (rows, ..., n_in), optional
         Data to compare on, taken as float32; by default seeded standard normal rows.
 
@@ -164,14 +164,14 @@ def verify_onnx(path_or_model: str | os.PathLike[str] | onnx.ModelProto, model: 
 
 
 def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside | None = None) -> Verification:
-    """`verify_onnx` for a model that has passed the checker.
+    """Run `verify_onnx` on a model that has passed the checker.
 
     Parameters
     ----------
     proto : ModelProto
         The ONNX model.
     model : Sequential, QuantizedModel, Network or QuantizedNetwork
-        What it should compute.
+        The model that the file was made of.
     x : array-like, (rows, ..., n_in), optional
         Data.
     outside : mapping of str to ndarray, optional
@@ -192,7 +192,7 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside 
         pairs.append(_windows(reference, run, rows))
     absolute, relative = largest_differences(pairs)
     labels = _differing_labels(proto, outputs[-1], 1 if slides else -1)
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if not has_integers(network):
         tolerance = TOLERANCE
         if min(absolute, relative) > tolerance:
@@ -202,11 +202,11 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside 
     else:
         tolerance = float("inf")
         if network.ends_in_integers:
-            agrees, found = compare_integers(proto, reference, rows, outside)
+            agrees, fields = compare_integers(proto, reference, rows, outside)
         else:
-            agrees, found = compare_values(proto, reference, rows, outside, TOLERANCE)
+            agrees, fields = compare_values(proto, reference, rows, outside, TOLERANCE)
         if slides:
-            agrees = agrees and (found["saturates"] or rows_agree(*pairs[-1], TOLERANCE))
+            agrees = agrees and (fields["saturates"] or rows_agree(*pairs[-1], TOLERANCE))
     return Verification(
         agrees=agrees and not labels,
         rows=len(rows),
@@ -216,7 +216,7 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside 
         tolerance=tolerance,
         differing_classes=sum(int((a.argmax(axis=-1) != b.argmax(axis=-1)).sum()) for a, b in pairs),
         differing_labels=labels,
-        **found,
+        **fields,
     )
 
 
@@ -229,7 +229,7 @@ def _read(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def _read_outside(proto: onnx.ModelProto, path: Path) -> Outside:
-    """The tensors in the file beside a model."""
+    """Return the tensors in the file beside a model."""
     tensors = [tensor for tensor in proto.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     try:
         return {tensor.name: numpy_helper.to_array(tensor, str(path.parent)) for tensor in tensors}
@@ -251,18 +251,18 @@ def _rows(x: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
 
 def _slides(proto: onnx.ModelProto, shape: tuple[int, ...]) -> bool:
-    """Whether the model is a convolution: height and width of its input are dynamic."""
+    """Tell whether the model is a convolution: height and width of its input are dynamic."""
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     return len(shape) == 3 and len(dims) == 4 and not any(dim.HasField("dim_value") for dim in dims[2:])
 
 
 def _sliding(source: tuple[int, ...], target: tuple[int, ...]) -> tuple[Shape, Shape]:
-    """Shapes of a convolution's ends, -1 for what is dynamic."""
+    """Return the shapes of a convolution's ends, -1 for dynamic axes."""
     return (source[0], -1, -1), (target[-1], -1, -1)
 
 
 def _windows(reference: Any, run: Session, rows: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """What the model says of each window of a larger image, and what a convolution makes of that image."""
+    """Return the model's outputs for each window of a larger image, and a convolution's for that image."""
     _, _, height, width = rows.shape
     four = rows[np.arange(4) % len(rows)]
     image = np.concatenate([np.concatenate([*four[:2]], axis=2), np.concatenate([*four[2:]], axis=2)], axis=1)
@@ -270,21 +270,21 @@ def _windows(reference: Any, run: Session, rows: npt.NDArray[np.float32]) -> tup
     windows = np.lib.stride_tricks.sliding_window_view(image, (height, width), axis=(1, 2))
     windows = np.ascontiguousarray(windows.transpose(1, 2, 0, 3, 4)).reshape(-1, *rows.shape[1:])
     expected = reference.predict(windows)
-    found = run(image[np.newaxis])[-1]
-    return expected, found.transpose(0, 2, 3, 1).reshape(expected.shape)
+    outputs = run(image[np.newaxis])[-1]
+    return expected, outputs.transpose(0, 2, 3, 1).reshape(expected.shape)
 
 
 def _differing_labels(proto: onnx.ModelProto, outputs: list[npt.NDArray[Any]], axis: int) -> int | None:
-    """How many labels are not those of the outputs beside them; None if there are no labels. NaN has no label."""
+    """Count the labels that are not those of the outputs beside them; None without labels. NaN has no label."""
     if len(outputs) < 2 or outputs[0].dtype.kind not in "iOU":
         return None
     labels, values = outputs[0], np.moveaxis(outputs[-1], axis, -1)
     wanted: Any = values.argmax(axis=-1) if values.shape[-1] > 1 else (values[..., 0] >= 0.5).astype(np.int64)
     if labels.dtype.kind != "i":
-        said = {entry.key: entry.value for entry in proto.metadata_props}
-        if "class_names" not in said:
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        if "class_names" not in metadata:
             raise ValueError("the ONNX model gives names as labels, but its metadata has no class_names")
-        wanted = np.array(json.loads(said["class_names"]), object)[wanted]
+        wanted = np.array(json.loads(metadata["class_names"]), object)[wanted]
     if labels.shape != wanted.shape:
         raise ValueError(f"the ONNX model's labels have shape {labels.shape}, its outputs ask for {wanted.shape}")
     return int(((labels != wanted) & ~np.isnan(values).any(axis=-1)).sum())

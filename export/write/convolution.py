@@ -24,7 +24,7 @@ CHANNELS = 1  # the axis
 
 
 def convolution_shapes(network: Network | QuantizedNetwork) -> tuple[Shape, Shape]:
-    """Shapes of one row of data before and behind the convolution, with names for what is dynamic.
+    """Return the shapes of one row of data before and behind the convolution, with names for dynamic axes.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ def write_convolution(graph: Graph, network: Network, fold: bool = True) -> None
     Parameters
     ----------
     graph : Graph
-        Where to; its axis becomes the channels'.
+        The graph that is written; its axis becomes the channels'.
     network : Network
-        Whose layers all stand behind a Flatten of (C, H, W).
+        A network whose layers all stand behind a Flatten of (C, H, W).
     fold : bool
         Whether dense layers take over the batch normalisations beside them.
 
@@ -72,14 +72,14 @@ class Stage:
     """A layer, as far as it matters to a convolution."""
 
     label: str  # what errors call it
-    what: str  # "dense", "activation" of single elements, or anything else
+    kind: str  # "dense", "activation" of single elements, or anything else
     positions: int
     reads: tuple[int, ...]  # tensors; 0 is the input
     writes: int
 
 
 def images_of(shape: tuple[int, ...], stages: list[Stage]) -> set[int]:
-    """The tensors that hold a flattened image: the input, and what activations make of it.
+    """Return the tensors that hold a flattened image: the input, and activations of it.
 
     Parameters
     ----------
@@ -102,9 +102,9 @@ def images_of(shape: tuple[int, ...], stages: list[Stage]) -> set[int]:
         )
     images = {0}
     for stage in stages:
-        if not images.intersection(stage.reads) or stage.what == "dense":
+        if not images.intersection(stage.reads) or stage.kind == "dense":
             continue
-        if stage.what != "activation":
+        if stage.kind != "activation":
             raise ValueError(
                 f"to_onnx: as_convolution: {stage.label} works on all pixels at once, as no convolution does; "
                 "only Dense and activations can stand right behind the Flatten"
@@ -127,11 +127,11 @@ def write_conv(graph: Graph, row: Row, prefix: str, source: str, target: str, wi
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     row : Row
         Of kind DENSE.
     prefix : str
-        Of its tensors.
+        The prefix of its tensors' names.
     source, target : str
         The tensors that it reads and writes.
     window : tuple of int

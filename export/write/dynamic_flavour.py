@@ -22,7 +22,7 @@ def write_dynamic(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     network : QuantizedNetwork
         Of dynamic layers, and others that compute in float.
     form : Form
@@ -44,16 +44,16 @@ def dynamic_dense(walk: Walk, index: int, layer: DynamicDense, prefix: str) -> N
     walk : Walk
         The walk.
     index : int
-        Which layer.
+        The layer's number.
     layer : DynamicDense
         The layer.
     prefix : str
-        Of its tensors.
+        The prefix of its tensors' names.
     """
     graph = walk.graph
     if walk.convolution:
         raise ValueError(f"to_onnx: as_convolution: layer {layer.name!r} is dynamically quantized")
-    names = [f"{prefix}/input_{what}" for what in ("quantized", "scale", "zero_point")]
+    names = [f"{prefix}/input_{part}" for part in ("quantized", "scale", "zero_point")]
     quantized, scale, zero_point = graph.nodes("DynamicQuantizeLinear", [walk.floats(index)], names)
     scales, zeros = weight_format(layer)
     weight = graph.constant(f"{prefix}/weight_quantized", layer.kernel, np.int8)

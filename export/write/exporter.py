@@ -25,7 +25,7 @@ from nbdense.export.write.weight_only_flavour import needed_opset, write_weight_
 
 @dataclass(frozen=True)
 class Flavour:
-    """One way to write a network: its writer, and the kind of network that it takes.
+    """A way to write a network: its writer, and the kind of network that it takes.
 
     The writer gets the graph, the network, and the form in which it is wanted.
     """

@@ -37,7 +37,7 @@ def write_float(graph: Graph, network: Network, fold: bool = True) -> None:
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     network : Network
         float64 weights are stored as float32.
     fold : bool
@@ -69,13 +69,13 @@ def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers:
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     rows : list of Row
         In the order in which they run.
     source : str
         The tensor in buffer 0.
     target : str
-        What the last row writes.
+        The tensor that the last row writes.
     writers : dict of int to RowWriter
         By kind of row, those that are more than an activation or a sum.
 
@@ -87,24 +87,26 @@ def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers:
     tensors = {0: source}  # by buffer
     for row in rows:
         prefix = graph.layer(row.name)
-        given = [tensors[buffer] for buffer in reads(row)]
+        inputs = [tensors[buffer] for buffer in reads(row)]
         output = target if row is rows[-1] else f"{prefix}/output"
-        tensors[row.output] = write_row(graph, row, prefix, given, output, writers)
+        tensors[row.output] = write_row(graph, row, prefix, inputs, output, writers)
     return target
 
 
-def write_row(graph: Graph, row: Row, prefix: str, given: list[str], target: str, writers: dict[int, RowWriter]) -> str:
+def write_row(
+    graph: Graph, row: Row, prefix: str, inputs: list[str], target: str, writers: dict[int, RowWriter]
+) -> str:
     """Write one row and its activation; returns ``target``.
 
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     row : Row
         The row.
     prefix : str
-        Of its tensors.
-    given : list of str
+        The prefix of its tensors' names.
+    inputs : list of str
         The tensors that it reads.
     target : str
         The tensor that it writes.
@@ -119,11 +121,11 @@ def write_row(graph: Graph, row: Row, prefix: str, given: list[str], target: str
     write_activation = _activation(row)
     before = target if write_activation is None else f"{prefix}/preactivation"
     if row.kind == ACTIVATION:
-        before = graph.node("Identity", given, target) if write_activation is None else given[0]
+        before = graph.node("Identity", inputs, target) if write_activation is None else inputs[0]
     elif row.kind == ADD:
-        graph.node("Add", given, before)
+        graph.node("Add", inputs, before)
     elif row.kind in writers:
-        writers[row.kind](graph, row, prefix, given[0], before)
+        writers[row.kind](graph, row, prefix, inputs[0], before)
     else:
         hint = "; write what nbdense.quantize makes of the model" if row.kind == FAKE_QUANT else ""
         raise ValueError(f"{row.label} has no ONNX form{hint}")
@@ -133,7 +135,7 @@ def write_row(graph: Graph, row: Row, prefix: str, given: list[str], target: str
 
 
 def _activation(row: Row) -> ActivationWriter | None:
-    """What writes a row's activation; None where there is none to write."""
+    """Return the function that writes a row's activation; None where there is none to write."""
     if row.activation.code >= CUSTOM:  # whatever its name
         return custom_writer(row.label, row.activation)
     return activation_writer(row.label, row.activation.name)
@@ -161,27 +163,27 @@ def write_batch_norm(graph: Graph, row: Row, prefix: str, source: str, target: s
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     row : Row
         Of kind FROZEN_NORM.
     prefix : str
-        Of its tensors.
+        The prefix of its tensors' names.
     source, target : str
         The tensors that it reads and writes.
     """
     tensors = norm_tensors(row)
     far = is_far_from_zero(row)
     if row.positions == 1 and not far:
-        inputs = [graph.constant(f"{prefix}/{what}", value, np.float32) for what, value in tensors.items()]
+        inputs = [graph.constant(f"{prefix}/{name}", value, np.float32) for name, value in tensors.items()]
         graph.node("BatchNormalization", [source, *inputs], target, epsilon=row.alpha)
         return
     scale, shift = scale_and_shift(row)
     parts = {"scale": scale, "shift": tensors["beta"] if far else shift, **({"mean": tensors["mean"]} if far else {})}
     names = {
-        what: graph.constant(
-            f"{prefix}/{what}", graph.along_columns(finite_float32(value, row.label, what)), np.float32
+        name: graph.constant(
+            f"{prefix}/{name}", graph.along_columns(finite_float32(value, row.label, name)), np.float32
         )
-        for what, value in parts.items()
+        for name, value in parts.items()
     }
     if far:
         source = graph.node("Sub", [source, names["mean"]], f"{prefix}/centred")
@@ -205,11 +207,11 @@ def write_layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: s
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     row : Row
         Of kind LAYER_NORM.
     prefix : str
-        Of its tensors.
+        The prefix of its tensors' names.
     source, target : str
         The tensors that it reads and writes.
     """
@@ -220,13 +222,13 @@ def write_layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: s
     epsilon = graph.constant(f"{prefix}/epsilon", row.alpha, np.float32)
     deviation = graph.node("Sqrt", [graph.node("Add", [variance, epsilon], f"{prefix}/raised")], f"{prefix}/deviation")
     factors = [("Mul", "gamma", row.kernel if row.kernel.size else None), ("Add", "beta", row.bias)]
-    steps = [(operator, what, value) for operator, what, value in factors if value is not None]
+    steps = [(operator, name, value) for operator, name, value in factors if value is not None]
     tensor = graph.node("Div", [centred, deviation], f"{prefix}/standardised" if steps else target)
-    for operator, what, value in steps:
+    for operator, name, value in steps:
         constant = graph.constant(
-            f"{prefix}/{what}", graph.along_columns(finite_float32(value, row.label, what)), np.float32
+            f"{prefix}/{name}", graph.along_columns(finite_float32(value, row.label, name)), np.float32
         )
-        after = target if what == steps[-1][1] else f"{prefix}/scaled"
+        after = target if name == steps[-1][1] else f"{prefix}/scaled"
         tensor = graph.node(operator, [tensor, constant], after)
 
 

@@ -48,8 +48,8 @@ def norm_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
         If one is not finite in float32, or a variance is not above zero, epsilon included.
     """
     tensors = folding.norm_tensors(row)
-    for what, value in tensors.items():
-        finite_float32(value, row.label, what)
+    for name, value in tensors.items():
+        finite_float32(value, row.label, name)
     if (tensors["variance"].astype(np.float64) + row.alpha <= 0).any():
         raise ValueError(f"{row.label}: its moving variance plus epsilon is not above zero")
     return tensors

@@ -26,13 +26,13 @@ def write_labels(
     Parameters
     ----------
     graph : Graph
-        Where to, with the network in it.
+        The graph that is written, with the network in it.
     shape : sequence of int and str
         Of one row of the network's output.
     activation : str
         The last layer's.
     name : str
-        What the output is called.
+        The output's name.
     class_names : sequence of str, optional
         One for each class; without them labels are class numbers.
 

@@ -38,7 +38,7 @@ def write_qdq(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> No
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     network : QuantizedNetwork
         Of the rounding "onnx".
     form : Form
@@ -87,7 +87,7 @@ def _activate(
     prefix: str,
     source: Integers,
 ) -> None:
-    """An activation of integers: in float between them, or where ONNX does not have it, by its table."""
+    """Write an activation of integers: in float between them, or where ONNX does not have it, by its table."""
     if layer.activation in ACTIVATIONS:
         _give(walk, index, prefix, _function(walk, layer, prefix, walk.dequantize(source)))
         return
@@ -98,7 +98,7 @@ def _activate(
 
 
 def _function(walk: Walk, layer: QuantizedDense | QuantizedAdd | QuantizedActivation, prefix: str, source: str) -> str:
-    """An activation in float; returns its output, or ``source`` where there is none."""
+    """Write an activation in float; return its output, or ``source`` where there is none."""
     write = activation_writer(f"layer {layer.name!r}", layer.activation)
     if write is None:
         return source
@@ -110,7 +110,7 @@ def _function(walk: Walk, layer: QuantizedDense | QuantizedAdd | QuantizedActiva
 
 
 def _readers(write: ActivationWriter, opset: int) -> int:
-    """How many of an activation's nodes read its input."""
+    """Count the nodes of an activation that read its input."""
     scratch = Graph(opset)
     write(scratch, ACTIVATIONS["relu6"], 1.0, scratch.input, scratch.output)
     return scratch.readers(scratch.input)
@@ -137,7 +137,7 @@ def _flatten(walk: Walk, index: int, layer: QuantizedFlatten, prefix: str) -> No
 
 
 def _weights(graph: Graph, layer: QuantizedDense, prefix: str, kernel: npt.NDArray[np.int8]) -> list[str]:
-    """The dequantized weight [N, ...] and bias [N]: per channel along axis 0, or with rank-0 scales."""
+    """Write the dequantized weight [N, ...] and bias [N]: per channel along axis 0, or with rank-0 scales."""
     scales, zeros = weight_format(layer)
     bias_scales = layer.bias_scales() if np.ndim(scales) else layer.bias_scales()[0]
     parts: list[tuple[str, npt.NDArray[np.integer], npt.NDArray[np.float32], npt.NDArray[Any]]] = [
@@ -146,13 +146,13 @@ def _weights(graph: Graph, layer: QuantizedDense, prefix: str, kernel: npt.NDArr
     ]
     attributes: dict[str, Any] = {} if np.ndim(scales) == 0 else {"axis": 0}
     names = []
-    for what, value, scale, zero in parts:
+    for name, value, scale, zero in parts:
         inputs = [
-            graph.constant(f"{prefix}/{what}_quantized", value, value.dtype),
-            graph.constant(f"{prefix}/{what}_scale", scale, np.float32),
-            graph.constant(f"{prefix}/{what}_zero_point", zero, value.dtype),
+            graph.constant(f"{prefix}/{name}_quantized", value, value.dtype),
+            graph.constant(f"{prefix}/{name}_scale", scale, np.float32),
+            graph.constant(f"{prefix}/{name}_zero_point", zero, value.dtype),
         ]
-        names.append(graph.node("DequantizeLinear", inputs, f"{prefix}/{what}", **attributes))
+        names.append(graph.node("DequantizeLinear", inputs, f"{prefix}/{name}", **attributes))
     return names
 
 

@@ -34,7 +34,7 @@ def write_qoperator(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN)
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     network : QuantizedNetwork
         Of the rounding "onnx".
     form : Form
@@ -85,8 +85,8 @@ def _dense(walk: Walk, index: int, layer: QuantizedDense, prefix: str) -> None:
 
 def _clamp(walk: Walk, prefix: str, source: str, limits: tuple[int, int], target: str) -> None:
     bounds = [
-        walk.graph.constant(f"{prefix}/{what}", limit, walk.dtype)
-        for what, limit in zip(("least", "most"), limits, strict=True)
+        walk.graph.constant(f"{prefix}/{name}", limit, walk.dtype)
+        for name, limit in zip(("least", "most"), limits, strict=True)
     ]
     walk.graph.node("Clip", [source, *bounds], target)
 
@@ -109,20 +109,20 @@ def _activation(walk: Walk, index: int, layer: QuantizedActivation, prefix: str)
 
 
 def _softmax(walk: Walk, index: int, layer: QuantizedSoftmax, prefix: str) -> None:
-    """The least integer plus floor((512 e + s) / (2 s)), at most 255: see `QuantizedSoftmax`."""
+    """Write the least integer plus floor((512 e + s) / (2 s)), at most 255: see `QuantizedSoftmax`."""
     graph, int64 = walk.graph, np.int64
     q = graph.node("Cast", [walk.integers(index).tensor], f"{prefix}/logits", to=TensorProto.INT32)
     largest = _reduced(graph, "ReduceMax", q, f"{prefix}/largest")
     entries = graph.constant(f"{prefix}/exponentials_table", layer.exponentials, int64)
     e = graph.node("Gather", [entries, graph.node("Sub", [largest, q], f"{prefix}/below")], f"{prefix}/exponentials")
     s = _reduced(graph, "ReduceSum", e, f"{prefix}/total")
-    numbers = {what: graph.constant(f"{prefix}/{what}", n, int64) for what, n in (("two", 2), ("steps", 512))}
+    numbers = {name: graph.constant(f"{prefix}/{name}", n, int64) for name, n in (("two", 2), ("steps", 512))}
     doubled = graph.node("Mul", [e, numbers["steps"]], f"{prefix}/doubled")
     ratio = [
         graph.node("Add", [doubled, s], f"{prefix}/raised"),
         graph.node("Mul", [s, numbers["two"]], f"{prefix}/divisor"),
     ]
-    bounds = [graph.constant(f"{prefix}/{what}", n, int64) for what, n in (("least", 0), ("most", 255))]
+    bounds = [graph.constant(f"{prefix}/{name}", n, int64) for name, n in (("least", 0), ("most", 255))]
     steps = graph.node("Clip", [graph.node("Div", ratio, f"{prefix}/quotient"), *bounds], f"{prefix}/counted")
     offset = graph.constant(f"{prefix}/offset", walk.least, int64)
     shifted = graph.node("Add", [steps, offset], f"{prefix}/shifted")
@@ -133,7 +133,7 @@ def _softmax(walk: Walk, index: int, layer: QuantizedSoftmax, prefix: str) -> No
 
 
 def _reduced(graph: Graph, operator: str, source: str, target: str) -> str:
-    """Along the columns. ReduceSum takes it as an input since opset 13, ReduceMax since 18."""
+    """Write a reduction along the columns. ReduceSum takes axes as an input since opset 13, ReduceMax since 18."""
     if operator == "ReduceMax" and graph.opset < _AXES_OPSET:
         return graph.node(operator, [source], target, axes=[graph.axis], keepdims=1)
     return graph.node(operator, [source, graph.constant(f"{target}_axis", [graph.axis], np.int64)], target, keepdims=1)

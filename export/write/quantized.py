@@ -45,7 +45,7 @@ class Walk:
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     network : QuantizedNetwork
         Of the rounding "onnx", where there are integers.
     convolution : bool
@@ -110,7 +110,7 @@ class Walk:
         self._finish()
 
     def _finish(self) -> None:
-        """From the last layer's output to the graph's: softmax, and the axes that the input had."""
+        """Write the nodes from the last layer's output to the graph's: softmax, and the axes that the input had."""
         graph, network, last = self.graph, self.network, len(self.network.layers)
         form = network.formats[last]
         if self._softmax:
@@ -132,26 +132,26 @@ class Walk:
     # -- what layers read --
 
     def floats(self, index: int, which: int = 0) -> str:
-        """A layer's input as floats.
+        """Return a layer's input as floats.
 
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         which : int
-            Which of its inputs.
+            The input's number.
         """
         return self._floats_of(self.network.inputs_of(index)[which])
 
     def integers(self, index: int, which: int = 0) -> Integers:
-        """A layer's input as integers.
+        """Return a layer's input as integers.
 
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         which : int
-            Which of its inputs.
+            The input's number.
         """
         tensor = self.network.inputs_of(index)[which]
         wanted = self.network.layers[index].input_formats[which]
@@ -165,14 +165,14 @@ class Walk:
         return self._integers[key]
 
     def dequantized(self, index: int, which: int = 0) -> str:
-        """A layer's input as the floats that its integers stand for.
+        """Return a layer's input as the floats that its integers stand for.
 
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         which : int
-            Which of its inputs.
+            The input's number.
         """
         return self.dequantize(self.integers(index, which))
 
@@ -186,12 +186,12 @@ class Walk:
     # -- what layers write --
 
     def target(self, index: int) -> str:
-        """What a layer's output as floats is called.
+        """Return the name of a layer's output as floats.
 
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         """
         if index == len(self.network.layers) - 1 and not self._softmax and not self._reshaped:
             return self.graph.output
@@ -203,7 +203,7 @@ class Walk:
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         tensor : str
             Its output.
         """
@@ -215,11 +215,11 @@ class Walk:
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         write : callable
-            What writes the layer itself, into the tensor that it is given.
+            Writes the layer itself, into the tensor of that name.
         write_activation : ActivationWriter, optional
-            What writes the activation; by default as everywhere.
+            Writes the activation; by default as everywhere.
         """
         layer: Any = self.network.layers[index]
         write_activation, target = write_activation or self.activation(layer), self.target(index)
@@ -237,7 +237,7 @@ class Walk:
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         value : Integers
             Its output.
         """
@@ -248,12 +248,12 @@ class Walk:
     # -- parts of layers --
 
     def window(self, index: int, n_in: int) -> tuple[int, ...]:
-        """Channels, height and width of what a dense layer of a convolution multiplies.
+        """Return channels, height and width of the input of a convolution's dense layer.
 
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         n_in : int
             Its inputs.
         """
@@ -261,12 +261,12 @@ class Walk:
         return self.network.input_shape if in_image else (n_in, 1, 1)
 
     def product(self, index: int, kernel: npt.NDArray[Any]) -> tuple[str, npt.NDArray[Any], dict[str, Any]]:
-        """How a layer multiplies: its operator, Gemm or Conv; the weights as that takes them; and its attributes.
+        """Return a layer's operator, Gemm or Conv; its weights in that operator's form; and its attributes.
 
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         kernel : ndarray, (n_in, n_out)
             Its kernel.
         """
@@ -276,7 +276,7 @@ class Walk:
         return "Conv", kernel.T.reshape(-1, *window), {"kernel_shape": list(window[1:])}
 
     def activation(self, layer: Any) -> Any:
-        """What writes a layer's activation in floats; None where there is none to write.
+        """Return the function that writes a layer's activation in floats; None where there is none to write.
 
         Parameters
         ----------
@@ -294,12 +294,12 @@ class Walk:
         return activation_writer(f"layer {layer.name!r}", layer.activation)
 
     def scale(self, prefix: str, scale: float, zero_point: int) -> list[str]:
-        """Constants of a scale and a zero point, rank 0.
+        """Write the constants of a scale and a zero point, rank 0.
 
         Parameters
         ----------
         prefix : str
-            Of their names.
+            The prefix of their names.
         scale, zero_point : float, int
             Their values.
         """
@@ -309,25 +309,25 @@ class Walk:
         ]
 
     def quantize(self, source: str, prefix: str, scale: float, zero_point: int, floats: str | None = None) -> Integers:
-        """Floats to integers.
+        """Write the nodes from floats to integers.
 
         Parameters
         ----------
         source : str
             The floats.
         prefix : str
-            Of the names.
+            The prefix of the names.
         scale, zero_point : float, int
-            What they are quantized with.
+            Scale and zero point of the integers.
         floats : str, optional
-            What they are called once they are dequantized.
+            Their name once they are dequantized.
         """
         constants = self.scale(prefix, scale, zero_point)
         tensor = self.graph.node("QuantizeLinear", [source, *constants], f"{prefix}_quantized")
         return Integers(tensor, constants, floats or f"{prefix}_dequantized")
 
     def dequantize(self, value: Integers) -> str:
-        """The floats that integers stand for.
+        """Return the floats that integers stand for.
 
         Parameters
         ----------
@@ -340,12 +340,12 @@ class Walk:
         return value.floats
 
     def output(self, index: int, scale: list[str] | None = None) -> Integers:
-        """A layer's output: the integers that it is to write, and the constants of their format.
+        """Return the integers that a layer is to write, and the constants of their format.
 
         Parameters
         ----------
         index : int
-            Which layer.
+            The layer's number.
         scale : list of str, optional
             The constants, where they are there already.
         """
@@ -355,14 +355,14 @@ class Walk:
         return Integers(f"{prefix}_quantized", scale or self.scale(prefix, *form), self.target(index))
 
     def look_up(self, source: str, prefix: str, table: npt.NDArray[Any], target: str) -> str:
-        """A table's entries for integers, in core operators.
+        """Write a table's entries for integers, in core operators.
 
         Parameters
         ----------
         source : str
             The integers.
         prefix : str
-            Of the names.
+            The prefix of the names.
         table : ndarray of the activation dtype, (256,)
             As in `nbdense.quant.layers.integer_layers`.
         target : str
@@ -403,11 +403,11 @@ def write_float_layer(walk: Walk, index: int, layer: FloatLayer, prefix: str) ->
     walk : Walk
         The walk.
     index : int
-        Which layer.
+        The layer's number.
     layer : FloatLayer
         The layer.
     prefix : str
-        Of its tensors.
+        The prefix of its tensors' names.
     """
     inputs = [walk.floats(index, which) for which in range(len(layer.input_formats))]
     if layer.what == "flatten":
@@ -449,7 +449,7 @@ def _stages(network: QuantizedNetwork) -> list[Stage]:
 
 
 def _what(layer: Any) -> str:
-    what = str(getattr(layer, "what", layer.kind))
-    if what == "activation":
-        return "" if layer.activation == "softmax" else what
-    return "dense" if what.endswith("dense") else ""
+    kind = str(getattr(layer, "what", layer.kind))
+    if kind == "activation":
+        return "" if layer.activation == "softmax" else kind
+    return "dense" if kind.endswith("dense") else ""

@@ -30,7 +30,7 @@ def write_weight_only(graph: Graph, network: QuantizedNetwork, form: Form = PLAI
     Parameters
     ----------
     graph : Graph
-        Where to.
+        The graph that is written.
     network : QuantizedNetwork
         Of layers that compute in float.
     form : Form
@@ -45,7 +45,7 @@ def write_weight_only(graph: Graph, network: QuantizedNetwork, form: Form = PLAI
 
 
 def needed_opset(network: QuantizedNetwork) -> tuple[int, str]:
-    """The first opset that has what the weights need, and what that is.
+    """Return the first opset that has all that the weights need, and the reason.
 
     Parameters
     ----------
@@ -70,11 +70,11 @@ def weight_only_dense(walk: Walk, index: int, layer: WeightOnlyDense, prefix: st
     walk : Walk
         The walk.
     index : int
-        Which layer.
+        The layer's number.
     layer : WeightOnlyDense
         The layer.
     prefix : str
-        Of its tensors.
+        The prefix of its tensors' names.
     """
     graph, source = walk.graph, walk.floats(index)
     bias = [] if layer.bias is None else [graph.constant(f"{prefix}/bias", layer.bias, np.float32)]
@@ -112,11 +112,11 @@ def _clamp(graph: Graph, activation: Activation, alpha: float, source: str, targ
 
 
 def _blocks(graph: Graph, layer: WeightOnlyDense, prefix: str) -> str:
-    """The dequantized weight [K, N]."""
+    """Write the dequantized weight [K, N]."""
     scales, zeros = weight_format(layer)
 
-    def integers(what: str, values: npt.NDArray[np.int8]) -> str:
-        name = f"{prefix}/weight_{what}"
+    def integers(part: str, values: npt.NDArray[np.int8]) -> str:
+        name = f"{prefix}/weight_{part}"
         return graph.int4(name, values) if layer.bits == 4 else graph.constant(name, values, np.int8)
 
     inputs = [integers("quantized", layer.kernel), graph.constant(f"{prefix}/weight_scale", scales, np.float32)]

@@ -59,7 +59,7 @@ def write_model(path: str | os.PathLike[str], model: onnx.ModelProto, outside: M
 
 
 def location_of(model: onnx.ModelProto) -> str | None:
-    """The name of the file that holds a model's constants; None if they are in its own.
+    """Return the name of the file that holds a model's constants; None if they are in its own.
 
     Parameters
     ----------
