@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
+from contextlib import suppress
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,53 @@ _PIECE = 2**16  # elements that are looked at at a time: they stay in the cache
 
 
 def positive_int(owner: str, name: str, value: Any) -> int:
-    """``value`` as an int of at least 1."""
+    """Return ``value`` as an int of at least 1, or raise."""
+    return whole_number(owner, name, value, 1)
+
+
+def whole_number(owner: str, name: str, value: Any, least: int = 0) -> int:
+    """Return ``value`` as an int of at least ``least``, or raise."""
     try:
         number = operator.index(value)
     except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {plain(value)!r}")
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ValueError(f"{owner}: {name} must be a whole number of at least {least}, got {plain(value)!r}")
     return number
+
+
+def finite_number(
+    owner: str,
+    name: str,
+    value: Any,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    ends: str = "[]",
+    expected: str = "",
+) -> float:
+    """Return ``value`` as a finite float between two ends, or raise; a truth value is no number.
+
+    ``ends`` are the interval's brackets, round where the end itself is refused. ``expected`` says in other words what
+    is taken.
+    """
+    number = math.nan
+    if isinstance(value, Real | np.ndarray) and not isinstance(value, bool) and np.ndim(value) == 0:  # type: ignore[arg-type]
+        with suppress(OverflowError, TypeError, ValueError):
+            number = float(value)
+    above = number > least if ends[0] == "(" else number >= least
+    below = number < most if ends[1] == ")" else number <= most
+    if not (above and below and math.isfinite(number)):
+        expected = expected or _interval(least, most, ends)
+        raise ValueError(f"{owner}: {name} must be {expected}, got {plain(value)!r}")
+    return number
+
+
+def _interval(least: float, most: float, ends: str) -> str:
+    if most < math.inf:
+        return f"in {ends[0]}{least:g}, {most:g}{ends[1]}"
+    bound = "" if least == -math.inf else f" above {least:g}" if ends[0] == "(" else f" of at least {least:g}"
+    return f"a finite number{bound}"
 
 
 def plain(value: Any) -> Any:

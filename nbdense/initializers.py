@@ -10,13 +10,12 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import plain
+from nbdense._checks import finite_number
 from nbdense._registry import Registry, class_and_config, name_of
 
 _Values = npt.NDArray[np.float64]
@@ -80,13 +79,6 @@ class Initializer:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.get_config().items())})"
 
 
-def _finite(owner: Initializer, argument: str, value: Any, least: float = -math.inf) -> float:
-    if not isinstance(value, Real) or not math.isfinite(value) or value < least:
-        bound = "" if least == -math.inf else f" of at least {least:g}"
-        raise ValueError(f"{type(owner).__name__}: {argument} must be a finite number{bound}, got {plain(value)!r}")
-    return float(value)
-
-
 def _checked_shape(owner: Initializer, shape: Any) -> tuple[int, ...]:
     try:
         sizes = tuple(operator.index(size) for size in shape)
@@ -129,7 +121,7 @@ class Constant(Initializer):
     name = "constant"
 
     def __init__(self, value: float = 0.0) -> None:
-        self.value = _finite(self, "value", value)
+        self.value = finite_number(type(self).__name__, "value", value)
 
     def _values(self, shape: tuple[int, ...], random: np.random.Generator, fan_in: int | None) -> _Values:
         return np.full(shape, self.value)
@@ -182,7 +174,10 @@ class RandomUniform(RandomInitializer):
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.minval, self.maxval = _finite(self, "minval", minval), _finite(self, "maxval", maxval)
+        self.minval, self.maxval = (
+            finite_number(type(self).__name__, "minval", minval),
+            finite_number(type(self).__name__, "maxval", maxval),
+        )
         if not self.minval <= self.maxval:
             raise ValueError(f"RandomUniform: minval must not be above maxval, got {minval!r} and {maxval!r}")
 
@@ -205,7 +200,10 @@ class RandomNormal(RandomInitializer):
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.mean, self.stddev = _finite(self, "mean", mean), _finite(self, "stddev", stddev, 0.0)
+        self.mean, self.stddev = (
+            finite_number(type(self).__name__, "mean", mean),
+            finite_number(type(self).__name__, "stddev", stddev, 0.0),
+        )
 
     def _values(self, shape: tuple[int, ...], random: np.random.Generator, fan_in: int | None) -> _Values:
         return random.normal(self.mean, self.stddev, shape)
@@ -253,7 +251,7 @@ class VarianceScaling(RandomInitializer):
         self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "truncated_normal", seed: int | None = None
     ) -> None:
         super().__init__(seed)
-        self.scale = _finite(self, "scale", scale, 0.0)
+        self.scale = finite_number(type(self).__name__, "scale", scale, 0.0)
         if self.scale == 0.0:
             raise ValueError("VarianceScaling: scale must be above 0; for zeros use Zeros()")
         if mode not in _MODES:
@@ -355,7 +353,7 @@ class Orthogonal(RandomInitializer):
 
     def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.gain = _finite(self, "gain", gain)
+        self.gain = finite_number(type(self).__name__, "gain", gain)
 
     def _values(self, shape: tuple[int, ...], random: np.random.Generator, fan_in: int | None) -> _Values:
         if len(shape) != 2:

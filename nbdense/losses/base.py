@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbdense._checks import plain
 from nbdense._compile.loops import loop
 from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
@@ -127,13 +126,3 @@ def check_derivative(name: str, value: Callable[[Any, Any], Any], derivative: Ca
                 f"{expected:.6g}; it must be the derivative by the output"
             )
             return
-
-
-def check_number(loss: str, what: str, value: Any, low: float, high: float, closed: bool = False) -> None:
-    """Raise unless ``value`` is a number between the two; with ``closed``, or one of them."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not (low <= value <= high if closed else low < value < high):
-        between = f"in [{low:g}, {high:g}]" if closed else f"between {low:g} and {high:g}"
-        raise ValueError(
-            f"{loss}: {what} must be {'a finite number above 0' if high == math.inf else between}, got {plain(value)!r}"
-        )

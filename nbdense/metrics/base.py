@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import plain
+from nbdense._checks import finite_number
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses import Loss
 
@@ -123,8 +121,6 @@ class Metric:
             object.__setattr__(self, name, value)
 
 
-def finite_number(owner: str, name: str, value: Any) -> float:
-    """``value`` as a finite float."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise ValueError(f"{owner}: {name} must be one finite number, got {plain(value)!r}")
-    return float(value)
+def threshold_of(owner: str, name: str, value: Any) -> float:
+    """Return a metric's threshold as a finite float, or raise: Keras's list of several is refused."""
+    return finite_number(owner, name, value, expected="one finite number")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nbdense._checks import array_of, positive_int
 from nbdense._registry import name_of
 from nbdense.losses import BinaryCrossentropy, Loss
-from nbdense.metrics.base import COLLECTED, Array, Metric, finite_number
+from nbdense.metrics.base import COLLECTED, Array, Metric, threshold_of
 
 Counts = tuple[Array, Array, Array]  # hits, predictions, targets of each class
 Ratio = Callable[[Array, Array, Array], Array]
@@ -219,7 +219,7 @@ class Precision(_Counted):
     ) -> None:
         super().__init__(name, average, multi_label)
         if thresholds is not None:
-            thresholds = finite_number(type(self).__name__, "thresholds", thresholds)
+            thresholds = threshold_of(type(self).__name__, "thresholds", thresholds)
         self._set(thresholds=thresholds)
 
     def compute(self, targets: Array, outputs: Array) -> float:
@@ -285,7 +285,7 @@ class F1Score(_Counted):
         multi_label: bool = False,
     ) -> None:
         super().__init__(name, average, multi_label)
-        self._set(threshold=None if threshold is None else finite_number("F1Score", "threshold", threshold))
+        self._set(threshold=None if threshold is None else threshold_of("F1Score", "threshold", threshold))
 
     def compute(self, targets: Array, outputs: Array) -> float:
         return self._value(targets, outputs, self.threshold)

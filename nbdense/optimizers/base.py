@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import plain, positive_int
+from nbdense._checks import finite_number, positive_int
 from nbdense._compile.loops import step_loop
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, NO_CLIP
@@ -118,9 +118,7 @@ class Optimizer:
         if sum(value is not None for value in (self.clipnorm, self.clipvalue, self.global_clipnorm)) > 1:
             raise ValueError(f"{self.name}: give only one of clipnorm, clipvalue and global_clipnorm")
         self.use_ema = bool(use_ema)
-        if not 0.0 <= ema_momentum <= 1.0:
-            raise ValueError(f"{self.name}: ema_momentum must be in [0, 1], got {ema_momentum!r}")
-        self.ema_momentum = float(ema_momentum)
+        self.ema_momentum = finite_number(self.name, "ema_momentum", ema_momentum, 0.0, 1.0)
         if ema_overwrite_frequency is not None:
             ema_overwrite_frequency = positive_int(self.name, "ema_overwrite_frequency", ema_overwrite_frequency)
         self.ema_overwrite_frequency = ema_overwrite_frequency
@@ -140,21 +138,16 @@ class Optimizer:
     def _positive(self, field: str, value: float | None, zero: bool = False) -> float | None:
         if value is None:
             return None
-        if not np.isfinite(value) or value < 0.0 or (value == 0.0 and not zero):
-            bound = "finite number of at least 0" if zero else "positive number"
-            raise ValueError(f"{self.name}: {field} must be a {bound}, got {plain(value)!r}")
-        return float(value)
+        if zero:
+            return finite_number(self.name, field, value, 0.0)
+        return finite_number(self.name, field, value, 0.0, ends="()", expected="a positive number")
 
     def _fraction(self, field: str, value: float) -> float:
-        if not 0.0 <= value < 1.0:
-            raise ValueError(f"{self.name}: {field} must be in [0, 1), got {plain(value)!r}")
-        return float(value)
+        return finite_number(self.name, field, value, 0.0, 1.0, ends="[)")
 
     def _epsilon(self, value: float) -> float:
-        """Zero would make NaN of every parameter whose gradients have all been zero: behind a dead unit, say."""
-        if not _SMALLEST <= value < np.inf:
-            raise ValueError(f"{self.name}: epsilon must be a number above {_SMALLEST:.1e}, got {plain(value)!r}")
-        return float(value)
+        """Refuse zero: it makes NaN of every parameter whose gradients have all been zero, behind a dead unit, say."""
+        return finite_number(self.name, "epsilon", value, _SMALLEST, expected=f"a number above {_SMALLEST:.1e}")
 
     @property
     def slots(self) -> int:
@@ -182,9 +175,7 @@ class Optimizer:
         number: Any = value
         if isinstance(value, bool) or not isinstance(value, Real | np.ndarray) or np.ndim(number) != 0:
             raise TypeError(f"{self.name}: learning_rate must be a number or a schedule, got {value!r}")
-        if not number >= 0.0 or not np.isfinite(number):
-            raise ValueError(f"{self.name}: learning_rate must be a finite number of at least 0, got {plain(value)!r}")
-        self._learning_rate = float(number)
+        self._learning_rate = finite_number(self.name, "learning_rate", number, 0.0)
 
     @property
     def current_learning_rate(self) -> float:
