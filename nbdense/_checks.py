@@ -6,7 +6,7 @@ import math
 import operator
 from contextlib import suppress
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ def finite_number(
     is taken.
     """
     number = math.nan
-    if isinstance(value, Real | np.ndarray) and not isinstance(value, bool) and np.ndim(value) == 0:  # type: ignore[arg-type]
+    if not isinstance(value, bool) and isinstance(value, Real | np.ndarray) and np.ndim(cast(Any, value)) == 0:
         with suppress(OverflowError, TypeError, ValueError):
             number = float(value)
     above = number > least if ends[0] == "(" else number >= least

@@ -67,9 +67,9 @@ def _finite_rates(owner: LearningRateSchedule, first_step: int, rates: _Rates) -
     return rates
 
 
-def _number(owner: object, argument: str, value: Any, least: float = 0.0, **options: str) -> Any:
+def _number(owner: object, argument: str, value: Any, least: float = 0.0, ends: str = "[]", expected: str = "") -> Any:
     """Return ``value``, finite and at least ``least``, as an int or a float, whichever it is: configs keep it."""
-    number = finite_number(type(owner).__name__, argument, value, least, **options)
+    number = finite_number(type(owner).__name__, argument, value, least, ends=ends, expected=expected)
     return int(value) if isinstance(value, Integral) else number
 
 

@@ -405,8 +405,8 @@ def get(loss: str | Loss | type[Loss] | Mapping[str, Any]) -> Loss:
 
 def _check_options(description: Mapping[str, Any]) -> None:
     name = description.get("class_name", description.get("name"))
-    kind = REGISTRY.find(name) if isinstance(name, str) else None
-    if isinstance(kind, type):
+    kind: Any = REGISTRY.find(name) if isinstance(name, str) else None
+    if isinstance(kind, type) and issubclass(kind, Loss):
         known = [f.name for f in dataclasses.fields(kind)]
         for option in description.get("config") or {}:
             if option not in known:
