@@ -96,12 +96,12 @@ def refuse_masked(name: str, value: Any, first_row: int = 0) -> None:
 
 
 def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
-    """``value`` as a two-dimensional real array of ``n`` columns, without a copy where it is one."""
+    """Return ``value`` as a two-dimensional real array of ``n`` columns, without a copy where it is one."""
     return rows(name, value, (n,), owner)
 
 
 def rows(name: str, value: Any, shape: tuple[int, ...], owner: str) -> npt.NDArray[Any]:
-    """``value`` as a real array of rows, each of ``shape`` laid end to end, without a copy where it is one."""
+    """Return ``value`` as a real array of rows, each of ``shape`` laid end to end, without a copy where it is one."""
     array = array_of(name, value)
     if array.dtype == object or array.dtype.kind not in "fiub":
         raise TypeError(
@@ -115,7 +115,7 @@ def rows(name: str, value: Any, shape: tuple[int, ...], owner: str) -> npt.NDArr
 
 
 def source(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-    """A two-dimensional array as ``(bytes, form)`` for the engine's gather: a view of its memory, whatever its layout.
+    """Return a matrix as ``(bytes, form)`` for the engine's gather: a view of its memory, whatever its layout.
 
     Only what the compiled loops cannot read (foreign byte order, long double, misaligned) is copied.
     """
@@ -144,7 +144,7 @@ class _Memory:
 
 
 def no_source() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-    """The source that stands for no data."""
+    """Return the source that stands for no data."""
     return np.zeros(0, np.uint8), np.zeros(1, FORM)
 
 
@@ -171,6 +171,6 @@ def refuse_not_finite(name: str, data: tuple[npt.NDArray[np.uint8], npt.NDArray[
 
 
 def matrix_of(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A copy as a C-ordered matrix that may be written to; what is too large for ``dtype`` becomes infinite."""
+    """Copy to a C-ordered matrix that may be written to; numbers too large for ``dtype`` become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array(array, dtype, order="C")

@@ -29,7 +29,7 @@ _MODES, _DISTRIBUTIONS = ("fan_in", "fan_out", "fan_avg"), ("truncated_normal", 
 
 
 def generator(seed: int, number: int) -> np.random.Generator:
-    """The counter-based generator (Philox) of a model's ``number``-th initial tensor."""
+    """Return the counter-based generator (Philox) of a model's ``number``-th initial tensor."""
     return np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, number]))
 
 
@@ -46,7 +46,7 @@ class Initializer:
     def __call__(
         self, shape: tuple[int, ...], random: np.random.Generator | None = None, fan_in: int | None = None
     ) -> _Values:
-        """Values of ``shape``, float64.
+        """Return values of ``shape``, float64.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class Initializer:
         raise NotImplementedError(f"{type(self).__name__} must define __call__(self, shape, random, fan_in=None)")
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this initializer."""
+        """Return the arguments that rebuild this initializer."""
         return {argument: getattr(self, argument) for argument in inspect.signature(type(self)).parameters}
 
     def __repr__(self) -> str:
@@ -146,7 +146,7 @@ class RandomInitializer(Initializer):
 
 
 def _truncated_normal(shape: tuple[int, ...], random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Unit normal values; those more than two standard deviations out are drawn again until none is."""
+    """Draw unit normal values; those more than two standard deviations out are drawn again until none is."""
     values = random.standard_normal(shape)
     flat = values.reshape(-1)
     outside = np.concatenate(
@@ -366,7 +366,7 @@ class Orthogonal(RandomInitializer):
 
 
 def _split(values: _Values, bits: int) -> tuple[_Values, _Values, float]:
-    """``values`` as (high + low / 2^bits) * unit, high and low whole numbers of at most 2^bits."""
+    """Split ``values`` as (high + low / 2^bits) * unit, high and low whole numbers of at most 2^bits."""
     exponent = int(np.frexp(max(values.max(), -values.min()))[1])
     low = values * 2.0 ** (bits - exponent)
     high = np.rint(low)
@@ -375,7 +375,7 @@ def _split(values: _Values, bits: int) -> tuple[_Values, _Values, float]:
 
 
 def _product(a: _Values, b: _Values) -> _Values:
-    """a @ b, as good as in float64, and the same in whatever order BLAS adds: it adds whole numbers, exactly.
+    """Multiply a @ b as good as in float64, the same in whatever order BLAS adds: it adds whole numbers, exactly.
 
     Ozaki et al. 2012, "Error-free transformations of matrix multiplication", section 3.
     """
@@ -420,8 +420,8 @@ class _Function(Initializer):
     def _values(self, shape: tuple[int, ...], random: np.random.Generator, fan_in: int | None) -> _Values:
         values = np.asarray(self.function(shape, random), np.float64)
         if values.shape != shape or not np.isfinite(values).all():
-            said = f"shape {values.shape}" if values.shape != shape else "NaN or infinity"
-            raise ValueError(f"initializer {self.label!r}: asked for finite values of shape {shape}, got {said}")
+            result = f"shape {values.shape}" if values.shape != shape else "NaN or infinity"
+            raise ValueError(f"initializer {self.label!r}: asked for finite values of shape {shape}, got {result}")
         return values
 
 

@@ -31,7 +31,7 @@ class Regularizer:
     l2: float = 0.0
 
     def __call__(self, weights: npt.ArrayLike) -> float:
-        """The penalty of ``weights`` (an array of any shape and dtype), computed in float64."""
+        """Compute the penalty of ``weights`` (an array of any shape and dtype) in float64."""
         array = np.atleast_1d(array_of(f"{type(self).__name__}: weights", weights))
         step = max(1, _BLOCK * len(array) // max(1, array.size))
         penalty = 0.0
@@ -41,7 +41,7 @@ class Regularizer:
         return penalty
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this regularizer."""
+        """Return the arguments that rebuild this regularizer."""
         return {field: getattr(self, field) for field in self.fields}
 
     def __repr__(self) -> str:

@@ -37,11 +37,11 @@ class LearningRateSchedule:
     """
 
     def __call__(self, step: int) -> float:
-        """The rate of this step, the first being 0."""
+        """Return the rate of this step, the first being 0."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(self, step)")
 
     def rates(self, first_step: int, count: int) -> _Rates:
-        """The rates of ``count`` steps from ``first_step`` on, float64 of shape (count,).
+        """Return the rates of ``count`` steps from ``first_step`` on, float64 of shape (count,).
 
         Raises
         ------
@@ -56,7 +56,7 @@ class LearningRateSchedule:
         return _finite_rates(self, first_step, np.array(rates, np.float64))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this schedule."""
+        """Return the arguments that rebuild this schedule."""
         raise NotImplementedError(f"{type(self).__name__} must define get_config(self) to be saved")
 
 
@@ -329,7 +329,7 @@ class CosineDecayRestarts(_Formula):
         return self.initial_learning_rate * ((1.0 - self.alpha) * cosine + self.alpha)
 
     def _cycles(self, passed: _Rates) -> tuple[_Rates, _Rates]:
-        """The cycle's number, and how much of it is over, after ``passed`` times the steps of the first."""
+        """Return the cycle's number, and its share that is over, after ``passed`` times the steps of the first."""
         if self.t_mul == 1.0:
             cycle = np.floor(passed)
             return cycle, passed - cycle
@@ -391,7 +391,7 @@ class OneCycle(_Formula):
         self.name = name
 
     def _phases(self) -> list[tuple[float, float, float]]:
-        """(last step, rate at the beginning, rate at the end) of each phase."""
+        """Return (last step, rate at the beginning, rate at the end) of each phase."""
         high = float(self.max_learning_rate)
         low = high / self.div_factor
         rise = self.pct_start * self.total_steps

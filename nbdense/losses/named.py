@@ -324,9 +324,9 @@ def custom(name: str, value: Callable[[Any, Any], Any], derivative: Callable[[An
         raise ValueError(f"custom: name must be a string, got {name!r}")
     if name in REGISTRY:
         raise ValueError(f"custom: {name!r} is a loss already; take another name")
-    for what, function in (("value", value), ("derivative", derivative)):
+    for role, function in (("value", value), ("derivative", derivative)):
         if not callable(function):
-            raise TypeError(f"custom: {what} must be a function of (output, target), got {type(function).__name__}")
+            raise TypeError(f"custom: {role} must be a function of (output, target), got {type(function).__name__}")
     check_derivative(name, value, derivative)
     return CustomLoss(name=name, value=value, derivative=derivative)
 

@@ -70,11 +70,11 @@ class Metric:
             raise ValueError(f"{type(self).__name__}: direction must be 'max', 'min' or '', got {direction!r}")
 
     def finish(self, mean: float) -> float:
-        """The metric from the mean over rows of its compiled form."""
+        """Return the metric from the mean over rows of its compiled form."""
         return mean
 
     def compute(self, targets: Array, outputs: Array) -> float:
-        """The metric of a whole data set, where it ``collects``.
+        """Compute the metric of a whole data set, where it ``collects``.
 
         Parameters
         ----------
@@ -91,7 +91,7 @@ class Metric:
         raise NotImplementedError
 
     def for_loss(self, loss: Loss, n_out: int) -> Metric:
-        """This metric for the targets that ``loss`` takes and for ``n_out`` outputs.
+        """Return this metric for the targets that ``loss`` takes and for ``n_out`` outputs.
 
         Raises
         ------
@@ -107,11 +107,11 @@ class Metric:
         return self
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild it."""
+        """Return the arguments that rebuild it."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "code"}
 
     def renamed(self, name: str) -> Metric:
-        """The same metric under another name."""
+        """Return the same metric under another name."""
         other = copy.copy(self)
         other._set(name=name)
         return other

@@ -24,7 +24,7 @@ class Schedule(Protocol):
     """What may stand for a learning rate: anything with a rate for each step, as in `nbdense.schedules`."""
 
     def rates(self, first_step: int, count: int) -> npt.NDArray[np.float64]:
-        """The rates of ``count`` steps from ``first_step`` on, the first of all being 0: float64, (count,)."""
+        """Return the rates of ``count`` steps from ``first_step`` on, the first of all being 0: float64, (count,)."""
 
 
 Rate: TypeAlias = float | Schedule | Mapping[str, Any]
@@ -156,7 +156,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> Any:
-        """The step size or the schedule, as it was set. A number cannot take a schedule's place."""
+        """Step size or schedule, as it was set. A number cannot take a schedule's place."""
         return self._learning_rate
 
     @learning_rate.setter
@@ -179,11 +179,11 @@ class Optimizer:
 
     @property
     def current_learning_rate(self) -> float:
-        """The step size of the next step."""
+        """Step size of the next step."""
         return float(self.rates(1)[0])
 
     def rates(self, count: int) -> npt.NDArray[np.float64]:
-        """Learning rates of the next ``count`` steps, float64; a ValueError if a schedule gives not these."""
+        """Return the learning rates of the next ``count`` steps, float64; raise if a schedule gives others."""
         if not isinstance(self._learning_rate, Schedule):
             return np.full(count, self._learning_rate)
         rates = np.ascontiguousarray(self._learning_rate.rates(self.iterations, count), np.float64)
@@ -213,7 +213,7 @@ class Optimizer:
         self.weight_decay_excludes = patterns
 
     def decay_factors(self, names: Iterable[str]) -> npt.NDArray[np.float64]:
-        """1 for each parameter that is decayed, 0 for what `exclude_from_weight_decay` names: float64, (names,)."""
+        """Return 1 for each parameter that is decayed, 0 for those that are excluded from it: float64, (names,)."""
         excludes = self.weight_decay_excludes
         return np.array([not any(re.search(pattern, name) for pattern in excludes) for name in names], np.float64)
 
@@ -224,11 +224,11 @@ class Optimizer:
 
     @property
     def clips_by_norm(self) -> bool:
-        """Whether all gradients are needed before the first step is taken."""
+        """Need of all gradients before the first step is taken."""
         return self.clipnorm is not None or self.global_clipnorm is not None
 
     def hyper(self) -> npt.NDArray[np.float64]:
-        """The hyperparameters as the compiled step reads them, float64; behind them is room for its own numbers."""
+        """Return the hyperparameters as the compiled step reads them, float64; behind them is room for its own."""
         values = np.zeros(steps.HYPER)
         values[: len(self.fields)] = [float(getattr(self, field)) for field in self.fields]
         return values
@@ -251,7 +251,7 @@ class Optimizer:
         return self.code
 
     def run_fields(self, dtype: Any = np.float64) -> dict[str, Any]:
-        """Return what a run of the compiled program, on parameters of ``dtype``, has to know of it."""
+        """Return the fields of a run of the compiled program that an optimizer fills; parameters are of ``dtype``."""
         clips = [(CLIP_VALUE, self.clipvalue), (CLIP_NORM, self.clipnorm), (CLIP_GLOBAL_NORM, self.global_clipnorm)]
         clip, clip_at = next(((code, value) for code, value in clips if value is not None), (NO_CLIP, 0.0))
         return {
@@ -264,7 +264,7 @@ class Optimizer:
         }
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this optimizer, in what JSON can hold."""
+        """Return the arguments that rebuild this optimizer, in what JSON can hold."""
         rate = self._learning_rate
         if isinstance(rate, Schedule):
             rate = importlib.import_module("nbdense.schedules").serialize(rate)
