@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from contextlib import suppress
+from numbers import Real
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +17,53 @@ _PIECE = 2**16  # elements that are looked at at a time: they stay in the cache
 
 
 def positive_int(owner: str, name: str, value: Any) -> int:
-    """``value`` as an int of at least 1."""
+    """Return ``value`` as an int of at least 1, or raise."""
+    return whole_number(owner, name, value, 1)
+
+
+def whole_number(owner: str, name: str, value: Any, least: int = 0) -> int:
+    """Return ``value`` as an int of at least ``least``, or raise."""
     try:
         number = operator.index(value)
     except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {plain(value)!r}")
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ValueError(f"{owner}: {name} must be a whole number of at least {least}, got {plain(value)!r}")
     return number
+
+
+def finite_number(
+    owner: str,
+    name: str,
+    value: Any,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    ends: str = "[]",
+    expected: str = "",
+) -> float:
+    """Return ``value`` as a finite float between two ends, or raise; a truth value is no number.
+
+    ``ends`` are the interval's brackets, round where the end itself is refused. ``expected`` says in other words what
+    is taken.
+    """
+    number = math.nan
+    if not isinstance(value, bool) and isinstance(value, Real | np.ndarray) and np.ndim(cast(Any, value)) == 0:
+        with suppress(OverflowError, TypeError, ValueError):
+            number = float(value)
+    above = number > least if ends[0] == "(" else number >= least
+    below = number < most if ends[1] == ")" else number <= most
+    if not (above and below and math.isfinite(number)):
+        expected = expected or _interval(least, most, ends)
+        raise ValueError(f"{owner}: {name} must be {expected}, got {plain(value)!r}")
+    return number
+
+
+def _interval(least: float, most: float, ends: str) -> str:
+    if most < math.inf:
+        return f"in {ends[0]}{least:g}, {most:g}{ends[1]}"
+    bound = "" if least == -math.inf else f" above {least:g}" if ends[0] == "(" else f" of at least {least:g}"
+    return f"a finite number{bound}"
 
 
 def plain(value: Any) -> Any:
@@ -55,12 +96,12 @@ def refuse_masked(name: str, value: Any, first_row: int = 0) -> None:
 
 
 def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
-    """``value`` as a two-dimensional real array of ``n`` columns, without a copy where it is one."""
+    """Return ``value`` as a two-dimensional real array of ``n`` columns, without a copy where it is one."""
     return rows(name, value, (n,), owner)
 
 
 def rows(name: str, value: Any, shape: tuple[int, ...], owner: str) -> npt.NDArray[Any]:
-    """``value`` as a real array of rows, each of ``shape`` laid end to end, without a copy where it is one."""
+    """Return ``value`` as a real array of rows, each of ``shape`` laid end to end, without a copy where it is one."""
     array = array_of(name, value)
     if array.dtype == object or array.dtype.kind not in "fiub":
         raise TypeError(
@@ -74,7 +115,7 @@ def rows(name: str, value: Any, shape: tuple[int, ...], owner: str) -> npt.NDArr
 
 
 def source(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-    """A two-dimensional array as ``(bytes, form)`` for the engine's gather: a view of its memory, whatever its layout.
+    """Return a matrix as ``(bytes, form)`` for the engine's gather: a view of its memory, whatever its layout.
 
     Only what the compiled loops cannot read (foreign byte order, long double, misaligned) is copied.
     """
@@ -103,7 +144,7 @@ class _Memory:
 
 
 def no_source() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-    """The source that stands for no data."""
+    """Return the source that stands for no data."""
     return np.zeros(0, np.uint8), np.zeros(1, FORM)
 
 
@@ -130,6 +171,6 @@ def refuse_not_finite(name: str, data: tuple[npt.NDArray[np.uint8], npt.NDArray[
 
 
 def matrix_of(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A copy as a C-ordered matrix that may be written to; what is too large for ``dtype`` becomes infinite."""
+    """Copy to a C-ordered matrix that may be written to; numbers too large for ``dtype`` become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array(array, dtype, order="C")

@@ -136,9 +136,9 @@ def custom(
         raise ValueError(f"custom activation: name must be a string, got {name!r}")
     if name in REGISTRY:
         raise ValueError(f"custom activation: {name!r} is the name of one that is there already; choose another")
-    for what, function in (("forward", forward), ("derivative", derivative)):
+    for role, function in (("forward", forward), ("derivative", derivative)):
         if not callable(function):
-            raise ValueError(f"activation {name!r}: {what} must be a function of one number, got {function!r}")
+            raise ValueError(f"activation {name!r}: {role} must be a function of one number, got {function!r}")
     for z in _POINTS:
         low, high = (_number(name, "forward", forward, z + step) for step in (-_STEP, _STEP))
         slope = _number(name, "derivative", derivative, z)
@@ -154,7 +154,7 @@ def custom(
     return Activation(name, CUSTOM, forward, derivative, False, "", write_onnx=onnx)
 
 
-def _number(name: str, what: str, function: Callable[[Any], Any], z: float) -> float:
+def _number(name: str, role: str, function: Callable[[Any], Any], z: float) -> float:
     """Call a user's function in plain Python; NaN where it is not defined, as compiled it would be."""
     try:
         return float(getattr(function, "py_func", function)(z))
@@ -163,4 +163,4 @@ def _number(name: str, what: str, function: Callable[[Any], Any], z: float) -> f
     except Exception as error:
         if isinstance(error, ValueError) and "math domain error" in str(error):
             return math.nan
-        raise ValueError(f"activation {name!r}: {what}({z}) gives no number: {error}") from error
+        raise ValueError(f"activation {name!r}: {role}({z}) gives no number: {error}") from error

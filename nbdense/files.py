@@ -92,7 +92,7 @@ class StagedFile:
         return handle
 
     def publish(self) -> None:
-        """Give it its name, in the place of what has it now, whose permissions it takes.
+        """Give the file its name, in the place of the one that has it now, whose permissions it takes.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class StagedFile:
         return True
 
     def discard(self) -> None:
-        """Let go of what has not been published."""
+        """Delete the file if it has not been published."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -143,7 +143,7 @@ class StagedFile:
 
 
 def _mode_of_new_files() -> int:
-    """mkstemp's are the owner's alone."""
+    """Return the permissions of new files: those of mkstemp's are the owner's alone."""
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
@@ -177,7 +177,7 @@ def write_tensors(
 
 
 def _with_sorted_header(content: bytes) -> bytes:
-    """The same safetensors file with its header's keys in order: the library's metadata is in another each time."""
+    """Sort the keys in a safetensors file's header: the library writes its metadata in another order each time."""
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors stay aligned
@@ -230,7 +230,7 @@ class TensorFile:
             raise FileFormatError(f"{self.path}: its description cannot be read: {error}") from error
 
     def read(self, name: str, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
-        """One array; with ``shape``, after checking that it has that.
+        """Read one array; with ``shape``, after checking that it has that.
 
         Raises
         ------

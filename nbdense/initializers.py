@@ -10,13 +10,12 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import plain
+from nbdense._checks import finite_number
 from nbdense._registry import Registry, class_and_config, name_of
 
 _Values = npt.NDArray[np.float64]
@@ -30,7 +29,7 @@ _MODES, _DISTRIBUTIONS = ("fan_in", "fan_out", "fan_avg"), ("truncated_normal", 
 
 
 def generator(seed: int, number: int) -> np.random.Generator:
-    """The counter-based generator (Philox) of a model's ``number``-th initial tensor."""
+    """Return the counter-based generator (Philox) of a model's ``number``-th initial tensor."""
     return np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, number]))
 
 
@@ -47,7 +46,7 @@ class Initializer:
     def __call__(
         self, shape: tuple[int, ...], random: np.random.Generator | None = None, fan_in: int | None = None
     ) -> _Values:
-        """Values of ``shape``, float64.
+        """Return values of ``shape``, float64.
 
         Parameters
         ----------
@@ -73,18 +72,11 @@ class Initializer:
         raise NotImplementedError(f"{type(self).__name__} must define __call__(self, shape, random, fan_in=None)")
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this initializer."""
+        """Return the arguments that rebuild this initializer."""
         return {argument: getattr(self, argument) for argument in inspect.signature(type(self)).parameters}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.get_config().items())})"
-
-
-def _finite(owner: Initializer, argument: str, value: Any, least: float = -math.inf) -> float:
-    if not isinstance(value, Real) or not math.isfinite(value) or value < least:
-        bound = "" if least == -math.inf else f" of at least {least:g}"
-        raise ValueError(f"{type(owner).__name__}: {argument} must be a finite number{bound}, got {plain(value)!r}")
-    return float(value)
 
 
 def _checked_shape(owner: Initializer, shape: Any) -> tuple[int, ...]:
@@ -129,7 +121,7 @@ class Constant(Initializer):
     name = "constant"
 
     def __init__(self, value: float = 0.0) -> None:
-        self.value = _finite(self, "value", value)
+        self.value = finite_number(type(self).__name__, "value", value)
 
     def _values(self, shape: tuple[int, ...], random: np.random.Generator, fan_in: int | None) -> _Values:
         return np.full(shape, self.value)
@@ -154,7 +146,7 @@ class RandomInitializer(Initializer):
 
 
 def _truncated_normal(shape: tuple[int, ...], random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Unit normal values; those more than two standard deviations out are drawn again until none is."""
+    """Draw unit normal values; those more than two standard deviations out are drawn again until none is."""
     values = random.standard_normal(shape)
     flat = values.reshape(-1)
     outside = np.concatenate(
@@ -182,7 +174,10 @@ class RandomUniform(RandomInitializer):
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.minval, self.maxval = _finite(self, "minval", minval), _finite(self, "maxval", maxval)
+        self.minval, self.maxval = (
+            finite_number(type(self).__name__, "minval", minval),
+            finite_number(type(self).__name__, "maxval", maxval),
+        )
         if not self.minval <= self.maxval:
             raise ValueError(f"RandomUniform: minval must not be above maxval, got {minval!r} and {maxval!r}")
 
@@ -205,7 +200,10 @@ class RandomNormal(RandomInitializer):
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.mean, self.stddev = _finite(self, "mean", mean), _finite(self, "stddev", stddev, 0.0)
+        self.mean, self.stddev = (
+            finite_number(type(self).__name__, "mean", mean),
+            finite_number(type(self).__name__, "stddev", stddev, 0.0),
+        )
 
     def _values(self, shape: tuple[int, ...], random: np.random.Generator, fan_in: int | None) -> _Values:
         return random.normal(self.mean, self.stddev, shape)
@@ -253,7 +251,7 @@ class VarianceScaling(RandomInitializer):
         self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "truncated_normal", seed: int | None = None
     ) -> None:
         super().__init__(seed)
-        self.scale = _finite(self, "scale", scale, 0.0)
+        self.scale = finite_number(type(self).__name__, "scale", scale, 0.0)
         if self.scale == 0.0:
             raise ValueError("VarianceScaling: scale must be above 0; for zeros use Zeros()")
         if mode not in _MODES:
@@ -355,7 +353,7 @@ class Orthogonal(RandomInitializer):
 
     def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.gain = _finite(self, "gain", gain)
+        self.gain = finite_number(type(self).__name__, "gain", gain)
 
     def _values(self, shape: tuple[int, ...], random: np.random.Generator, fan_in: int | None) -> _Values:
         if len(shape) != 2:
@@ -368,7 +366,7 @@ class Orthogonal(RandomInitializer):
 
 
 def _split(values: _Values, bits: int) -> tuple[_Values, _Values, float]:
-    """``values`` as (high + low / 2^bits) * unit, high and low whole numbers of at most 2^bits."""
+    """Split ``values`` as (high + low / 2^bits) * unit, high and low whole numbers of at most 2^bits."""
     exponent = int(np.frexp(max(values.max(), -values.min()))[1])
     low = values * 2.0 ** (bits - exponent)
     high = np.rint(low)
@@ -377,7 +375,7 @@ def _split(values: _Values, bits: int) -> tuple[_Values, _Values, float]:
 
 
 def _product(a: _Values, b: _Values) -> _Values:
-    """a @ b, as good as in float64, and the same in whatever order BLAS adds: it adds whole numbers, exactly.
+    """Multiply a @ b as good as in float64, the same in whatever order BLAS adds: it adds whole numbers, exactly.
 
     Ozaki et al. 2012, "Error-free transformations of matrix multiplication", section 3.
     """
@@ -422,8 +420,8 @@ class _Function(Initializer):
     def _values(self, shape: tuple[int, ...], random: np.random.Generator, fan_in: int | None) -> _Values:
         values = np.asarray(self.function(shape, random), np.float64)
         if values.shape != shape or not np.isfinite(values).all():
-            said = f"shape {values.shape}" if values.shape != shape else "NaN or infinity"
-            raise ValueError(f"initializer {self.label!r}: asked for finite values of shape {shape}, got {said}")
+            result = f"shape {values.shape}" if values.shape != shape else "NaN or infinity"
+            raise ValueError(f"initializer {self.label!r}: asked for finite values of shape {shape}, got {result}")
         return values
 
 

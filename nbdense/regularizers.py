@@ -5,15 +5,13 @@ The engine knows two factors a tensor, l1 and l2: l1 sum |w| + l2 sum w^2. Every
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import array_of, plain
+from nbdense._checks import array_of, finite_number
 from nbdense._registry import Registry
 
 _BLOCK = 1 << 16  # elements converted to float64 in one go
@@ -33,7 +31,7 @@ class Regularizer:
     l2: float = 0.0
 
     def __call__(self, weights: npt.ArrayLike) -> float:
-        """The penalty of ``weights`` (an array of any shape and dtype), computed in float64."""
+        """Compute the penalty of ``weights`` (an array of any shape and dtype) in float64."""
         array = np.atleast_1d(array_of(f"{type(self).__name__}: weights", weights))
         step = max(1, _BLOCK * len(array) // max(1, array.size))
         penalty = 0.0
@@ -43,7 +41,7 @@ class Regularizer:
         return penalty
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this regularizer."""
+        """Return the arguments that rebuild this regularizer."""
         return {field: getattr(self, field) for field in self.fields}
 
     def __repr__(self) -> str:
@@ -51,13 +49,8 @@ class Regularizer:
 
 
 def _factor(owner: Regularizer, argument: str, value: Any, default: float) -> float:
-    """A factor; None is its default, as in Keras."""
-    if value is None:
-        return default
-    if not isinstance(value, Real) or not math.isfinite(value) or value < 0.0:
-        kind = type(owner).__name__
-        raise ValueError(f"{kind}: {argument} must be a finite number of at least 0, got {plain(value)!r}")
-    return float(value)
+    """Return a factor as a float; None is its default, as in Keras."""
+    return default if value is None else finite_number(type(owner).__name__, argument, value, 0.0)
 
 
 class L1(Regularizer):

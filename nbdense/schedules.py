@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import inspect
 import math
-import operator
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import plain, positive_int
+from nbdense._checks import finite_number, positive_int, whole_number
 from nbdense._registry import Registry
 
 _Rates = npt.NDArray[np.float64]
@@ -38,23 +37,26 @@ class LearningRateSchedule:
     """
 
     def __call__(self, step: int) -> float:
-        """The rate of this step, the first being 0."""
+        """Return the rate of this step, the first being 0."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(self, step)")
 
     def rates(self, first_step: int, count: int) -> _Rates:
-        """The rates of ``count`` steps from ``first_step`` on, float64 of shape (count,).
+        """Return the rates of ``count`` steps from ``first_step`` on, float64 of shape (count,).
 
         Raises
         ------
         ValueError
             If a rate is not finite, or an argument is not a whole number of at least 0.
         """
-        first_step, count = _whole(self, "first_step", first_step), _whole(self, "count", count)
+        first_step, count = (
+            whole_number(type(self).__name__, "first_step", first_step),
+            whole_number(type(self).__name__, "count", count),
+        )
         rates = [float(self(step)) for step in range(first_step, first_step + count)]
         return _finite_rates(self, first_step, np.array(rates, np.float64))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this schedule."""
+        """Return the arguments that rebuild this schedule."""
         raise NotImplementedError(f"{type(self).__name__} must define get_config(self) to be saved")
 
 
@@ -65,33 +67,23 @@ def _finite_rates(owner: LearningRateSchedule, first_step: int, rates: _Rates) -
     return rates
 
 
-def _whole(owner: object, argument: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if number < 0:
-        kind = type(owner).__name__
-        raise ValueError(f"{kind}: {argument} must be a whole number of at least 0, got {plain(value)!r}")
-    return number
-
-
-def _number(owner: object, argument: str, value: Any, *, positive: bool = False) -> Any:
-    """``value``, finite and at least (or above) zero, as an int or a float."""
-    if not isinstance(value, Real) or not math.isfinite(value) or value < 0 or (positive and value == 0):
-        bound = "above 0" if positive else "of at least 0"
-        raise ValueError(f"{type(owner).__name__}: {argument} must be a finite number {bound}, got {plain(value)!r}")
-    return int(value) if isinstance(value, Integral) else float(value)
+def _number(owner: object, argument: str, value: Any, least: float = 0.0, ends: str = "[]", expected: str = "") -> Any:
+    """Return ``value``, finite and at least ``least``, as an int or a float, whichever it is: configs keep it."""
+    number = finite_number(type(owner).__name__, argument, value, least, ends=ends, expected=expected)
+    return int(value) if isinstance(value, Integral) else number
 
 
 class _Formula(LearningRateSchedule):
     """One that is computed by NumPy, many steps at a time: `_rates`, of step numbers in float64."""
 
     def __call__(self, step: int) -> float:
-        return float(self.rates(_whole(self, "step", step), 1)[0])
+        return float(self.rates(whole_number(type(self).__name__, "step", step), 1)[0])
 
     def rates(self, first_step: int, count: int) -> _Rates:
-        first_step, count = _whole(self, "first_step", first_step), _whole(self, "count", count)
+        first_step, count = (
+            whole_number(type(self).__name__, "first_step", first_step),
+            whole_number(type(self).__name__, "count", count),
+        )
         start = first_step - first_step % _BLOCK
         stop = -(-(first_step + count) // _BLOCK) * _BLOCK
         with np.errstate(over="ignore", invalid="ignore"):  # what is asked for is looked at; the rest may be anything
@@ -118,7 +110,7 @@ class _Decay(_Formula):
         name: str | None = None,
     ) -> None:
         self.initial_learning_rate = _number(self, "initial_learning_rate", initial_learning_rate)
-        self.decay_steps = _number(self, "decay_steps", decay_steps, positive=True)
+        self.decay_steps = _number(self, "decay_steps", decay_steps, ends="()")
         self.decay_rate = _number(self, "decay_rate", decay_rate)
         self.staircase = bool(staircase)
         self.name = name or type(self).__name__
@@ -235,7 +227,7 @@ class PolynomialDecay(_Formula):
         name: str | None = "PolynomialDecay",
     ) -> None:
         self.initial_learning_rate = _number(self, "initial_learning_rate", initial_learning_rate)
-        self.decay_steps = _number(self, "decay_steps", decay_steps, positive=True)
+        self.decay_steps = _number(self, "decay_steps", decay_steps, ends="()")
         self.end_learning_rate = _number(self, "end_learning_rate", end_learning_rate)
         self.power = _number(self, "power", power)
         self.cycle = bool(cycle)
@@ -278,7 +270,7 @@ class CosineDecay(_Formula):
         warmup_steps: float = 0,
     ) -> None:
         self.initial_learning_rate = _number(self, "initial_learning_rate", initial_learning_rate)
-        self.decay_steps = _number(self, "decay_steps", decay_steps, positive=True)
+        self.decay_steps = _number(self, "decay_steps", decay_steps, ends="()")
         self.alpha = _number(self, "alpha", alpha)
         self.name = name
         self.warmup_target = None if warmup_target is None else _number(self, "warmup_target", warmup_target)
@@ -325,10 +317,8 @@ class CosineDecayRestarts(_Formula):
         name: str | None = "SGDRDecay",
     ) -> None:
         self.initial_learning_rate = _number(self, "initial_learning_rate", initial_learning_rate)
-        self.first_decay_steps = _number(self, "first_decay_steps", first_decay_steps, positive=True)
-        self.t_mul = _number(self, "t_mul", t_mul)
-        if self.t_mul < 1.0:
-            raise ValueError(f"CosineDecayRestarts: t_mul must be at least 1 (cycles may not shrink), got {t_mul!r}")
+        self.first_decay_steps = _number(self, "first_decay_steps", first_decay_steps, ends="()")
+        self.t_mul = _number(self, "t_mul", t_mul, 1.0, expected="at least 1 (cycles may not shrink)")
         self.m_mul = _number(self, "m_mul", m_mul)
         self.alpha = _number(self, "alpha", alpha)
         self.name = name
@@ -339,7 +329,7 @@ class CosineDecayRestarts(_Formula):
         return self.initial_learning_rate * ((1.0 - self.alpha) * cosine + self.alpha)
 
     def _cycles(self, passed: _Rates) -> tuple[_Rates, _Rates]:
-        """The cycle's number, and how much of it is over, after ``passed`` times the steps of the first."""
+        """Return the cycle's number, and its share that is over, after ``passed`` times the steps of the first."""
         if self.t_mul == 1.0:
             cycle = np.floor(passed)
             return cycle, passed - cycle
@@ -390,21 +380,18 @@ class OneCycle(_Formula):
     ) -> None:
         self.max_learning_rate = _number(self, "max_learning_rate", max_learning_rate)
         self.total_steps = positive_int("OneCycle", "total_steps", total_steps)
-        self.pct_start = float(_number(self, "pct_start", pct_start))
         self.three_phase = bool(three_phase)
-        most = 0.5 if self.three_phase else 1.0
-        if self.pct_start > most:
-            phases = " with three_phase" if self.three_phase else ""
-            raise ValueError(f"OneCycle: pct_start must be in [0, {most:g}]{phases}, got {pct_start!r}")
+        most, expected = (0.5, "in [0, 0.5] with three_phase") if self.three_phase else (1.0, "")
+        self.pct_start = finite_number("OneCycle", "pct_start", pct_start, 0.0, most, expected=expected)
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f"OneCycle: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
         self.anneal_strategy = anneal_strategy
-        self.div_factor = _number(self, "div_factor", div_factor, positive=True)
-        self.final_div_factor = _number(self, "final_div_factor", final_div_factor, positive=True)
+        self.div_factor = _number(self, "div_factor", div_factor, ends="()")
+        self.final_div_factor = _number(self, "final_div_factor", final_div_factor, ends="()")
         self.name = name
 
     def _phases(self) -> list[tuple[float, float, float]]:
-        """(last step, rate at the beginning, rate at the end) of each phase."""
+        """Return (last step, rate at the beginning, rate at the end) of each phase."""
         high = float(self.max_learning_rate)
         low = high / self.div_factor
         rise = self.pct_start * self.total_steps

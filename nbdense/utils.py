@@ -32,12 +32,12 @@ def set_random_seed(seed: int) -> None:
 
 
 def next_seed() -> int:
-    """The seed of the next model: from the sequence that `set_random_seed` began, else a fresh random one."""
+    """Return the seed of the next model: from the sequence that `set_random_seed` began, else a fresh random one."""
     return secrets.randbits(62) if _seeds is None else next(_seeds)
 
 
 def to_categorical(x: npt.ArrayLike, num_classes: int | None = None) -> npt.NDArray[np.float32]:
-    """Class numbers as one-hot rows.
+    """Make one-hot rows of class numbers.
 
     Parameters
     ----------

@@ -5,10 +5,14 @@ import pytest
 
 import nbdense as nb
 from builders import make_model
+from nbdense._checks import finite_number
+from nbdense.initializers import VarianceScaling
 from nbdense.layers import Dense, Input
-from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy
+from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Quantile
+from nbdense.metrics import BinaryAccuracy
 from nbdense.models import Sequential
 from nbdense.optimizers import SGD, Adam
+from nbdense.schedules import PolynomialDecay
 
 X = np.random.default_rng(1).normal(size=(12, 4))
 LABELS = np.random.default_rng(2).integers(0, 3, 12)
@@ -251,6 +255,35 @@ def test_not_built():
 )
 def test_unknown_names(arguments, words):
     assert_unchanged(model_for(), lambda m: m.compile(*arguments), ValueError, words)
+
+
+@pytest.mark.parametrize("value", [True, "0.5", None, [0.5], np.nan, np.inf, 10**400], ids=repr)
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda value: SGD(momentum=value), r"SGD: momentum must be in \[0, 1\), got "),
+        (lambda value: SGD(ema_momentum=value), r"SGD: ema_momentum must be in \[0, 1\], got "),
+        (lambda value: Adam(epsilon=value), "Adam: epsilon must be a number above 1.2e-38, got "),
+        (lambda value: VarianceScaling(value), "VarianceScaling: scale must be a finite number of at least 0, got "),
+        (
+            lambda value: PolynomialDecay(0.1, value),
+            "PolynomialDecay: decay_steps must be a finite number above 0, got ",
+        ),
+        (lambda value: Quantile(value), "quantile: quantile must be between 0 and 1, got "),
+        (lambda value: BinaryAccuracy(threshold=value), "BinaryAccuracy: threshold must be one finite number, got "),
+    ],
+)
+def test_one_rule_says_what_a_number_is(make, words, value):
+    with pytest.raises(ValueError, match=words):
+        make(value)
+    assert finite_number("f", "x", np.float32(0.5)) == finite_number("f", "x", np.array(0.5)) == 0.5
+    for ends, fits in {"[]": (0, 1), "[)": (0,), "(]": (1,), "()": ()}.items():
+        for end in (0, 1):
+            if end in fits:
+                assert finite_number("f", "x", end, 0, 1, ends=ends) == end
+            else:
+                with pytest.raises(ValueError, match="f: x must be in .*0, 1.*, got"):
+                    finite_number("f", "x", end, 0, 1, ends=ends)
 
 
 @pytest.mark.parametrize(

@@ -102,9 +102,8 @@ def _make_step(dtype: np.dtype[Any], step: Any, slots: int, fields: int, owner: 
     lines.append("for i in range(w.size):")
     lines.append(f"    w[i]{state} = f(w[i], s[0, i]{state}, {', '.join(['rate', 'iteration', *names])})")
     exec("\n    ".join([head, *lines]), space)
-    numbers: Any = types.CPointer(numba.from_dtype(dtype))  # type: ignore[attr-defined]
+    numbers, hyper = (types.CPointer(numba.from_dtype(np.dtype(kind))) for kind in (dtype, "f8"))  # type: ignore[attr-defined]
     counts = (types.int64, types.int64, types.float64, types.int64)
-    hyper: Any = types.CPointer(types.float64)  # type: ignore[attr-defined]
     return _addressed(space["run"], types.void, (numbers, numbers, *counts, hyper))
 
 

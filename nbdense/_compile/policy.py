@@ -171,11 +171,12 @@ def scalar(function: Callable[..., Any], arguments: tuple[Any, ...], results: in
     numbers = tuple(numba.from_dtype(np.dtype(dtype)) for dtype in arguments)
     dispatcher.compile(numbers)
     made = dispatcher.overloads[numbers].signature.return_type
-    given = getattr(made, "types", (made,))  # a tuple's
-    if len(given) != results or not all(isinstance(one, types.Integer | types.Float | types.Boolean) for one in given):
-        raise errors.TypingError(
-            f"it gives {made}, not {'a real number' if results == 1 else f'{results} real numbers'}"
-        )
+    parts = getattr(made, "types", (made,))  # of a tuple
+    if len(parts) != results or not all(
+        isinstance(part, types.Integer | types.Float | types.Boolean) for part in parts
+    ):
+        wanted = "a real number" if results == 1 else f"{results} real numbers"
+        raise errors.TypingError(f"it gives {made}, not {wanted}")
     return dispatcher
 
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbdense._checks import plain
 from nbdense._compile.loops import loop
 from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
@@ -53,7 +52,7 @@ class Loss:
             )
 
     def form(self, activation: str) -> Chosen:
-        """The compiled loss to use after ``activation``, whether it fuses with it, and its parameter."""
+        """Return the compiled loss to use after ``activation``, whether it fuses with it, and its parameter."""
         return FORMS[self.kind], False, 0.0
 
     def advice_after(self, activation: str) -> str:
@@ -61,11 +60,11 @@ class Loss:
         return self.advice if self.suited and activation in ACTIVATIONS and activation not in self.suited else ""
 
     def call(self, dtype: Any) -> int:
-        """Address of a custom loss's compiled loop; 0 for the others."""
+        """Return the address of a custom loss's compiled loop; 0 for the others."""
         return 0
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild it."""
+        """Return the arguments that rebuild it."""
         config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.kw_only}
         return config if self.name == self.kind else {**config, "name": self.name}
 
@@ -112,28 +111,18 @@ def check_derivative(name: str, value: Callable[[Any, Any], Any], derivative: Ca
         try:
             with np.errstate(all="ignore"):
                 above, below = (plain_value(np.float64(y + side), np.float64(t)) for side in (step, -step))
-                found = plain_derivative(np.float64(y), np.float64(t))
+                slope = plain_derivative(np.float64(y), np.float64(t))
         except (ArithmeticError, ValueError):
             continue  # outside of its domain: math.log of a negative number
         except TypeError as error:
             raise TypeError(f"loss {name!r}: value and derivative are called with (output, target): {error}") from error
-        for what, result in (("value", above), ("derivative", found)):
+        for function, result in (("value", above), ("derivative", slope)):
             if np.ndim(result) or not isinstance(result, int | float | np.number | np.bool_):
-                raise TypeError(f"loss {name!r}: {what} must return a number, got {type(result).__name__}")
+                raise TypeError(f"loss {name!r}: {function} must return a number, got {type(result).__name__}")
         expected = (float(above) - float(below)) / (2 * step)
-        if math.isfinite(expected) and not abs(float(found) - expected) <= 1e-3 * (1.0 + abs(expected)):
+        if math.isfinite(expected) and not abs(float(slope) - expected) <= 1e-3 * (1.0 + abs(expected)):
             warn(
-                f"loss {name!r}: derivative({y}, {t}) is {float(found):.6g}, but value's slope there is "
+                f"loss {name!r}: derivative({y}, {t}) is {float(slope):.6g}, but value's slope there is "
                 f"{expected:.6g}; it must be the derivative by the output"
             )
             return
-
-
-def check_number(loss: str, what: str, value: Any, low: float, high: float, closed: bool = False) -> None:
-    """Raise unless ``value`` is a number between the two; with ``closed``, or one of them."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not (low <= value <= high if closed else low < value < high):
-        between = f"in [{low:g}, {high:g}]" if closed else f"between {low:g} and {high:g}"
-        raise ValueError(
-            f"{loss}: {what} must be {'a finite number above 0' if high == math.inf else between}, got {plain(value)!r}"
-        )

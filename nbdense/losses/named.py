@@ -9,18 +9,18 @@ activation, exactly and without overflow. `nbdense.engine.elementwise.loss_forms
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from nbdense._checks import finite_number
 from nbdense._registry import Registry
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.elementwise.loss_forms import FORMS as FORMS
 from nbdense.engine.elementwise.loss_forms import LossForm as LossForm
-from nbdense.losses.base import Chosen, CustomLoss, check_derivative, check_number
+from nbdense.losses.base import Chosen, CustomLoss, check_derivative
 from nbdense.losses.base import Loss as Loss
 
 _PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid")  # activations whose outputs may be taken for these
@@ -78,7 +78,7 @@ class Huber(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self.name, "delta", self.delta, 0.0, math.inf)
+        finite_number(self.name, "delta", self.delta, 0.0, ends="()")
 
     def form(self, activation: str) -> Chosen:
         return FORMS[self.kind], False, float(self.delta)
@@ -121,7 +121,7 @@ class Quantile(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self.name, "quantile", self.quantile, 0.0, 1.0)
+        finite_number(self.name, "quantile", self.quantile, 0.0, 1.0, ends="()", expected="between 0 and 1")
 
     def form(self, activation: str) -> Chosen:
         return FORMS[self.kind], False, float(self.quantile)
@@ -193,7 +193,7 @@ class _Crossentropy(Loss):
         super().__post_init__()
         if not isinstance(self.from_logits, bool | np.bool_):
             raise ValueError(f"{self.name}: from_logits must be True or False, got {self.from_logits!r}")
-        check_number(self.name, "label_smoothing", self.label_smoothing, 0.0, 1.0, closed=True)
+        finite_number(self.name, "label_smoothing", self.label_smoothing, 0.0, 1.0)
 
     def advice_after(self, activation: str) -> str:
         if self.from_logits and activation in ("softmax", "sigmoid"):
@@ -324,9 +324,9 @@ def custom(name: str, value: Callable[[Any, Any], Any], derivative: Callable[[An
         raise ValueError(f"custom: name must be a string, got {name!r}")
     if name in REGISTRY:
         raise ValueError(f"custom: {name!r} is a loss already; take another name")
-    for what, function in (("value", value), ("derivative", derivative)):
+    for role, function in (("value", value), ("derivative", derivative)):
         if not callable(function):
-            raise TypeError(f"custom: {what} must be a function of (output, target), got {type(function).__name__}")
+            raise TypeError(f"custom: {role} must be a function of (output, target), got {type(function).__name__}")
     check_derivative(name, value, derivative)
     return CustomLoss(name=name, value=value, derivative=derivative)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import plain
+from nbdense._checks import finite_number
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses import Loss
 
@@ -72,11 +70,11 @@ class Metric:
             raise ValueError(f"{type(self).__name__}: direction must be 'max', 'min' or '', got {direction!r}")
 
     def finish(self, mean: float) -> float:
-        """The metric from the mean over rows of its compiled form."""
+        """Return the metric from the mean over rows of its compiled form."""
         return mean
 
     def compute(self, targets: Array, outputs: Array) -> float:
-        """The metric of a whole data set, where it ``collects``.
+        """Compute the metric of a whole data set, where it ``collects``.
 
         Parameters
         ----------
@@ -93,7 +91,7 @@ class Metric:
         raise NotImplementedError
 
     def for_loss(self, loss: Loss, n_out: int) -> Metric:
-        """This metric for the targets that ``loss`` takes and for ``n_out`` outputs.
+        """Return this metric for the targets that ``loss`` takes and for ``n_out`` outputs.
 
         Raises
         ------
@@ -109,11 +107,11 @@ class Metric:
         return self
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild it."""
+        """Return the arguments that rebuild it."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "code"}
 
     def renamed(self, name: str) -> Metric:
-        """The same metric under another name."""
+        """Return the same metric under another name."""
         other = copy.copy(self)
         other._set(name=name)
         return other
@@ -123,8 +121,6 @@ class Metric:
             object.__setattr__(self, name, value)
 
 
-def finite_number(owner: str, name: str, value: Any) -> float:
-    """``value`` as a finite float."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise ValueError(f"{owner}: {name} must be one finite number, got {plain(value)!r}")
-    return float(value)
+def threshold_of(owner: str, name: str, value: Any) -> float:
+    """Return a metric's threshold as a finite float, or raise: Keras's list of several is refused."""
+    return finite_number(owner, name, value, expected="one finite number")

@@ -16,14 +16,14 @@ import numpy.typing as npt
 from nbdense._checks import array_of, positive_int
 from nbdense._registry import name_of
 from nbdense.losses import BinaryCrossentropy, Loss
-from nbdense.metrics.base import COLLECTED, Array, Metric, finite_number
+from nbdense.metrics.base import COLLECTED, Array, Metric, threshold_of
 
 Counts = tuple[Array, Array, Array]  # hits, predictions, targets of each class
 Ratio = Callable[[Array, Array, Array], Array]
 
 
 def as_columns(targets: Any, outputs: Any) -> tuple[Array, Array]:
-    """Both as matrices of as many rows; a vector is a column.
+    """Return targets and outputs as matrices of as many rows; a vector is a column.
 
     Raises
     ------
@@ -38,24 +38,24 @@ def as_columns(targets: Any, outputs: Any) -> tuple[Array, Array]:
 
 
 def is_undefined(outputs: Array) -> bool:
-    """Whether there is nothing to score, or NaN in it."""
+    """Return True where there is nothing to score, or NaN in it."""
     return not outputs.size or bool(np.isnan(outputs).any())
 
 
 def classes_of(targets: Array) -> npt.NDArray[np.int64]:
-    """Class numbers, (rows,): from a column of them, or from rows whose largest element marks the class."""
+    """Return class numbers, (rows,): from a column of them, or from rows whose largest element marks the class."""
     return targets[:, 0].astype(np.int64) if targets.shape[1] == 1 else targets.argmax(axis=1)
 
 
 def positives(targets: Array, n_out: int, multi_label: bool) -> npt.NDArray[np.bool_]:
-    """Whether a row belongs to a column's class, or has its label, (rows, n_out)."""
+    """Mark the rows that belong to a column's class, or have its label, (rows, n_out)."""
     if n_out == 1 or (multi_label and targets.shape[1] == n_out):
         return np.asarray(targets > 0.5)
     return np.asarray(classes_of(targets)[:, None] == np.arange(n_out))
 
 
 def count(targets: Array, outputs: Array, threshold: float, multi_label: bool) -> Counts:
-    """How many hits, predictions and targets each class or label has. One output makes two classes."""
+    """Count the hits, predictions and targets of each class or label. One output makes two classes."""
     n_out = outputs.shape[1]
     if multi_label:
         marked, positive = outputs > threshold, positives(targets, n_out, True)
@@ -70,7 +70,7 @@ def count(targets: Array, outputs: Array, threshold: float, multi_label: bool) -
 
 
 def average_ratio(ratio: Ratio, counts: Counts, average: str, multi_label: bool) -> float:
-    """The ratio of class 1 ("binary"), of all together ("micro"), or its mean over classes ("macro", "weighted").
+    """Return class 1's ratio ("binary"), that of all together ("micro"), or a mean over classes ("macro", "weighted").
 
     "macro" leaves out classes that occur neither among targets nor among predictions, and keeps such labels.
     """
@@ -86,22 +86,22 @@ def average_ratio(ratio: Ratio, counts: Counts, average: str, multi_label: bool)
 
 
 def precision(hits: Array, predicted: Array, actual: Array) -> Array:
-    """Hits a prediction; 0 without a prediction."""
+    """Return hits a prediction; 0 without a prediction."""
     return np.asarray(hits / np.maximum(predicted, 1))
 
 
 def recall(hits: Array, predicted: Array, actual: Array) -> Array:
-    """Hits a target; 0 without a target."""
+    """Return hits a target; 0 without a target."""
     return np.asarray(hits / np.maximum(actual, 1))
 
 
 def f1(hits: Array, predicted: Array, actual: Array) -> Array:
-    """Harmonic mean of precision and recall; 0 without a prediction or target."""
+    """Return the harmonic mean of precision and recall; 0 without a prediction or target."""
     return np.asarray(2 * hits / np.maximum(predicted + actual, 1))
 
 
 def area_under_roc(positive: Array, score: Array) -> float:
-    """The share of (positive, negative) pairs whose scores are in order, ties half; NaN where there is no pair.
+    """Return the share of (positive, negative) pairs whose scores are in order, ties half; NaN without a pair.
 
     It is the area under the ROC curve: Mann and Whitney's U over its greatest value (Fawcett 2006, section 7).
     """
@@ -115,7 +115,7 @@ def area_under_roc(positive: Array, score: Array) -> float:
 
 
 def average_precision(positive: Array, score: Array) -> float:
-    """Sum over falling thresholds of the precision times what recall gains there; 0 without a positive."""
+    """Sum, over falling thresholds, the precision times the gain in recall; 0 without a positive."""
     values, place = np.unique(score, return_inverse=True)
     found = np.bincount(place, weights=positive, minlength=values.size)[::-1]
     chosen = np.cumsum(np.bincount(place, minlength=values.size)[::-1])
@@ -123,7 +123,7 @@ def average_precision(positive: Array, score: Array) -> float:
 
 
 def r_squared(targets: Array, outputs: Array) -> float:
-    """1 - sum (target - output)^2 / sum (target - mean)^2, mean over columns; NaN for fewer than two rows.
+    """Return the mean over columns of 1 - sum (target - output)^2 / sum (target - mean)^2; NaN of less than two rows.
 
     A column whose targets are all the same counts 1 where it is met exactly, else 0.
     """
@@ -219,7 +219,7 @@ class Precision(_Counted):
     ) -> None:
         super().__init__(name, average, multi_label)
         if thresholds is not None:
-            thresholds = finite_number(type(self).__name__, "thresholds", thresholds)
+            thresholds = threshold_of(type(self).__name__, "thresholds", thresholds)
         self._set(thresholds=thresholds)
 
     def compute(self, targets: Array, outputs: Array) -> float:
@@ -285,7 +285,7 @@ class F1Score(_Counted):
         multi_label: bool = False,
     ) -> None:
         super().__init__(name, average, multi_label)
-        self._set(threshold=None if threshold is None else finite_number("F1Score", "threshold", threshold))
+        self._set(threshold=None if threshold is None else threshold_of("F1Score", "threshold", threshold))
 
     def compute(self, targets: Array, outputs: Array) -> float:
         return self._value(targets, outputs, self.threshold)

@@ -19,7 +19,7 @@ from nbdense._registry import Registry, objects_by_name
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses import Loss
 from nbdense.metrics.base import COLLECTED as COLLECTED
-from nbdense.metrics.base import Array, finite_number
+from nbdense.metrics.base import Array, threshold_of
 from nbdense.metrics.base import Metric as Metric
 from nbdense.metrics.collected import AUC as AUC
 from nbdense.metrics.collected import F1Score as F1Score
@@ -49,7 +49,7 @@ class BinaryAccuracy(Metric):
     targets = "rows"
 
     def __init__(self, name: str = "binary_accuracy", threshold: float = 0.5) -> None:
-        threshold = finite_number("BinaryAccuracy", "threshold", threshold)
+        threshold = threshold_of("BinaryAccuracy", "threshold", threshold)
         super().__init__(name, rows.BINARY_ACCURACY if threshold == 0.5 else COLLECTED)
         self._set(threshold=threshold, collects=threshold != 0.5)
 

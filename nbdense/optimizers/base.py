@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import plain, positive_int
+from nbdense._checks import finite_number, positive_int
 from nbdense._compile.loops import step_loop
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, NO_CLIP
@@ -24,7 +24,7 @@ class Schedule(Protocol):
     """What may stand for a learning rate: anything with a rate for each step, as in `nbdense.schedules`."""
 
     def rates(self, first_step: int, count: int) -> npt.NDArray[np.float64]:
-        """The rates of ``count`` steps from ``first_step`` on, the first of all being 0: float64, (count,)."""
+        """Return the rates of ``count`` steps from ``first_step`` on, the first of all being 0: float64, (count,)."""
 
 
 Rate: TypeAlias = float | Schedule | Mapping[str, Any]
@@ -118,9 +118,7 @@ class Optimizer:
         if sum(value is not None for value in (self.clipnorm, self.clipvalue, self.global_clipnorm)) > 1:
             raise ValueError(f"{self.name}: give only one of clipnorm, clipvalue and global_clipnorm")
         self.use_ema = bool(use_ema)
-        if not 0.0 <= ema_momentum <= 1.0:
-            raise ValueError(f"{self.name}: ema_momentum must be in [0, 1], got {ema_momentum!r}")
-        self.ema_momentum = float(ema_momentum)
+        self.ema_momentum = finite_number(self.name, "ema_momentum", ema_momentum, 0.0, 1.0)
         if ema_overwrite_frequency is not None:
             ema_overwrite_frequency = positive_int(self.name, "ema_overwrite_frequency", ema_overwrite_frequency)
         self.ema_overwrite_frequency = ema_overwrite_frequency
@@ -140,21 +138,16 @@ class Optimizer:
     def _positive(self, field: str, value: float | None, zero: bool = False) -> float | None:
         if value is None:
             return None
-        if not np.isfinite(value) or value < 0.0 or (value == 0.0 and not zero):
-            bound = "finite number of at least 0" if zero else "positive number"
-            raise ValueError(f"{self.name}: {field} must be a {bound}, got {plain(value)!r}")
-        return float(value)
+        if zero:
+            return finite_number(self.name, field, value, 0.0)
+        return finite_number(self.name, field, value, 0.0, ends="()", expected="a positive number")
 
     def _fraction(self, field: str, value: float) -> float:
-        if not 0.0 <= value < 1.0:
-            raise ValueError(f"{self.name}: {field} must be in [0, 1), got {plain(value)!r}")
-        return float(value)
+        return finite_number(self.name, field, value, 0.0, 1.0, ends="[)")
 
     def _epsilon(self, value: float) -> float:
-        """Zero would make NaN of every parameter whose gradients have all been zero: behind a dead unit, say."""
-        if not _SMALLEST <= value < np.inf:
-            raise ValueError(f"{self.name}: epsilon must be a number above {_SMALLEST:.1e}, got {plain(value)!r}")
-        return float(value)
+        """Refuse zero: it makes NaN of every parameter whose gradients have all been zero, behind a dead unit, say."""
+        return finite_number(self.name, "epsilon", value, _SMALLEST, expected=f"a number above {_SMALLEST:.1e}")
 
     @property
     def slots(self) -> int:
@@ -163,7 +156,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> Any:
-        """The step size or the schedule, as it was set. A number cannot take a schedule's place."""
+        """Step size or schedule, as it was set. A number cannot take a schedule's place."""
         return self._learning_rate
 
     @learning_rate.setter
@@ -182,17 +175,15 @@ class Optimizer:
         number: Any = value
         if isinstance(value, bool) or not isinstance(value, Real | np.ndarray) or np.ndim(number) != 0:
             raise TypeError(f"{self.name}: learning_rate must be a number or a schedule, got {value!r}")
-        if not number >= 0.0 or not np.isfinite(number):
-            raise ValueError(f"{self.name}: learning_rate must be a finite number of at least 0, got {plain(value)!r}")
-        self._learning_rate = float(number)
+        self._learning_rate = finite_number(self.name, "learning_rate", number, 0.0)
 
     @property
     def current_learning_rate(self) -> float:
-        """The step size of the next step."""
+        """Step size of the next step."""
         return float(self.rates(1)[0])
 
     def rates(self, count: int) -> npt.NDArray[np.float64]:
-        """Learning rates of the next ``count`` steps, float64; a ValueError if a schedule gives not these."""
+        """Return the learning rates of the next ``count`` steps, float64; raise if a schedule gives others."""
         if not isinstance(self._learning_rate, Schedule):
             return np.full(count, self._learning_rate)
         rates = np.ascontiguousarray(self._learning_rate.rates(self.iterations, count), np.float64)
@@ -222,7 +213,7 @@ class Optimizer:
         self.weight_decay_excludes = patterns
 
     def decay_factors(self, names: Iterable[str]) -> npt.NDArray[np.float64]:
-        """1 for each parameter that is decayed, 0 for what `exclude_from_weight_decay` names: float64, (names,)."""
+        """Return 1 for each parameter that is decayed, 0 for those that are excluded from it: float64, (names,)."""
         excludes = self.weight_decay_excludes
         return np.array([not any(re.search(pattern, name) for pattern in excludes) for name in names], np.float64)
 
@@ -233,11 +224,11 @@ class Optimizer:
 
     @property
     def clips_by_norm(self) -> bool:
-        """Whether all gradients are needed before the first step is taken."""
+        """Need of all gradients before the first step is taken."""
         return self.clipnorm is not None or self.global_clipnorm is not None
 
     def hyper(self) -> npt.NDArray[np.float64]:
-        """The hyperparameters as the compiled step reads them, float64; behind them is room for its own numbers."""
+        """Return the hyperparameters as the compiled step reads them, float64; behind them is room for its own."""
         values = np.zeros(steps.HYPER)
         values[: len(self.fields)] = [float(getattr(self, field)) for field in self.fields]
         return values
@@ -260,7 +251,7 @@ class Optimizer:
         return self.code
 
     def run_fields(self, dtype: Any = np.float64) -> dict[str, Any]:
-        """Return what a run of the compiled program, on parameters of ``dtype``, has to know of it."""
+        """Return the fields of a run of the compiled program that an optimizer fills; parameters are of ``dtype``."""
         clips = [(CLIP_VALUE, self.clipvalue), (CLIP_NORM, self.clipnorm), (CLIP_GLOBAL_NORM, self.global_clipnorm)]
         clip, clip_at = next(((code, value) for code, value in clips if value is not None), (NO_CLIP, 0.0))
         return {
@@ -273,7 +264,7 @@ class Optimizer:
         }
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this optimizer, in what JSON can hold."""
+        """Return the arguments that rebuild this optimizer, in what JSON can hold."""
         rate = self._learning_rate
         if isinstance(rate, Schedule):
             rate = importlib.import_module("nbdense.schedules").serialize(rate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nbdense._checks import finite_number
 from nbdense._registry import Registry
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.optimizers.base import Optimizer, Rate
@@ -217,7 +218,7 @@ class Lion(Optimizer):
     learning_rate : float or schedule
         Step size.
     beta_1 : float
-        The momentum's share of the mix, in (0, 1).
+        The momentum's share of the mix, in (0, 1): at 0 the momentum would not be used.
     beta_2 : float
         Decay of the momentum, in [0, 1).
     **common
@@ -229,9 +230,7 @@ class Lion(Optimizer):
 
     def __init__(self, learning_rate: Rate = 0.001, beta_1: float = 0.9, beta_2: float = 0.99, **common: Any) -> None:
         super().__init__(learning_rate, **common)
-        if not 0.0 < beta_1 < 1.0:
-            raise ValueError(f"Lion: beta_1 must be in (0, 1), got {beta_1!r}; at 0 the momentum would not be used")
-        self.beta_1 = float(beta_1)
+        self.beta_1 = finite_number("Lion", "beta_1", beta_1, 0.0, 1.0, ends="()")
         self.beta_2 = self._fraction("beta_2", beta_2)
 
 
