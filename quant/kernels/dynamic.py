@@ -163,22 +163,10 @@ def _predict_dynamic(program, floats, x, values, threads):
             first = thread * share
             count = min(share, rows - first)
             if count > 0:
-                memory = (
-                    np.zeros(TILE_ROWS * layers[index]["ld_in"], np.uint8),
-                    np.empty(TILE_ROWS * TILE_COLUMNS, np.int32),
-                )
-                _dynamic_rows(
-                    program,
-                    index,
-                    float_layers,
-                    flat,
-                    (scale, zero_point),
-                    corrections,
-                    work,
-                    rows,
-                    (first, count),
-                    memory,
-                )
+                tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
+                memory = (np.zeros(TILE_ROWS * layers[index]["ld_in"], np.uint8), tile)
+                bytes_form, span = (scale, zero_point), (first, count)
+                _dynamic_rows(program, index, float_layers, flat, bytes_form, corrections, work, rows, span, memory)
     missing = np.zeros(rows, np.uint8)
     note_missing(flat, 0, n_in, rows, missing)
     buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
@@ -191,9 +179,8 @@ def _float_rows(row, floats, x, work, capacity, first, count):
     """Take one thread's rows of data through one row of the engine's."""
     operand, span = (x, np.int64(0), row["n_in"]), (first, count)
     float_layers, params = floats
-    forward_row(
-        float_layers[row["engine_row"]], params, operand, work, capacity, span, False, np.int64(0), np.uint64(0)
-    )
+    layer = float_layers[row["engine_row"]]
+    forward_row(layer, params, operand, work, capacity, span, False, np.int64(0), np.uint64(0))
 
 
 predict_dynamic = entry_pair(_predict_dynamic)
