@@ -139,6 +139,14 @@ def custom(
     for role, function in (("forward", forward), ("derivative", derivative)):
         if not callable(function):
             raise ValueError(f"activation {name!r}: {role} must be a function of one number, got {function!r}")
+    if onnx is not None and not callable(onnx):
+        raise ValueError(f"activation {name!r}: onnx must be a function of (graph, source, target), got {onnx!r}")
+    _check_derivative(name, forward, derivative)
+    return Activation(name, CUSTOM, forward, derivative, False, "", write_onnx=onnx)
+
+
+def _check_derivative(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any], Any]) -> None:
+    """Warn where central differences of forward do not agree with the derivative."""
     for z in _POINTS:
         low, high = (_number(name, "forward", forward, z + step) for step in (-_STEP, _STEP))
         slope = _number(name, "derivative", derivative, z)
@@ -149,9 +157,6 @@ def custom(
                 "training would follow a wrong gradient"
             )
             break
-    if onnx is not None and not callable(onnx):
-        raise ValueError(f"activation {name!r}: onnx must be a function of (graph, source, target), got {onnx!r}")
-    return Activation(name, CUSTOM, forward, derivative, False, "", write_onnx=onnx)
 
 
 def _number(name: str, role: str, function: Callable[[Any], Any], z: float) -> float:

@@ -117,9 +117,9 @@ def area_under_roc(positive: Array, score: Array) -> float:
 def average_precision(positive: Array, score: Array) -> float:
     """Sum, over falling thresholds, the precision times the gain in recall; 0 without a positive."""
     values, place = np.unique(score, return_inverse=True)
-    found = np.bincount(place, weights=positive, minlength=values.size)[::-1]
+    hits = np.bincount(place, weights=positive, minlength=values.size)[::-1]
     chosen = np.cumsum(np.bincount(place, minlength=values.size)[::-1])
-    return float((np.cumsum(found) / chosen * found).sum() / max(int(positive.sum()), 1))
+    return float((np.cumsum(hits) / chosen * hits).sum() / max(int(positive.sum()), 1))
 
 
 def r_squared(targets: Array, outputs: Array) -> float:

@@ -370,8 +370,8 @@ def deserialize(config: str | Mapping[str, Any], custom_objects: Mapping[str, An
             if name in own:
                 return FunctionMetric(own[name], **options)
         elif name in own:
-            found: Metric = own[name](**options)
-            return found
+            metric: Metric = own[name](**options)
+            return metric
         elif name in METRICS:
             return METRICS[name](**options)
     except TypeError as error:
