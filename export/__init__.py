@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nbdense.export.api import to_onnx as to_onnx
+    from nbdense.export.importer import from_onnx as from_onnx
     from nbdense.export.pipeline.converters import register_converters as register_converters
     from nbdense.export.pipeline.sklearn import pipeline_to_onnx as pipeline_to_onnx
-    from nbdense.export.read.importer import from_onnx as from_onnx
     from nbdense.export.verify.verification import Verification as Verification
     from nbdense.export.verify.verification import verify_onnx as verify_onnx
 
@@ -19,7 +19,7 @@ _HOME = {
     "Verification": "nbdense.export.verify.verification",
     "pipeline_to_onnx": "nbdense.export.pipeline.sklearn",
     "register_converters": "nbdense.export.pipeline.converters",
-    "from_onnx": "nbdense.export.read.importer",
+    "from_onnx": "nbdense.export.importer",
     "to_onnx": "nbdense.export.api",
     "verify_onnx": "nbdense.export.verify.verification",
 }

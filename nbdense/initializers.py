@@ -34,7 +34,7 @@ def generator(seed: int, number: int) -> np.random.Generator:
 
 
 class Initializer:
-    """What initial values are made by: called as ``initializer(shape, random)``.
+    """Maker of initial values: called as ``initializer(shape, random)``.
 
     Each argument of a subclass is an attribute of its objects. ``seed`` is one of those that draw.
     """

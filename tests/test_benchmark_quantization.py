@@ -9,10 +9,9 @@ import onnx
 import pytest
 from sklearn.datasets import load_digits
 
-from benchmarks import quantization_peers as peers
-from benchmarks import quantization_report as report
-from benchmarks.quantization import PUBLISHED, README, main, run
-from benchmarks.quantization_methods import FLOAT, METHODS, OURS, Recipe, Rows, Trained, compare_export
+from benchmarks.quantization import peers, report
+from benchmarks.quantization.methods import FLOAT, METHODS, OURS, Recipe, Rows, Trained, compare_export
+from benchmarks.quantization.run import PUBLISHED, README, main, run
 
 RECIPE = Recipe(widths=(64, 48, 33, 10), batch=32, epochs=12, rate=3e-3, aware_epochs=2, calibration=300)
 INSTALLED = [name for name, method in METHODS.items() if method.installed]

@@ -1,1 +1,1 @@
-"""What reading and writing share, and neither belongs to: an ONNX graph in the making, its checks, its opsets."""
+"""Common ground of reading and writing: an ONNX graph in the making, its checks, its opsets."""

@@ -1,4 +1,4 @@
-"""How skl2onnx converts nbdense's estimators: `register_converters` tells it.
+"""Converters of nbdense's estimators for skl2onnx, which `register_converters` tells of them.
 
 The network's nodes are those of the float flavour, written by the same code, under names that are new in the graph.
 Labels are a Gather from the classes by the largest probability, and probabilities a plain tensor.

@@ -1,4 +1,4 @@
-"""How far apart outputs are, and how far rounding to float32 may move those of a network."""
+"""Distances between outputs, and how far rounding to float32 may move those of a network."""
 
 from __future__ import annotations
 

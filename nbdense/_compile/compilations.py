@@ -1,4 +1,4 @@
-"""What this process has compiled, and the line that says so while it does."""
+"""Record compilations of this process, and announce them while they run."""
 
 from __future__ import annotations
 

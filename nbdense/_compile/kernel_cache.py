@@ -37,7 +37,7 @@ def cache_root() -> Path | None:
 
 @functools.cache
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: a subfolder of `cache_root` for each version.
+    """Return the folder of compiled kernels: a subfolder of `cache_root` for each version.
 
     The subfolder's name hashes the package's sources and the versions of numba and llvmlite: numba itself
     does not notice a change in an imported function, and users would run stale kernels after an upgrade.
@@ -66,7 +66,7 @@ def compiled_sources() -> list[Path]:
 
 
 def writable(folder: Path) -> bool:
-    """Whether files can be made in the folder, or the folder itself, if it is not there. Leaves nothing behind."""
+    """Tell whether files can be made in the folder, or the folder itself, if it is not there. Leaves nothing behind."""
     try:
         while not folder.exists():
             folder = folder.parent

@@ -141,7 +141,7 @@ def _scalar(function: Callable[..., Any], arguments: tuple[Any, ...], owner: str
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, out of numba's message: its first lines, without colours and source code."""
+    """Return the reason out of numba's message: its first lines, without colours and source code."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()]
     said: list[str] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""What the CPU that numba compiles for can do.
+"""The CPU that numba compiles for: vector width, registers, multiply-adds.
 
 Numba's target is not always the host's: ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` choose another, and
 under a bare name numba's own feature string is empty. So nothing here reads a feature list; a three-line
@@ -73,5 +73,5 @@ def lesser_cpus() -> tuple[str, ...]:
 
 
 def is_arm64() -> bool:
-    """Whether this process runs on arm64, under any of its names."""
+    """Tell whether this process runs on arm64, under any of its names."""
     return llvm.get_process_triple().startswith(("aarch64", "arm64"))

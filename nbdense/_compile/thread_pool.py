@@ -1,4 +1,4 @@
-"""How many threads a piece of work gets. Threads are borrowed: the caller's setting is put back after each call.
+"""Threads for a piece of work. They are borrowed: the caller's setting is put back after each call.
 
 Nothing here starts a thread before a piece of work is large enough for two: numba starts all of its own at the
 first question after them.
@@ -32,7 +32,7 @@ _region = threading.Lock()
 
 
 def _pool_was_lost() -> bool:
-    """Whether numba's threads were started before this module was imported, by a process that then forked this one."""
+    """Tell whether numba's threads were started before this import, by a process that then forked this one."""
     if not numba_parallel._is_initialized:
         return False
     try:
@@ -65,7 +65,7 @@ def set_num_threads(n: int) -> None:
 
 
 def forked() -> bool:
-    """Whether this process was forked from one that had imported this module: numba's threads stayed behind."""
+    """Tell whether this process was forked from one that had imported this module: numba's threads stayed behind."""
     return os.getpid() != _home_pid
 
 

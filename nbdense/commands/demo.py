@@ -99,7 +99,7 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class DemoResults:
-    """What a run of the demo found.
+    """Results of a run of the demo.
 
     Attributes
     ----------

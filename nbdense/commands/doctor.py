@@ -22,7 +22,7 @@ BUSY_MICROSECONDS = 1000.0  # no idle machine's parallel region takes as long, o
 
 @dataclass(frozen=True)
 class Threads:
-    """How work is split.
+    """Threads of this process, and the layer that starts them.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Threads:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where compiled kernels are kept.
+    """The folder of compiled kernels, and its contents.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Report:
-    """What `examine` finds.
+    """Findings of `examine`.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Report:
 
     @property
     def advice(self) -> list[str]:
-        """What would be better, a line each; empty if all is well."""
+        """Suggestions, a line each; empty if all is well."""
         lines = []
         threads, cache = self.threads, self.cache
         if not self.jit:

@@ -18,7 +18,7 @@ DTYPES = ("float32", "float64")
 
 
 class WarmupError(Exception):
-    """What is compiled cannot be kept."""
+    """Compiled kernels cannot be kept."""
 
 
 def warm_up(

@@ -86,7 +86,7 @@ def _losses_of_rows(layers, scratch, run, capacity, span, batch):
 
 @kernel
 def _choose_rows(scratch, run, start, span):
-    """Which rows of the data set are the batch's rows of the span."""
+    """Choose the rows of the data set that are the batch's rows of the span."""
     first, count = span
     order = scratch[4]
     if run["shuffle"]:
@@ -211,7 +211,7 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
 
 @inlined
 def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
-    """What is done once behind a phase; returns whether the step's loss is finite."""
+    """Do the serial work behind a phase; returns whether the step's loss is finite."""
     layers, slabs, segments, _ = tables
     if run["end"] < (batch if phase["kind"] == ROWS else slabs.size):
         return True  # only a part of it
@@ -326,7 +326,7 @@ def _rows_forward(layers, params, x, n_in, work, capacity, first, count, begin, 
 
 @kernel
 def _reads_workspace(layers):
-    """Whether a row that is not dense reads the network's input, which dense rows read where it lies."""
+    """Tell whether a row that is not dense reads the network's input, which dense rows read where it lies."""
     for index in range(layers.shape[0]):
         row = layers[index]
         if row["kind"] != DENSE and (row["input"] == 0 or (row["kind"] == ADD and row["second"] == 0)):

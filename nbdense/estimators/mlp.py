@@ -237,7 +237,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     @property
     def _multilabel(self) -> bool:
-        """Whether rows have several labels each."""
+        """Tell whether rows have several labels each."""
         return bool(self._target == "multilabel-indicator")
 
     def _encode(self, y: Any, fresh: bool) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""What every layer is: a description that writes itself into a NetworkBuilder."""
+"""The base of all layers: a description that writes itself into a NetworkBuilder."""
 
 from __future__ import annotations
 

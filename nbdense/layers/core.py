@@ -97,7 +97,7 @@ class Dense(Layer):
 
     @property
     def is_linear(self) -> bool:
-        """Whether it has no activation."""
+        """Tell whether it has no activation."""
         return self.activation.name == "linear"
 
     def count_params(self, shape: Shape) -> int:

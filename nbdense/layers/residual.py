@@ -18,7 +18,7 @@ _INNER = 4096  # layers of a block are numbered from a multiple of this: random 
 
 @register
 class Residual(Layer):
-    """What its layers make of the input, plus the input (He et al. 2016, section 3.1).
+    """Add the input to what the block's layers make of it (He et al. 2016, section 3.1).
 
     Where the widths differ, the input goes through a kernel without a bias first (their equation 2).
 
@@ -55,7 +55,7 @@ class Residual(Layer):
 
     @property
     def trainable(self) -> bool:
-        """Whether the parameters learn, those of its layers included."""
+        """Switch for learning: that of the parameters, those of its layers included."""
         return self._trainable
 
     @trainable.setter
@@ -88,7 +88,7 @@ class Residual(Layer):
         builder.add(self.name, ahead)
 
     def _finish_projection(self, builder: NetworkBuilder) -> None:
-        """What there is to be done to the projected input before it is added."""
+        """Add rows behind the projected input, before it is added; none here."""
 
     def count_params(self, shape: Shape) -> int:
         total, inner = 0, shape

@@ -1,4 +1,4 @@
-"""What all losses share, and losses of a user's own functions; `nbdense.losses` has them all."""
+"""The base of all losses, and losses of a user's own functions; `nbdense.losses` has them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric is; `nbdense.metrics` has them."""
+"""The base of all metrics; `nbdense.metrics` has them."""
 
 from __future__ import annotations
 

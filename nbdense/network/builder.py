@@ -161,7 +161,7 @@ class NetworkBuilder:
         self._row(ADD, name, self.n)["second"] = other
 
     def fake_quant(self, name: str, low: float, high: float, least: int, most: int, factors: int) -> None:
-        """What of the values is left when they have been integers in least..most, which stand for low..high.
+        """Round the values to integers in least..most, which stand for low..high.
 
         ``factors`` is the offset of two numbers that low and high are multiplied by, -1 where these stay as they are.
         """

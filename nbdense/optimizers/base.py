@@ -21,7 +21,7 @@ _SMALLEST = float(np.finfo(np.float32).tiny)  # that is not zero in either dtype
 
 @runtime_checkable
 class Schedule(Protocol):
-    """What may stand for a learning rate: anything with a rate for each step, as in `nbdense.schedules`."""
+    """A learning rate for each step, as those in `nbdense.schedules` give it."""
 
     def rates(self, first_step: int, count: int) -> npt.NDArray[np.float64]:
         """Return the rates of ``count`` steps from ``first_step`` on, the first of all being 0: float64, (count,)."""

@@ -1,1 +1,1 @@
-"""What trains a network: data, phases, the memory of a run, and the loops around the compiled program."""
+"""Training of a network: data, phases, the memory of a run, and the loops around the compiled program."""

@@ -95,7 +95,7 @@ class Histogram(MinMax):
 
     @property
     def width(self) -> float:
-        """Of a bin."""
+        """Width of a bin."""
         return math.ldexp(1.0, self.exponent)
 
     def update(self, values: Values) -> None:

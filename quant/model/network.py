@@ -136,7 +136,7 @@ class QuantizedNetwork:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Of one row of outputs."""
+        """Shape of one row of outputs."""
         positions, n = self.tensors[-1]
         if positions == 1:
             return (n,)
@@ -145,12 +145,12 @@ class QuantizedNetwork:
 
     @property
     def takes_whole_call(self) -> bool:
-        """Whether a layer takes its scale from all rows of a call together."""
+        """Tell whether a layer takes its scale from all rows of a call together."""
         return any(layer.takes_whole_call for layer in self.layers)
 
     @property
     def ends_in_integers(self) -> bool:
-        """Whether the last layer's output is integers."""
+        """Tell whether the last layer's output is integers."""
         return self.formats[-1] is not None
 
     def layer_bytes(self) -> list[int]:

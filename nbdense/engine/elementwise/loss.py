@@ -206,7 +206,7 @@ def _largest(work, at, n):
 
 @kernel
 def _in_top(work, y, chosen, n, k):
-    """Whether fewer than k outputs are larger than the chosen one, which is how Keras counts ties; NaN is in no top."""
+    """Tell whether fewer than k outputs are larger than the chosen one: Keras's way with ties; NaN is in no top."""
     mine = work[np.uint64(y + chosen)]
     if np.isnan(mine):
         return 0.0

@@ -69,7 +69,7 @@ _15, _16 = np.uint32(15), np.uint32(16)
 
 @kernel
 def dropout_mask(noise, layer, rate, first, m, n, out, offset, ld):
-    """What dropout multiplies rows first..first+m of n columns by: 0 for a share ``rate``, else 1 / (1 - rate).
+    """Fill rows first..first+m of n columns with dropout's factors: 0 for a share ``rate``, else 1 / (1 - rate).
 
     A number for each logical element from the step's key ``noise`` and the layer's number, by two rounds of
     multiplying and shifting with the key in between; the constants are from Wellons's search for such hashes ("Hash

@@ -1,1 +1,1 @@
-"""What each row of the layer table does, forward, backward and in the update."""
+"""Work of each row of the layer table: forward, backward and in the update."""

@@ -1,4 +1,4 @@
-"""What each kind of row does with a thread's rows of data: forward, and backward with its deltas.
+"""Take a thread's rows of data through any kind of row: forward, and backward with its deltas.
 
 Offsets in the workspace follow from a row's buffers: buffer b of a batch of ``capacity`` rows of data starts at
 b * capacity, and its deltas lie ``deltas`` further on. ``span`` is a thread's share, (first, count) in rows of data.

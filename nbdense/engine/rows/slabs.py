@@ -34,7 +34,7 @@ from nbdense.engine.tables import (
 
 @inlined
 def _slab_range(row, slab):
-    """Where a slab lies in the parameter vector: (low, high)."""
+    """Return a slab's place in the parameter vector: (low, high)."""
     ld_out = row["ld_out"]
     if slab["first"] == BIAS:
         return row["bias"], row["bias"] + ld_out

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine, mnist
-from benchmarks import quantization_report as report
-from benchmarks.quantization_methods import (
+from benchmarks.quantization import report
+from benchmarks.quantization.methods import (
     EXPORTED,
     FLOAT,
     METHODS,
@@ -33,8 +33,8 @@ from benchmarks.quantization_methods import (
 )
 
 FORMAT = 1
-README = Path(__file__).parents[1] / "README.md"
-PUBLISHED = Path(__file__).parent / "results" / "quantization.json"  # what the README's table is made from
+README = Path(__file__).parents[2] / "README.md"
+PUBLISHED = Path(__file__).parents[1] / "results" / "quantization.json"  # what the README's table is made from
 
 
 def _say(line: str) -> None:
@@ -137,7 +137,3 @@ def main(arguments: list[str] | None = None) -> int:
     print(report.render(results), end="\n\n")
     print(report.verdicts(results))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.quantization_methods import (
+from benchmarks.quantization.methods import (
     FLOAT,
     FLOAT_ERROR,
     LARGEST_DIFFERENCE,

@@ -71,9 +71,9 @@ class Trained:
     @cached_property
     def file(self) -> bytes:
         """The model as a float ONNX file."""
-        from benchmarks import quantization_peers
+        from benchmarks.quantization import peers
 
-        return quantization_peers.float_file(self.model)
+        return peers.float_file(self.model)
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ def aware(trained: Trained, **options: Any) -> Answer:
 
 
 def peer(trained: Trained, how: str) -> Answer:
-    """onnxruntime.quantization, by a row of `benchmarks.quantization_peers.QUANTIZERS`."""
-    from benchmarks import quantization_peers
+    """onnxruntime.quantization, by a row of `benchmarks.quantization.peers.QUANTIZERS`."""
+    from benchmarks.quantization import peers
 
-    proto = quantization_peers.quantize(trained.file, trained.calibration, how)
-    found = quantization_peers.classes(proto, trained.rows.x_test)
-    return Answer(found, quantization_peers.size_bytes(proto))
+    proto = peers.quantize(trained.file, trained.calibration, how)
+    found = peers.classes(proto, trained.rows.x_test)
+    return Answer(found, peers.size_bytes(proto))
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,12 @@ EXPORTED = "static"
 
 def compare_export(quantized: Any, rows: Rows) -> dict[str, int]:
     """The QDQ file of a static model in onnxruntime: integers and classes that are not `nbdense`'s."""
-    from benchmarks import quantization_peers
+    from benchmarks.quantization import peers
     from nbdense.export import to_onnx, verify_onnx
 
     proto = to_onnx(quantized, verify=False)
     result = verify_onnx(proto, quantized, rows.x_test)
-    other = quantization_peers.classes(proto, rows.x_test) != _predicted(quantized, rows)
+    other = peers.classes(proto, rows.x_test) != _predicted(quantized, rows)
     assert result.integers is not None and result.differing_integers is not None
     return {
         "rows": len(rows.x_test),

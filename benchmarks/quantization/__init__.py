@@ -1,0 +1,1 @@
+"""The cost of quantization in accuracy, beside onnxruntime's quantizers, over seeds."""
