@@ -1,6 +1,5 @@
 """Float networks as ONNX: the same values in onnxruntime, the same bytes in every process, and errors at the door."""
 
-import ast
 import hashlib
 import json
 import math
@@ -24,7 +23,6 @@ from nbdense.models import Sequential, load_model
 from nbdense.network.builder import NetworkBuilder
 from nbdense.quant import quantize
 from nbdense.training.workspace import predict
-from source_tree import library_modules
 
 ALWAYS_LOADABLE = 21  # what the oldest onnxruntime that pyproject.toml allows loads; 1.31 was seen to load up to 26
 
@@ -305,25 +303,3 @@ def test_saved_loaded_and_exported_again(tmp_path):
     again = load_model(tmp_path / "m")
     assert serialize(to_onnx(again)) == serialize(to_onnx(model))
     assert np.array_equal(again.predict(rows(5)), predict(model.network, rows(5)))
-
-
-# -- the package --
-
-ROOMS = ["networks", "graph", "read", "write", "verify", "pipeline", "api"]  # each imports those before it, and itself
-APART = {("read", "write"), ("write", "read")}
-
-
-@pytest.mark.parametrize("module", sorted(name for name in library_modules() if name.startswith("nbdense.export.")))
-def test_imports_run_downwards_and_take_no_private_names(module):
-    room = module.split(".")[2]
-    tree = ast.parse(library_modules()[module].read_text(encoding="utf-8"))
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-    for node in imports:
-        for alias in node.names:
-            target = f"{node.module}.{alias.name}".split(".")
-            if target[:2] == ["nbdense", "export"]:
-                assert ROOMS.index(target[2]) <= ROOMS.index(room) and (room, target[2]) not in APART, ast.unparse(node)
-                assert not alias.name.startswith("_"), ast.unparse(node)
-    # Lazy imports are of what need not be installed, alone.
-    lazy = [node for node in imports if node.module.startswith("nbdense") and node.col_offset]
-    assert {node.module for node in lazy} <= {"nbdense.estimators"}

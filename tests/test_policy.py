@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -138,36 +139,50 @@ def test_subpackages_are_imported_through_nbdense():
     assert not offences, "\n".join(offences)
 
 
-# Each room may import those before it: a circle needs an import that goes up, also where only a type checker or a
-# single function would run it.
-ROOMS = ["engine", "network", "layers", "training", "inspection", "callbacks", "models", "estimators", "commands"]
-
-
-def room_of(module: str) -> str:
-    return module.split(".")[1] if module.startswith("nbdense.") else ""
-
-
-def imports_in(source: str) -> Iterator[tuple[int, str]]:
-    """Lines and modules of all imports, wherever they stand."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
-
-
-def test_checker_sees_every_import():
-    source = "if TYPE_CHECKING:\n    from nbdense.models import Sequential\ndef f():\n    import nbdense.models.files"
-    assert [room_of(name) for _, name in imports_in(source)] == ["models", "models"]
-
-
-def test_rooms_import_downwards():
+def test_modules_take_no_private_names_of_others():
+    """A name with an underscore is its module's own. Which modules may import which: see tests/test_wheel.py."""
     offences = [
-        f"{path.relative_to(ROOT)}:{line}: {name}"
-        for module, path in library_modules().items()
-        if room_of(module) in ROOMS
-        for line, name in imports_in(path.read_text(encoding="utf-8"))
-        if room_of(name) in ROOMS and ROOMS.index(room_of(name)) > ROOMS.index(room_of(module))
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for path in library_modules().values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("nbdense.")
+        and any(re.match("_[^_]", alias.name) for alias in node.names)
+    ]
+    assert not offences, "\n".join(offences)
+
+
+def functions_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Names of functions and their lines, docstrings apart."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            said = ast.get_docstring(node) is not None
+            yield node.name, node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if said else 0)
+
+
+@pytest.mark.parametrize("root", [*PACKAGE_FOLDERS.values(), ROOT / "benchmarks"], ids=lambda root: root.name)
+def test_rooms_files_and_functions_are_small(root):
+    files = sorted(root.rglob("*.py"))
+    assert files
+    rooms = Counter(file.parent for file in files if file.name != "__init__.py")
+    assert {str(room.relative_to(ROOT)): count for room, count in rooms.items() if count > 14} == {}
+    texts = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in files}
+    assert {name: text.count("\n") for name, text in texts.items() if text.count("\n") > 500} == {}
+    functions = {f"{name}::{f}": lines for name, text in texts.items() for f, lines in functions_in(ast.parse(text))}
+    assert {name: lines for name, lines in functions.items() if lines > 60} == {}
+
+
+def test_first_lines_of_docstrings_say_something():
+    """A verb and its object, or a noun: no question, and no "Of its tensors."."""
+    odd = re.compile(r"(What|Whether|Where|Which|How|That|Of)\b")
+    offences = [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0]}"
+        for path in library_modules().values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and (docstring := ast.get_docstring(node)) is not None
+        and odd.match(docstring)
     ]
     assert not offences, "\n".join(offences)
 

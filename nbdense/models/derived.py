@@ -18,7 +18,7 @@ def upto(model: ModelT, name: str) -> ModelT:
     """Return a model that ends with the layer of that name, with copies of the weights."""
     last = model.layers.index(model.get_layer(name))
     kept = [layer for layer in model._all if isinstance(layer, Input)] + model.layers[: last + 1]
-    part = _empty(model, f"{model.name}_upto_{name}", [layer.copy() for layer in kept])
+    part = empty_like(model, f"{model.name}_upto_{name}", [layer.copy() for layer in kept])
     part.network.take_tensors(model.network)
     part.network.take_mask(model.network)
     return part
@@ -30,7 +30,7 @@ def fold_batch_normalization(model: ModelT, at_input: bool) -> ModelT:
     `Sequential.fold_batch_normalization` says which can.
     """
     tensors: dict[str, Any] = {name: view.astype(np.float64) for name, view in model.parameters.items()}
-    folded = _empty(model, model.name, _folded(model._all, "", tensors, at_input))
+    folded = empty_like(model, model.name, _folded(model._all, "", tensors, at_input))
     folded.epochs_trained = model.epochs_trained
     for name, view in folded.parameters.items():
         view[...] = tensors[name]
@@ -38,8 +38,18 @@ def fold_batch_normalization(model: ModelT, at_input: bool) -> ModelT:
     return folded
 
 
-def _empty(model: ModelT, name: str, layers: list[Layer]) -> ModelT:
-    """Return a model of these layers, which are its own, with the seed and dtype of another."""
+def empty_like(model: ModelT, name: str, layers: list[Layer]) -> ModelT:
+    """Return a model of these layers with the seed and dtype of another.
+
+    Parameters
+    ----------
+    model : Sequential
+        The other.
+    name : str
+        The new one's name.
+    layers : list of Layer
+        An Input first; they become the new model's own.
+    """
     made = type(model)(name=name, dtype=str(model.dtype))
     made._all, made.seed = layers, model.seed
     return made

@@ -94,11 +94,6 @@ class Sequential(LayerStack):
         if self.built:
             self._set_trainable()
 
-    @property
-    def _metric_names(self) -> list[str | metrics.Metric]:
-        """Metrics as they were compiled, for models that are made from this one."""
-        return self._train.metrics
-
     def _compiled_state(self) -> TrainState:
         """Return the state of training of a model that must be compiled."""
         self._train.compiled()
@@ -398,12 +393,12 @@ class Sequential(LayerStack):
         network : Network
             Of the same layers.
         """
-        other = derived._empty(self, self.name, [layer.copy() for layer in self._all])
+        other = derived.empty_like(self, self.name, [layer.copy() for layer in self._all])
         other._take_network(network)
         other.epochs_trained = self.epochs_trained
         if self.optimizer is not None and self.loss is not None:
             fresh = type(self.optimizer)(**self.optimizer.get_config())
-            other.compile(fresh, self.loss, list(self._metric_names))
+            other.compile(fresh, self.loss, list(self._train.metrics))
         return other
 
     def fold_batch_normalization(self, *, at_input: bool = True) -> Sequential:

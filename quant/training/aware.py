@@ -18,7 +18,7 @@ from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NOR
 from nbdense.layers import Activation, Dense, Dropout, Flatten, Input, Layer, Residual, inner_layers
 from nbdense.layers.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 from nbdense.models import Sequential
-from nbdense.models.derived import _empty
+from nbdense.models.derived import empty_like
 from nbdense.network import Network, Row
 from nbdense.quant.calibration.calibration import Ranges, calibrate
 from nbdense.quant.calibration.trained import SETTLED, range_of
@@ -192,14 +192,14 @@ def _check_rows(network: Network) -> None:
 def _with_ranges(model: Sequential, plain: Sequential, ranges: Ranges, options: Options, learned: bool) -> Sequential:
     """Make the model of ``plain``, which is ``model`` with its batch normalisation folded."""
     made = _Rewriting(plain.network, ranges, options, learned).layers(plain._all)
-    aware = _empty(plain, model.name, made)
+    aware = empty_like(plain, model.name, made)
     aware.epochs_trained = model.epochs_trained
     aware.network.take_tensors(plain.network)
     _set_kernel_scales(aware.network, options.granularity)
     aware.network.take_mask(model.network)
     if model.optimizer is not None and model.loss is not None:
         fresh = type(model.optimizer)(**model.optimizer.get_config())
-        aware.compile(fresh, model.loss, list(model._metric_names))
+        aware.compile(fresh, model.loss, list(model.train_state.metrics))
     return aware
 
 
