@@ -36,7 +36,7 @@ INSTALLED_BENCH := $(BENCH_VENV)/.installed
 demo: $(INSTALLED_DEMO)
 	$(BIN)/nbdense demo $(ARGS)
 
-# mypy is among the tests (tests/test_wheel.py), because what it checks is the wheel, installed outside the clone.
+# mypy is among the tests (tests/policy/test_wheel.py), because what it checks is the wheel, installed outside the clone.
 test: lint
 	$(BIN)/$(PYTEST) $(ARGS)
 
@@ -49,10 +49,10 @@ coverage: $(INSTALLED_TEST)
 	$(BIN)/$(PYTEST) --cov=nbdense --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 types: $(INSTALLED_TEST)
-	$(BIN)/pytest -q tests/test_wheel.py -k types
+	$(BIN)/pytest -q tests/policy/test_wheel.py -k types
 
 # The benchmarks' peers have no lower bounds, and old NumPy's types are not mypy's.
-NOT_OLDEST := --ignore-glob='*test_benchmark*' --deselect tests/test_wheel.py::test_types
+NOT_OLDEST := --ignore tests/benchmarks --deselect tests/policy/test_wheel.py::test_types
 
 # Installed anew each time: what was the newest yesterday may not be today.
 test-latest: | $(LATEST_VENV)/pyvenv.cfg

@@ -2,7 +2,6 @@
 
 import re
 
-import emulated
 import numba
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from nbdense._compile import policy
 from nbdense.engine.kernels.microkernel import SHAPES, product
 from nbdense.quant.kernels import microkernel
+from tests.aarch64 import emulated
 
 
 def inner_loops(assembly):

@@ -18,8 +18,9 @@ PACKAGES = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"  # in Debian 
 # user's own functions are compiled for this machine, and called by their address: that cannot be emulated.
 TESTS = "(kernels or equals_its_twin or tiling_changes_no_bit or drawn_shapes or padding or neon) and not jit"
 TESTS += " and not custom"
-OTHERS = ["--ignore=tests/test_no_jit.py", "--ignore=tests/test_instruction_sets.py"]  # they start processes themselves
-INTEGER_TESTS = f"({TESTS}) and (quant_kernels or quant_microkernel or integer_tiles)"
+# They start processes themselves.
+OTHERS = ["--ignore=tests/compile/test_no_jit.py", "--ignore=tests/compile/test_instruction_sets.py"]
+INTEGER_TESTS = "tests/quant/kernels tests/aarch64"  # folders
 FEATURES = "NBDENSE_AARCH64_FEATURES"  # in the environment: those of the CPU that code is made for
 
 
@@ -36,15 +37,14 @@ def main(options: list[str]) -> int:
         return max(runs)
     # Before numba is imported: what it knows of this machine is not to reach the code. No threads in the programs.
     os.environ.update(NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", OMP_NUM_THREADS="1")
-    here = Path(__file__).resolve().parent
-    root = here.parents[1]
-    sys.path[:0] = [str(root), str(here)]
+    root = Path(__file__).resolve().parents[2]
+    sys.path.insert(0, str(root))
     os.chdir(root)
 
-    import emulated
     import pytest
 
     from nbdense._compile import policy, processor
+    from tests.aarch64 import emulated
 
     # Before the kernels are imported: they choose their vectors and tiles for this target.
     processor.target = lambda: processor.Target("generic", 16, True, 32)
@@ -52,9 +52,9 @@ def main(options: list[str]) -> int:
     processor.name_and_features = lambda: ("generic", emulated.FEATURES)
     processor.assembly = emulated.assembly
     policy._entry = lambda function, parallel: emulated.Entry(function)
-    files = "python_files=test_*.py neon.py"
-    tests = INTEGER_TESTS if emulated.FEATURES else TESTS
-    return pytest.main(["-q", "-p", "no:cacheprovider", "-o", files, "-k", tests, *OTHERS, *options])
+    settings = ["python_files=test_*.py neon.py", f"testpaths={INTEGER_TESTS if emulated.FEATURES else 'tests'}"]
+    settings = [option for setting in settings for option in ("-o", setting)]
+    return pytest.main(["-q", "-p", "no:cacheprovider", *settings, "-k", TESTS, *OTHERS, *options])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes optimizers.npz: ten steps of torch's and of Keras's optimizers, in float64, for tests/test_optimizers.py.
+"""Writes optimizers.npz: ten steps of torch's and of Keras's optimizers, in float64, for the tests of the optimizers.
 
 Run it by hand where torch, keras and jax are installed:
 

@@ -1,8 +1,8 @@
-"""Writes requantise_onnx.txt and requantise_tflite.txt: python make_requantise.py
+"""Writes requantise_onnx.txt and requantise_tflite.txt: python tests/golden/make_requantise.py
 
 One requantisation a line, in decimal, for any language to read; lines that begin with # say what the columns are. The
-results are tests/naive_integer.py's, in Python's own integers and NumPy's float32, not nbdense's. A C port that gives
-these for every line rounds as nbdense does.
+results are tests/reference/naive_integer.py's, in Python's own integers and NumPy's float32, not nbdense's. A C port
+that gives these for every line rounds as nbdense does.
 """
 
 import sys
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parents[1]))
 
-import naive_integer  # noqa: E402
+from tests.reference import naive_integer  # noqa: E402
 
 ROWS = 600
 INT32 = np.iinfo(np.int32)

@@ -1,0 +1,1 @@
+"""Tests of the activations, the library's and a user's."""

@@ -1,0 +1,211 @@
+"""The benchmarks' tables agree with each other and with the README, and a small run works. Nothing here is timed."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks import cases, measure, reference, report
+from benchmarks.__main__ import PUBLISHED, README, main
+from benchmarks.cases import CASES, TARGETS
+from benchmarks.measure import CheckError, Settings, check_inference
+from benchmarks.peers import PEERS
+from tests.reference import naive
+
+LIBRARIES = ["nbdense", "sklearn", "numpy", "nbdense_int8", "onnxruntime_int8"]  # of what the test extra installs
+
+
+def row(library, seconds, **others):
+    return {
+        "library": library, "threads": 2, "each_s": seconds, "turns_s": [seconds], "compile_s": 0.5,
+        "limit_gflops": 100.0, **others,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def results():
+    """What a run would find if every peer were ten times slower."""
+    seconds = {name: 1e-4 if name.startswith("nbdense") else 1e-3 for name in PEERS}
+    run = {"seconds": 2.0, "epochs": 3, "accuracy": 0.9751, "compile_s": 0.1}
+    return {
+        "machine": {
+            "cpu": "a CPU", "cores": 2, "vector_bytes": 32, "system": "any", "python": "3.11", "date": "2000-01-01",
+            "versions": {"numpy": "1"},
+        },
+        "training": [
+            row(name, seconds[name], case=case) for case in CASES for name in PEERS if PEERS[name].training
+        ],
+        "inference": [
+            row(name, seconds[name], case=case, batch=batch)
+            for case in CASES
+            for batch in CASES[case].predict
+            for name in PEERS
+            if PEERS[name].inference
+        ],
+        "int8": [
+            row(name, 2e-4 if name == "nbdense" else seconds[name], case=case, batch=batch)
+            for case in CASES
+            for batch in CASES[case].predict
+            for name in PEERS
+            if PEERS[name].int8
+        ],
+        "accuracy": [{"library": "nbdense", "threads": 2, "runs": [run], **run}],
+        "start": {
+            "import_numba_s": 0.3, "import_nbdense_s": 0.03, "import_models_s": 0.33, "warm_s": 1.0, "cold_s": 9.0,
+            "compile_s": 8.0,
+        },
+        "failures": [],
+    }  # fmt: skip
+
+
+def test_every_target_is_about_a_figure(results):
+    found = report.figures(results)
+    assert [target.figure for target in TARGETS if target.figure not in found] == []
+    assert len({target.figure for target in TARGETS}) == len(TARGETS)
+    assert found["training/tab_s/2 threads/times faster than torch"] == pytest.approx(10)
+    assert found["int8/mnist, batch 1024/2 threads/times faster than onnxruntime"] == pytest.approx(10)
+    assert found["int8/wide, batch 1024/2 threads/times faster than nbdense in float32"] == pytest.approx(2)
+    assert found["start/import nbdense.models, times import numba"] == pytest.approx(1.1)
+
+
+def test_verdicts(results):
+    said = report.verdicts(results).splitlines()
+    by_figure = {line[:68].strip(): line for line in said}
+    assert by_figure["training/tab_m/2 threads/times faster than torch"].endswith("  met")
+    assert by_figure["training/tab_s/2 threads/times faster than torch"].endswith("NOT MET")
+    assert by_figure["start/compile with a cold cache, s"].endswith("  met")
+    nothing = dict.fromkeys(("training", "inference", "accuracy", "failures"), [])
+    assert report.verdicts({**nothing, "start": {}}).count("not measured") == len(TARGETS)
+
+
+def test_share_counts_the_products_of_a_step():
+    # Two products for the first layer, whose input has no gradient, three for the others.
+    assert CASES["wide"].step_operations == 2 * 256 * (2 * 784 * 512 + 3 * (512 * 512 + 512 * 10))
+    of_limit = row("nbdense", CASES["wide"].step_operations / 75e9, case="wide")
+    assert report.share_of_limit(of_limit) == pytest.approx(0.75)
+
+
+def test_readme_gets_its_blocks_once(results):
+    text = "# A library\n\nText.\n\n## Installing\n\nMore text.\n"
+    once = report.readme_with(text, results)
+    assert once.index("Text.") < once.index(report.HEADING) < once.index("| 20-64-64-2 | 32 |") < once.index("## Inst")
+    assert report.readme_with(once, results) == once
+    stale = once.replace("1,000 (10.0x)", "1 (0.0x)")
+    assert stale != once and report.readme_with(stale, results) == once
+
+
+def test_the_faster_of_onnxruntimes_forms_counts(results):
+    for found in results["int8"]:
+        if found["library"] == "onnxruntime_uint8":
+            found["each_s"] = 3e-4
+    assert report.figures(results)["int8/tab_s, batch 1/2 threads/times faster than onnxruntime"] == pytest.approx(3)
+    assert "| 20-64-64-2 | 1 | 2 | 100 | 1,000 (10.00x) | 300 (3.00x) | 200 (2.00x) |" in report.render_int8(results)
+
+
+def test_results_from_before_int8_still_render(results):
+    text = "# A library\n\n## Installing\n"
+    del results["int8"]
+    once = report.readme_with(text, results)
+    assert "int8" not in once and "| 20-64-64-2 | 32 |" in once
+    assert (
+        sum("int8/" in line and line.endswith("not measured") for line in report.verdicts(results).splitlines()) == 10
+    )
+
+
+def test_one_part_goes_into_the_rest(results):
+    results["failures"] = ["training: torch: wrong", "int8: nbdense_int8: wrong"]
+    new = {"machine": {"date": "2000-02-02"}, "int8": [row("nbdense_int8", 1.0, case="wide", batch=1)], "failures": []}
+    both = measure.merged(results, new, ("int8",))
+    assert both["int8"] == new["int8"] and both["training"] == results["training"]
+    assert both["failures"] == ["training: torch: wrong"]
+    assert "Measured 2000-01-01, int8 2000-02-02 by" in report.render_machine(both)
+
+
+def test_results_of_another_machine_stay_apart(results, tmp_path, capsys):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["--only", "int8", "--json", str(path)])
+    assert "was measured on another machine (cpu: a CPU, and here" in capsys.readouterr().err
+    assert json.loads(path.read_text(encoding="utf-8")) == results
+
+
+def test_readme_is_what_the_published_results_render():
+    text = README.read_text(encoding="utf-8")
+    if PUBLISHED.exists():
+        results = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+        assert report.readme_with(text, results) == text, "say: python -m benchmarks --from ... --readme"
+        assert not results["failures"]
+    else:
+        assert "<!-- benchmark:" not in text, "tables without results"
+
+
+def test_reference_agrees_with_the_tests_own():
+    """Two independent references: neither shares code with nbdense, nor with the other."""
+    widths = (5, 7, 4)
+    (x, y), weights = cases.make_rows(widths, 9), cases.make_weights(widths)
+    names = ("relu", "softmax")
+    layers = [(k.astype(float), b.astype(float), name) for (k, b), name in zip(weights, names, strict=True)]
+    probabilities = naive.mlp_forward(x.astype(float), layers)
+    np.testing.assert_allclose(reference.predict(x, weights), probabilities, atol=1e-6)
+    loss = naive.sparse_categorical_crossentropy(probabilities, y[:, None]).mean()
+    assert reference.first_step(x, y, weights)[0] == pytest.approx(loss)
+
+
+def test_rows_can_be_learned():
+    x, y = cases.make_rows((20, 64, 64, 2), 2000)
+    assert x.dtype == np.float32 and set(y) == {0, 1}
+    np.testing.assert_array_equal(x, cases.make_rows((20, 64, 64, 2), 2000)[0])
+
+
+class Wrong:
+    """A worker whose predictions are off by more than the tolerance."""
+
+    library = "wrong"
+
+    def ask(self, op, case, batch):
+        x, _ = cases.make_rows(CASES[case].widths, batch)
+        exact = reference.predict(x, cases.make_weights(CASES[case].widths))
+        return {"predictions": exact + 2 * cases.TOLERANCE, "first_s": 0.0}
+
+
+def test_what_is_wrong_is_not_timed():
+    with pytest.raises(CheckError, match="wrong, tab_s, batch 3: differs from the reference by 0.0002"):
+        check_inference(Wrong(), CASES["tab_s"], 3)
+
+
+def test_rows_and_settings():
+    assert set(Settings(("tab_s",), ("nbdense",)).threads) == {1, 2}
+    assert replace(TARGETS[0], bound=2).met(2) and not replace(TARGETS[0], bound=2, at_most=True).met(3)
+
+
+def test_a_quick_run_works(tmp_path, capfd):
+    """Workers, checks, turns and report: the whole way, on the smallest case."""
+    path = tmp_path / "new" / "results.json"
+    assert main(["--quick", "--threads", "1", "--libraries", ",".join(LIBRARIES), "--json", str(path)]) == 0
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert {r["library"] for r in results["training"]} == {"nbdense", "sklearn"}
+    assert {r["library"] for r in results["inference"]} == {"nbdense", "sklearn", "numpy"}
+    assert {r["library"] for r in results["int8"]} == {"nbdense", "nbdense_int8", "onnxruntime_int8"}
+    assert all(r["difference"] <= cases.TOLERANCE for r in results["training"] + results["inference"])
+    assert all(0 < r["difference"] <= cases.INT8_TOLERANCE for r in results["int8"])
+    assert all(r["each_s"] > 0 and r["limit_gflops"] > 0 for r in results["training"])
+    said = capfd.readouterr().out
+    assert "| 20-64-64-2 | 32 | 1 |" in said and "times faster than sklearn" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--quick", "--readme"],
+        ["--only", "int8", "--readme"],
+        ["--only", "all"],
+        ["--cases", "none"],
+        ["--libraries", "pandas"],
+    ],
+)
+def test_command_line_refuses(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "error:" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Tests of the compile policy's package: cache, threads, instruction sets, plain Python."""

@@ -1,0 +1,1 @@
+"""Tests of the compiled program and its kernels."""

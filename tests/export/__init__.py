@@ -1,0 +1,1 @@
+"""Tests of ONNX: writing, reading, pipelines and verification."""

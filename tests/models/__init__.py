@@ -1,0 +1,1 @@
+"""Tests of Sequential and of its files."""

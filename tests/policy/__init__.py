@@ -1,0 +1,1 @@
+"""House rules about the source, its documentation and the wheel."""

@@ -1,0 +1,172 @@
+"""What a user installs: the wheel, built from the sdist, checked, typed and imported outside the clone."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.source_tree import PACKAGE_FOLDERS, ROOT, library_modules
+
+# All that a build may need. In a copy, so that no litter is left and a stale build/ cannot leak into the wheel.
+BUILD_INPUTS = ["pyproject.toml", "README.md", "LICENSE", *(folder.name for folder in PACKAGE_FOLDERS.values())]
+
+
+def run(*command: object, cwd: Path) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    copy, dist = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("dist")
+    for name in BUILD_INPUTS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, copy / name)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, cwd=copy)
+    (path,) = dist.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def site(wheel, tmp_path_factory):
+    """A folder with nothing but the installed wheel in it."""
+    folder = tmp_path_factory.mktemp("site")
+    run(
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel),
+        cwd=folder,
+    )
+    return folder
+
+
+def test_wheel_holds_the_library_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {"nbdense/py.typed"}
+    for package, folder in PACKAGE_FOLDERS.items():
+        for path in folder.rglob("*.py"):
+            expected.add("/".join([*package.split("."), *path.relative_to(folder).parts]))
+    # A new subpackage must be named in pyproject.toml, under tool.setuptools.packages.
+    assert (expected - names, names - expected) == (set(), set())
+
+
+def test_every_package_folder_is_a_package():
+    # A folder without __init__.py would be a namespace package in the clone and missing from the wheel.
+    folders = {path.parent for path in library_modules().values()}
+    assert [str(f.relative_to(ROOT)) for f in folders if not (f / "__init__.py").exists()] == []
+
+
+def test_wheel_metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" in name]
+        texts = {name.split(".dist-info/")[1]: archive.read(name).decode() for name in names}
+    assert "nbdense = nbdense.commands.cli:main" in texts["entry_points.txt"]
+    assert "License-Expression: BSD-3-Clause" in texts["METADATA"]
+    assert texts["licenses/LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+IMPORT_ALL = """
+import importlib, importlib.metadata, pathlib, sys
+site, *modules = sys.argv[1:]
+sys.path.insert(0, site)  # before the editable install, which a finder at the end of sys.meta_path serves
+for name in modules:
+    file = pathlib.Path(importlib.import_module(name).__file__)
+    assert file.is_relative_to(site), f"{name} came from {file}"
+import nbdense
+assert nbdense.__version__ == importlib.metadata.version("nbdense"), nbdense.__version__
+for name in ("quant", "export"):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        continue
+    raise AssertionError(f"import {name} works: it must only be nbdense.{name}")
+(entry,) = (e for e in importlib.metadata.distribution("nbdense").entry_points if e.name == "nbdense")
+assert callable(entry.load())
+"""
+
+
+def test_installed_wheel_imports(site):
+    modules = [name for name in library_modules() if not name.endswith("__main__")]
+    run(sys.executable, "-I", "-W", "error", "-c", IMPORT_ALL, site, *modules, cwd=site)
+
+
+def contracts(folder):
+    """Run import-linter on the library installed in a folder; returns its exit status and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+        + ["--no-cache", str(ROOT / "pyproject.toml")],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+def test_imports_run_downwards(site):
+    """Between the rooms as pyproject.toml says, and in no circle anywhere, imports for type checkers included."""
+    status, said = contracts(site)
+    assert status == 0, said
+    analyzed = int(re.search(r"Analyzed (\d+) files", said)[1])
+    assert analyzed == len(library_modules()), "the library that was looked at is not the whole of it"
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "words"),
+    [
+        ("engine/tables.py", "from nbdense.network import Network", ["Imports run downwards", "BROKEN"]),
+        ("quant/model/model.py", "from nbdense.export import to_onnx", ["nbdense.quant.model.model"]),
+        (
+            "network/network.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import nbdense.network.builder",
+            ["No circles", "nbdense.network"],
+        ),
+    ],
+)
+def test_a_forbidden_import_is_refused(module, line, words, site, tmp_path):
+    shutil.copytree(site / "nbdense", tmp_path / "nbdense")
+    path = tmp_path / "nbdense" / module
+    path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
+    status, said = contracts(tmp_path)
+    assert status == 1
+    assert all(word in said for word in words), said
+
+
+def mypy(*arguments: object, cwd: Path, **environment: str) -> str:
+    cache = ROOT / ".mypy_cache"
+    done = subprocess.run(
+        [str(part) for part in (sys.executable, "-m", "mypy", "--cache-dir", cache, *arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.stdout
+
+
+def test_types(site):
+    """Mypy on the installed wheel: an editable install is an import hook, which mypy cannot follow."""
+    said = mypy("--config-file", ROOT / "pyproject.toml", "-p", "nbdense", cwd=site)
+    assert said.startswith("Success"), said
+
+
+def test_types_reach_the_user(site, tmp_path):
+    """py.typed works: a user's own mypy finds his mistake."""
+    (tmp_path / "user.py").write_text(
+        "import nbdense\nnumber: int = nbdense.__version__\nnbdense.no_such_name\n", encoding="utf-8"
+    )
+    said = mypy("--config-file=", "user.py", cwd=tmp_path, PYTHONPATH=str(site))
+    assert 'expression has type "str", variable has type "int"' in said, said
+    # A module-level __getattr__ that mypy sees would make every name right, and Any.
+    assert '"no_such_name"' in said, said

@@ -1,0 +1,1 @@
+"""Tests of quantization and pruning."""

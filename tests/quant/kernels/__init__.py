@@ -1,0 +1,1 @@
+"""Tests of the integer kernels, to the last bit."""
