@@ -64,7 +64,7 @@ ACCURACY_CASE, ACCURACY, ACCURACY_EPOCHS = "mnist", 0.975, 30
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure of `benchmarks.report.figures` has to be: at least ``bound``, or at most."""
+    """A bound on a figure of `benchmarks.report.figures`: the least that it may be, or the most."""
 
     figure: str
     bound: float

@@ -1,4 +1,4 @@
-"""What the figures were taken on, and with."""
+"""The machine that figures were taken on, and the versions that they were taken with."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ LIMIT = "limit"
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured; ``data`` is MNIST's folder, or None."""
+    """The amount that is measured; ``data`` is MNIST's folder, or None."""
 
     cases: tuple[str, ...]
     libraries: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What every library is checked against before it is timed: textbook NumPy in float64, nothing of nbdense."""
+"""Textbook NumPy in float64, nothing of nbdense: every library is checked against it before it is timed."""
 
 from __future__ import annotations
 

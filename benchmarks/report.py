@@ -33,7 +33,7 @@ def _label(kind: str, case: str, batch: int | None, threads: int) -> str:
 
 
 def share_of_limit(row: Row) -> float:
-    """Of the FMA limit measured between this row's turns; the operations are the products', the time is all of it."""
+    """Return a row's share of the FMA limit measured between its turns: the products' operations in all of the time."""
     operations: float = CASES[row["case"]].step_operations
     share: float = operations / row["each_s"] / 1e9 / row["limit_gflops"]
     return share

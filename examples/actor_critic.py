@@ -65,7 +65,7 @@ class Games:
         self._ages = np.zeros(GAMES, np.int64)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where each action leads, whether the game is lost there, and whether it ends there; then new games begin."""
+        """Return the state behind each action, whether the game is lost, and whether it ends there; new games begin."""
         results = [game.step(int(action)) for game, action in zip(self._games, actions, strict=True)]
         after, lost = np.stack([state for state, _ in results]), np.array([over for _, over in results])
         self._ages += 1

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class Peer(Protocol):
-    """What a worker asks of a library. ``epochs`` and ``predict`` are timed; they return when the work is done."""
+    """A library, as a worker uses it. ``epochs`` and ``predict`` are timed; they return when the work is done."""
 
     def __init__(self, threads: int) -> None: ...
 

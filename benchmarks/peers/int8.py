@@ -18,7 +18,7 @@ def quantized(weights: Weights, dtype: str) -> Any:
 
 
 class _Inference:
-    """What only predicts."""
+    """A library that only predicts."""
 
     def build(self, x: Array, y: Array, batch: int, weights: Weights) -> None:
         self.reset(weights)

@@ -21,7 +21,7 @@ Classes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How models are trained and calibrated: the same for all seeds."""
+    """The training and calibration of a model: the same for all seeds."""
 
     widths: tuple[int, ...] = (784, 300, 100, 10)
     batch: int = 128
@@ -34,7 +34,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Rows:
-    """What is trained on, and what errors are measured on."""
+    """The rows to train on, and those to measure errors on."""
 
     x: Inputs
     y: Classes
@@ -78,7 +78,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a quantized model says of the test rows, and the bytes of all its constants."""
+    """A quantized model's classes of the test rows, and the bytes of all its constants."""
 
     classes: Classes
     size_bytes: int
@@ -90,7 +90,7 @@ def _predicted(model: Any, rows: Rows) -> Classes:
 
 
 def float_model(trained: Trained) -> Answer:
-    """What all else is compared with."""
+    """Return the float model's answer, which all others are compared with."""
     weights = trained.model.get_weights()
     return Answer(_predicted(trained.model, trained.rows), sum(weight.nbytes for weight in weights))
 

@@ -46,7 +46,7 @@ def float_file(model: Any) -> bytes:
 
 
 def classes(proto: onnx.ModelProto, x: Inputs) -> Classes:
-    """What onnxruntime says of each row: the first of the largest outputs."""
+    """Return onnxruntime's class of each row: the first of the largest outputs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -55,7 +55,7 @@ def classes(proto: onnx.ModelProto, x: Inputs) -> Classes:
 
 
 def size_bytes(proto: onnx.ModelProto) -> int:
-    """Of all constants: weights, biases, scales and zero points. Two 4-bit weights are one byte of MatMulNBits's."""
+    """Count the bytes of all weights, biases, scales and zero points. MatMulNBits has two 4-bit weights in one."""
     return sum(numpy_helper.to_array(tensor).nbytes for tensor in proto.graph.initializer)
 
 

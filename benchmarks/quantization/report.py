@@ -42,7 +42,7 @@ class Loss:
 
 
 def losses(results: Results) -> dict[str, Loss]:
-    """Of each method that was measured; where something is allowed, with the verdict."""
+    """Return the loss of each method that was measured; where something is allowed, with the verdict."""
     reference = results["methods"][FLOAT]["errors"]
     found = {}
     for name, row in results["methods"].items():
@@ -69,12 +69,12 @@ class Export:
 
     @property
     def verdict(self) -> str:
-        """Whether all three are as they have to be."""
+        """Say whether all three are as they have to be."""
         return _met(self.same >= SAME_INTEGERS and self.largest <= LARGEST_DIFFERENCE and self.classes <= OTHER_CLASSES)
 
 
 def export(results: Results) -> Export | None:
-    """Of the static int8 models; None where they were not measured."""
+    """Return the comparison of the static int8 models; None where they were not measured."""
     rows = results["export"]
     if not rows:
         return None

@@ -1,4 +1,4 @@
-"""What quantization costs in accuracy: ``python -m benchmarks.quantization --help``.
+"""Measure what quantization costs in accuracy: ``python -m benchmarks.quantization --help``.
 
 A 784-300-100-10 network is trained on MNIST, once for each seed, and quantized in every way of METHODS, by nbdense and
 by onnxruntime.quantization. How training and quantizers are set was chosen with ``--validation``: on all but the last

@@ -60,7 +60,7 @@ def target_machine() -> llvm.TargetMachine:
 
 
 def assembly(module: str) -> str:
-    """Of an LLVM module's text, for aarch64: what stands in for `_cpu.assembly`."""
+    """Return an LLVM module's assembly for aarch64; it stands in for `processor.assembly`."""
     with llvm.parse_assembly(module) as parsed:
         return target_machine().emit_assembly(parsed)
 
@@ -89,7 +89,7 @@ def assembled(kernel: Any, signature: tuple[Any, ...]) -> tuple[str, bytes, Any]
 
 @functools.cache
 def folder() -> tempfile.TemporaryDirectory[str]:
-    """Of this process's programs; it goes when the process does."""
+    """Return the folder of this process's programs; it goes when the process does."""
     return tempfile.TemporaryDirectory(prefix="nbdense-aarch64-", ignore_cleanup_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""What the tiles become on aarch64; collected by run.py."""
+"""The tiles' machine code on aarch64; collected by run.py."""
 
 import re
 

@@ -25,7 +25,7 @@ def row(library, seconds, **others):
 
 @pytest.fixture
 def results():
-    """What a run would find if every peer were ten times slower."""
+    """Return a run's results as if every peer were ten times slower."""
     seconds = {name: 1e-4 if name.startswith("nbdense") else 1e-3 for name in PEERS}
     run = {"seconds": 2.0, "epochs": 3, "accuracy": 0.9751, "compile_s": 0.1}
     return {

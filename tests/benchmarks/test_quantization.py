@@ -36,7 +36,7 @@ def measured(rows):
 
 
 def results(**points):
-    """What a run over two seeds would find whose methods are that many points above float."""
+    """Return results of two seeds as if the methods were that many points above float."""
     methods = {FLOAT: {"errors": [1.5, 1.7], "bytes": 4000}}
     for name, above in points.items():
         methods[name] = {"errors": [1.5 + above[0], 1.7 + above[1]], "bytes": 1000}
@@ -104,7 +104,7 @@ def test_calibration_rows_are_all_read(rows):
 
 
 def test_a_wrong_export_is_seen(trained):
-    """Of a model with other weights than the file's, integers differ."""
+    """A model with other weights than the file's has other integers."""
     answer = METHODS["static"].make(trained)
 
     class Other:

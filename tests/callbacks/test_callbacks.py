@@ -26,7 +26,7 @@ from tests.support.builders import make_model
 
 
 class FakeModel:
-    """What callbacks see of a model; its weights are the number of the epoch."""
+    """A model as callbacks see it; its weights are the number of the epoch."""
 
     def __init__(self, learning_rate=1.0, metrics=()):
         self.stop_training = False

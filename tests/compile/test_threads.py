@@ -1,4 +1,4 @@
-"""How many threads a piece of work gets, and that they are given back."""
+"""Threads: the number that a piece of work gets, and that they are given back."""
 
 import importlib.metadata
 import json

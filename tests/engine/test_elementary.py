@@ -71,7 +71,7 @@ def test_within_a_few_ulps(name, dtype):
 @pytest.mark.kernels
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_ends_are_exact(dtype):
-    """What overflow, underflow and zero must give, to the bit."""
+    """Overflow, underflow and zero give what they must, to the bit."""
     expected = {
         "exp": {0.0: 1.0, -np.inf: 0.0, np.inf: np.inf, 1e30: np.inf, -1e30: 0.0},
         "expm1": {0.0: 0.0, -np.inf: -1.0, np.inf: np.inf},

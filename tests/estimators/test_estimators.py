@@ -397,7 +397,7 @@ def test_bad_data_and_a_loss_that_is_not_finite():
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("label", [5, "a", 0.5 + 0.5])
 def test_one_class_is_fitted_as_scikit_learn_does(label, early_stopping):
-    """What scikit-learn 1.9's MLPClassifier gives; older ones fail on strings."""
+    """As scikit-learn 1.9's MLPClassifier; older ones fail on strings."""
     y = np.full(len(X), label)
     ours = fitted_by(MLPClassifier, X, y, max_iter=5, early_stopping=early_stopping)
     np.testing.assert_array_equal(ours.classes_, y[:1])

@@ -43,7 +43,7 @@ def test_autoencoder_beats_principal_components(example):
 
 
 def test_gradients_made_by_hand_are_slopes(example):
-    """Of the actor-critic's head and of the contrastive loss, by central differences."""
+    """The actor-critic's head's and the contrastive loss's, by central differences."""
     rng = np.random.default_rng(0)
     actor_critic, siamese = example("actor_critic"), example("siamese")
     head, action = rng.normal(size=(5, 3)), rng.integers(0, 2, 5)

@@ -1,4 +1,4 @@
-"""What a model tells of itself: against numbers worked out in NumPy, and on faults that were planted."""
+"""Inspection of models: against numbers worked out in NumPy, and on faults that were planted."""
 
 import builtins
 import dataclasses

@@ -6,113 +6,16 @@ import pytest
 import nbdense as nb
 from nbdense import layers as k
 from nbdense._compile import thread_pool
-from nbdense.layers.fake_quantization import FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 from tests.reference import naive
+from tests.support.stacks import STACKS, STAIRS, made, randomise
 
-
-def made(layers, shape, dtype="float64", seed=3):
-    model = nb.Sequential([k.Input(shape), *layers], dtype=dtype)
-    model.seed = seed
-    return model
-
-
-def randomise(model, seed=5):
-    """Parameters away from their initial ones, so that no factor of 1 or 0 hides a fault."""
-    rng = np.random.default_rng(seed)
-    for name, view in model.parameters.items():
-        positive = any(word in name for word in ("variance", "scale", "factor"))
-        view[...] = rng.uniform(0.5, 1.5, view.shape) if positive else rng.normal(size=view.shape) * 0.7
-    return model
-
-
-STACKS = {
-    "dense": (lambda: [k.Dense(4, "tanh"), k.Dense(3)], (5,)),
-    "activation in the dense row": (lambda: [k.Dense(4), k.Activation("tanh"), k.Dense(3), k.ReLU()], (5,)),
-    "activation on the input": (lambda: [k.Activation("sigmoid"), k.Dense(3)], (5,)),
-    "two activations": (lambda: [k.Dense(4, "tanh"), k.ReLU(), k.Activation("sigmoid"), k.Dense(3)], (5,)),
-    "softmax amid": (lambda: [k.Dense(4), k.Softmax(), k.Dense(3)], (5,)),
-    "layer norm": (lambda: [k.Dense(7, "relu"), k.LayerNormalization(), k.Dense(3)], (5,)),
-    "layer norm first and last": (lambda: [k.LayerNormalization(), k.Dense(3), k.LayerNormalization()], (5,)),
-    "layer norm bare": (lambda: [k.Dense(18), k.LayerNormalization(center=False, scale=False), k.Dense(2)], (5,)),
-    "batch norm": (lambda: [k.Dense(7), k.BatchNormalization(), k.ReLU(), k.Dense(3)], (5,)),
-    "batch norm first and last": (lambda: [k.BatchNormalization(), k.Dense(3), k.BatchNormalization()], (5,)),
-    "batch norms in a row": (lambda: [k.Dense(4), k.BatchNormalization(scale=False), k.BatchNormalization()], (5,)),
-    "frozen batch norm": (lambda: [k.Dense(7), k.BatchNormalization(trainable=False), k.Dense(3)], (5,)),
-    "residual": (lambda: [k.Residual([k.Dense(5, "relu"), k.Dense(5)]), k.Dense(2)], (5,)),
-    "residual with projection": (lambda: [k.Residual([k.Dense(6, "tanh")]), k.ReLU(), k.Dense(2)], (5,)),
-    "residual of the input": (lambda: [k.Residual([k.Activation("tanh")]), k.Dense(2)], (5,)),
-    "residuals in residuals": (
-        lambda: [k.Residual([k.Dense(4, "relu"), k.Residual([k.BatchNormalization(), k.Dense(4)])]), k.ReLU()],
-        (4,),
-    ),
-    "relu before a fork": (lambda: [k.Dense(6, "relu"), k.Residual([k.Dense(6)]), k.Dense(2)], (5,)),
-    "relu before a fork that begins with an activation": (
-        lambda: [k.Dense(6, "relu"), k.Residual([k.Activation("tanh"), k.Dense(6)]), k.Dense(2)],
-        (5,),
-    ),
-    "linear before a fork that begins with an activation": (
-        lambda: [k.Dense(6), k.Residual([k.ReLU(), k.Dense(6)]), k.Dense(2)],
-        (5,),
-    ),
-    "positions": (lambda: [k.Dense(4, "relu"), k.LayerNormalization(), k.Dense(3)], (3, 5)),
-    "many axes": (lambda: [k.Dense(4, "tanh"), k.BatchNormalization(), k.Dense(3)], (2, 3, 5)),
-    "flatten": (lambda: [k.Flatten(), k.Dense(3)], (2, 3, 5)),
-    "flatten amid": (lambda: [k.Dense(4, "relu"), k.Flatten(), k.Dense(3)], (3, 5)),
-    "flatten behind a norm": (lambda: [k.Dense(19), k.BatchNormalization(), k.Flatten()], (3, 5)),
-    "transformer's block": (
-        lambda: [k.Residual([k.LayerNormalization(), k.Dense(8, "relu"), k.Dense(5)]), k.LayerNormalization()],
-        (4, 5),
-    ),
-    "nothing": (lambda: [k.Flatten()], (5,)),
-    "dropout": (lambda: [k.Dropout(0.3), k.Dense(9, "relu"), k.Dropout(0.5), k.Dense(3)], (5,)),
-    "dropout between sigmoid and norm": (
-        lambda: [k.Dense(17, "sigmoid"), k.Dropout(0.5), k.BatchNormalization(), k.Dense(3), k.Dropout(0.2)],
-        (2, 5),
-    ),
-    "everything": (
-        lambda: [
-            k.Dense(9),
-            k.BatchNormalization(),
-            k.ReLU(),
-            k.Dropout(0.25),
-            k.Residual([k.LayerNormalization(), k.Dense(12, "tanh"), k.Dropout(0.5), k.Dense(9)]),
-            k.BatchNormalization(),
-            k.Flatten(),
-            k.Dense(3),
-        ],
-        (2, 5),
-    ),
-    "dropout of none": (lambda: [k.Dropout(0.0), k.Dense(3)], (5,)),
-}
-
-
-def fake_quantized(residual=False):
-    """Layers that round, whose values are stairs: tests/quant/test_aware.py holds their gradients to other slopes."""
-    projection = {"low": -2.0, "high": 3.0}
-    inner = [FakeQuantizedDense(9, 4, activation="relu"), FakeQuantize(0.0, 5.0, name="inner")]
-    return [
-        FakeQuantize(-2.0, 2.0, learned=False, name="given"),
-        FakeQuantizedDense(6, 4, activation="relu"),
-        FakeQuantize(0.0, 4.0, "uint8"),
-        k.Dropout(0.2),
-        *([FakeQuantizedResidual(inner, projection, 4), FakeQuantize(-4.0, 9.0, name="sum")] if residual else []),
-        FakeQuantizedDense(3),
-        FakeQuantize(-3.0, 3.0, name="last"),
-    ]
-
-
-STAIRS = {
-    "fake quantization": (fake_quantized, (5,)),
-    "fake quantization of positions": (fake_quantized, (3, 5)),
-    "fake quantization with a residual": (lambda: fake_quantized(True), (5,)),
-}
 ALL = STACKS | STAIRS
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("name", STACKS)
 def test_gradients_are_slopes(name, training):
-    """Of every parameter and every input, by central differences of the same forward."""
+    """Every parameter's and every input's, by central differences of the same forward."""
     layers, shape = STACKS[name]
     model = randomise(made(layers(), shape))
     rng = np.random.default_rng(1)
@@ -338,107 +241,6 @@ MISUSES = {
 def test_misuse(words):
     with pytest.raises(ValueError, match=words):
         MISUSES[words]()
-
-
-def test_own_loop_errors():
-    model = made([k.Dense(2)], (3,))
-    with pytest.raises(RuntimeError, match="backward: call forward first"):
-        model.backward(np.zeros((1, 2)))
-    with pytest.raises(RuntimeError, match="apply_gradients: the model is not compiled"):
-        model.apply_gradients()
-    with pytest.raises(ValueError, match="expects shape"):
-        model.forward(np.zeros((2, 4)))
-    with pytest.raises(ValueError, match="forward: x has no rows"):
-        model.forward(np.zeros((0, 3)))
-    model.forward(np.zeros((2, 3)))
-    with pytest.raises(ValueError, match=r"outputs' shape \(2, 2\), got \(2, 3\)"):
-        model.backward(np.zeros((2, 3)))
-    model.backward(np.zeros((2, 2)))
-    with pytest.raises(RuntimeError, match="a forward serves one backward"):
-        model.backward(np.zeros((2, 2)))
-
-
-X, Y = np.linspace(-1, 1, 24).reshape(8, 3), np.linspace(0, 1, 16).reshape(8, 2)
-CHANGES = {
-    "fit": lambda model: model.fit(X, Y, verbose=0),
-    "train_on_batch": lambda model: model.train_on_batch(X, Y),
-    "apply_gradients": lambda model: model.apply_gradients(),
-    "set_weights": lambda model: model.set_weights(model.get_weights()),
-    "a layer's set_weights": lambda model: model.layers[0].set_weights(model.layers[0].get_weights()),
-}
-LOOKS = {
-    "predict": lambda model: model.predict(X),
-    "evaluate": lambda model: model.evaluate(X, Y),
-    "train_on_batch that fails": lambda model: pytest.raises(FloatingPointError, model.train_on_batch, X, 1e200 * Y),
-    "diagnose": lambda model: model.diagnose(X, Y),
-    "importance": lambda model: model.importance(X, Y),
-    "saliency": lambda model: model.saliency(X),
-    "summary": lambda model: model.summary(print_fn=lambda line: None),
-    "another": lambda model: model.upto("dense"),
-}
-
-
-@pytest.mark.parametrize("use_ema", [False, True])
-@pytest.mark.parametrize("change", CHANGES)
-def test_backward_refuses_a_forward_of_other_weights(change, use_ema):
-    model = made([k.Dense(2)], (3,))
-    model.compile(nb.SGD(0.0, use_ema=use_ema, ema_overwrite_frequency=1), "mse")  # its values stay: it is the writing
-    model.backward(model.forward(X))
-    out = model.forward(X)
-    CHANGES[change](model)
-    with pytest.raises(RuntimeError, match="backward: the weights have changed since forward .*; call forward again"):
-        model.backward(out - Y)
-    model.backward(model.forward(X) - Y)
-    model.apply_gradients()
-
-
-@pytest.mark.parametrize("look", LOOKS)
-def test_a_look_between_forward_and_backward_changes_nothing(look):
-    model = made([k.Dense(4, "tanh"), k.Dense(2)], (3,))
-    model.compile("adam", "mse")
-    out = model.forward(X)
-    slope = model.backward(out - Y)
-    for _ in range(2):  # gradients are taken several times before a step, as to accumulate them
-        model.forward(X)
-        LOOKS[look](model)
-        np.testing.assert_array_equal(model.backward(out - Y), slope)
-    model.apply_gradients()
-
-
-@pytest.mark.parametrize("change", [lambda model: model.compile("sgd", "mse"), lambda model: model.build(3)])
-def test_steps_begin_anew_with_a_new_network(change):
-    model = made([k.Dense(2)], (3,))
-    model.compile("adam", "mse")
-    model.train_on_batch(X, Y)
-    out = model.forward(X)
-    change(model)
-    with pytest.raises(RuntimeError, match="backward: call forward first"):
-        model.backward(out)
-    before = model.get_weights()
-    model.train_on_batch(X, Y)
-    assert (model.get_weights()[0] != before[0]).any()
-
-
-def test_own_loop_trains_as_fit_does():
-    """Forward, the loss's derivative, backward and apply_gradients are train_on_batch, and that is a step of fit."""
-    rng = np.random.default_rng(8)
-    x, y = rng.normal(size=(32, 4)), rng.normal(size=(32, 2))
-    models = []
-    for _ in range(3):
-        model = randomise(made([k.Dense(9), k.BatchNormalization(), k.ReLU(), k.Dropout(0.3), k.Dense(2)], (4,)))
-        model.compile(nb.Adam(0.01, weight_decay=0.1, clipvalue=0.5), "mse")
-        models.append(model)
-    losses = []
-    for _ in range(5):
-        out = models[0].forward(x, training=True)
-        losses.append(((out - y) ** 2).mean())
-        models[0].backward(2 * (out - y) / y.size)
-        models[0].apply_gradients()
-        assert abs(models[1].train_on_batch(x, y) - losses[-1]) < 1e-12
-    history = models[2].fit(x, y, 32, epochs=5, shuffle=False, verbose=0)
-    np.testing.assert_allclose(history.history["loss"], losses, rtol=1e-10)
-    np.testing.assert_array_equal(models[1].network.params, models[2].network.params)
-    np.testing.assert_allclose(models[0].network.params, models[2].network.params, atol=1e-10)
 
 
 def test_all_at_once_is_the_same_on_two_threads_and_when_resumed(tmp_path):

@@ -1,4 +1,4 @@
-"""What is refused, how the error names it, and that a model is as it was afterwards."""
+"""Errors: they name what is refused, and leave a model as it was."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What concerns processes: importing, forking, threads, the next process, and the command that warms up.
+"""Processes: importing, forking, threads, the next process, and the command that warms up.
 
 Each script runs in a process of its own, with a limit in time only so that a hang fails the test.
 """

@@ -99,7 +99,7 @@ def test_kinks_and_extremes(loss, y, t, value, slope):
 
 @pytest.mark.filterwarnings("ignore:kl_divergence after 'linear'|poisson after 'linear'")
 def test_clips_are_keras_ones():
-    """Where an output is clipped, it has no gradient; poisson's logarithm is kept from 0."""
+    """An output has no gradient where it is clipped; poisson's logarithm is kept from 0."""
     value, slope = loss_and_gradient("kl_divergence", "linear", [[0.0, 2.0]], np.array([[0.5, 0.5]]))
     assert value == pytest.approx(0.5 * math.log(0.5 / 1e-7) + 0.5 * math.log(0.5), rel=1e-12)
     assert (slope == 0.0).all()

@@ -343,7 +343,7 @@ def test_each_name_is_a_metric_under_that_name():
 
 
 def test_directions():
-    """Of what the model reports, whatever it is called."""
+    """Each direction is of what the model reports, whatever it is called."""
     own = [FunctionMetric(worst), FunctionMetric(worst, "accuracy"), FunctionMetric(worst, "auc", "min"), AUC()]
     chosen = metrics.get_all([*own, RootMeanSquaredError("error"), metrics.MeanAbsoluteError("mae")], SQUARED, 1)
     names = {"loss": "min", "worst": "", "accuracy": "", "auc": "min", "auc_1": "max", "error": "min", "mae": "min"}

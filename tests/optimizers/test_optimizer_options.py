@@ -1,4 +1,4 @@
-"""What names an optimizer, its arguments and configs, and how many slots it has."""
+"""Optimizers by name, their arguments, configs and numbers of slots."""
 
 import json
 import sys

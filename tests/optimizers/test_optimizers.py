@@ -228,7 +228,7 @@ def squares(model, x, y, rows):
 
 @pytest.mark.parametrize("clip", [*CLIPS, {}], ids=str)
 def test_gradients_that_were_written_to_are_clipped(clip):
-    """What apply_gradients takes is what is there: clipped, masked, and without another share of the penalties."""
+    """apply_gradients takes what is there: clipped, masked, and without another share of the penalties."""
     rng = np.random.default_rng(11)
     model = make_model([6, 17, 3], ["tanh", "linear"], optimizer=SGD(0.1, weight_decay=0.3, **clip))
     network = model.network
@@ -292,7 +292,7 @@ def test_averages_of_weights(every):
 
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_averages_take_the_weights_place_in_every_loop(every):
-    """Of fit, train_on_batch and apply_gradients; the golden values have the last of them too."""
+    """fit, train_on_batch and apply_gradients; the golden values have the last of them too."""
     rng = np.random.default_rng(8)
     x, y = rng.normal(size=(48, 4)), rng.normal(size=(48, 2))
     batches = [slice(8 * k, 8 * k + 8) for k in range(6)]

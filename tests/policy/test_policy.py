@@ -161,7 +161,9 @@ def functions_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield node.name, node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if said else 0)
 
 
-@pytest.mark.parametrize("root", [*PACKAGE_FOLDERS.values(), ROOT / "benchmarks"], ids=lambda root: root.name)
+@pytest.mark.parametrize(
+    "root", [*PACKAGE_FOLDERS.values(), ROOT / "benchmarks", ROOT / "tests"], ids=lambda root: root.name
+)
 def test_rooms_files_and_functions_are_small(root):
     files = sorted(root.rglob("*.py"))
     assert files
@@ -178,7 +180,8 @@ def test_first_lines_of_docstrings_say_something():
     odd = re.compile(r"(What|Whether|Where|Which|How|That|Of)\b")
     offences = [
         f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0]}"
-        for path in library_modules().values()
+        for path in repository_files()
+        if path.suffix == ".py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         and (docstring := ast.get_docstring(node)) is not None

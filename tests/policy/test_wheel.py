@@ -1,4 +1,4 @@
-"""What a user installs: the wheel, built from the sdist, checked, typed and imported outside the clone."""
+"""The wheel that a user installs: built from the sdist, checked, typed and imported outside the clone."""
 
 import os
 import re

@@ -373,7 +373,7 @@ HIDDEN = np.ma.masked_equal(np.arange(6000).reshape(1000, 6), 5555)
 
 
 class Slices:
-    """What is no array, but gives some when it is sliced; netCDF's variables give masked ones."""
+    """Data that is no array, but gives some when it is sliced; netCDF's variables give masked ones."""
 
     def __init__(self, array):
         self.shape, self.dtype, self.array = array.shape, array.dtype, array

@@ -223,7 +223,7 @@ DEEP = {
 
 @pytest.mark.parametrize("options", DEEP.values(), ids=DEEP)
 def test_what_quantize_does_grows_with_the_depth(options, rng, tmp_path):
-    """Of 200 layers it takes about 4 times the calls that it takes of 50; so do files and compare."""
+    """200 layers take about 4 times the calls that 50 take; so do files and compare."""
     counts = []
     x = rng.normal(size=(60, 16)).astype(np.float32)
     for layers in (4, 50, 200):  # of 4 everything is imported and compiled
@@ -239,7 +239,7 @@ def test_what_quantize_does_grows_with_the_depth(options, rng, tmp_path):
 
 
 def counted(work, counts):
-    """What comes of some work, whose calls of functions are counted."""
+    """Return the result of some work, and count its calls of functions."""
     with cProfile.Profile() as profile:
         made = work()
     counts.append(pstats.Stats(profile).total_calls)

@@ -53,7 +53,7 @@ def forward(layers, x):
 
 
 def largest_error(layers, x, calibration=None, **options):
-    """Of the quantized network's outputs, in float."""
+    """Return the largest error of the quantized network's outputs, in float."""
     model = quantize(make_network(layers), x if calibration is None else calibration, **options)
     return np.abs(model.predict(x) - forward(layers, x)[-1][1]).max()
 

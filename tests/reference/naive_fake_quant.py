@@ -30,7 +30,7 @@ def _dense(config: dict[str, Any], parameters: dict[str, Array], x: Array, here:
 
 
 def rounding_of(layers: Described, parameters: dict[str, Array], x: Array) -> list[dict[str, Any]]:
-    """What rounding adds at every place, layer by layer, and what is inside its range."""
+    """Return what rounding adds at every place, layer by layer, and which places are inside their range."""
     held: list[dict[str, Any]] = []
     scale = 0.0
     for kind, config in layers:

@@ -336,7 +336,7 @@ def exponentials(scale: float) -> Array:
 
 
 def softmax(q: Array, scale: float, dtype: str = "int8") -> Array:
-    """Of integers, at scale 1/256: exact rational arithmetic on the table, to nearest, halves up."""
+    """Return softmax of integers, at scale 1/256: exact rational arithmetic on the table, to nearest, halves up."""
     table = exponentials(scale)
     out = np.empty(q.shape, np.int64)
     for i in range(q.shape[0]):

@@ -28,7 +28,7 @@ def clip_by_value(gradient: Array, limit: float) -> Array:
 
 
 def clip_by_norm(gradient: Array, limit: float) -> Array:
-    """Of one variable."""
+    """Return the gradient of one variable, clipped to a norm."""
     return gradient * limit / np.maximum(np.sqrt(np.sum(gradient**2)), limit)
 
 

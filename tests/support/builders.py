@@ -67,7 +67,7 @@ def variants(kind):
 
 
 def suits(loss, activation):
-    """Whether the loss can take an activation's outputs, and says nothing to them."""
+    """Tell whether the loss can take an activation's outputs, and says nothing to them."""
     advice, fused = loss.advice_after(activation), loss.form(activation)[1]
     outputs = naive.activate(activation, np.random.default_rng(0).normal(0, 5, (50, 4)))
     takes_logarithms = isinstance(loss, (*OF_CLASSES, BinaryCrossentropy, Poisson))
@@ -107,7 +107,7 @@ def objective_name(objective):
 
 
 def workspace_and_data(model, x, y, weights=None, batch=None):
-    """What the epoch loop hands to the compiled program."""
+    """Return what the epoch loop hands to the compiled program."""
     state = model.train_state
     objective, _ = state.objective()
     return Workspace(state.network, objective, batch or len(x), state.vectors), state.data(x, y, weights)

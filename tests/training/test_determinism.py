@@ -102,7 +102,7 @@ def test_two_fits_are_one():
 
 
 def test_slices_change_no_bit(monkeypatch):
-    """How long compiled code runs at a time depends on the clock; the weights do not."""
+    """The length of a compiled slice depends on the clock; the weights do not."""
     from nbdense.training import loop
 
     expected = trained(3).network.params

@@ -149,7 +149,7 @@ def integer_outcome(name, case, inputs, expected):
 
 
 def outcome(name):
-    """What became of a case: "runs", or why it cannot; wrong numbers fail here."""
+    """Return "runs", or why a case cannot run; wrong numbers fail here."""
     case = CASES[name]
     inputs, outputs = case.data_sets[0]
     if len(case.model.graph.node) == 1 and case.model.graph.node[0].op_type in INTEGERS:

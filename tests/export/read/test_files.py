@@ -11,8 +11,8 @@ from nbdense import layers as k
 from nbdense.export import from_onnx, to_onnx
 from nbdense.files import FileFormatError
 from nbdense.quant import quantize
-from tests.export.read.test_import import B, W, graph_model, node
-from tests.layers.test_layers import made, randomise
+from tests.support.onnx_graphs import B, W, graph_model, node
+from tests.support.stacks import made, randomise
 
 
 def small():

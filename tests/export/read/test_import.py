@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 import nbdense
 from nbdense import layers as k
@@ -12,55 +12,10 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.export import from_onnx, to_onnx
 from nbdense.export.graph.opsets import newest_opset
 from nbdense.files import FileFormatError
-from tests.export.write.test_layers import ALL, data, model_of
-from tests.layers.test_layers import made, randomise
+from tests.support.onnx_graphs import B, W, agree, graph_model, kinds, node, normal, run
+from tests.support.stacks import MORE_STACKS, STACKS, data, made, model_of, randomise
 
-
-def graph_model(nodes, constants, shape=(4,), out=None, opset=17, kind=np.float32, domains=(), outputs=("y",)):
-    """A model with input "x" [batch, *shape]; constants by name, as arrays."""
-    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-    batch = ["batch"]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", element, batch + list(shape) if shape is not None else None)],
-        [helper.make_tensor_value_info(name, element, out) for name in outputs],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    opsets = [helper.make_opsetid(domain, version) for domain, version in (("", opset), *domains)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
-
-
-def node(operator, inputs, output="y", **attributes):
-    name = f"the {operator}" if output == "y" else f"{operator} of {output}"
-    return helper.make_node(operator, inputs.split(), [output], name=name, **attributes)
-
-
-def run(proto, x):
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(["y"], {"x": x})[0]
-
-
-def agree(proto, rows=50, spread=3.0, atol=1e-6, kind=np.float32):
-    """The imported model, which predicts as onnxruntime does."""
-    model = from_onnx(proto)
-    x = (np.random.default_rng(3).standard_normal((rows, *model.network.input_shape)) * spread).astype(kind)
-    expected, found = run(proto, x), model.predict(x)
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol * max(1.0, float(np.abs(expected).max())))
-    return model
-
-
-def kinds(model):
-    return [type(layer).__name__ for layer in model.layers]
-
-
-def normal(shape, seed=1):
-    return np.random.default_rng(seed).standard_normal(shape)
-
-
-W = normal((4, 3)).astype(np.float32)
-B = normal(3, 2).astype(np.float32)
+ALL = STACKS | MORE_STACKS
 
 
 @pytest.mark.parametrize("name", ALL)

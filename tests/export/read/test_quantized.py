@@ -16,9 +16,9 @@ from nbdense.export import from_onnx, to_onnx
 from nbdense.export.verify.runtime import kernels_saturate
 from nbdense.quant import quantize
 from nbdense.quant.model.model import QuantizedModel
-from tests.export.read.test_import import B, W, graph_model, node, normal
-from tests.layers.test_layers import STACKS as ALL_STACKS
-from tests.layers.test_layers import made, randomise
+from tests.support.onnx_graphs import B, W, graph_model, node, normal
+from tests.support.stacks import STACKS as ALL_STACKS
+from tests.support.stacks import made, randomise
 
 DATA = normal((120, 10)).astype(np.float32)
 NAMES = ["relu", "sigmoid", "tanh", "gelu", "relu6", "leaky_relu", "elu", "softplus", "hard_swish"]
@@ -29,7 +29,7 @@ def network(layers, shape=(10,)):
 
 
 def same(one, two):
-    """Whether two quantized networks hold the same arrays and settings."""
+    """Compare two quantized networks' arrays and settings."""
     (arrays, said), (others, says) = one.to_tensors(), two.to_tensors()
     assert arrays.keys() == others.keys()
     for name, value in arrays.items():
@@ -196,7 +196,7 @@ WEIGHTS = {
 @pytest.mark.parametrize("name", ["relu", "positions"])
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_weights_of_any_zero_point(kind, name, tmp_path):
-    """What onnxruntime's quantizer makes of weights, of either type and symmetric or not, computes the same numbers."""
+    """Weights of onnxruntime's quantizer, of either type and symmetric or not, compute the same numbers."""
     build, shape = STACKS[name]
     dynamic = "dynamic" in kind
     path, x = quantized_by_onnxruntime(tmp_path, build(), shape, dynamic, **copy.deepcopy(WEIGHTS[kind]))

@@ -10,7 +10,7 @@ from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph.checks import serialize
 from nbdense.export.verify import runtime, verification
 from nbdense.quant import quantize
-from tests.export.write.test_float import network, rows
+from tests.support.onnx_graphs import network, rows
 
 
 def doctored(model, name, change):

@@ -1,4 +1,4 @@
-"""What to_onnx leaves on the disk: one file, or two where one cannot hold the weights; whole ones, or none."""
+"""Files of to_onnx: one, or two where one cannot hold the weights; whole ones, or none."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from nbdense.export.graph import builder as graph
 from nbdense.export.graph.checks import serialize
 from nbdense.export.write import writing
 from nbdense.quant import quantize
-from tests.export.write.test_float import network, rows
+from tests.support.onnx_graphs import network, rows
 from tests.support.source_tree import ROOT
 
 
@@ -213,7 +213,7 @@ import os, sys, time
 sys.path.insert(0, sys.argv[3])
 from nbdense.export.graph import builder as graph
 from nbdense.export import to_onnx
-from tests.export.write.test_float import network
+from tests.support.onnx_graphs import network
 graph.LARGEST_FILE = int(sys.argv[2])
 net = network((20, 70, 40, 3), ["relu", "relu", "softmax"])
 real = {name: getattr(os, name) for name in ("write", "fsync")}

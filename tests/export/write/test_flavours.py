@@ -25,10 +25,9 @@ from nbdense.quant.model.network import (
     QuantizedNetwork,
     QuantizedSoftmax,
 )
-from tests.export.write.test_float import ALWAYS_LOADABLE, operators
-from tests.export.write.test_qdq import optimised
 from tests.reference import naive_integer
 from tests.support.drawn_networks import DTYPES, F32, FUNCTIONS, Drawn, alpha_of, draw_network
+from tests.support.onnx_graphs import ALWAYS_LOADABLE, operators, optimised
 
 STATIC = ["qdq", "qoperator"]
 RUNTIME = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])

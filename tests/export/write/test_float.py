@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from nbdense import _version, activations
+from nbdense import _version
 from nbdense.activations import ACTIVATIONS
 from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
@@ -20,32 +20,9 @@ from nbdense.export.graph.opsets import newest_opset
 from nbdense.export.write import exporter
 from nbdense.layers import BatchNormalization, Dense, Flatten, Input, LayerNormalization, Residual
 from nbdense.models import Sequential, load_model
-from nbdense.network.builder import NetworkBuilder
 from nbdense.quant import quantize
 from nbdense.training.workspace import predict
-
-ALWAYS_LOADABLE = 21  # what the oldest onnxruntime that pyproject.toml allows loads; 1.31 was seen to load up to 26
-
-
-def network(sizes, names, seed=0, dtype=np.float32, gain=1.0, bias=True):
-    """A chain of dense rows d0, d1, .. with seeded weights."""
-    generator = np.random.default_rng(seed)
-    builder = NetworkBuilder(sizes[0], dtype)
-    for i, (n_in, n_out, name) in enumerate(zip(sizes, sizes[1:], names, strict=False)):
-        value = generator.standard_normal((n_in, n_out)) * gain / np.sqrt(n_in)
-        kernel = builder.parameter(f"d{i}/kernel", value.astype(dtype))
-        offset = builder.parameter(f"d{i}/bias", generator.standard_normal(n_out).astype(dtype) / 4) if bias else -1
-        builder.dense(f"d{i}", n_out, activations.get(name), activations.get(name).alpha, kernel, offset)
-    return builder.finish()
-
-
-def rows(n_in, count=200, seed=1):
-    return np.random.default_rng(seed).standard_normal((count, n_in), np.float32)
-
-
-def operators(model):
-    return [node.op_type for node in model.graph.node]
-
+from tests.support.onnx_graphs import ALWAYS_LOADABLE, network, operators, rows
 
 # -- the graph --
 

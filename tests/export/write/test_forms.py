@@ -1,4 +1,4 @@
-"""What to_onnx makes of a model on request: batch normalisation folded, labels, a convolution."""
+"""Forms that to_onnx writes on request: batch normalisation folded, labels, a convolution."""
 
 import json
 
@@ -13,9 +13,8 @@ from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph.checks import serialize
 from nbdense.export.graph.opsets import newest_opset
 from nbdense.quant import quantize
-from tests.export.write.test_float import ALWAYS_LOADABLE, operators
-from tests.export.write.test_layers import MORE_STACKS, data
-from tests.layers.test_layers import STACKS, made, randomise
+from tests.support.onnx_graphs import ALWAYS_LOADABLE, operators
+from tests.support.stacks import MORE_STACKS, STACKS, data, made, randomise
 
 
 def of(*layers, shape, dtype="float32", seed=5):

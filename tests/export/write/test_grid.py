@@ -18,10 +18,8 @@ from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph.checks import serialize
 from nbdense.export.graph.opsets import newest_opset
 from nbdense.quant import quantize
-from tests.export.write.test_float import ALWAYS_LOADABLE
-from tests.export.write.test_layers import data
-from tests.export.write.test_qdq import optimised
-from tests.layers.test_layers import made, randomise
+from tests.support.onnx_graphs import ALWAYS_LOADABLE, optimised
+from tests.support.stacks import data, made, randomise
 
 STACKS = {
     "relu": (lambda: [k.Dense(24, "relu"), k.Dense(17, "relu"), k.Dense(5, "softmax")], (13,)),
@@ -132,7 +130,7 @@ def test_every_activation_quantized(scheme, activation):
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("final", ["linear", "softmax", "relu"])
 def test_integers_from_the_first_to_the_last(dtype, final, tmp_path):
-    """What a user's MLP with relu becomes: nothing but integer operators in between."""
+    """A user's MLP with relu becomes nothing but integer operators in between."""
     hidden = [k.Dense(40), k.BatchNormalization(), k.ReLU(), k.Dense(20, use_bias=False), k.ReLU()]
     model = randomise(made([*hidden, k.Dense(5, final)], (30,), "float32"))
     quantized = quantize(model, data(model, 300, 1), activation_dtype=dtype)

@@ -15,34 +15,10 @@ from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph.checks import serialize
 from nbdense.export.graph.opsets import newest_opset
 from nbdense.quant import quantize
-from tests.export.write.test_float import ALWAYS_LOADABLE, operators
-from tests.layers.test_layers import STACKS, made, randomise
+from tests.support.onnx_graphs import ALWAYS_LOADABLE, operators
+from tests.support.stacks import MORE_STACKS, STACKS, data, made, model_of, randomise
 
-MORE_STACKS = {
-    "conv-like input, flat": (lambda: [k.Flatten(), k.Dense(6, "relu"), k.BatchNormalization(), k.Dense(2)], (2, 3, 4)),
-    "nothing but a flatten of axes": (lambda: [k.Flatten()], (2, 3)),
-    "a flatten amid, of one position": (lambda: [k.Dense(4, "relu"), k.Flatten(), k.Dense(3)], (1, 5)),
-    "one position that stays": (lambda: [k.Dense(4, "relu"), k.LayerNormalization(), k.Dense(3)], (1, 1, 5)),
-    "norms of one column": (lambda: [k.Dense(1), k.LayerNormalization(), k.BatchNormalization()], (3, 2)),
-    "without bias": (lambda: [k.Dense(4, use_bias=False), k.LayerNormalization(center=False)], (3, 5)),
-    "softmax of positions": (lambda: [k.Dense(4, "relu"), k.Dense(3, "softmax")], (2, 3, 5)),
-    "bare norms of positions": (
-        lambda: [k.BatchNormalization(center=False, scale=False), k.LayerNormalization(center=False, scale=False)],
-        (3, 5),
-    ),
-    "residual of positions": (lambda: [k.Residual([k.Dense(6, "gelu")]), k.Flatten(), k.ReLU(), k.Dense(2)], (2, 5)),
-    "dropout only": (lambda: [k.Dropout(0.5)], (2, 5)),
-}
 ALL = STACKS | MORE_STACKS
-
-
-def model_of(name, dtype="float32"):
-    layers, shape = ALL[name]
-    return randomise(made(layers(), shape, dtype))
-
-
-def data(model, rows, seed=8):
-    return np.random.default_rng(seed).standard_normal((rows, *model.network.input_shape), np.float32)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -4,27 +4,15 @@ import dataclasses
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from nbdense.export import to_onnx, verify_onnx
-from nbdense.export.graph.checks import serialize
 from nbdense.quant import quantize
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import LIMITS, QuantizedNetwork
-from tests.export.write.test_float import network, operators, rows
+from tests.support.onnx_graphs import network, optimised, rows
 
 DTYPES = sorted(LIMITS)
-
-
-def optimised(model, folder):
-    """Operators of the graph that onnxruntime really runs."""
-    path = folder / "optimised.onnx"
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.optimized_model_filepath = str(path)
-    ort.InferenceSession(serialize(model), options, providers=["CPUExecutionProvider"])
-    return operators(onnx.load(path))
 
 
 def with_relu_zero_point(quantized, zero_point):

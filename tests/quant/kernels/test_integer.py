@@ -240,7 +240,7 @@ def test_quantizing_divides(size, dtype):
 
 @pytest.mark.parametrize("name", ["inf", "nan"])
 def test_quotient_equals_its_twin(name):
-    """Of ordinary numbers; and where something is not finite, what comes out is not either."""
+    """Ordinary numbers' do, to the bit; where something is not finite, the quotient is not either."""
     rng = np.random.default_rng(15)
     x, divisors = rng.standard_normal((2, 4096)).astype(np.float32)
     divisors = np.abs(divisors) + np.float32(1e-3)
@@ -321,7 +321,7 @@ def test_new_networks_compile_nothing():
 
 
 def test_tables_cover_activations():
-    """What is neither a clamp nor softmax needs a table here, so that a new activation is tried."""
+    """All but clamps and softmax need a table here, so that a new activation is tried."""
     assert {a.name for a in ACTIVATIONS.values() if a.forward is not None} == set(TABLES)
 
 

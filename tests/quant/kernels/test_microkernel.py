@@ -86,7 +86,7 @@ def laid_out(rng, x, kernel, bias):
 
 
 def product_of(rng, x, kernel, bias):
-    """What `integer_product` gives, having checked that it leaves all else of the tile."""
+    """Return the sums of `integer_product`, having checked that it leaves all else of the tile."""
     (m, depth), n = x.shape, kernel.shape[1]
     tile = np.full((m + 1) * LD, 9, np.int32)
     multiply(m, n, depth, *laid_out(rng, x, kernel, bias), tile, LD)
@@ -118,7 +118,7 @@ def test_drawn_shapes(m, n, depth):
 @pytest.mark.kernels
 @pytest.mark.parametrize("m, n, depth", CASES[::3])
 def test_zero_points_of_columns(m, n, depth):
-    """What is behind the depth of X does not count."""
+    """Values behind the depth of X do not count."""
     rng = np.random.default_rng([m, n, depth, 2])
     if not JIT:
         m, n, depth = min(m, 3), min(n, 5), min(depth, 9)
