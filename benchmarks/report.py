@@ -78,7 +78,7 @@ def verdicts(results: Results) -> str:
         value = found.get(target.figure)
         verdict = "not measured" if value is None else "met" if target.met(value) else "NOT MET"
         shown = "-" if value is None else f"{value:.3g}"
-        lines.append(f"{target.figure:<68}{str(target):>7}{shown:>9}  {verdict}")
+        lines.append(f"{target.figure:<68}{target!s:>7}{shown:>9}  {verdict}")
     timed = results["training"] + results["inference"] + results.get("int8", [])
     unsteady = sum(max(row["turns_s"]) > 1.25 * row["each_s"] for row in timed)
     if unsteady:

@@ -394,8 +394,8 @@ def _make_orthonormal(rows: _Values) -> None:
     if len(rows) <= _PANEL:
         for i, row in enumerate(rows):
             if i:  # einsum has loops of its own: one order, no BLAS
-                row -= np.einsum("i,ij->j", np.einsum("ij,j->i", rows[:i], row), rows[:i])
-            row /= math.sqrt(np.einsum("i,i->", row, row))
+                row[:] -= np.einsum("i,ij->j", np.einsum("ij,j->i", rows[:i], row), rows[:i])
+            row[:] /= math.sqrt(np.einsum("i,i->", row, row))
         return
     first, second = rows[: len(rows) // 2], rows[len(rows) // 2 :]
     _make_orthonormal(first)

@@ -13,6 +13,7 @@ def run_python(code, *arguments, **environment):
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
+        check=False,
         env={**os.environ, **environment},
         timeout=HANGS_AFTER,
     )

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -239,8 +240,8 @@ real["write"](1, b"done\\n")
 @pytest.mark.parametrize(("limit", "steps"), [(10**9, 2), (5000, 1), (5000, 4), (5000, 7)])
 def test_a_kill_leaves_nothing(limit, steps, tmp_path):
     """Killed before some write or fsync of the export; there are two in one file, and eight in two."""
-    here = os.path.dirname(__file__)
-    command = [sys.executable, "-c", SLOW, str(tmp_path / "m.onnx"), str(limit), here, str(steps)]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", SLOW, str(tmp_path / "m.onnx"), str(limit), str(here), str(steps)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     said = [process.stdout.readline() for _ in range(steps)]
     process.kill()

@@ -44,8 +44,8 @@ def _elementwise(call: Call) -> Value:
         if one.merged != two.merged:
             raise call.fail("one of its inputs has positions where the other has rows")
         # What is narrower must be so on the last axis alone: a mean over it, for instance.
-        narrow = [shape[:-1] + (1,) for shape in shapes]
-        if one.shape != two.shape and not (one.shape and two.shape and shapes[0] in narrow or shapes[1] in narrow):
+        narrow = [(*shape[:-1], 1) for shape in shapes]
+        if one.shape != two.shape and not ((one.shape and two.shape and shapes[0] in narrow) or shapes[1] in narrow):
             raise call.fail(f"rows of shapes {one.shape} and {two.shape} do not meet element by element")
         shape = max(shapes, key=lambda shape: shape[-1:] or (0,))
         if one.shape[:-1] != two.shape[:-1]:
@@ -349,11 +349,16 @@ def _concat(call: Call) -> Value:
     if len(call.inputs) == 1:
         return call.data()
     one, two = call.inputs if len(call.inputs) == 2 else (None, None)
-    if isinstance(one, Value) and isinstance(two, Value) and one.shape == two.shape and one.shape[-1:] == (1,):
-        if call.attributes.get("axis") in (-1, len(one.seen)):
-            for place, (rest, value) in enumerate(((one, two), (two, one))):
-                if rest.operator == "Sub" and rest.inputs[1] is value and _is_one(rest.inputs[0]):
-                    return call.make([value], (*value.shape[:-1], 2), ColumnsNode(place))
+    if (
+        isinstance(one, Value)
+        and isinstance(two, Value)
+        and one.shape == two.shape
+        and one.shape[-1:] == (1,)
+        and call.attributes.get("axis") in (-1, len(one.seen))
+    ):
+        for place, (rest, value) in enumerate(((one, two), (two, one))):
+            if rest.operator == "Sub" and rest.inputs[1] is value and _is_one(rest.inputs[0]):
+                return call.make([value], (*value.shape[:-1], 2), ColumnsNode(place))
     raise call.fail("only 1 - p and p are put side by side")
 
 

@@ -157,7 +157,7 @@ class _Lowering:
         """Add the layer of integers that makes them; None if they are made in float."""
         function = self.function_of(real)
         activation, before = (None, real) if function is None else function
-        clamps = activation is None or activation.forward is None and activation.name != "softmax"
+        clamps = activation is None or (activation.forward is None and activation.name != "softmax")
         if isinstance(before.node, DenseNode) and clamps:
             return self.dense(value, before, activation)
         read = [isinstance(source.node, DequantizeNode) for source in before.values]

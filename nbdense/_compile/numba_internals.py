@@ -131,7 +131,8 @@ class Cache(caching._Cache):
         if hashlib.sha256(data).digest() != digest:
             return None
         try:
-            return compiler.CompileResult._rebuild(target_context, *pickle.loads(data))
+            parts = pickle.loads(data)  # noqa: S301 (written by save_overload, into the user's own folder)
+            return compiler.CompileResult._rebuild(target_context, *parts)
         except Exception:  # whatever it is that this numba does not take: compiling helps
             return None
 

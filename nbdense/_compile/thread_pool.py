@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import os
 import threading
+from pathlib import Path
 
 import numba
 from numba.np.ufunc import parallel as numba_parallel
@@ -36,7 +37,7 @@ def _pool_was_lost() -> bool:
     if not numba_parallel._is_initialized:
         return False
     try:
-        return len(os.listdir("/proc/self/task")) < numba.config.NUMBA_NUM_THREADS
+        return len(list(Path("/proc/self/task").iterdir())) < numba.config.NUMBA_NUM_THREADS
     except OSError:  # not Linux: GNU's OpenMP, the layer that does not survive a fork, is Linux's
         return False
 
@@ -103,7 +104,7 @@ def _load_tbb() -> None:
         package = importlib.metadata.distribution("tbb")
         for file in package.files or []:
             if file.name in ("libtbb.so.12", "libtbb.12.dylib", "tbb12.dll"):
-                ctypes.CDLL(os.path.abspath(str(package.locate_file(file))), mode=ctypes.RTLD_GLOBAL)
+                ctypes.CDLL(str(Path(str(package.locate_file(file))).resolve()), mode=ctypes.RTLD_GLOBAL)
     except (importlib.metadata.PackageNotFoundError, OSError):
         pass  # numba goes on without
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import string
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbdense._warn import warn
@@ -229,7 +230,7 @@ class ModelCheckpoint(_Monitor):
                 f"ModelCheckpoint: filepath {self.filepath!r} cannot be filled in ({error!r}); there are: "
                 f"{', '.join(['epoch', *logs])}"
             ) from error
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.model.save(path)
         if self.verbose:
             print(f"Epoch {epoch + 1}: saved the model to {path}")

@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from nbdense.callbacks.base import Callback as Callback
@@ -112,7 +113,7 @@ class LambdaCallback(Callback):
                 continue
             if not callable(function):
                 raise ValueError(f"LambdaCallback: {name} must be a function, got {function!r}")
-            takes_place = "logs" != next(iter(inspect.signature(getattr(self, name)).parameters))
+            takes_place = next(iter(inspect.signature(getattr(self, name)).parameters)) != "logs"
             setattr(self, name, _of_place(function) if takes_place else _of_logs(function))
 
 
@@ -195,16 +196,17 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._columns = None
-        if self.append and os.path.exists(self.filename):
-            with open(self.filename, newline="", encoding="utf-8") as file:
-                self._columns = next(csv.reader(file, delimiter=self.sep), None)
+        file = Path(self.filename)
+        if self.append and file.exists():
+            with file.open(newline="", encoding="utf-8") as lines:
+                self._columns = next(csv.reader(lines, delimiter=self.sep), None)
             if self._columns and self._columns[0] != "epoch":
                 raise ValueError(
                     f"CSVLogger: {self.filename} does not begin with a column 'epoch' before {self.sep!r}: it is no "
                     "log to append to"
                 )
         else:
-            open(self.filename, "w", encoding="utf-8").close()
+            file.write_bytes(b"")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
@@ -217,7 +219,7 @@ class CSVLogger(Callback):
             rows.append(self._columns)
         rows.append([epoch, *(logs.get(name, "NA") for name in self._columns[1:])])
         # Opened for each row: nothing is lost or left open when the fit ends with an error.
-        with open(self.filename, "a", newline="", encoding="utf-8") as file:
+        with Path(self.filename).open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, delimiter=self.sep).writerows(rows)
 
 

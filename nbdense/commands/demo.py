@@ -216,17 +216,19 @@ def report(results: DemoResults) -> str:
     """
     lines = [
         "",
-        f"digits: trained on {results.train_rows} rows, tested on {results.test_rows}; "
-        f"64-128-64-10, {results.float32.parameters:,} parameters",
+        (
+            f"digits: trained on {results.train_rows} rows, tested on {results.test_rows}; "
+            f"64-128-64-10, {results.float32.parameters:,} parameters"
+        ),
         "",
         f"{'':<12}{'test':>10}{'ONNX':>12}{'parameters':>14}{'us':>10}{'largest difference':>22}",
         f"{'':<12}{'accuracy':>10}{'file':>12}{'not zero':>14}{'a row':>10}{'from onnxruntime':>22}",
     ]
-    for model in (results.float32, results.int8, results.pruned):
-        lines.append(
-            f"{model.name:<12}{model.accuracy:>10.2%}{model.onnx_bytes / 1000:>9.1f} kB{model.non_zero:>14,}"
-            f"{model.microseconds:>10.3f}{model.difference:>22.1e}"
-        )
+    lines += [
+        f"{model.name:<12}{model.accuracy:>10.2%}{model.onnx_bytes / 1000:>9.1f} kB{model.non_zero:>14,}"
+        f"{model.microseconds:>10.3f}{model.difference:>22.1e}"
+        for model in (results.float32, results.int8, results.pruned)
+    ]
     lines += [
         "",
         f"Time: nbdense's predict on {results.test_rows} rows at once, one thread, median of warm calls.",

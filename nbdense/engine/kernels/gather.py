@@ -23,7 +23,7 @@ FORM = np.dtype(
     ]
 )
 
-_NAMES = "float32 float64 float16 int8 uint8 int16 uint16 int32 uint32 int64 uint64".split()
+_NAMES = ["float32", "float64", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 DTYPES = {np.dtype(name): code for code, name in enumerate(_NAMES)}
 DTYPES[np.dtype(bool)] = DTYPES[np.dtype(np.uint8)]  # a bool is a byte of 0 or 1
 
