@@ -124,7 +124,7 @@ TARGETS = (
 
 
 def make_rows(widths: tuple[int, ...], rows: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Inputs (rows, n_in) and classes (rows,) that can be learned, though not perfectly."""
+    """Draw inputs (rows, n_in) and classes (rows,) that can be learned, though not perfectly."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, widths[0]), np.float32)
     scores = x @ rng.standard_normal((widths[0], widths[-1]), np.float32)
@@ -133,7 +133,7 @@ def make_rows(widths: tuple[int, ...], rows: int) -> tuple[Floats, npt.NDArray[n
 
 
 def make_weights(widths: tuple[int, ...], seed: int = 0) -> Weights:
-    """Glorot-uniform kernels, and biases that are not zero, so that the checks see them."""
+    """Draw Glorot-uniform kernels, and biases that are not zero, so that the checks see them."""
     rng = np.random.default_rng(seed + 1)
     weights = []
     for n_in, n_out in itertools.pairwise(widths):

@@ -1,4 +1,4 @@
-"""What the figures were taken on, and with."""
+"""The machine and the versions that figures were taken with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("nbdense", "numba", "llvmlite", "numpy", "scipy", "torch", "jax", "k
 
 
 def cpu_model() -> str:
-    """The CPU's name as the system gives it."""
+    """Return the CPU's name as the system gives it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():
@@ -23,7 +23,7 @@ def cpu_model() -> str:
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores, system, versions and date."""
+    """Return CPU, cores, system, versions and date."""
     versions = {}
     for package in PACKAGES:
         try:

@@ -44,7 +44,7 @@ def _seconds(code: str, *arguments: str, **variables: str) -> float:
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Medians of wall times of whole processes, in seconds, taken in turns."""
+    """Measure wall times of whole processes, in seconds, taken in turns; return their medians."""
     with tempfile.TemporaryDirectory(prefix="nbdense-start-") as folder:
         rng = np.random.default_rng(0)
         data = str(Path(folder, "digits.npz"))

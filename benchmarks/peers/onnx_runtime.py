@@ -12,7 +12,7 @@ from benchmarks.peers.ours import make_model
 
 
 def open_session(file: bytes, threads: int) -> Callable[[Array], Array]:
-    """What predicts with an ONNX model's bytes: its last output of its first input."""
+    """Return a function that predicts with an ONNX model's bytes: its last output of its first input."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -26,6 +26,8 @@ def open_session(file: bytes, threads: int) -> Callable[[Array], Array]:
 
 
 class OnnxRuntime:
+    """onnxruntime, which only predicts."""
+
     def __init__(self, threads: int) -> None:
         self._threads = threads
 

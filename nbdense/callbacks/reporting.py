@@ -66,7 +66,7 @@ class History(Callback):
 
 
 class LambdaCallback(Callback):
-    """Call functions, each with what the method of its name gets.
+    """A callback made of functions, each of which gets what the method of its name gets.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def _of_logs(function: Callable[..., Any]) -> Callable[..., None]:
 
 
 class LearningRateScheduler(Callback):
-    """Set the learning rate before each epoch.
+    """A callback that sets the learning rate before each epoch.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ class LearningRateScheduler(Callback):
 
 
 class CSVLogger(Callback):
-    """Write each epoch's logs to a CSV file, a row at a time.
+    """A callback that writes each epoch's logs to a CSV file, a row at a time.
 
     The columns are epoch (from 0) and, in order, the names that the first epoch reports and their ``val_`` twins. A
     name that appears later has no column; one that is missing is "NA".
@@ -224,9 +224,9 @@ class CSVLogger(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """End the fit without an error when the loss is NaN or infinite; without it fit raises FloatingPointError.
+    """A callback that ends the fit without an error when the loss is NaN or infinite.
 
-    The weights are those of the last finite step.
+    Without it fit raises FloatingPointError. The weights are those of the last finite step.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ TIMED_SECONDS, TIMED_CALLS = 0.3, 20  # at least, for each model
 
 
 class DemoError(Exception):
-    """Something that the user can put right; the message says what, in one line."""
+    """An error that the user can put right; the message says how, in one line."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One line of the table.
+    """One line of the demo's table.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ def run(folder: Path, seed: int = 0, epochs: int = EPOCHS, progress: bool = True
 
 
 def load_data(seed: int) -> Digits:
-    """scikit-learn's digits: a quarter held out for the test, standardised by the rest.
+    """Load scikit-learn's digits: a quarter held out for the test, standardised by the rest.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def load_data(seed: int) -> Digits:
 
 
 def report(results: DemoResults) -> str:
-    """The table, where the files are, and how to go on.
+    """Return the text of the report: the table, where the files are, and how to go on.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def report(results: DemoResults) -> str:
 
 
 def next_steps(results: DemoResults) -> str:
-    """A few lines of Python that take up where the demo ended.
+    """Return a few lines of Python that take up where the demo ended.
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ def _need_extras() -> None:
 
 
 def _need_writable(folder: Path) -> None:
-    """Find out before the training, not after it."""
+    """Refuse a folder that cannot be written to: before the training, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -351,7 +351,7 @@ def _export(name: str, model: Any, folder: Path, digits: Digits) -> ModelResult:
 
 
 def _tensors(model: Any) -> dict[str, npt.NDArray[Any]]:
-    """A float or quantized model's arrays by name."""
+    """Return a float or quantized model's arrays by name."""
     network = model.network
     tensors: dict[str, npt.NDArray[Any]] = (
         network.tensors() if isinstance(model, Sequential) else network.to_tensors()[0]
@@ -360,7 +360,7 @@ def _tensors(model: Any) -> dict[str, npt.NDArray[Any]]:
 
 
 def _seconds_a_call(model: Any, x: npt.NDArray[np.float32]) -> float:
-    """Median time of a warm call of predict, on one thread: what others do on the machine then matters least."""
+    """Measure predict: the median time of a warm call on one thread, where other work on the machine matters least."""
     import numba
 
     threads = numba.get_num_threads()

@@ -222,7 +222,7 @@ def _empty_regions(count, out):  # type: ignore[no-untyped-def]  # compiled
 
 
 def _region_microseconds(threads: int) -> float:
-    """The median over batches of regions that do next to nothing."""
+    """Measure a parallel region that does next to nothing: the median over batches of them."""
     _, parallel = policy.entry_pair(_empty_regions)
     out = np.zeros(threads, np.int64)
     count, costs = 20, []

@@ -11,7 +11,7 @@ from nbdense.training.state import Model
 
 
 def pyplot() -> Any:
-    """Import matplotlib.pyplot.
+    """Import and return matplotlib.pyplot.
 
     Raises
     ------
