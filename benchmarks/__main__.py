@@ -63,7 +63,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run; returns 1 if a library failed its check, and could not be timed."""
+    """Run the benchmarks; return 1 if a library failed its check and could not be timed."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.quick and options.readme:

@@ -5,6 +5,7 @@ Everything here is data, drawn from fixed seeds: each worker process makes the s
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,7 +124,7 @@ TARGETS = (
 
 
 def make_rows(widths: tuple[int, ...], rows: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Inputs (rows, n_in) and classes (rows,) that can be learned, though not perfectly."""
+    """Draw inputs (rows, n_in) and classes (rows,) that can be learned, though not perfectly."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, widths[0]), np.float32)
     scores = x @ rng.standard_normal((widths[0], widths[-1]), np.float32)
@@ -132,10 +133,10 @@ def make_rows(widths: tuple[int, ...], rows: int) -> tuple[Floats, npt.NDArray[n
 
 
 def make_weights(widths: tuple[int, ...], seed: int = 0) -> Weights:
-    """Glorot-uniform kernels, and biases that are not zero, so that the checks see them."""
+    """Draw Glorot-uniform kernels, and biases that are not zero, so that the checks see them."""
     rng = np.random.default_rng(seed + 1)
     weights = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(widths):
         limit = np.sqrt(6.0 / (n_in + n_out))
         kernel = rng.uniform(-limit, limit, (n_in, n_out)).astype(np.float32)
         weights.append((kernel, rng.uniform(-0.05, 0.05, n_out).astype(np.float32)))

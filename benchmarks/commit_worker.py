@@ -69,7 +69,7 @@ def _model(number: int) -> tuple[Any, Any, Any]:
 
 
 def _outcomes() -> dict[str, str]:
-    """Digests by name: weights after three epochs, outputs, integers and files of each drawn model."""
+    """Return digests by name: of weights after three epochs, outputs, integers and files of each drawn model."""
     found = {}
     for number in range(MODELS):
         model, x, y = _model(number)

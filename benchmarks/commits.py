@@ -1,4 +1,4 @@
-"""Two commits side by side: do they compute the same bits, and in the same time?
+"""Two commits side by side: the bits that they compute, and the time that they take.
 
     python -m benchmarks.commits OLD NEW [--pairs 20]
 
@@ -78,7 +78,7 @@ runpy.run_path(worker, run_name="__main__")
 
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
-    """Median of the ratios, and the ends of its 95% interval by the bootstrap (Efron 1979)."""
+    """Return the median of the ratios, and the ends of its 95% interval by the bootstrap (Efron 1979)."""
     values = np.array(ratios)
     drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.quantile(np.median(values[drawn], axis=1), [0.025, 0.975])
@@ -86,7 +86,7 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
 
 
 def compare(old: Commit, new: Commit) -> list[str]:
-    """Lines that say what the two commits make differently."""
+    """Return lines that say what the two commits make differently."""
     before, after = old.ask("outcomes"), new.ask("outcomes")
     lines = [f"{name}: {before.get(name)} / {after.get(name)}" for name in sorted({*before, *after})]
     different = [line for line in lines if len(set(line.rsplit(": ", 1)[1].split(" / "))) > 1]
@@ -94,7 +94,7 @@ def compare(old: Commit, new: Commit) -> list[str]:
 
 
 def race(old: Commit, new: Commit, pairs: int) -> list[str]:
-    """A line a piece of work: the ratio of times, new over old, of interleaved runs."""
+    """Return a line a piece of work: the ratio of times, new over old, of interleaved runs."""
     works = old.ask("works")
     new.ask("works")
     lines = []

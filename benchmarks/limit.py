@@ -25,7 +25,7 @@ OPERATIONS = 2 * _LANES * _CHAINS  # in each iteration
 
 @intrinsic
 def _multiply_adds(typing_context, iterations, x):  # type: ignore[no-untyped-def]
-    """``iterations`` times `_CHAINS` independent vector multiply-adds; returns a sum so that none can be left out."""
+    """Run ``iterations`` times `_CHAINS` independent vector multiply-adds; return a sum, so that none is left out."""
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         iterations, x = arguments
@@ -84,5 +84,5 @@ class Limit:
         self.operations = threads * self._iterations * OPERATIONS
 
     def run(self, count: int) -> None:
-        """Blocks until it is done."""
+        """Do the operations of ``count`` jobs."""
         _run(self._threads, self._iterations * count, self._out)

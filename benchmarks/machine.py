@@ -1,11 +1,11 @@
-"""The machine that figures were taken on, and the versions that they were taken with."""
+"""The machine and the versions that figures were taken with."""
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import os
 import platform
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ PACKAGES = ("nbdense", "numba", "llvmlite", "numpy", "scipy", "torch", "jax", "k
 
 
 def cpu_model() -> str:
-    """The CPU's name as the system gives it."""
+    """Return the CPU's name as the system gives it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():
@@ -23,7 +23,7 @@ def cpu_model() -> str:
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores, system, versions and date."""
+    """Return CPU, cores, system, versions and date."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -41,5 +41,5 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }

@@ -23,7 +23,7 @@ LIMIT = "limit"
 
 @dataclass(frozen=True)
 class Settings:
-    """The amount that is measured; ``data`` is MNIST's folder, or None."""
+    """The extent of a measurement; ``data`` is MNIST's folder, or None."""
 
     cases: tuple[str, ...]
     libraries: tuple[str, ...]
@@ -35,12 +35,12 @@ class Settings:
     data: str | None = None
 
     def say(self, line: str) -> None:
-        """Progress goes to stderr: stdout is the report."""
+        """Print progress to stderr: stdout is the report."""
         print(line, file=sys.stderr, flush=True)
 
 
 class CheckError(AssertionError):
-    """A library does not compute what the reference computes: it is not timed."""
+    """An error: a library does not compute what the reference computes, and is not timed."""
 
 
 def _compare(what: str, found: Any, expected: Any, tolerance: float = TOLERANCE) -> float:
@@ -72,7 +72,7 @@ def check_training(worker: Worker, case: Case) -> tuple[float, float]:
 
 
 def check_inference(worker: Worker, case: Case, batch: int, tolerance: float = TOLERANCE) -> tuple[float, float]:
-    """The same for predictions of ``batch`` rows."""
+    """Have a worker make the prediction of ``batch`` rows its job; compare what it predicts."""
     x, _ = cases.make_rows(case.widths, batch)
     expected = reference.predict(x, cases.make_weights(case.widths))
     answer = worker.ask("inference", case=case.name, batch=batch)
@@ -88,7 +88,7 @@ def _time(
     part: str,
     steps: int = 1,
 ) -> Iterable[dict[str, Any]]:
-    """A row of results for each worker that passes its check, with the limit's rate beside it, where it is in the pool.
+    """Return a row of results for each worker that passes its check, with the FMA limit's rate where that is measured.
 
     ``each_s`` is a job's seconds divided by ``steps``, ``compile_s`` the first job's excess over those that follow.
     """
@@ -189,7 +189,7 @@ MEASURES = {"training": _training, "accuracy": _race, "inference": _inference, "
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """Measure everything; the result is what the JSON file holds, in seconds throughout."""
+    """Measure everything; return what the JSON file holds, in seconds throughout."""
     results: dict[str, Any] = {
         "format": FORMAT,
         "machine": machine.describe(),
@@ -221,7 +221,7 @@ def check_machine(results: dict[str, Any]) -> None:
 
 
 def merged(old: dict[str, Any], new: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
-    """The old results with these parts of the new ones in place of theirs."""
+    """Return the old results with the new ones of these parts in place of theirs."""
     kept = [failure for failure in old["failures"] if failure.split(": ")[0] not in parts]
     dates = {**old.get("dates", {}), **dict.fromkeys(parts, new["machine"]["date"])}
     failures = [*kept, *new["failures"]]

@@ -21,7 +21,7 @@ def _idx(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read(folder: str) -> tuple[Inputs, Classes, Inputs, Classes]:
-    """Inputs in [0, 1] and classes for training (60,000 rows), and for testing (10,000)."""
+    """Read inputs in [0, 1] and classes for training (60,000 rows), and for testing (10,000)."""
     arrays = {}
     for part in ("train", "t10k"):
         images = _idx(Path(folder, f"{part}-images-idx3-ubyte.gz"))

@@ -16,7 +16,7 @@ from typing import Any
 
 
 def environment(threads: int) -> dict[str, str]:
-    """This process's environment, with every library's threads set alike."""
+    """Return this process's environment, with every library's threads set alike."""
     variables = ("OMP", "MKL", "OPENBLAS", "NUMBA", "VECLIB", "BLIS")
     return {
         **os.environ,
@@ -30,7 +30,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 class WorkerError(RuntimeError):
-    """A worker could not do what it was asked; the message has its traceback."""
+    """An error: a worker could not do what it was asked; the message has its traceback."""
 
 
 class Worker:
@@ -38,7 +38,7 @@ class Worker:
 
     def __init__(self, library: str, threads: int) -> None:
         self.library = library
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed in close)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", library, str(threads)],
             stdin=subprocess.PIPE,
@@ -80,7 +80,7 @@ class Worker:
 
 @contextmanager
 def workers(libraries: list[str], threads: int) -> Iterator[dict[str, Worker]]:
-    """A worker for each library, started one after the other."""
+    """Start a worker for each library, one after the other, and end them behind the block."""
     pool: dict[str, Worker] = {}
     try:
         for library in libraries:

@@ -1,4 +1,4 @@
-"""Textbook NumPy in float64, nothing of nbdense: every library is checked against it before it is timed."""
+"""The reference that libraries are checked against before timing: textbook NumPy in float64, nothing of nbdense."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 
 def outputs_of_layers(x: Array, weights: Weights) -> list[Array]:
-    """The input, and the output of each layer; the last are probabilities."""
+    """Return the input, and the output of each layer; the last are probabilities."""
     outputs = [x]
     for index, (kernel, bias) in enumerate(weights):
         z = outputs[-1] @ kernel + bias
@@ -26,12 +26,12 @@ def outputs_of_layers(x: Array, weights: Weights) -> list[Array]:
 
 
 def predict(x: Array, weights: Weights) -> Array:
-    """Probabilities, in the dtype of the arrays."""
+    """Return probabilities, in the dtype of the arrays."""
     return outputs_of_layers(x, weights)[-1]
 
 
 def first_step(x: Array, y: Array, weights: Weights) -> tuple[float, Weights]:
-    """The loss of one batch, and the weights after Adam's first step on it."""
+    """Return the loss of one batch, and the weights after Adam's first step on it."""
     exact: Weights = [(kernel.astype(np.float64), bias.astype(np.float64)) for kernel, bias in weights]
     outputs = outputs_of_layers(x.astype(np.float64), exact)
     rows = np.arange(len(y))
@@ -48,7 +48,7 @@ def first_step(x: Array, y: Array, weights: Weights) -> tuple[float, Weights]:
 
 
 def _adam(parameter: Array, gradient: Array) -> Array:
-    """Adam's first step as Keras takes it: epsilon is added to the root that is not corrected for its bias."""
+    """Take Adam's first step as Keras does: epsilon is added to the root that is not corrected for its bias."""
     m, v = (1 - BETA_1) * gradient, (1 - BETA_2) * gradient**2
     rate = LEARNING_RATE * np.sqrt(1 - BETA_2) / (1 - BETA_1)
     return parameter - rate * m / (np.sqrt(v) + EPSILON)

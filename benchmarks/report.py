@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def _groups(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """Rows by (case, batch, threads), then by library; in the order in which they were measured."""
+    """Return rows by (case, batch, threads), then by library, in the order in which they were measured."""
     groups: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
         groups.setdefault((row["case"], row.get("batch"), row["threads"]), {})[row["library"]] = row
@@ -33,14 +33,14 @@ def _label(kind: str, case: str, batch: int | None, threads: int) -> str:
 
 
 def share_of_limit(row: Row) -> float:
-    """Return a row's share of the FMA limit measured between its turns: the products' operations in all of the time."""
+    """Return the share of the FMA limit, measured between the row's turns, that a step's products reach."""
     operations: float = CASES[row["case"]].step_operations
     share: float = operations / row["each_s"] / 1e9 / row["limit_gflops"]
     return share
 
 
 def figures(results: Results) -> dict[str, float]:
-    """Every figure that a target can be about, by name."""
+    """Return every figure that a target can be about, by name."""
     found: dict[str, float] = {}
     for kind in ("training", "inference"):
         for key, libraries in _groups(results[kind]).items():
@@ -71,14 +71,14 @@ def figures(results: Results) -> dict[str, float]:
 
 
 def verdicts(results: Results) -> str:
-    """Each target, its figure, and whether it is met."""
+    """Return each target, its figure, and whether it is met."""
     found = figures(results)
     lines = []
     for target in TARGETS:
         value = found.get(target.figure)
         verdict = "not measured" if value is None else "met" if target.met(value) else "NOT MET"
         shown = "-" if value is None else f"{value:.3g}"
-        lines.append(f"{target.figure:<68}{str(target):>7}{shown:>9}  {verdict}")
+        lines.append(f"{target.figure:<68}{target!s:>7}{shown:>9}  {verdict}")
     timed = results["training"] + results["inference"] + results.get("int8", [])
     unsteady = sum(max(row["turns_s"]) > 1.25 * row["each_s"] for row in timed)
     if unsteady:
@@ -98,7 +98,7 @@ def _microseconds(seconds: float) -> str:
 
 
 def _beside(libraries: dict[str, Row], columns: list[str], ours: str = OURS) -> list[str]:
-    """Microseconds of each library; of the others also how many times ours that is."""
+    """Return the microseconds of each library; of the others also how many times ours that is."""
     cells = []
     digits = 1 if ours == OURS else 2
     for library in columns:
@@ -122,6 +122,7 @@ def _titles(columns: list[str]) -> list[str]:
 
 
 def render_machine(results: Results) -> str:
+    """Return a sentence on the machine and the versions."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     dates = "".join(f", {part} {date}" for part, date in results.get("dates", {}).items() if date != machine["date"])
@@ -132,6 +133,7 @@ def render_machine(results: Results) -> str:
 
 
 def render_training(results: Results) -> str:
+    """Return the table of training, and how to read it."""
     rows = results["training"]
     columns = _columns(rows)
     lines = []
@@ -154,6 +156,7 @@ def render_training(results: Results) -> str:
 
 
 def render_inference(results: Results) -> str:
+    """Return the table of inference."""
     rows = results["inference"]
     columns = _columns(rows)
     lines = [
@@ -165,6 +168,7 @@ def render_inference(results: Results) -> str:
 
 
 def render_int8(results: Results) -> str:
+    """Return the table of inference in 8-bit integers."""
     rows = results.get("int8", [])
     if not rows:
         return "Int8 inference was not measured."
@@ -183,6 +187,7 @@ def render_int8(results: Results) -> str:
 
 
 def render_accuracy(results: Results) -> str:
+    """Return the table of seconds to a test accuracy."""
     rows = results["accuracy"]
     if not rows:
         return "Time to accuracy was not measured."
@@ -200,6 +205,7 @@ def render_accuracy(results: Results) -> str:
 
 
 def render_start(results: Results) -> str:
+    """Return the table of cold starts."""
     start = results["start"]
     if not start:
         return "Cold start was not measured."
@@ -230,7 +236,7 @@ def _block(name: str, results: Results) -> str:
 
 
 def readme_with(text: str, results: Results) -> str:
-    """A README's text with every block rendered anew; blocks that it lacks are put in, under a heading of their own.
+    """Return a README's text with every block rendered anew; those that it lacks are put in, under a heading.
 
     Results from before there was a block do not put it in.
     """

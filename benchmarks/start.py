@@ -31,7 +31,11 @@ model.predict(digits["x"])
 def _seconds(code: str, *arguments: str, **variables: str) -> float:
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env={**environment(2), **variables}, capture_output=True, text=True
+        [sys.executable, "-c", code, *arguments],
+        env={**environment(2), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.perf_counter() - started
     if done.returncode:
@@ -40,7 +44,7 @@ def _seconds(code: str, *arguments: str, **variables: str) -> float:
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Medians of wall times of whole processes, in seconds, taken in turns."""
+    """Measure wall times of whole processes, in seconds, taken in turns; return their medians."""
     with tempfile.TemporaryDirectory(prefix="nbdense-start-") as folder:
         rng = np.random.default_rng(0)
         data = str(Path(folder, "digits.npz"))

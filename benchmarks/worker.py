@@ -21,7 +21,7 @@ from benchmarks.peers import PEERS
 
 
 class Session:
-    """A worker's state: the job at hand, which ``run(count)`` does ``count`` times."""
+    """The state of a worker: the job at hand, which ``run(count)`` does ``count`` times."""
 
     def __init__(self, library: str, threads: int) -> None:
         started = time.perf_counter()
@@ -37,11 +37,11 @@ class Session:
         self._idle_from = time.process_time()
 
     def hello(self) -> dict[str, Any]:
-        """Seconds that the library took to import."""
+        """Return the seconds that the library took to import."""
         return {"import_s": self.import_s}
 
     def limit(self) -> dict[str, Any]:
-        """Make the multiply-adds the job."""
+        """Make the multiply-adds of the FMA limit the job."""
         self._run, self._reset = self._limit.run, lambda: None
         return {"operations": self._limit.operations}
 

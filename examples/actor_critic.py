@@ -42,9 +42,9 @@ def advantages(values: np.ndarray, next_values: np.ndarray, lost: np.ndarray, en
 
 
 def head_gradient(head: np.ndarray, action: np.ndarray, advantage: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The derivative, with respect to the head's outputs, of the mean over rows of
+    """Return the derivative with respect to the head's outputs of the mean over rows of the loss.
 
-    -advantage log p(action) - ENTROPY_SHARE entropy(p) + VALUE_SHARE (value - wanted)^2.
+    The loss is -advantage log p(action) - ENTROPY_SHARE entropy(p) + VALUE_SHARE (value - wanted)^2.
     """
     p = probabilities(head[:, POLICY])
     log_p = np.log(p)
@@ -77,7 +77,7 @@ class Games:
 
 
 def play(model: nb.Sequential, rng: np.random.Generator) -> int:
-    """Steps of one game in which the likelier action is always taken."""
+    """Play one game in which the likelier action is always taken; return its steps."""
     game = CartPole(rng)
     state = game.reset()
     for step in range(1, CartPole.LONGEST + 1):

@@ -33,7 +33,7 @@ class CartPole:
         self.state = np.zeros(4, np.float32)
 
     def reset(self) -> np.ndarray:
-        """A new game: near the middle, nearly upright."""
+        """Begin a new game: near the middle, nearly upright."""
         self.state = self._rng.uniform(-0.05, 0.05, 4).astype(np.float32)
         return self.state
 
@@ -67,7 +67,7 @@ class Memory:
         self.count += 1
 
     def draw(self, rng: np.random.Generator, rows: int) -> tuple[np.ndarray, ...]:
-        """A random batch: states, actions, next states, whether they were the end."""
+        """Draw a random batch: states, actions, next states, whether they were the end."""
         i = rng.integers(0, min(self.count, self.size), rows)
         return self.before[i], self.action[i], self.after[i], self.lost[i]
 
@@ -96,7 +96,7 @@ def learn(online: nb.Sequential, target: nb.Sequential, batch: tuple[np.ndarray,
 
 
 def play(model: nb.Sequential, rng: np.random.Generator) -> int:
-    """Steps of one game in which the best action is always taken."""
+    """Play one game in which the best action is always taken; return its steps."""
     game = CartPole(rng)
     state = game.reset()
     for step in range(1, CartPole.LONGEST + 1):

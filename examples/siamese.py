@@ -32,7 +32,7 @@ def draw_pairs(rng: np.random.Generator, labels: np.ndarray, count: int) -> tupl
 
 
 def contrastive(codes: np.ndarray, alike: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean loss of pairs of codes, (2, pairs, n), and its derivative with respect to the codes.
+    """Return the mean loss of pairs of codes, (2, pairs, n), and its derivative with respect to the codes.
 
     d^2 / 2 for those alike, max(margin - d, 0)^2 / 2 for the others, d their distance.
     """

@@ -89,7 +89,7 @@ def from_onnx(
 
 
 def _class_names(file: OnnxFile, shape: tuple[int, ...]) -> list[str] | None:
-    """Return class names, if there is one for each column; of one column, for values below 0.5 and from there on."""
+    """Return class names, one a column, or two of one column: for values below 0.5, and from there on."""
     columns = shape[-1] if shape else 1
     names = file.class_names
     return names if names is not None and len(names) == (columns if columns > 1 else 2) else None

@@ -58,7 +58,7 @@ def is_quantized(network: Any) -> bool:
 
 
 def has_integers(network: Network | QuantizedNetwork) -> TypeGuard[QuantizedNetwork]:
-    """Tell whether a tensor between a network's layers becomes integers, for good or while a layer multiplies.
+    """Tell whether any tensor between a network's layers becomes integers, if only while a layer multiplies.
 
     Parameters
     ----------

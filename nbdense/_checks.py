@@ -136,7 +136,7 @@ def source(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
 
 
 class _Memory:
-    """Lends an array's memory through the array interface, and keeps the array alive while it is lent."""
+    """An array's memory, lent through the array interface; the array is kept alive as long as it is lent."""
 
     def __init__(self, interface: dict[str, Any], owner: npt.NDArray[Any]) -> None:
         self.__array_interface__ = interface

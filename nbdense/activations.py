@@ -53,7 +53,7 @@ def serialize(activation: Activation) -> Any:
 
 
 def get(identifier: Any) -> Activation:
-    """Return the activation that is meant; None is linear, as in Keras.
+    """Return the activation that an identifier names, describes or is; None is linear, as in Keras.
 
     Parameters
     ----------

@@ -65,7 +65,7 @@ class StagedFile:
         if path.is_dir():
             raise IsADirectoryError(f"cannot write {path}: it is a folder")
         self.path = path
-        self._hidden: str | None = None
+        self._hidden: Path | None = None
         try:
             self._handle = self._open()
         except OSError as error:
@@ -85,10 +85,12 @@ class StagedFile:
         if _NO_NAME:
             with suppress(OSError):  # this file system has no files without a name
                 handle = os.open(folder, _NO_NAME | os.O_WRONLY, 0o666)
-                if os.path.exists(f"/proc/self/fd/{handle}"):  # by which it gets its name
+                # It gets its name by this. Path.exists raises where /proc may not be read.
+                if os.path.exists(f"/proc/self/fd/{handle}"):  # noqa: PTH110
                     return handle
                 os.close(handle)
-        handle, self._hidden = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=folder)
+        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=folder)
+        self._hidden = Path(name)
         return handle
 
     def publish(self) -> None:
@@ -107,11 +109,11 @@ class StagedFile:
             hidden = self.path.parent / f".{self.path.name}.{secrets.token_hex(4)}"
             if not self._link(hidden):
                 raise FileExistsError(f"cannot write {self.path}: there is a file {hidden}")
-            self._hidden = str(hidden)
+            self._hidden = hidden
         os.close(self._handle)
         self._handle = -1
-        os.chmod(self._hidden, _mode_of_new_files() if mode is None else mode)
-        os.replace(self._hidden, self.path)
+        self._hidden.chmod(_mode_of_new_files() if mode is None else mode)
+        self._hidden.replace(self.path)
         self._hidden = None
 
     def _link(self, path: Path) -> bool:
@@ -132,7 +134,7 @@ class StagedFile:
             self._handle = -1
         if self._hidden is not None:
             with suppress(OSError):
-                os.unlink(self._hidden)
+                self._hidden.unlink()
             self._hidden = None
 
     def __enter__(self) -> Self:
@@ -209,7 +211,8 @@ class TensorFile:
         try:
             self._file = safe_open(self.path, framework="numpy")
             metadata = self._file.metadata() or {}
-            self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}
+            names = self._file.keys()
+            self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
         except (SafetensorError, OSError, ValueError) as error:
             raise FileFormatError(f"{self.path} is damaged or truncated, or no model file: {error}") from error
         if not metadata.get("format", "").startswith("nbdense "):

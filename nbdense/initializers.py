@@ -92,7 +92,7 @@ def _checked_shape(owner: Initializer, shape: Any) -> tuple[int, ...]:
 
 
 class Zeros(Initializer):
-    """All zero."""
+    """Zeros everywhere."""
 
     name = "zeros"
 
@@ -101,7 +101,7 @@ class Zeros(Initializer):
 
 
 class Ones(Initializer):
-    """All one."""
+    """Ones everywhere."""
 
     name = "ones"
 
@@ -110,7 +110,7 @@ class Ones(Initializer):
 
 
 class Constant(Initializer):
-    """All the same number.
+    """The same number everywhere.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Constant(Initializer):
 
 
 class RandomInitializer(Initializer):
-    """One that draws.
+    """An initializer that draws.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def _truncated_normal(shape: tuple[int, ...], random: np.random.Generator) -> np
 
 
 class RandomUniform(RandomInitializer):
-    """U(minval, maxval).
+    """Uniform values, U(minval, maxval).
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class RandomUniform(RandomInitializer):
 
 
 class RandomNormal(RandomInitializer):
-    """N(mean, stddev^2).
+    """Normal values, N(mean, stddev^2).
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ class RandomNormal(RandomInitializer):
 
 
 class TruncatedNormal(RandomNormal):
-    """N(mean, stddev^2), cut at two standard deviations from the mean.
+    """Normal values, N(mean, stddev^2), cut at two standard deviations from the mean.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ class TruncatedNormal(RandomNormal):
 
 
 class VarianceScaling(RandomInitializer):
-    """Mean zero and variance scale / fan. A bias of n elements has fan_in = fan_out = n, as in Keras.
+    """Values of mean zero and variance scale / fan. A bias of n elements has fan_in = fan_out = n, as in Keras.
 
     Parameters
     ----------
@@ -286,43 +286,43 @@ class _Preset(VarianceScaling):
 
 
 class GlorotUniform(_Preset):
-    """U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16)."""
+    """Uniform values, U(-a, a) with a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16)."""
 
     name, preset = "glorot_uniform", (1.0, "fan_avg", "uniform")
 
 
 class GlorotNormal(_Preset):
-    """Truncated normal of variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010, eq. 12)."""
+    """Truncated normal values of variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010, eq. 12)."""
 
     name, preset = "glorot_normal", (1.0, "fan_avg", "truncated_normal")
 
 
 class HeUniform(_Preset):
-    """U(-a, a), a = sqrt(6 / fan_in): the variance of He et al. 2015, eq. 10."""
+    """Uniform values, U(-a, a) with a = sqrt(6 / fan_in): the variance of He et al. 2015, eq. 10."""
 
     name, preset = "he_uniform", (2.0, "fan_in", "uniform")
 
 
 class HeNormal(_Preset):
-    """Truncated normal of variance 2 / fan_in (He et al. 2015, eq. 10)."""
+    """Truncated normal values of variance 2 / fan_in (He et al. 2015, eq. 10)."""
 
     name, preset = "he_normal", (2.0, "fan_in", "truncated_normal")
 
 
 class LecunUniform(_Preset):
-    """U(-a, a), a = sqrt(3 / fan_in): the variance of LeCun et al. 1998, eq. 16."""
+    """Uniform values, U(-a, a) with a = sqrt(3 / fan_in): the variance of LeCun et al. 1998, eq. 16."""
 
     name, preset = "lecun_uniform", (1.0, "fan_in", "uniform")
 
 
 class LecunNormal(_Preset):
-    """Truncated normal of variance 1 / fan_in (LeCun et al. 1998, eq. 16; for selu, Klambauer et al. 2017)."""
+    """Truncated normal values of variance 1 / fan_in (LeCun et al. 1998, eq. 16; for selu, Klambauer et al. 2017)."""
 
     name, preset = "lecun_normal", (1.0, "fan_in", "truncated_normal")
 
 
 class TorchLinear(RandomInitializer):
-    """U(-a, a), a = 1 / sqrt(fan_in): what PyTorch's nn.Linear gives its weight and its bias by default."""
+    """Uniform values, U(-a, a) with a = 1 / sqrt(fan_in): what PyTorch's nn.Linear gives its weight and its bias."""
 
     name = "torch_linear"
 
@@ -394,8 +394,8 @@ def _make_orthonormal(rows: _Values) -> None:
     if len(rows) <= _PANEL:
         for i, row in enumerate(rows):
             if i:  # einsum has loops of its own: one order, no BLAS
-                row -= np.einsum("i,ij->j", np.einsum("ij,j->i", rows[:i], row), rows[:i])
-            row /= math.sqrt(np.einsum("i,i->", row, row))
+                row[:] -= np.einsum("i,ij->j", np.einsum("ij,j->i", rows[:i], row), rows[:i])
+            row[:] /= math.sqrt(np.einsum("i,i->", row, row))
         return
     first, second = rows[: len(rows) // 2], rows[len(rows) // 2 :]
     _make_orthonormal(first)
@@ -411,7 +411,7 @@ def _make_orthonormal(rows: _Values) -> None:
 
 
 class _Function(Initializer):
-    """A user's function of (shape, random)."""
+    """An initializer made of a user's function of (shape, random)."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function

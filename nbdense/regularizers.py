@@ -54,7 +54,7 @@ def _factor(owner: Regularizer, argument: str, value: Any, default: float) -> fl
 
 
 class L1(Regularizer):
-    """l1 sum |w|: pulls weights to zero (Tibshirani 1996, the lasso).
+    """The penalty l1 sum |w|, which pulls weights to zero (Tibshirani 1996, the lasso).
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class L1(Regularizer):
 
 
 class L2(Regularizer):
-    """l2 sum w^2: keeps weights small (Hoerl and Kennard 1970, ridge regression). No factor 1/2, as in Keras.
+    """The penalty l2 sum w^2, no factor 1/2: it keeps weights small (Hoerl and Kennard 1970, ridge regression).
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class L2(Regularizer):
 
 
 class L1L2(Regularizer):
-    """l1 sum |w| + l2 sum w^2 (Zou and Hastie 2005, the elastic net).
+    """The penalty l1 sum |w| + l2 sum w^2 (Zou and Hastie 2005, the elastic net).
 
     Parameters
     ----------

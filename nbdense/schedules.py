@@ -25,7 +25,7 @@ _BLOCK = 64
 
 
 class LearningRateSchedule:
-    """A function of the step. Subclasses define ``__call__`` and, to be saved, ``get_config``.
+    """A learning rate as a function of the step. Subclasses define ``__call__`` and, to be saved, ``get_config``.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def _number(owner: object, argument: str, value: Any, least: float = 0.0, ends: 
 
 
 class _Formula(LearningRateSchedule):
-    """One that is computed by NumPy, many steps at a time: `_rates`, of step numbers in float64."""
+    """A schedule that NumPy computes, many steps at a time: by `_rates`, of step numbers in float64."""
 
     def __call__(self, step: int) -> float:
         return float(self.rates(whole_number(type(self).__name__, "step", step), 1)[0])
@@ -120,7 +120,7 @@ class _Decay(_Formula):
 
 
 class ExponentialDecay(_Decay):
-    """initial_learning_rate decay_rate^(step / decay_steps).
+    """Exponential decay: initial_learning_rate decay_rate^(step / decay_steps).
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class ExponentialDecay(_Decay):
 
 
 class StepDecay(ExponentialDecay):
-    """initial_learning_rate decay_rate^floor(step / decay_steps): PyTorch's StepLR. Keras has it as a staircase.
+    """Decay by steps: initial_learning_rate decay_rate^floor(step / decay_steps), PyTorch's StepLR, Keras's staircase.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class StepDecay(ExponentialDecay):
 
 
 class InverseTimeDecay(_Decay):
-    """initial_learning_rate / (1 + decay_rate step / decay_steps).
+    """Decay with the inverse of time: initial_learning_rate / (1 + decay_rate step / decay_steps).
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ class InverseTimeDecay(_Decay):
 
 
 class PiecewiseConstantDecay(_Formula):
-    """values[0] up to and including step boundaries[0], then values[1] up to and including boundaries[1], and so on.
+    """Constant pieces: values[0] up to and including step boundaries[0], values[1] up to boundaries[1], and so on.
 
     Parameters
     ----------
@@ -343,7 +343,7 @@ class CosineDecayRestarts(_Formula):
 
 
 class OneCycle(_Formula):
-    """Up to ``max_learning_rate`` and down to next to nothing: PyTorch's OneCycleLR (its rates only, not the momentum).
+    """One rise to ``max_learning_rate`` and fall to next to nothing: PyTorch's OneCycleLR, without its momentum.
 
     Smith and Topin 2018, "Super-convergence". It begins at max_learning_rate / div_factor and ends, at step
     total_steps - 1, at that divided by final_div_factor, where it stays.

@@ -34,7 +34,7 @@ def quantize(
     accuracy_budget: float | None = None,
     evaluate: Any = None,
 ) -> QuantizedModel:
-    """Turn a trained model into integers.
+    """Turn a trained model into a quantized one, of integers.
 
     Batch normalisations go into the dense layers before them first, where they can. A model that was trained by
     `quantize_aware` brings its ranges and scales with it, and takes no calibration data.

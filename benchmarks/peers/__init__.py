@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class Peer(Protocol):
-    """A library, as a worker uses it. ``epochs`` and ``predict`` are timed; they return when the work is done."""
+    """Protocol of a library's worker. ``epochs`` and ``predict`` are timed; they return when the work is done."""
 
     def __init__(self, threads: int) -> None: ...
 
@@ -30,18 +30,18 @@ class Peer(Protocol):
         """Go back to these weights, so that every turn times the same steps, and build nothing anew."""
 
     def step(self) -> float:
-        """One step of training on the first batch in its order; returns its loss before the step."""
+        """Take one step of training on the first batch in its order; return its loss before the step."""
 
     def epochs(self, count: int) -> None:
         """Train ``count`` epochs, each in a new order."""
 
     def predict(self, x: npt.NDArray[np.float32]) -> Array:
-        """Probabilities (rows, classes), a NumPy array."""
+        """Return probabilities (rows, classes), a NumPy array."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A library: what it is called in tables, its class, what it needs installed, and what it is timed at.
+    """A library: its name in tables, its class, what it needs installed, and what it is timed at.
 
     ``same_steps`` is False where a model of two classes has other parameters than two outputs'. ``int8`` is timed
     beside networks in integers: those themselves, and what they are to be faster than.
@@ -60,7 +60,7 @@ class Row:
         return importlib.util.find_spec(self.package) is not None
 
     def load(self, threads: int) -> Peer:
-        """The peer; only in its own worker."""
+        """Make the peer; only in its own worker."""
         module, _, name = self.where.partition(":")
         peer: Peer = getattr(importlib.import_module(f"benchmarks.peers.{module}"), name)(threads)
         return peer

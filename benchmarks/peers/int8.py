@@ -10,7 +10,7 @@ from benchmarks.peers.ours import make_model
 
 
 def quantized(weights: Weights, dtype: str) -> Any:
-    """A model of these weights in integers, calibrated on the same rows for every peer and batch."""
+    """Return a model of these weights in integers, calibrated on the same rows for every peer and batch."""
     from nbdense.quant import quantize
 
     widths = (weights[0][0].shape[0], *(kernel.shape[1] for kernel, _ in weights))
@@ -18,7 +18,7 @@ def quantized(weights: Weights, dtype: str) -> Any:
 
 
 class _Inference:
-    """A library that only predicts."""
+    """A peer that only predicts."""
 
     def build(self, x: Array, y: Array, batch: int, weights: Weights) -> None:
         self.reset(weights)
@@ -34,6 +34,8 @@ class _Inference:
 
 
 class NbdenseInt8(_Inference):
+    """nbdense, with a model that `quantize` makes."""
+
     def __init__(self, threads: int) -> None:
         import nbdense as nb
 
@@ -44,6 +46,8 @@ class NbdenseInt8(_Inference):
 
 
 class OnnxRuntimeInt8(_Inference):
+    """onnxruntime, on the file that nbdense exports of that model."""
+
     dtype = "int8"
 
     def __init__(self, threads: int) -> None:
@@ -58,6 +62,6 @@ class OnnxRuntimeInt8(_Inference):
 
 
 class OnnxRuntimeUint8(OnnxRuntimeInt8):
-    """The same with other activations: which of the two is faster depends on the CPU."""
+    """The same with uint8 activations: which type is faster depends on the CPU."""
 
     dtype = "uint8"

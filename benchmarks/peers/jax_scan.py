@@ -48,6 +48,8 @@ def _probabilities(params: Any, x: Any) -> Any:
 
 
 class Jax:
+    """JAX, which scans over the batches of an epoch."""
+
     def __init__(self, threads: int) -> None:
         self._key = jax.random.key(0)  # the environment has set the threads: there is no call for it
 

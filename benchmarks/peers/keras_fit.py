@@ -10,6 +10,8 @@ from benchmarks.peers import Array
 
 
 class Keras:
+    """Keras on JAX."""
+
     def __init__(self, threads: int) -> None:
         if keras.backend.backend() != "jax":
             raise RuntimeError(f"Keras runs on {keras.backend.backend()}, not on jax")

@@ -26,6 +26,8 @@ def open_session(file: bytes, threads: int) -> Callable[[Array], Array]:
 
 
 class OnnxRuntime:
+    """onnxruntime, which only predicts."""
+
     def __init__(self, threads: int) -> None:
         self._threads = threads
 

@@ -7,7 +7,7 @@ from benchmarks.peers import Array
 
 
 def make_model(weights: Weights):  # type: ignore[no-untyped-def]
-    """A model of these weights."""
+    """Return a model of these weights."""
     import nbdense as nb
 
     model = nb.Sequential([nb.Input((len(weights[0][0]),))])
@@ -19,6 +19,8 @@ def make_model(weights: Weights):  # type: ignore[no-untyped-def]
 
 
 class Nbdense:
+    """nbdense, through ``fit`` and ``predict``."""
+
     def __init__(self, threads: int) -> None:
         import nbdense as nb
 

@@ -8,6 +8,8 @@ from benchmarks.peers import Array
 
 
 class PlainNumpy:
+    """NumPy, which only predicts."""
+
     def __init__(self, threads: int) -> None:
         pass  # its BLAS has threads, and the environment has set them
 

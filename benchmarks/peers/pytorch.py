@@ -11,6 +11,8 @@ from benchmarks.peers import Array
 
 
 class Torch:
+    """PyTorch, with its optimizer as it comes."""
+
     fused = False  # torch's default on a CPU
 
     def __init__(self, threads: int) -> None:
@@ -62,4 +64,6 @@ class Torch:
 
 
 class TorchFused(Torch):
+    """PyTorch, with its fused optimizer."""
+
     fused = True

@@ -14,6 +14,8 @@ from benchmarks.peers import Array
 
 
 class Sklearn:
+    """scikit-learn's MLPClassifier."""
+
     def __init__(self, threads: int) -> None:
         pass  # only its BLAS has threads, and the environment has set them
 

@@ -21,7 +21,7 @@ Classes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The training and calibration of a model: the same for all seeds."""
+    """The way in which models are trained and calibrated: the same for all seeds."""
 
     widths: tuple[int, ...] = (784, 300, 100, 10)
     batch: int = 128
@@ -34,7 +34,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows to train on, and those to measure errors on."""
+    """The rows that are trained on, and those that errors are measured on."""
 
     x: Inputs
     y: Classes
@@ -42,7 +42,7 @@ class Rows:
     y_test: Classes
 
     def validation(self, count: int = 10_000) -> Rows:
-        """The last training rows in place of the test rows."""
+        """Return the rows with the last training rows in place of the test rows."""
         return Rows(self.x[:-count], self.y[:-count], self.x[-count:], self.y[-count:])
 
 
@@ -70,7 +70,7 @@ class Trained:
 
     @cached_property
     def file(self) -> bytes:
-        """The model as a float ONNX file."""
+        """Return the model as a float ONNX file."""
         from benchmarks.quantization import peers
 
         return peers.float_file(self.model)
@@ -90,13 +90,13 @@ def _predicted(model: Any, rows: Rows) -> Classes:
 
 
 def float_model(trained: Trained) -> Answer:
-    """Return the float model's answer, which all others are compared with."""
+    """Return the answer of the float model, which all else is compared with."""
     weights = trained.model.get_weights()
     return Answer(_predicted(trained.model, trained.rows), sum(weight.nbytes for weight in weights))
 
 
 def post_training(trained: Trained, **options: Any) -> Answer:
-    """`nbdense.quantize`."""
+    """Return the answer of a model that `nbdense.quantize` makes."""
     import nbdense as nb
 
     quantized = nb.quantize(trained.model, trained.calibration, **options)
@@ -104,7 +104,7 @@ def post_training(trained: Trained, **options: Any) -> Answer:
 
 
 def aware(trained: Trained, **options: Any) -> Answer:
-    """`nbdense.quantize_aware`, training, and `nbdense.quantize`."""
+    """Return the answer of a model by `nbdense.quantize_aware`, training, and `nbdense.quantize`."""
     import nbdense as nb
 
     nb.set_random_seed(trained.seed)  # that a seed's result does not depend on what was made before
@@ -115,7 +115,7 @@ def aware(trained: Trained, **options: Any) -> Answer:
 
 
 def peer(trained: Trained, how: str) -> Answer:
-    """onnxruntime.quantization, by a row of `benchmarks.quantization.peers.QUANTIZERS`."""
+    """Return the answer of onnxruntime.quantization, by a row of `benchmarks.quantization.peers.QUANTIZERS`."""
     from benchmarks.quantization import peers
 
     proto = peers.quantize(trained.file, trained.calibration, how)
@@ -175,7 +175,7 @@ EXPORTED = "static"
 
 
 def compare_export(quantized: Any, rows: Rows) -> dict[str, int]:
-    """The QDQ file of a static model in onnxruntime: integers and classes that are not `nbdense`'s."""
+    """Count integers and classes of a static model's QDQ file in onnxruntime that are not `nbdense`'s."""
     from benchmarks.quantization import peers
     from nbdense.export import to_onnx, verify_onnx
 

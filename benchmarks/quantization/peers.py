@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -33,13 +33,13 @@ class Reader(CalibrationDataReader):
         self._name = name
 
     def get_next(self) -> dict[str, Inputs] | None:
-        """The next batch by the input's name; None behind the last."""
+        """Return the next batch by the input's name; None behind the last."""
         batch = next(self._batches, None)
         return None if batch is None else {self._name: batch}
 
 
 def float_file(model: Any) -> bytes:
-    """The file that all of these begin with: bytes, because quantizers change what they are given."""
+    """Return the float file that all of these begin with: bytes, because quantizers change what they are given."""
     from nbdense.export import to_onnx
 
     return to_onnx(model, verify=False).SerializeToString()
@@ -55,30 +55,30 @@ def classes(proto: onnx.ModelProto, x: Inputs) -> Classes:
 
 
 def size_bytes(proto: onnx.ModelProto) -> int:
-    """Count the bytes of all weights, biases, scales and zero points. MatMulNBits has two 4-bit weights in one."""
+    """Count the bytes of all constants: two 4-bit weights are one byte of MatMulNBits's."""
     return sum(numpy_helper.to_array(tensor).nbytes for tensor in proto.graph.initializer)
 
 
 @contextmanager
 def _quietly() -> Iterator[Path]:
-    """A folder for the files that onnxruntime.quantization wants, without the advice and progress bars it prints."""
+    """Open a folder for the files that onnxruntime.quantization wants, and silence its advice and progress bars."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
             yield Path(folder)
     finally:
         logging.disable(before)
 
 
 def _prepared(proto: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """With the shapes and constants that quantize_static asks to have inferred first."""
+    """Return the model with the shapes and constants that quantize_static asks to have inferred first."""
     quant_pre_process(proto, str(folder / "prepared.onnx"), skip_symbolic_shape=True)
     return onnx.load(folder / "prepared.onnx")
 
 
 def static(proto: onnx.ModelProto, calibration: Inputs) -> onnx.ModelProto:
-    """quantize_static as it comes (QDQ, int8 weights and activations, MinMax), with a weight scale for each channel."""
+    """Quantize by quantize_static as it comes (QDQ, int8, MinMax), with a weight scale for each channel."""
     with _quietly() as folder:
         proto, target = _prepared(proto, folder), folder / "static.onnx"
         quantize_static(proto, target, Reader(calibration, proto.graph.input[0].name), per_channel=True)
@@ -86,7 +86,7 @@ def static(proto: onnx.ModelProto, calibration: Inputs) -> onnx.ModelProto:
 
 
 def dynamic(proto: onnx.ModelProto, calibration: Inputs) -> onnx.ModelProto:
-    """quantize_dynamic, int8, with a weight scale for each channel; it takes no data."""
+    """Quantize by quantize_dynamic, int8, with a weight scale for each channel; it takes no data."""
     with _quietly() as folder:
         proto, target = _prepared(proto, folder), folder / "dynamic.onnx"
         quantize_dynamic(proto, target, per_channel=True, weight_type=QuantType.QInt8)
@@ -94,7 +94,7 @@ def dynamic(proto: onnx.ModelProto, calibration: Inputs) -> onnx.ModelProto:
 
 
 def _with_matmuls(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """With MatMul and Add for each Gemm: the 4-bit quantizers take nothing else."""
+    """Return the model with MatMul and Add for each Gemm: the 4-bit quantizers take nothing else."""
     model = ONNXModel(proto)
     model.replace_gemm_with_matmul()
     changed: onnx.ModelProto = model.model
@@ -102,7 +102,7 @@ def _with_matmuls(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def int4(proto: onnx.ModelProto, calibration: Inputs) -> onnx.ModelProto:
-    """MatMulNBitsQuantizer as it comes, which rounds to nearest, with a zero point for each block."""
+    """Quantize by MatMulNBitsQuantizer as it comes, which rounds to nearest, with a zero point for each block."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     with _quietly():
@@ -112,7 +112,7 @@ def int4(proto: onnx.ModelProto, calibration: Inputs) -> onnx.ModelProto:
 
 
 def int4_gptq(proto: onnx.ModelProto, calibration: Inputs) -> onnx.ModelProto:
-    """gptq_quantize, which MatMulNBitsQuantizer calls for GPTQ, with its defaults but for blocks and data.
+    """Quantize by gptq_quantize, which MatMulNBitsQuantizer calls, with its defaults but for blocks and data.
 
     Symmetric, because it fails at the zero points of an odd number of blocks, such as 784 inputs have.
     """
@@ -132,5 +132,5 @@ QUANTIZERS: dict[str, Callable[[onnx.ModelProto, Inputs], onnx.ModelProto]] = {
 
 
 def quantize(file: bytes, calibration: Inputs, how: str) -> onnx.ModelProto:
-    """A float file, quantized by a row of QUANTIZERS."""
+    """Quantize a float file by a row of QUANTIZERS."""
     return QUANTIZERS[how](onnx.load_from_string(file), calibration)

@@ -42,7 +42,7 @@ class Loss:
 
 
 def losses(results: Results) -> dict[str, Loss]:
-    """Return the loss of each method that was measured; where something is allowed, with the verdict."""
+    """Return the losses of each method that was measured, with the verdict where something is allowed."""
     reference = results["methods"][FLOAT]["errors"]
     found = {}
     for name, row in results["methods"].items():
@@ -69,12 +69,12 @@ class Export:
 
     @property
     def verdict(self) -> str:
-        """Say whether all three are as they have to be."""
+        """Verdict on all three figures together."""
         return _met(self.same >= SAME_INTEGERS and self.largest <= LARGEST_DIFFERENCE and self.classes <= OTHER_CLASSES)
 
 
 def export(results: Results) -> Export | None:
-    """Return the comparison of the static int8 models; None where they were not measured."""
+    """Return the export's figures of the static int8 models; None where they were not measured."""
     rows = results["export"]
     if not rows:
         return None
@@ -87,7 +87,7 @@ def export(results: Results) -> Export | None:
 
 
 def verdicts(results: Results) -> str:
-    """Each target, its figures, and whether it is met."""
+    """Return each target, its figures, and whether it is met."""
     lines = []
     for name, loss in losses(results).items():
         if loss.verdict:
@@ -110,12 +110,12 @@ def _allowed(bound: float) -> str:
 
 
 def _points(value: float) -> str:
-    """Signed, but for what rounds to zero."""
+    """Write points with their sign, but for those that round to zero."""
     return "0.000" if abs(value) < 5e-4 else f"{value:+.3f}"
 
 
 def _share(value: float) -> str:
-    """Rounded down: 100% is all of them."""
+    """Write a share rounded down: 100% is all of them."""
     return f"{int(value * 1e5) / 1e3:g}%"
 
 
@@ -142,7 +142,7 @@ def _exported(results: Results) -> str:
 
 
 def render(results: Results) -> str:
-    """The README's block."""
+    """Return the README's block."""
     recipe, machine = results["recipe"], results["machine"]
     versions = ", ".join(
         f"{n} {machine['versions'][n]}" for n in ("nbdense", "onnxruntime") if n in machine["versions"]
@@ -162,7 +162,7 @@ def render(results: Results) -> str:
 
 
 def readme_with(text: str, results: Results) -> str:
-    """A README's text with the block rendered anew, or put in, under a heading of its own."""
+    """Return a README's text with the block rendered anew, or put in, under a heading of its own."""
     block = f"<!-- benchmark: quantization -->\n{render(results)}\n<!-- /benchmark -->"
     text, count = BLOCK.subn(lambda match: block, text)
     if count:

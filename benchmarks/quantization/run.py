@@ -1,4 +1,4 @@
-"""Measure what quantization costs in accuracy: ``python -m benchmarks.quantization --help``.
+"""The cost of quantization in accuracy: ``python -m benchmarks.quantization --help``.
 
 A 784-300-100-10 network is trained on MNIST, once for each seed, and quantized in every way of METHODS, by nbdense and
 by onnxruntime.quantization. How training and quantizers are set was chosen with ``--validation``: on all but the last
@@ -38,12 +38,12 @@ PUBLISHED = Path(__file__).parents[1] / "results" / "quantization.json"  # what 
 
 
 def _say(line: str) -> None:
-    """Progress goes to stderr: stdout is the report."""
+    """Print progress to stderr: stdout is the report."""
     print(line, file=sys.stderr, flush=True)
 
 
 def run(recipe: Recipe, rows: Rows, seeds: int, names: Iterable[str] = METHODS, measured_on: str = TEST) -> Any:
-    """Measure; the result is what the JSON file holds, errors in percent of the test rows."""
+    """Measure; return what the JSON file holds, errors in percent of the test rows."""
     chosen = [name for name in METHODS if name == FLOAT or (name in names and METHODS[name].installed)]
     results: dict[str, Any] = {
         "format": FORMAT,
@@ -121,7 +121,7 @@ def _results(options: argparse.Namespace) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, and report; returns 0 also where a target is missed, which the report says."""
+    """Run, and report; return 0 also where a target is missed, which the report says."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.source and not options.data:

@@ -46,7 +46,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class ActivationForm:
-    """Writer and readers of an activation in ONNX.
+    """The writer and the readers of an activation in ONNX.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ def _hard_swish(graph: Graph, activation: Activation, alpha: float, source: str,
 
 
 def _times(operator: str) -> ActivationWriter:
-    """Return a writer of the source times one operator's result for it."""
+    """Return a writer of the source times what one operator makes of it."""
 
     def write(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
         graph.node("Mul", [source, graph.node(operator, [source], f"{target}_gate")], target)
@@ -149,7 +149,7 @@ def _is(name: str) -> OperatorReader:
 
 
 def _attribute(attributes: Mapping[str, Any], name: str, default: float) -> float:
-    """Return an attribute; what float32 has made of 0.2 is 0.2."""
+    """Return an attribute as it was written: 0.2, where float32 has made another number of it."""
     return float(str(np.float32(attributes.get(name, default))))
 
 

@@ -32,7 +32,7 @@ ALIGNMENT = 4096  # of constants in that file: runtimes map them into memory
 
 @dataclass(frozen=True)
 class Form:
-    """Form in which a flavour's writer is asked to write a network."""
+    """The form in which a flavour's writer is asked to write a network."""
 
     fold: bool = True  # whether dense layers take over the batch normalisations beside them
     convolution: bool = False
@@ -43,7 +43,7 @@ Shape = Sequence[int | str]  # numbers, and names of what is dynamic
 
 
 class Graph:
-    """Collects nodes and constants.
+    """A graph in the making: nodes and constants.
 
     A node is named after the tensor that it writes. A layer's tensors are named ``layer/what``, what belongs to the
     network's ends ``input_what`` and ``output_what``: none of them ever meets another.

@@ -39,7 +39,7 @@ class AffineStep:
 
     @property
     def parts(self) -> tuple[Doubles, Doubles, Doubles]:
-        """Mean, scale and shift."""
+        """Mean, scale and shift of the step."""
         return self.mean, self.scale, self.shift
 
     @property
@@ -55,7 +55,7 @@ class AffineStep:
 
 @dataclass(eq=False)
 class FunctionStep:
-    """An activation."""
+    """The step of an activation."""
 
     activation: Activation
 
@@ -74,7 +74,7 @@ class NormStep:
 
 @dataclass(eq=False)
 class ShapeStep:
-    """Rows of another shape, their elements in the same order."""
+    """A change of shape: rows of another shape, their elements in the same order."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -88,7 +88,7 @@ class ShapeStep:
 
 @dataclass(eq=False)
 class DropoutStep:
-    """Dropout."""
+    """The step of a dropout."""
 
     rate: float
 
@@ -138,7 +138,7 @@ def function(name: str, alpha: float | None = None) -> FunctionStep:
 
 
 def clip(least: float, most: float) -> list[Step]:
-    """Return the steps that clamp.
+    """Return the steps of a clamp.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Does onnxruntime compute what a Pipeline predicts?
+"""The comparison of what onnxruntime computes with what a Pipeline predicts.
 
 What counts is what the user gets: the pipeline's predictions on his rows as they are, and the file's on the same rows
 in the types of its inputs. Nothing is forgiven for what rounding the rows does to them:
@@ -144,7 +144,7 @@ def _onnx_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _unsure(probabilities: npt.NDArray[Any], tolerance: float, multilabel: bool) -> npt.NDArray[np.bool_]:
-    """Say where rounding may change the label."""
+    """Return whether rounding may change each row's label."""
     if multilabel:
         return np.asarray(np.abs(probabilities - 0.5) <= tolerance)
     largest = np.sort(probabilities, axis=1)[:, -2:]

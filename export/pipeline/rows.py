@@ -199,7 +199,7 @@ def _check_names(columns: Iterable[Any]) -> None:
 
 
 def _selects_columns(model: Any) -> bool:
-    """Say whether a step looks at columns one by one."""
+    """Tell whether a step looks at columns one by one."""
     from sklearn.compose import ColumnTransformer
 
     steps = [*getattr(model, "steps", []), *getattr(model, "transformer_list", [])]

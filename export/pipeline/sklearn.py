@@ -248,7 +248,7 @@ def _convert(pipeline: Any, estimator: Any, inputs: tuple[GraphInput, ...], opse
 
 
 def _set_names(model: onnx.ModelProto, inputs: tuple[GraphInput, ...]) -> dict[str, str]:
-    """Give the inputs the user's names; return the outputs' names, which make room, by what they are."""
+    """Give the inputs the user's names; return the outputs' names, which make room for them, by their roles."""
     graph = model.graph
     read = {name for part in graphs_in(graph) for node in part.node for name in node.input}
     kept = [entry for entry in graph.input if entry.name in read]  # no column that nothing looks at

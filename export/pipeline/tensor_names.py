@@ -38,7 +38,7 @@ def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """Return the name, with as many "_" behind it as make it another than those that are taken.
+    """Return the name, with as many "_" behind it as make it unlike all that are taken.
 
     Parameters
     ----------

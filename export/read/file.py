@@ -253,7 +253,7 @@ def _writers(
 def _choose_output(
     graph: onnx.GraphProto, writers: dict[str, onnx.NodeProto], wanted: str | None, name: str
 ) -> tuple[str, onnx.NodeProto | None]:
-    """Return the tensor of probabilities or values, and the ZipMap behind it, if there is one."""
+    """Return the tensor of probabilities or values, and the ZipMap behind it if there is one."""
     if wanted is not None:
         if wanted not in writers:
             raise ValueError(f"{name}: there is no tensor {wanted!r} that a node writes")
@@ -291,7 +291,7 @@ def _is_label(node: onnx.NodeProto | None, writers: dict[str, onnx.NodeProto]) -
 def _in_order(
     wanted: str, writers: dict[str, onnx.NodeProto], inputs: set[str], constants: Constants, name: str
 ) -> list[onnx.NodeProto]:
-    """Return the nodes that the wanted tensor needs, each behind those that it reads."""
+    """Return the nodes that the wanted tensor needs, in an order in which they can run."""
     ordered: list[onnx.NodeProto] = []
     done, open_ = set[int](), set[int]()
     stack: list[tuple[str, onnx.NodeProto | None]] = [(wanted, None)]

@@ -52,7 +52,7 @@ class WidthUnknownError(Exception):
 
 
 class Trace:
-    """State of following a file's nodes: the tensors so far.
+    """The state of following a file's nodes: the tensors so far.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class Trace:
         )
 
     def width_of(self, value: Value, wanted: int) -> None:
-        """Take note that a value must have so many columns, where its width has not been known.
+        """Raise WidthUnknownError where a value whose width is not known yet must have so many columns.
 
         Parameters
         ----------
@@ -181,7 +181,7 @@ class Call:
 
     @property
     def uses_more(self) -> bool:
-        """True where more than its first output is read."""
+        """True where other outputs than the node's first are read."""
         read = {name for node in self.state.file.nodes for name in node.input} | {self.state.file.output}
         return any(name in read for name in self.node.output[1:] if name)
 
@@ -315,7 +315,7 @@ class Call:
         return self.make([value, kernel, bias], shape, node, self._weights_name())
 
     def _weights_name(self) -> str:
-        """Return the name of the first constant matrix that it reads."""
+        """Return the name of the first constant matrix that the node reads."""
         constants = self.state.file.constants
         for name in self.node.input:
             source = self.state.origin.get(name, name)

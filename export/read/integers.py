@@ -36,7 +36,7 @@ _STEPS = {"int8": -128, "uint8": 0}
 
 
 def fold_integers(call: Call) -> tuple[Array, Integers | None]:
-    """Compute a QuantizeLinear or DequantizeLinear of constants; the latter with the integers that it reads.
+    """Compute a QuantizeLinear or DequantizeLinear of constants; of the latter, keep the integers too.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _dequantize(call: Call) -> Value:
 
 
 def _input(call: Call, index: int, label: str = "its input") -> Value:
-    """Return an input, with its scale and zero point behind it, as real numbers."""
+    """Return an input as real numbers, whose scale and zero point are the inputs behind it."""
     value, form = call.input(index), _format(call, index + 1, label)
     if isinstance(value, Value):
         return _real(call, value, form)
@@ -115,7 +115,7 @@ def _input(call: Call, index: int, label: str = "its input") -> Value:
 
 
 def integers_through(call: Call, value: Value, change: Callable[[Value], Value]) -> Value:
-    """Return integers whose shape is changed.
+    """Return integers in another shape.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def integers_through(call: Call, value: Value, change: Callable[[Value], Value])
 
 
 def clip_integers(call: Call, value: Value) -> Value:
-    """Return a clamp of integers, as one of the real numbers that they stand for.
+    """Return a clamp of integers as one of the real numbers that they stand for.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def clip_integers(call: Call, value: Value) -> Value:
 
 
 def _lookup(call: Call) -> Value:
-    """Return a table's 256 entries, read by integers."""
+    """Return the entries that integers read from a table of 256."""
     index = call.input(1)
     table = call.input(0)
     fits = isinstance(table, np.ndarray) and table.shape == (256,) and table.dtype.name in _STEPS
@@ -239,7 +239,7 @@ def _qlinear_add(call: Call) -> Value:
 
 
 def _qlinear(operator: str, first: int = 3) -> Callable[[Call], Value]:
-    """Return the rule of an activation of integers."""
+    """Return the rule of an operator that is an activation of integers."""
 
     def rule(call: Call) -> Value:
         value = _input(call, 0)
@@ -279,7 +279,7 @@ def _matmul_integer(call: Call) -> Value:
 
 
 def scaled_product(call: Call) -> Value | None:
-    """Return what a Mul makes of a MatMulInteger or of the scales behind it: at the end a dense layer; None: nothing.
+    """Return what a Mul makes of a MatMulInteger and its scales, at the end a dense layer; None for another Mul.
 
     Parameters
     ----------
@@ -319,7 +319,7 @@ def scaled_product(call: Call) -> Value | None:
 
 
 def _dynamic_matmul(call: Call) -> Value:
-    """Return what a DynamicQuantizeMatMul makes: onnxruntime's optimizations write the above so."""
+    """Return the dense layer of a DynamicQuantizeMatMul, which onnxruntime's optimizations write for the above."""
     weights = Integers(call.constant(call.input(1), "weights"), call.constant(call.input(2), "weights' scale"))
     zero = call.input(3)
     kernel = dataclasses.replace(weights, zero=None if zero is None else call.constant(zero, "zero point"))

@@ -136,19 +136,19 @@ class DynamicIntegersNode:
 
 @dataclass(frozen=True)
 class DynamicZeroNode:
-    """The zero point of such integers."""
+    """The zero point of dynamic integers."""
 
 
 @dataclass(frozen=True, eq=False)
 class DynamicScaleNode:
-    """The scale of such integers, times a constant."""
+    """The scale of dynamic integers, times a constant."""
 
     factor: Any = np.float32(1)
 
 
 @dataclass(frozen=True, eq=False)
 class AccumulatorNode:
-    """The product of such integers with a kernel's, times a constant, and times their scale or not yet."""
+    """The product of dynamic integers with a kernel's, times a constant, and times their scale or not yet."""
 
     kernel: Integers
     factor: Any = np.float32(1)

@@ -24,13 +24,13 @@ from nbdense.export.read.weights import Integers
 
 
 def _same(call: Call) -> Value:
-    """Return an operator of one argument, elementwise."""
+    """Return the rule of an elementwise operator of one argument."""
     value = call.data()
     return call.make([value], value.shape, FunctionNode(call.node.op_type, call.attributes))
 
 
 def _elementwise(call: Call) -> Value:
-    """Return an operator of two arguments, one of which may be constant."""
+    """Return the value of an elementwise operator of two arguments, one of which may be constant."""
     if len(call.inputs) == 1:
         return call.data()  # a sum, or the largest, of one
     scaled = scaled_product(call) if call.node.op_type == "Mul" else None
@@ -44,8 +44,8 @@ def _elementwise(call: Call) -> Value:
         if one.merged != two.merged:
             raise call.fail("one of its inputs has positions where the other has rows")
         # What is narrower must be so on the last axis alone: a mean over it, for instance.
-        narrow = [shape[:-1] + (1,) for shape in shapes]
-        if one.shape != two.shape and not (one.shape and two.shape and shapes[0] in narrow or shapes[1] in narrow):
+        narrow = [(*shape[:-1], 1) for shape in shapes]
+        if one.shape != two.shape and not ((one.shape and two.shape and shapes[0] in narrow) or shapes[1] in narrow):
             raise call.fail(f"rows of shapes {one.shape} and {two.shape} do not meet element by element")
         shape = max(shapes, key=lambda shape: shape[-1:] or (0,))
         if one.shape[:-1] != two.shape[:-1]:
@@ -64,7 +64,7 @@ def _elementwise(call: Call) -> Value:
 
 
 def _where(call: Call) -> Value:
-    """Return one of two tensors by a comparison: a part of decomposed activations."""
+    """Return one of two tensors by a comparison, as in decomposed activations."""
     shapes = {(part.merged, part.shape) for part in call.inputs if isinstance(part, Value)}
     if len(call.inputs) != 3 or len(shapes) != 1:
         raise call.fail(f"its inputs have rows of different shapes, {sorted(shapes)}")
@@ -195,7 +195,7 @@ def _reduce_mean(call: Call) -> Value:
 
 
 def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
-    """Return rows in another shape; the first entry is the batch's, None stands for the size that fits."""
+    """Return rows in another shape; its first entry is the batch's, and None stands for the size that fits."""
     total = math.prod(value.shape)
     batch, rest = shape[0], shape[1:]
     known = math.prod(n for n in rest if n is not None)
@@ -229,7 +229,7 @@ def _global_mean(call: Call) -> Value:
 
 
 def _all_as_rows(call: Call, value: Value) -> Value:
-    """Return [rows, positions, columns] as [rows * positions, columns]: the same rows of data, seen otherwise."""
+    """Return [rows, positions, columns] as [rows * positions, columns]: the same data in another shape."""
     if value.is_integer:
         return integers_through(call, value, lambda real: _all_as_rows(call, real))
     return call.make([value], value.shape, ReshapeNode(), merged=True)
@@ -349,11 +349,16 @@ def _concat(call: Call) -> Value:
     if len(call.inputs) == 1:
         return call.data()
     one, two = call.inputs if len(call.inputs) == 2 else (None, None)
-    if isinstance(one, Value) and isinstance(two, Value) and one.shape == two.shape and one.shape[-1:] == (1,):
-        if call.attributes.get("axis") in (-1, len(one.seen)):
-            for place, (rest, value) in enumerate(((one, two), (two, one))):
-                if rest.operator == "Sub" and rest.inputs[1] is value and _is_one(rest.inputs[0]):
-                    return call.make([value], (*value.shape[:-1], 2), ColumnsNode(place))
+    if (
+        isinstance(one, Value)
+        and isinstance(two, Value)
+        and one.shape == two.shape
+        and one.shape[-1:] == (1,)
+        and call.attributes.get("axis") in (-1, len(one.seen))
+    ):
+        for place, (rest, value) in enumerate(((one, two), (two, one))):
+            if rest.operator == "Sub" and rest.inputs[1] is value and _is_one(rest.inputs[0]):
+                return call.make([value], (*value.shape[:-1], 2), ColumnsNode(place))
     raise call.fail("only 1 - p and p are put side by side")
 
 

@@ -55,7 +55,7 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
 
 
 def _bound(value: Value) -> list[Step]:
-    """Return the steps of Max or Min with one number."""
+    """Return the clamp of a Max or Min with one number."""
     bounds = [array for array in value.inputs if not isinstance(array, Value)]
     if len(bounds) != 1 or bounds[0] is None or bounds[0].size != 1:
         raise ValueError("only one with a number is taken")
@@ -136,7 +136,7 @@ def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | No
 
 
 def _between(start: Value, end: Value, means: bool = False) -> list[Value] | None:
-    """Return the values behind ``start`` up to ``end``, each behind its own; None where one is not of numbers alone.
+    """Return the values behind ``start`` up to ``end``, in order; None where one is not of numbers alone.
 
     With ``means``: of numbers, a number a column, and means over the columns.
     """
@@ -223,7 +223,7 @@ def _candidates(values: Doubles) -> list[Activation]:
 
 
 def _rounded(number: float) -> float:
-    """Return the number of few digits that is meant, where float32 has rounded it."""
+    """Return the number of few digits that is meant where float32 has rounded it."""
     short = round(number, 4)
     return short if abs(short - number) <= 1e-6 * max(abs(number), 1e-2) else number
 

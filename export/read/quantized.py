@@ -68,7 +68,7 @@ def quantized_network(state: Trace, end: Value) -> QuantizedNetwork:
 
 
 class _Lowering:
-    """Layers as they are made, and the tensor that each value has become: 0 is the input, i + 1 layer i's output."""
+    """The layers made so far, and the tensor that each value has become: 0 is the input, i + 1 layer i's output."""
 
     def __init__(self, state: Trace) -> None:
         self.state = state
@@ -120,7 +120,7 @@ class _Lowering:
         return name
 
     def add(self, layer: QuantizedLayer, value: Value) -> int:
-        """Append a layer that reads the tensors that it says; the index of its output."""
+        """Append a layer that reads the tensors that it names; return its output's index."""
         if layer.inputs == (len(self.layers),):
             layer = dataclasses.replace(layer, inputs=None)
         positions = math.prod(value.shape[:-1]) if not isinstance(layer, QuantizedFlatten) else layer.positions
@@ -143,7 +143,7 @@ class _Lowering:
     # -- integers --------------------------------------------------------------------------------------------------
 
     def integers(self, value: Value) -> int:
-        """Return the tensor of integers; or of the real numbers that become these integers where they are read."""
+        """Return the tensor of integers, or of the real numbers that become these integers where they are read."""
         if value not in self.integers_of:
             source = value.values[0]
             if isinstance(value.node, LookupNode):
@@ -154,10 +154,10 @@ class _Lowering:
         return self.integers_of[value]
 
     def static(self, value: Value, real: Value) -> int | None:
-        """Add the layer of integers that makes them; None if they are made in float."""
+        """Add the layer of integers that makes a value; return None if the value is made in float."""
         function = self.function_of(real)
         activation, before = (None, real) if function is None else function
-        clamps = activation is None or activation.forward is None and activation.name != "softmax"
+        clamps = activation is None or (activation.forward is None and activation.name != "softmax")
         if isinstance(before.node, DenseNode) and clamps:
             return self.dense(value, before, activation)
         read = [isinstance(source.node, DequantizeNode) for source in before.values]
@@ -175,7 +175,7 @@ class _Lowering:
         return None
 
     def function_of(self, real: Value) -> tuple[Activation, Value] | None:
-        """Return the activation that a value is, and the value that it reads."""
+        """Return the activation that makes a value, and the value that it reads."""
         if isinstance(real.node, DenseNode | DequantizeNode | InputNode | ReshapeNode | AccumulatorNode):
             return None
         try:
@@ -252,7 +252,7 @@ class _Lowering:
         return self.add(layer, added)
 
     def table(self, value: Value, source: Value, activation: Activation | None) -> int:
-        """Add an activation of integers."""
+        """Add an activation of integers by its table."""
         before, after = self.format(source), self.format(value)
         name = "linear" if activation is None else activation.name
         alpha = 0.0 if activation is None else activation.alpha
@@ -463,7 +463,7 @@ def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
 
 
 def _joined(layer: Any, function: QuantizedLayer) -> Any:
-    """Return a linear dense layer with an activation; None where it is no such, or the activation none."""
+    """Return a linear dense layer joined with an activation; None where there is no such pair."""
     if isinstance(layer, QuantizedDense) and isinstance(function, QuantizedActivation):
         if layer.table is not None or layer.activation != "linear":
             return None

@@ -81,7 +81,7 @@ def _term(call: Call, value: Any, source: Value) -> Any:
 
 
 def _finished(call: Call, part: Value, node: SoftmaxPartNode, source: Value) -> Value:
-    """Return the softmax, as a float one between a DequantizeLinear and a QuantizeLinear of its fixed scale."""
+    """Return the softmax as a float one, between a DequantizeLinear and a QuantizeLinear of its fixed scale."""
     kind = _TYPES.get(call.attributes.get("to", 0))
     if kind is None:  # a wider type: nothing changes
         return part

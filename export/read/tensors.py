@@ -73,7 +73,7 @@ class Constants:
         return tuple(self._protos[name].dims) if name in self._protos else self._arrays[name].shape
 
     def add(self, name: str, tensor: TensorProto) -> None:
-        """Take a tensor in, after holding its claims against the bytes that are there.
+        """Add a tensor, after holding its claims against the bytes that are there.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class Constants:
         self.half |= tensor.data_type in _HALVES
 
     def add_array(self, name: str, array: Array) -> None:
-        """Take in an array that was made of the file.
+        """Add an array that was made of the file.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class Constants:
         self._arrays[name] = array
 
     def add_sparse(self, name: str, sparse: onnx.SparseTensorProto) -> None:
-        """Take in a sparse tensor, made dense.
+        """Add a sparse tensor, made dense.
 
         Parameters
         ----------

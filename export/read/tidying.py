@@ -99,12 +99,12 @@ def _is_identity(step: AffineStep) -> bool:
 
 
 def _times(kernel: Array, scale: Doubles) -> Array:
-    """Return columns times a scale each; the same array where that is 1."""
+    """Return columns times a scale each; the same array where all scales are 1."""
     return kernel if (scale == 1).all() else kernel.astype(np.float64) * scale
 
 
 def _reshaped(step: AffineStep, change: ShapeStep) -> AffineStep:
-    """Return an affine step before a change of shape as one behind it."""
+    """Return an affine step that stands before a change of shape as one behind it."""
     if all(part.size == 1 for part in step.parts) or (step.by_column and change.keeps_columns):
         return step
     mean, scale, shift = (np.broadcast_to(part, change.before).reshape(change.after) for part in step.parts)
@@ -130,7 +130,7 @@ def _affine_then_dense(step: AffineStep, dense: DenseStep) -> DenseStep:
 
 
 def _columns(step: ColumnsStep, kept: list[Step]) -> list[Step]:
-    """Return two columns of one: of sigmoid(z) the softmax of 0 and z, which is the same; else a product."""
+    """Return two columns of one: for sigmoid(z) the softmax of 0 and z, which is the same; else a product."""
     last = kept[-1] if kept else None
     activation = last.activation if isinstance(last, DenseStep | FunctionStep) else None
     if activation is not None and activation.name == "sigmoid":

@@ -90,7 +90,7 @@ def check_operator(file: OnnxFile, node: onnx.NodeProto) -> None:
         Naming operator and node.
     """
     graphs = [attribute.name for attribute in node.attribute if attribute.type in _GRAPHS]
-    if node.op_type not in RULES.get(node.domain, {}) and not _is_folded(node) or graphs:
+    if (node.op_type not in RULES.get(node.domain, {}) and not _is_folded(node)) or graphs:
         inside = f" (it holds a graph of its own, {graphs[0]!r})" if graphs else ""
         raise ValueError(
             f"{file.name}: {describe(node)} is no operator that from_onnx takes{inside}; "

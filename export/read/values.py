@@ -46,17 +46,17 @@ class Value:
 
     @property
     def operator(self) -> str:
-        """ONNX's name of a `FunctionNode`; "" for nodes that have a class of their own."""
+        """ONNX's name of the operator; "" for nodes that have a class of their own."""
         return self.node.operator if isinstance(self.node, FunctionNode) else ""
 
     @property
     def integers(self) -> QuantizeNode | LookupNode | None:
-        """Its node, where it is quantized."""
+        """Node that quantized the value; None for real numbers."""
         return self.node if isinstance(self.node, QuantizeNode | LookupNode) else None
 
     @property
     def is_integer(self) -> bool:
-        """True where it is quantized."""
+        """True where the value is quantized."""
         return self.integers is not None
 
     @property
@@ -66,12 +66,12 @@ class Value:
 
     @property
     def values(self) -> list[Value]:
-        """Inputs that depend on the data."""
+        """Inputs of the value's node that depend on the data."""
         return [value for value in self.inputs if isinstance(value, Value)]
 
 
 def common(values: list[Value]) -> Value | None:
-    """Return the nearest value through which everything from the input to these must go (itself among them, if one).
+    """Return the nearest value through which everything from the input to these must go; it may be one of these.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from nbdense.export.read.tensors import Array
 
 @dataclass(frozen=True, eq=False)
 class Integers:
-    """A constant's integers, from before it was dequantized.
+    """The integers of a constant, from before it was dequantized.
 
     Attributes
     ----------

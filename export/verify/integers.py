@@ -27,7 +27,7 @@ INTEGER_PRODUCTS = ("QGemm", "QLinearMatMul", "MatMulInteger")  # integers with 
 def compare_integers(
     proto: onnx.ModelProto, reference: Any, rows: npt.NDArray[np.float32], outside: Outside | None
 ) -> tuple[bool, dict[str, Any]]:
-    """Compare the last layer's integers with nbdense's.
+    """Compare the last layer's integers in onnxruntime with nbdense's.
 
     They are read off the file's last DequantizeLinear; what comes behind it is cut off. Another output beside it would
     not do: with int8 activations onnxruntime leaves a Gemm whose result has two readers in float, and would not
@@ -126,7 +126,7 @@ def rows_agree(expected: npt.NDArray[Any], computed: npt.NDArray[Any], tolerance
 
 
 def _is_float(layer: Any, dtype: str, operators: bool) -> bool:
-    """Tell whether onnxruntime computes a layer in float: of integer operators, those that nbdense does too."""
+    """Tell whether onnxruntime computes a layer in float, as it does some that nbdense computes in integers."""
     if layer.output_format is None:
         return True
     if operators:
@@ -137,7 +137,7 @@ def _is_float(layer: Any, dtype: str, operators: bool) -> bool:
 
 
 def _upto(proto: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
-    """Return the part of a model that a tensor comes from, as its only output, under the last one's type."""
+    """Return the part of a model that makes a tensor, its only output, which keeps the type of the last one."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     wanted, nodes = {tensor}, []

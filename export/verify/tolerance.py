@@ -49,7 +49,7 @@ def distances(expected: Floats, computed: Floats) -> npt.NDArray[np.float64]:
 
 
 def cost_of_float32(network: Network, rows: npt.NDArray[np.float32]) -> float:
-    """Return what float32 may cost a network: how far its outputs lie from those in float64, some times.
+    """Return how far float32 may move a network's outputs: some times their distance from those in float64.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def cost_of_float32(network: Network, rows: npt.NDArray[np.float32]) -> float:
 
 
 def cost_of_a_bit(reference: Any, rows: npt.NDArray[np.float32]) -> float:
-    """Return what float32 may cost a network of quantized weights, from what the last bit of its input changes.
+    """Return how far float32 may move a quantized network's outputs, from what its input's last bit changes.
 
     Parameters
     ----------

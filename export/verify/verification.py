@@ -1,4 +1,4 @@
-"""`verify_onnx`: does onnxruntime compute what nbdense computes?
+"""`verify_onnx`: the comparison of what onnxruntime computes with what nbdense computes.
 
 Floats agree where they differ by 1e-5 at most, absolute or relative to the row's largest output. A network that
 amplifies rounding errors (large weights that cancel, large logits) cannot keep that under another order of summation;
@@ -42,7 +42,7 @@ RANDOM_ROWS = 1024  # where no data is given; all at once are a batch too
 
 @dataclass(frozen=True)
 class Verification:
-    """Result of comparing an ONNX file with a model.
+    """The result of comparing an ONNX file with a model.
 
     Attributes
     ----------

@@ -69,7 +69,7 @@ def _what(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer, as far as it matters to a convolution."""
+    """A layer as far as it matters to a convolution."""
 
     label: str  # what errors call it
     kind: str  # "dense", "activation" of single elements, or anything else

@@ -37,7 +37,7 @@ def write_dynamic(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -
 
 
 def dynamic_dense(walk: Walk, index: int, layer: DynamicDense, prefix: str) -> None:
-    """Write one layer.
+    """Write one layer of int8 weights on inputs that are quantized anew in every call.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ class Integers:
 
 
 class Walk:
-    """Writes a quantized network's nodes, layer by layer.
+    """A walk over a quantized network's layers that writes their nodes.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ class Walk:
         return f"{self._prefixes[index]}/output"
 
     def give_floats(self, index: int, tensor: str) -> None:
-        """Say what a layer's output is.
+        """Record a layer's output, as floats.
 
         Parameters
         ----------
@@ -232,7 +232,7 @@ class Walk:
         self.give_floats(index, target)
 
     def give_integers(self, index: int, value: Integers) -> None:
-        """Say what a layer's output is.
+        """Record a layer's output, as integers.
 
         Parameters
         ----------

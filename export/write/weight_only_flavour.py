@@ -63,7 +63,7 @@ def _in_blocks(layer: WeightOnlyDense) -> bool:
 
 
 def weight_only_dense(walk: Walk, index: int, layer: WeightOnlyDense, prefix: str) -> None:
-    """Write one layer.
+    """Write one layer of weights that are kept as integers.
 
     Parameters
     ----------

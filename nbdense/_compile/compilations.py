@@ -66,6 +66,6 @@ def _announce() -> None:
 
 
 def announce_nothing() -> None:
-    """Leave the line out: what this process does is known to compile."""
+    """Suppress the announcement, where what this process does is known to compile."""
     global _announced
     _announced = True

@@ -21,7 +21,7 @@ save_error: OSError | None = None  # why the last kernel that could not be kept 
 
 @functools.cache
 def cache_root() -> Path | None:
-    """The user's cache folder for nbdense, or NBDENSE_CACHE_DIR; None where there is no home folder."""
+    """Return the user's cache folder for nbdense, or NBDENSE_CACHE_DIR; None where there is no home folder."""
     chosen = os.environ.get("NBDENSE_CACHE_DIR")
     try:
         if chosen:
@@ -53,7 +53,7 @@ def cache_folder() -> Path | None:
 
 
 def compiled_sources() -> list[Path]:
-    """The source files that compiled code is made from: changing one starts a new cache folder."""
+    """Return the source files that compiled code is made from: changing one starts a new cache folder."""
     from importlib.util import find_spec
 
     here = Path(__file__).parent
@@ -77,7 +77,7 @@ def writable(folder: Path) -> bool:
 
 
 def kernel_files(folder: Path) -> list[Path]:
-    """The files of compiled kernels in a cache folder, those included whose writing was cut short."""
+    """Return the files of compiled kernels in a cache folder, those included whose writing was cut short."""
     try:
         return sorted(file for file in folder.iterdir() if file.suffix in (SUFFIX, UNFINISHED))
     except OSError:
@@ -85,7 +85,7 @@ def kernel_files(folder: Path) -> list[Path]:
 
 
 def other_folders() -> list[Path]:
-    """Other versions' cache folders, the one used last first; nothing that may be anyone else's is among them."""
+    """Return other versions' cache folders, the one used last first; none that may be anyone else's is among them."""
     folder = cache_folder()
     if folder is None:
         return []

@@ -45,7 +45,7 @@ class KernelLibrary(codegen.JITCodeLibrary):
         return self
 
     def set_env(self, name: str, environment: Any) -> None:
-        """Nothing: a nopython kernel's environment is never read."""
+        """Do nothing: a nopython kernel's environment is never read."""
 
 
 class KernelCompiler(compiler.Compiler):
@@ -56,7 +56,7 @@ class KernelCompiler(compiler.Compiler):
         self.state.library = KernelLibrary(self.state.targetctx.codegen(), "nbdense kernel")
 
     def define_pipelines(self) -> Any:
-        """Numba's passes without those that look for what no kernel has: closures, array expressions, overloads."""
+        """Return numba's passes without those for what no kernel has: closures, array expressions, overloads."""
         pipelines = super().define_pipelines()
         for manager in pipelines:
             manager.passes = [step for step in manager.passes if step[0].__name__ not in _NOT_FOR_KERNELS]
@@ -65,7 +65,7 @@ class KernelCompiler(compiler.Compiler):
 
 
 class EntryCompiler(compiler.Compiler):
-    """Compiles an entry; what numba compiles on the way (overloads, the bodies of prange) are kernels too."""
+    """Compiler of entries; what numba compiles on the way (overloads, the bodies of prange) are kernels too."""
 
     def compile_extra(self, function: Any) -> Any:
         code = self.state.targetctx.codegen()
@@ -87,7 +87,7 @@ class EntryCompiler(compiler.Compiler):
 
 
 class Cache(caching._Cache):
-    """Keeps an entry's machine code in `cache_folder`: a file for each signature and CPU.
+    """Cache of an entry's machine code, in `cache_folder`: a file for each signature and CPU.
 
     Numba's own cache has an index beside its files, which two processes that compile at once can leave pointing at
     each other's code, and it trusts what it reads. Here a file is named after all that it depends on, appears whole
@@ -131,7 +131,8 @@ class Cache(caching._Cache):
         if hashlib.sha256(data).digest() != digest:
             return None
         try:
-            return compiler.CompileResult._rebuild(target_context, *pickle.loads(data))
+            parts = pickle.loads(data)  # noqa: S301 (written by save_overload, into the user's own folder)
+            return compiler.CompileResult._rebuild(target_context, *parts)
         except Exception:  # whatever it is that this numba does not take: compiling helps
             return None
 
@@ -156,10 +157,10 @@ class Cache(caching._Cache):
             kernel_cache.save_error = error
 
     def enable(self) -> None:
-        """Nothing: it always is."""
+        """Do nothing: the cache is always enabled."""
 
     def disable(self) -> None:
-        """Nothing, as above."""
+        """Do nothing: the cache is always enabled."""
 
     def flush(self) -> None:
-        """Nothing: files whose names no longer fit are never read."""
+        """Do nothing: files whose names no longer fit are never read."""

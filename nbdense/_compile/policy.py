@@ -53,7 +53,7 @@ def kernel(function: Callable[..., Any], *, inline: bool = False, allocates: boo
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A `kernel` that is always inlined."""
+    """Compile a `kernel` that is always inlined."""
     return kernel(function, inline=True)
 
 
@@ -103,7 +103,7 @@ def intrinsic(twin: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
 
 
 def by_dtype(float32: Callable[..., Any], float64: Callable[..., Any]) -> Any:
-    """A scalar function compiled from ``float32``'s or ``float64``'s body, by the type of its first argument.
+    """Compile a scalar function from ``float32``'s or ``float64``'s body, by the type of its first argument.
 
     It is always inlined: a loop with a call in it would not vectorise, and LLVM leaves bodies that it finds long.
     """
@@ -181,5 +181,5 @@ def scalar(function: Callable[..., Any], arguments: tuple[Any, ...], results: in
 
 
 def c_function(function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> Any:
-    """Compile a function with numba's types of a C function; ``address`` of what comes back is where it is."""
+    """Compile a function as a C function of numba's types; the result's ``address`` is where it lies."""
     return numba.cfunc(result(*arguments), error_model="numpy")(function)

@@ -29,7 +29,7 @@ _HASWELL = "avx2 fma f16c bmi bmi2 lzcnt movbe popcnt"  # features that code for
 
 @dataclass(frozen=True)
 class Target:
-    """The CPU compiled for: LLVM's name, bytes of its widest vector, if it fuses multiply-adds, vector registers."""
+    """The CPU that is compiled for: LLVM's name, bytes of its widest vector, fused multiply-adds, vector registers."""
 
     name: str
     vector_bytes: int
@@ -38,14 +38,14 @@ class Target:
 
 
 def name_and_features() -> tuple[str, str]:
-    """LLVM's name and feature string of the CPU that numba compiles for, read as numba reads them."""
+    """Return LLVM's name and features of the CPU that numba compiles for, read as numba reads them."""
     name = config.CPU_NAME or llvm.get_host_cpu_name()
     features = config.CPU_FEATURES
     return name, codegen.get_host_cpu_features() if features is None else features
 
 
 def assembly(module: str) -> str:
-    """Assembly of an LLVM module's text, compiled for `target`'s CPU."""
+    """Return the assembly of an LLVM module's text, compiled for `target`'s CPU."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     name, features = name_and_features()
@@ -56,14 +56,14 @@ def assembly(module: str) -> str:
 
 @functools.cache
 def target() -> Target:
-    """The CPU that numba compiles for (a few milliseconds, once)."""
+    """Return the CPU that numba compiles for (a few milliseconds, once)."""
     text = assembly(_FMA_PROBE)
     width = 64 if "%zmm" in text else 32 if "%ymm" in text else 16
     return Target(name_and_features()[0], width, "fmaf" not in text, 32 if width == 64 or is_arm64() else 16)
 
 
 def lesser_cpus() -> tuple[str, ...]:
-    """CPUs to name in NUMBA_CPU_NAME, with NUMBA_CPU_FEATURES empty, so as to try instruction paths but the host's own.
+    """Return CPUs for NUMBA_CPU_NAME, with NUMBA_CPU_FEATURES empty, that try other instructions than the host's.
 
     "generic" is SSE2 or NEON; "haswell", listed where this machine can execute it, is AVX2 with FMA.
     """

@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import os
 import threading
+from pathlib import Path
 
 import numba
 from numba.np.ufunc import parallel as numba_parallel
@@ -36,7 +37,7 @@ def _pool_was_lost() -> bool:
     if not numba_parallel._is_initialized:
         return False
     try:
-        return len(os.listdir("/proc/self/task")) < numba.config.NUMBA_NUM_THREADS
+        return len(list(Path("/proc/self/task").iterdir())) < numba.config.NUMBA_NUM_THREADS
     except OSError:  # not Linux: GNU's OpenMP, the layer that does not survive a fork, is Linux's
         return False
 
@@ -71,7 +72,7 @@ def forked() -> bool:
 
 @functools.cache
 def layer() -> str | None:
-    """Numba's threading layer, "omp", "tbb" or "workqueue"; None where none can be loaded. Starts its threads.
+    """Return numba's threading layer, "omp", "tbb" or "workqueue", or None without one. Starts its threads.
 
     Which one it is depends on NUMBA_THREADING_LAYER and on the libraries that are found, and numba says it only
     after its threads have been started.
@@ -103,27 +104,27 @@ def _load_tbb() -> None:
         package = importlib.metadata.distribution("tbb")
         for file in package.files or []:
             if file.name in ("libtbb.so.12", "libtbb.12.dylib", "tbb12.dll"):
-                ctypes.CDLL(os.path.abspath(str(package.locate_file(file))), mode=ctypes.RTLD_GLOBAL)
+                ctypes.CDLL(str(Path(str(package.locate_file(file))).resolve()), mode=ctypes.RTLD_GLOBAL)
     except (importlib.metadata.PackageNotFoundError, OSError):
         pass  # numba goes on without
 
 
 def limit() -> int:
-    """The most threads that settings allow: NUMBA_NUM_THREADS or the CPUs, OMP_NUM_THREADS, `set_num_threads`."""
+    """Return the most threads that settings allow: of NUMBA_NUM_THREADS, OMP_NUM_THREADS and `set_num_threads`."""
     most = _limit_of_process()
     return most if _chosen is None else min(most, _chosen)
 
 
 @functools.cache
 def _limit_of_process() -> int:
-    """Read once, as OpenMP's own libraries read it: asking the environment takes a microsecond."""
+    """Return the environment's limit, read once as by OpenMP's own libraries: asking takes a microsecond."""
     most = int(numba.config.NUMBA_NUM_THREADS)
     omp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return min(most, int(omp)) if omp.isdecimal() and int(omp) > 0 else most
 
 
 def available() -> int:
-    """Threads that work may be split over now: 1 in a forked child, where numba's pool did not survive the fork."""
+    """Return the threads that work may be split over now: 1 in a forked child, where numba's pool did not survive."""
     most = limit()
     if most < 2 or forked() or layer() is None:
         return 1
@@ -131,7 +132,7 @@ def available() -> int:
 
 
 def worthwhile(flops: float) -> int:
-    """Threads for a piece of work: 1 where parallel regions would cost more than they save."""
+    """Return the threads for a piece of work: 1 where parallel regions would cost more than they save."""
     if flops < LEAST_PARALLEL_FLOPS:
         return 1
     threads = available()
@@ -139,7 +140,7 @@ def worthwhile(flops: float) -> int:
 
 
 class region:  # noqa: N801 (used as a function)
-    """Let a parallel entry run in the block, on as many threads as it is entered with.
+    """A block in which a parallel entry may run, on as many threads as it is entered with.
 
     That is ``threads``, or 1 (call the serial entry) while another Python thread is in a parallel entry.
 

@@ -13,7 +13,7 @@ Logs = dict[str, float]
 
 
 class Callback:
-    """Base class: override what you need. ``self.model`` is the model being fitted.
+    """Base class of callbacks: override what you need. ``self.model`` is the model being fitted.
 
     Setting ``self.model.stop_training = True`` ends the fit after the epoch, or after the batch where some callback
     wants batches. What is put into the ``logs`` of `on_epoch_end` is seen by later callbacks and the history.
@@ -107,7 +107,7 @@ class CallbackList:
         self._model.stop_training = True
 
     def call(self, name: str, *arguments: Any, logs: Logs | None = None) -> None:
-        """Call a method of each; all get the same logs, and may add to them."""
+        """Call a method of each callback; all get the same logs, and may add to them."""
         for callback in self._callbacks:
             getattr(callback, name)(*arguments, logs)
 

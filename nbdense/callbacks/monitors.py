@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import string
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbdense._warn import warn
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Monitor(Callback):
-    """Watch one name of the logs, and tell when its value is better than another."""
+    """A callback that watches one name of the logs, and tells when its value is better than another."""
 
     without = "it does nothing"  # where the name is not there
 
@@ -69,7 +70,7 @@ class _Monitor(Callback):
 
 
 class EarlyStopping(_Monitor):
-    """End the fit when a monitored value has stopped improving.
+    """A callback that ends the fit when a monitored value has stopped improving.
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ class EarlyStopping(_Monitor):
 
 
 class ModelCheckpoint(_Monitor):
-    """Save the model as it trains: after each epoch, each improvement, or some number of batches.
+    """A callback that saves the model in training: after each epoch, each improvement, or some number of batches.
 
     A file is replaced as a whole or not at all, and holds the optimizer's state: a fit of what `load_model` reads
     goes on where this one was.
@@ -229,14 +230,14 @@ class ModelCheckpoint(_Monitor):
                 f"ModelCheckpoint: filepath {self.filepath!r} cannot be filled in ({error!r}); there are: "
                 f"{', '.join(['epoch', *logs])}"
             ) from error
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.model.save(path)
         if self.verbose:
             print(f"Epoch {epoch + 1}: saved the model to {path}")
 
 
 class ReduceLROnPlateau(_Monitor):
-    """Multiply the learning rate by a factor when a monitored value has stopped improving.
+    """A callback that multiplies the learning rate by a factor when a monitored value has stopped improving.
 
     Parameters
     ----------

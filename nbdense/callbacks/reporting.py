@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from nbdense.callbacks.base import Callback as Callback
@@ -65,7 +66,7 @@ class History(Callback):
 
 
 class LambdaCallback(Callback):
-    """Call functions, each with what the method of its name gets.
+    """A callback made of functions, each of which gets what the method of its name gets.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ class LambdaCallback(Callback):
                 continue
             if not callable(function):
                 raise ValueError(f"LambdaCallback: {name} must be a function, got {function!r}")
-            takes_place = "logs" != next(iter(inspect.signature(getattr(self, name)).parameters))
+            takes_place = next(iter(inspect.signature(getattr(self, name)).parameters)) != "logs"
             setattr(self, name, _of_place(function) if takes_place else _of_logs(function))
 
 
@@ -131,7 +132,7 @@ def _of_logs(function: Callable[..., Any]) -> Callable[..., None]:
 
 
 class LearningRateScheduler(Callback):
-    """Set the learning rate before each epoch.
+    """A callback that sets the learning rate before each epoch.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ class LearningRateScheduler(Callback):
 
 
 class CSVLogger(Callback):
-    """Write each epoch's logs to a CSV file, a row at a time.
+    """A callback that writes each epoch's logs to a CSV file, a row at a time.
 
     The columns are epoch (from 0) and, in order, the names that the first epoch reports and their ``val_`` twins. A
     name that appears later has no column; one that is missing is "NA".
@@ -195,16 +196,17 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._columns = None
-        if self.append and os.path.exists(self.filename):
-            with open(self.filename, newline="", encoding="utf-8") as file:
-                self._columns = next(csv.reader(file, delimiter=self.sep), None)
+        file = Path(self.filename)
+        if self.append and file.exists():
+            with file.open(newline="", encoding="utf-8") as lines:
+                self._columns = next(csv.reader(lines, delimiter=self.sep), None)
             if self._columns and self._columns[0] != "epoch":
                 raise ValueError(
                     f"CSVLogger: {self.filename} does not begin with a column 'epoch' before {self.sep!r}: it is no "
                     "log to append to"
                 )
         else:
-            open(self.filename, "w", encoding="utf-8").close()
+            file.write_bytes(b"")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
@@ -217,14 +219,14 @@ class CSVLogger(Callback):
             rows.append(self._columns)
         rows.append([epoch, *(logs.get(name, "NA") for name in self._columns[1:])])
         # Opened for each row: nothing is lost or left open when the fit ends with an error.
-        with open(self.filename, "a", newline="", encoding="utf-8") as file:
+        with Path(self.filename).open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, delimiter=self.sep).writerows(rows)
 
 
 class TerminateOnNaN(Callback):
-    """End the fit without an error when the loss is NaN or infinite; without it fit raises FloatingPointError.
+    """A callback that ends the fit without an error when the loss is NaN or infinite.
 
-    The weights are those of the last finite step.
+    Without it fit raises FloatingPointError. The weights are those of the last finite step.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _whole(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least ``least``."""
+    """Return an argparse type: a whole number of at least ``least``."""
 
     def number(text: str) -> int:
         value = int(text)

@@ -36,7 +36,7 @@ TIMED_SECONDS, TIMED_CALLS = 0.3, 20  # at least, for each model
 
 
 class DemoError(Exception):
-    """Something that the user can put right; the message says what, in one line."""
+    """An error that the user can put right; the message says how, in one line."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One line of the table.
+    """One line of the demo's table.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ def run(folder: Path, seed: int = 0, epochs: int = EPOCHS, progress: bool = True
 
 
 def load_data(seed: int) -> Digits:
-    """scikit-learn's digits: a quarter held out for the test, standardised by the rest.
+    """Load scikit-learn's digits: a quarter held out for the test, standardised by the rest.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def load_data(seed: int) -> Digits:
 
 
 def report(results: DemoResults) -> str:
-    """The table, where the files are, and how to go on.
+    """Return the text of the report: the table, where the files are, and how to go on.
 
     Parameters
     ----------
@@ -216,17 +216,19 @@ def report(results: DemoResults) -> str:
     """
     lines = [
         "",
-        f"digits: trained on {results.train_rows} rows, tested on {results.test_rows}; "
-        f"64-128-64-10, {results.float32.parameters:,} parameters",
+        (
+            f"digits: trained on {results.train_rows} rows, tested on {results.test_rows}; "
+            f"64-128-64-10, {results.float32.parameters:,} parameters"
+        ),
         "",
         f"{'':<12}{'test':>10}{'ONNX':>12}{'parameters':>14}{'us':>10}{'largest difference':>22}",
         f"{'':<12}{'accuracy':>10}{'file':>12}{'not zero':>14}{'a row':>10}{'from onnxruntime':>22}",
     ]
-    for model in (results.float32, results.int8, results.pruned):
-        lines.append(
-            f"{model.name:<12}{model.accuracy:>10.2%}{model.onnx_bytes / 1000:>9.1f} kB{model.non_zero:>14,}"
-            f"{model.microseconds:>10.3f}{model.difference:>22.1e}"
-        )
+    lines += [
+        f"{model.name:<12}{model.accuracy:>10.2%}{model.onnx_bytes / 1000:>9.1f} kB{model.non_zero:>14,}"
+        f"{model.microseconds:>10.3f}{model.difference:>22.1e}"
+        for model in (results.float32, results.int8, results.pruned)
+    ]
     lines += [
         "",
         f"Time: nbdense's predict on {results.test_rows} rows at once, one thread, median of warm calls.",
@@ -245,7 +247,7 @@ def report(results: DemoResults) -> str:
 
 
 def next_steps(results: DemoResults) -> str:
-    """A few lines of Python that take up where the demo ended.
+    """Return a few lines of Python that take up where the demo ended.
 
     Parameters
     ----------
@@ -280,7 +282,7 @@ def _need_extras() -> None:
 
 
 def _need_writable(folder: Path) -> None:
-    """Find out before the training, not after it."""
+    """Refuse a folder that cannot be written to: before the training, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -349,7 +351,7 @@ def _export(name: str, model: Any, folder: Path, digits: Digits) -> ModelResult:
 
 
 def _tensors(model: Any) -> dict[str, npt.NDArray[Any]]:
-    """A float or quantized model's arrays by name."""
+    """Return a float or quantized model's arrays by name."""
     network = model.network
     tensors: dict[str, npt.NDArray[Any]] = (
         network.tensors() if isinstance(model, Sequential) else network.to_tensors()[0]
@@ -358,7 +360,7 @@ def _tensors(model: Any) -> dict[str, npt.NDArray[Any]]:
 
 
 def _seconds_a_call(model: Any, x: npt.NDArray[np.float32]) -> float:
-    """Median time of a warm call of predict, on one thread: what others do on the machine then matters least."""
+    """Measure predict: the median time of a warm call on one thread, where other work on the machine matters least."""
     import numba
 
     threads = numba.get_num_threads()

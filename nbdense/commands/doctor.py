@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,10 +197,8 @@ def clean() -> tuple[int, int]:
     others = kernel_cache.other_folders()
     size = _size(unfinished)
     for file in unfinished:
-        try:
+        with suppress(OSError):  # another process has finished it
             file.unlink()
-        except OSError:
-            pass  # another process has finished it
     removed = 0
     for other in others:
         before = _size(kernel_cache.kernel_files(other))
@@ -224,7 +222,7 @@ def _empty_regions(count, out):  # type: ignore[no-untyped-def]  # compiled
 
 
 def _region_microseconds(threads: int) -> float:
-    """The median over batches of regions that do next to nothing."""
+    """Measure a parallel region that does next to nothing: the median over batches of them."""
     _, parallel = policy.entry_pair(_empty_regions)
     out = np.zeros(threads, np.int64)
     count, costs = 20, []
@@ -248,10 +246,8 @@ def _cache_found() -> Cache:
 def _size(files: list[Path]) -> int:
     total = 0
     for file in files:
-        try:
-            total += os.stat(file).st_size
-        except OSError:
-            pass  # removed meanwhile
+        with suppress(OSError):  # removed meanwhile
+            total += file.stat().st_size
     return total
 
 

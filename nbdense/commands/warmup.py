@@ -18,7 +18,7 @@ DTYPES = ("float32", "float64")
 
 
 class WarmupError(Exception):
-    """Compiled kernels cannot be kept."""
+    """An error: compiled kernels cannot be kept."""
 
 
 def warm_up(
@@ -66,7 +66,7 @@ def warm_up(
 
 
 def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
-    """Calls that reach every entry in turn."""
+    """Return calls that reach every entry in turn."""
     from nbdense.engine import program
     from nbdense.layers import Dense, Input
     from nbdense.models import Sequential

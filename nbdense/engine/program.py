@@ -52,7 +52,7 @@ CHUNK = 96  # rows that predict takes through all layers at a time: the activati
 
 @inlined
 def forward(layers, params, x, work, capacity, span, begin, end, skip_last_activation, aside, noise):
-    """A share of the rows of data through rows begin..end of the table; ``x`` is the operand of the network's input."""
+    """Take a share of the rows of data through rows begin..end of the table; ``x`` is the operand of the input."""
     for index in range(begin, end):
         linear = skip_last_activation and index == layers.shape[0] - 1
         forward_row(layers[index], params, x, work, capacity, span, linear, aside, noise)
@@ -99,7 +99,7 @@ def _choose_rows(scratch, run, start, span):
 
 @inlined
 def _gather_rows_of(layers, scratch, data, run, span):
-    """Inputs, targets and weights of a share of the batch."""
+    """Gather the inputs, targets and weights of a share of the batch."""
     work, order = scratch[0], scratch[4]
     x, x_form, y, y_form, w, w_form = data
     first, count = span
@@ -122,7 +122,7 @@ def _gather_rows_of(layers, scratch, data, run, span):
 
 @inlined
 def _loss_of_rows(layers, scratch, run, capacity, span, batch):
-    """Losses and metrics of a share of the batch, and the deltas that they start."""
+    """Compute losses and metrics of a share of the batch, and the deltas that they start."""
     work, metrics = scratch[0], scratch[3]
     last = layers[layers.shape[0] - 1]
     # Metrics read what the model puts out; the loss from logits overwrites logits with probabilities.
@@ -138,7 +138,7 @@ def _loss_of_rows(layers, scratch, run, capacity, span, batch):
 
 @inlined
 def _work_on_rows(layers, params, scratch, data, run, phase, iteration, start, span, batch):
-    """One thread's share of a batch through one phase."""
+    """Take one thread's share of a batch through one phase."""
     work, capacity = scratch[0], run["batch"]
     fused = run["fused"] != 0
     if phase["flags"] & GATHER:
@@ -156,7 +156,7 @@ def _work_on_rows(layers, params, scratch, data, run, phase, iteration, start, s
 
 @kernel
 def _share_of_columns(n, thread, threads):
-    """(first, count) of one thread's part of n columns, in whole blocks; a late thread may have none."""
+    """Return (first, count) of one thread's part of n columns, in whole blocks; a late thread may have none."""
     share = (padded(n) // BLOCK + threads - 1) // threads * BLOCK
     first = thread * share
     return first, min(share, n - first)
@@ -164,7 +164,7 @@ def _share_of_columns(n, thread, threads):
 
 @kernel
 def _work_on_columns(layers, scratch, run, phase, batch, thread):
-    """One thread's share of the columns of a batch norm: the batch's statistics, or the sums of its deltas."""
+    """Compute a batch norm's statistics, or the sums of its deltas, for one thread's share of the columns."""
     work, capacity = scratch[0], run["batch"]
     row = layers[phase["forward"]]
     first, count = _share_of_columns(row["n_in"], thread, run["threads"])
@@ -181,7 +181,7 @@ def _work_on_columns(layers, scratch, run, phase, batch, thread):
 
 @kernel
 def _add_up(scratch, count, step):
-    """The batch's losses and metrics, summed over its rows in order, into totals[step]; returns the loss."""
+    """Sum the batch's losses and metrics over its rows, in order, into totals[step]; returns the loss."""
     _, values, totals, metrics, _, _ = scratch
     columns = 1 + metrics.size
     for k in range(columns):
@@ -194,7 +194,7 @@ def _add_up(scratch, count, step):
 
 @inlined
 def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, start, batch, thread):
-    """One thread's part of one phase."""
+    """Do one thread's part of one phase."""
     kind = phase["kind"]
     if kind == ROWS:
         begin, end = run["begin"], min(run["end"], batch)
@@ -278,7 +278,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
 
 
 def _predict(layers, params, x, out, width, threads, by_columns):
-    """Outputs of all rows of ``x`` into ``out``, both C-ordered matrices in the engine's dtype.
+    """Write the outputs of all rows of ``x`` into ``out``, both C-ordered matrices in the engine's dtype.
 
     ``width`` is the workspace's columns. Threads take rows, each with a workspace of its own for CHUNK rows at most;
     or, ``by_columns``, units: for so few rows that reading the kernels is what takes the time.
@@ -312,7 +312,7 @@ def _predict(layers, params, x, out, width, threads, by_columns):
 
 @kernel
 def _rows_forward(layers, params, x, n_in, work, capacity, first, count, begin, end):
-    """Rows first..first+count of the flat matrix ``x`` through rows begin..end of the table, from row 0 of ``work``."""
+    """Take rows first..first+count of the flat ``x`` through rows begin..end of the table, from row 0 of ``work``."""
     if begin == 0 and _reads_workspace(layers):
         positions, n, ld = layers[0]["positions"], layers[0]["n_in"], layers[0]["ld_in"]
         for i in range(count * positions):
@@ -336,7 +336,7 @@ def _reads_workspace(layers):
 
 @kernel
 def _some_columns(layers, params, x, work, rows, index, thread, threads):
-    """One thread's share of a layer's units, in whole blocks."""
+    """Compute one thread's share of a layer's units, in whole blocks."""
     row = layers[index]
     first, count = _share_of_columns(row["n_out"], thread, threads)
     if count > 0:

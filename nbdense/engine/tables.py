@@ -84,7 +84,7 @@ PAD = 16  # elements: a whole vector of every dtype and CPU
 
 
 def leading_dimension(n: int) -> int:
-    """Elements between the rows of an ``n``-column matrix: ``n`` padded, and never a multiple of 128.
+    """Return the elements between the rows of an ``n``-column matrix: ``n`` padded, never to a multiple of 128.
 
     Rows a power of two apart fall into the same few cache sets, and a column of them would not stay cached.
     """
@@ -93,12 +93,12 @@ def leading_dimension(n: int) -> int:
 
 
 def padded(n: int) -> int:
-    """``n`` rounded up to whole vectors."""
+    """Return ``n`` rounded up to whole vectors."""
     return -(-n // PAD) * PAD
 
 
 def aligned_zeros(shape: int | tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Zeros that start on a 64-byte boundary."""
+    """Return zeros that start on a 64-byte boundary."""
     dtype = np.dtype(dtype)
     count = int(np.prod(shape))
     raw = np.zeros(count * dtype.itemsize + 64, np.uint8)

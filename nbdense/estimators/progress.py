@@ -21,7 +21,7 @@ SMALLEST_RATE = 1e-6  # where learning_rate="adaptive" gives up instead of divid
 
 
 class Progress(Callback):
-    """Keep an estimator's loss curve, stop its fit and set its learning rate, all as scikit-learn does.
+    """The keeper of an estimator's loss curve, which stops its fit and sets its learning rate, as scikit-learn does.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from nbdense.training.state import Model
 
 
 def pyplot() -> Any:
-    """Import matplotlib.pyplot.
+    """Import and return matplotlib.pyplot.
 
     Raises
     ------
@@ -19,10 +19,10 @@ def pyplot() -> Any:
         If matplotlib is not installed; it says how to get it.
     """
     try:
-        import matplotlib.pyplot
+        import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install nbdense[plot]") from error
-    return matplotlib.pyplot
+    return plt
 
 
 def new_axes(ax: Any = None) -> Any:

@@ -41,26 +41,26 @@ class Layer:
         """Add this layer's rows and parameters after the builder's current output."""
 
     def count_params(self, shape: Shape) -> int:
-        """Parameters of this layer behind inputs of a shape."""
+        """Count the parameters that this layer has behind inputs of a shape."""
         return 0
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of one row of data behind this layer."""
+        """Return the shape of one row of data behind this layer."""
         return shape
 
     def multiply_adds(self, shape: Shape) -> int:
-        """Multiplications with additions of one row of data on its way forward."""
+        """Count the multiplications with additions that one row of data takes on its way forward."""
         return 0
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this layer."""
+        """Return the arguments that rebuild this layer."""
         config: dict[str, Any] = {"name": self.name}
         if not self.trainable:
             config["trainable"] = False
         return config
 
     def copy(self) -> Self:
-        """A layer like this one, of the same name, for another model."""
+        """Return a layer like this one, of the same name, for another model."""
         layer = copy.copy(self)
         layer._network = None
         return layer
@@ -75,7 +75,7 @@ class Layer:
         return self._network
 
     def get_weights(self) -> list[npt.NDArray[Any]]:
-        """Copies of this layer's parameters, in Keras's order."""
+        """Return copies of this layer's parameters, in Keras's order."""
         return [view.copy() for view in views(self._built(), f"{self.name}/")]
 
     def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
@@ -157,7 +157,7 @@ class Input(Layer):
 
 
 def inner_layers(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """The layers, each followed by those inside it."""
+    """Yield the layers, each followed by those inside it."""
     for layer in layers:
         yield layer
         yield from inner_layers(getattr(layer, "layers", []))

@@ -21,7 +21,7 @@ def _input_of(input_shape: tuple[int, ...] | None, input_dim: int | None) -> Inp
 
 @register
 class Dense(Layer):
-    """activation(x kernel + bias) on the last axis, kernel of shape (n_in, units).
+    """A dense layer: activation(x kernel + bias) on the last axis, kernel of shape (n_in, units).
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Dense(Layer):
 
     @property
     def is_linear(self) -> bool:
-        """Tell whether it has no activation."""
+        """True where it has no activation."""
         return self.activation.name == "linear"
 
     def count_params(self, shape: Shape) -> int:
@@ -157,7 +157,7 @@ class Activation(Layer):
 
 @register
 class ReLU(Activation):
-    """max(x, 0), with a most or with a slope below 0.
+    """The rectifier max(x, 0), with a most or with a slope below 0.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ class ReLU(Activation):
 
 @register
 class LeakyReLU(Activation):
-    """x above 0, negative_slope x below.
+    """The leaky rectifier: x above 0, negative_slope x below.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class LeakyReLU(Activation):
 
 @register
 class Softmax(Activation):
-    """exp(x) over its sum along the last axis.
+    """The softmax: exp(x) over its sum along the last axis.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ class Softmax(Activation):
 
 @register
 class Dropout(Layer):
-    """In training, zeros for a random share of the elements, and the others times 1 / (1 - rate).
+    """Dropout: in training, zeros for a random share of the elements, and the others times 1 / (1 - rate).
 
     Srivastava et al. 2014, section 10 ("inverted"). Which elements is a function of the model's seed, the step, the
     layer and the element: the same with any number of threads, and after a stop and resume.
@@ -273,7 +273,7 @@ class Dropout(Layer):
 
 @register
 class Flatten(Layer):
-    """All axes of a row of data as one.
+    """A change of shape: all axes of a row of data as one.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def _kernel_bits(owner: str, bits: int) -> int:
 
 @register
 class FakeQuantize(Layer):
-    """Round the input to what 8-bit integers can hold.
+    """A layer that rounds its input to what 8-bit integers can hold.
 
     y = scale * (clamp(round(x / scale) + zero_point) - zero_point), half to even; scale and zero point are those that
     `nbdense.quant.quantize` takes for a range (Jacob et al. 2018, section 3). Gradients pass straight through the

@@ -55,7 +55,7 @@ class _Normalization(Layer):
 
 @register
 class BatchNormalization(_Normalization):
-    """Every column standardised over batch and positions, then gamma times it plus beta.
+    """Batch normalisation: each column standardised over batch and positions, then gamma times it plus beta.
 
     Ioffe and Szegedy 2015, algorithms 1 and 2. Outside training, and where ``trainable`` is false, running
     statistics take the place of the batch's, as in Keras.
@@ -129,7 +129,7 @@ class BatchNormalization(_Normalization):
 
 @register
 class LayerNormalization(_Normalization):
-    """Every row's columns standardised, then gamma times it plus beta (Ba, Kiros and Hinton 2016, section 3).
+    """Layer normalisation: each row standardised, then gamma times it plus beta (Ba, Kiros and Hinton 2016, section 3).
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ _INNER = 4096  # layers of a block are numbered from a multiple of this: random 
 
 @register
 class Residual(Layer):
-    """Add the input to what the block's layers make of it (He et al. 2016, section 3.1).
+    """A residual block: the input plus what the block's layers make of it (He et al. 2016, section 3.1).
 
     Where the widths differ, the input goes through a kernel without a bias first (their equation 2).
 

@@ -56,7 +56,7 @@ class Loss:
         return FORMS[self.kind], False, 0.0
 
     def advice_after(self, activation: str) -> str:
-        """Return what to do where outputs of such a layer are hardly what the loss takes them for; else nothing."""
+        """Return advice where such a layer's outputs are hardly what the loss takes them for; else an empty string."""
         return self.advice if self.suited and activation in ACTIVATIONS and activation not in self.suited else ""
 
     def call(self, dtype: Any) -> int:

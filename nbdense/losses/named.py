@@ -205,7 +205,7 @@ class _Crossentropy(Loss):
 
 @dataclass(frozen=True)
 class BinaryCrossentropy(_Crossentropy):
-    """-(t log p + (1 - t) log(1 - p)), mean over the columns; targets in [0, 1].
+    """Mean over the columns of -(t log p + (1 - t) log(1 - p)); targets in [0, 1].
 
     After a sigmoid layer, or with ``from_logits``, it is computed from the logits: the true value, where Keras
     clips probabilities to [1e-7, 1 - 1e-7], and so never tells of more than about 16.1.
@@ -234,7 +234,7 @@ class BinaryCrossentropy(_Crossentropy):
 
 @dataclass(frozen=True)
 class CategoricalCrossentropy(_Crossentropy):
-    """-sum t log p; targets are rows of class probabilities (one-hot).
+    """Cross-entropy, -sum t log p; targets are rows of class probabilities (one-hot).
 
     After a softmax layer, or with ``from_logits``, it is computed from the logits by log-sum-exp: the true value,
     where Keras clips at about 16.1. After any other activation outputs are normalised and clipped as Keras does;

@@ -1,4 +1,4 @@
-"""Whichever kind of model a file holds: this stands above the classes that it makes, and imports none of them."""
+"""Loading of whichever kind of model a file holds: above the classes that it makes, of which it imports none."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class LayerStack:
         return builder.finish()
 
     def _take_network(self, network: Network) -> None:
-        """Take this network, which the layers have made, in place of the one that is there."""
+        """Replace the network by this one, which the layers have made."""
         layers = self.layers
         self._train.take_network(network, layers)
         self._built_trainable = [layer.trainable for layer in inner_layers(layers)]
@@ -148,12 +148,12 @@ class LayerStack:
             layer.set_network(network)
 
     def _drop_network(self) -> None:
-        """Be as before `build` and without an Input: the next data may come with another width."""
+        """Return to the state before `build`, without an Input: the next data may come with another width."""
         self._train.drop_network()
         self._all = self._all[1:]
 
     def _set_trainable(self) -> None:
-        """Bring the network up to date with the layers' ``trainable``."""
+        """Update the network by the layers' ``trainable``."""
         if self._built_trainable == [layer.trainable for layer in inner_layers(self.layers)]:
             return
         weights, old = self.get_weights(), self.network
@@ -164,12 +164,12 @@ class LayerStack:
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """(None, ...): the shape of what goes in."""
+        """Shape of what goes in, (None, ...)."""
         return (None, *self.network.input_shape)
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """(None, ...): the shape of what comes out."""
+        """Shape of what comes out, (None, ...)."""
         return (None, *self.network.output_shape)
 
     def get_weights(self) -> list[npt.NDArray[Any]]:

@@ -30,7 +30,7 @@ from nbdense.network.network import Network, Parameter
 
 
 class NetworkBuilder:
-    """Collects rows, buffers and parameters.
+    """A collector of rows, buffers and parameters.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class NetworkBuilder:
         return math.prod(self.shape[:-1])
 
     def _buffer(self) -> int:
-        """A new buffer for what has the current shape; returns its name, its first column in the workspace."""
+        """Add a buffer for what has the current shape; return its name, its first column in the workspace."""
         name = self._width
         self._width += self.positions * leading_dimension(self.n)
         return name
@@ -91,7 +91,7 @@ class NetworkBuilder:
         l2: float = 0.0,
         decay: float = 1.0,
     ) -> int:
-        """A new parameter tensor holding ``value`` (one- or two-dimensional); returns its offset."""
+        """Add a parameter tensor that holds ``value`` (one- or two-dimensional); return its offset."""
         rows = 1 if value.ndim == 1 else value.shape[0]
         length = rows * leading_dimension(value.shape[-1])
         offset = self._size
@@ -107,13 +107,13 @@ class NetworkBuilder:
         return self.output
 
     def dense(self, name: str, n_out: int, activation: Activation, alpha: float, kernel: int, bias: int) -> None:
-        """activation(x kernel + bias) on the last axis."""
+        """Add a dense row: activation(x kernel + bias) on the last axis."""
         row = self._row(DENSE, name, n_out, kernel=kernel, bias=bias)
         row["transposed"] = self._take_aside(padded(n_out) * row["ld_in"])
         self._set_activation(row, activation, alpha)
 
     def activation(self, name: str, activation: Activation, alpha: float) -> None:
-        """An activation; it goes into the row before where that is linear and dense, and nothing else reads it."""
+        """Add an activation, in the row before where that is linear and dense and nothing else reads it."""
         before = self._rows[-1] if self._rows else None
         fits = before is not None and before["kind"] == DENSE and before["activation"] == 0
         if fits and before is not None and self.output not in self._pinned:
@@ -125,7 +125,7 @@ class NetworkBuilder:
             row["pre"] = row["input"]
 
     def dropout(self, name: str, rate: float) -> None:
-        """Zeros for a share ``rate`` of the elements in training, the others scaled by 1 / (1 - rate)."""
+        """Add dropout: zeros for a share ``rate`` of the elements in training, the others times 1 / (1 - rate)."""
         row = self._row(DROPOUT, name, self.n, rate=rate)
         row["pre"] = self._buffer()  # what each element was multiplied by
 
@@ -141,7 +141,7 @@ class NetworkBuilder:
         epsilon: float,
         frozen: bool = False,
     ) -> None:
-        """Standardisation of every column over batch and positions, then gamma times it plus beta.
+        """Add a batch norm: each column standardised over batch and positions, then gamma times it plus beta.
 
         ``frozen`` uses the running statistics in training too. Offsets of -1 stand for a gamma of 1, a beta of 0.
         """
@@ -152,16 +152,16 @@ class NetworkBuilder:
         row["transposed"] = self._take_aside(5 * leading_dimension(self.n))
 
     def layer_norm(self, name: str, gamma: int, beta: int, epsilon: float) -> None:
-        """Standardisation of every row of columns, then gamma times it plus beta."""
+        """Add a layer norm: each row of columns standardised, then gamma times it plus beta."""
         row = self._row(LAYER_NORM, name, self.n, kernel=gamma, bias=beta, alpha=epsilon)
         row["pre"] = self._buffer()  # as in batch_norm
 
     def add(self, name: str, other: int) -> None:
-        """The sum of the current output and a pinned buffer of the same shape."""
+        """Add the sum of the current output and a pinned buffer of the same shape."""
         self._row(ADD, name, self.n)["second"] = other
 
     def fake_quant(self, name: str, low: float, high: float, least: int, most: int, factors: int) -> None:
-        """Round the values to integers in least..most, which stand for low..high.
+        """Add a rounding of the values to integers in least..most, which stand for low..high.
 
         ``factors`` is the offset of two numbers that low and high are multiplied by, -1 where these stay as they are.
         """
@@ -182,7 +182,7 @@ class NetworkBuilder:
         row["limit"] = limit
 
     def flatten(self, name: str) -> None:
-        """All positions' columns, end to end."""
+        """Add a change of shape: all positions' columns, end to end."""
         if self.positions > 1:
             if self._rows or self.output in self._pinned:
                 positions, n = self.positions, self.n
@@ -202,7 +202,7 @@ class NetworkBuilder:
         return self._aside - size
 
     def _row(self, kind: int, name: str, n_out: int, **fields: Any) -> dict[str, Any]:
-        """A row from the current output to a new buffer, which becomes the current output."""
+        """Add a row from the current output to a new buffer, which becomes the current output."""
         n_in, source = self.n, self.output
         self.shape = (*self.shape[:-1], n_out)
         self.output = self._buffer()
@@ -246,7 +246,7 @@ class NetworkBuilder:
             row["pre"] = self._buffer()
 
     def finish(self) -> Network:
-        """The network, its parameters at their initial values."""
+        """Return the network, its parameters at their initial values."""
         if not self._rows:
             self.activation("identity", ACTIVATIONS["linear"], 0.0)
         layers = np.zeros(len(self._rows), LAYER)

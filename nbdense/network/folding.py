@@ -160,7 +160,7 @@ def into_row_behind(dense: Row, norm: Row) -> Row:
 
 
 def _without(rows: list[Row], norm: Row) -> list[Row]:
-    """Return the rows less that norm; as they are if none can take it over, or digits would go."""
+    """Return the rows less one norm, or as they are if none can take it over or digits would be lost."""
     changed: dict[int, Row] = {}  # by index
     before = next((row for row in rows if row.output == norm.input), None)
     behind = [row for row in rows if norm.output in reads(row)]

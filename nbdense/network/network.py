@@ -179,7 +179,7 @@ class Network:
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring everything up to date with what is trainable now."""
+        """Update all that depends on what is trainable now."""
         set_delta_flags(self.layers, self.segments)
         self.slabs = _slabs(self)
         self.inference = _inference(self.layers)
@@ -187,7 +187,7 @@ class Network:
             _find_quantizers(table)
 
     def kept_inference(self) -> npt.NDArray[Any]:
-        """Like ``inference``, with as many rows as ``layers``, which keep what backward wants."""
+        """Return rows like ``inference``, as many as ``layers``, which keep what backward wants."""
         layers = self.layers.copy()
         layers["kind"][layers["kind"] == DROPOUT] = ACTIVATION  # linear: a copy
         layers["kind"][layers["kind"] == BATCH_NORM] = FROZEN_NORM
@@ -199,7 +199,7 @@ class Network:
         return int(self.layers[-1]["positions_out"])
 
     def tensor(self, parameter: Parameter, vector: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """View of one tensor, unpadded, in ``vector`` (default: the parameters; or gradients, a mask, a slot)."""
+        """Return a view of one tensor, unpadded, in ``vector``: the parameters, or gradients, a mask, a slot."""
         flat = self.params if vector is None else vector
         flat = flat[parameter.offset : parameter.offset + parameter.length]
         if len(parameter.shape) == 1:
@@ -207,11 +207,11 @@ class Network:
         return flat.reshape(parameter.shape[0], -1)[:, : parameter.shape[1]]
 
     def tensors(self, vector: npt.NDArray[Any] | None = None) -> dict[str, npt.NDArray[Any]]:
-        """Views of all tensors by name."""
+        """Return views of all tensors by name."""
         return {p.name: self.tensor(p, vector) for p in self.parameters}
 
     def rows(self) -> Iterator[Row]:
-        """The rows of inference, read."""
+        """Yield the rows of inference, read."""
         at = {p.offset: self.tensor(p) for p in self.parameters}
         for i, row in enumerate(self.inference):
             yield Row(
@@ -239,12 +239,12 @@ class Network:
         return layer_label(int(row["kind"]), self.names[int(row["number"])])
 
     def activation_of(self, row: Any) -> Activation:
-        """The activation of a table row."""
+        """Return the activation of a table row."""
         code = int(row["activation"])
         return activation_by_code(code) if code < CUSTOM else self.custom[code - CUSTOM]
 
     def hold_masked(self, prefix: str = "") -> int:
-        """Set to zero what the mask holds there, in tensors whose names begin so; return how many numbers were not."""
+        """Zero what the mask holds in tensors whose names begin with ``prefix``; return how many numbers were not."""
         count = 0
         for parameter in self.parameters:
             if self.mask is not None and parameter.name.startswith(prefix):
@@ -279,7 +279,7 @@ class Network:
             self.take_tensors(other, self.mask, other.mask)
 
     def copy(self) -> Network:
-        """A network of the same tables with parameters of its own."""
+        """Return a network of the same tables with parameters of its own."""
         params = aligned_zeros(self.params.size, self.dtype)
         params[:] = self.params
         return dataclasses.replace(
@@ -335,7 +335,7 @@ def set_delta_flags(layers: npt.NDArray[Any], segments: npt.NDArray[Any], input_
 
 
 def _inference(layers: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The rows that predict runs: see `Network.inference`."""
+    """Return the rows that predict runs: see `Network.inference`."""
     kept, stands_for = [], dict[int, int]()
     for i, row in enumerate(layers.copy()):
         for name in ("input", "second"):

@@ -146,7 +146,7 @@ class Optimizer:
         return finite_number(self.name, field, value, 0.0, 1.0, ends="[)")
 
     def _epsilon(self, value: float) -> float:
-        """Refuse zero: it makes NaN of every parameter whose gradients have all been zero, behind a dead unit, say."""
+        """Refuse an epsilon of zero: parameters whose gradients were all zero (behind a dead unit) would become NaN."""
         return finite_number(self.name, "epsilon", value, _SMALLEST, expected=f"a number above {_SMALLEST:.1e}")
 
     @property
@@ -224,7 +224,7 @@ class Optimizer:
 
     @property
     def clips_by_norm(self) -> bool:
-        """Need of all gradients before the first step is taken."""
+        """True where clipping needs all gradients before the first step is taken."""
         return self.clipnorm is not None or self.global_clipnorm is not None
 
     def hyper(self) -> npt.NDArray[np.float64]:

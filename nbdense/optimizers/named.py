@@ -38,7 +38,7 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """The gradient over the root of its running mean square (Hinton 2012, lecture 6e); epsilon is inside the root.
+    """RMSprop: the gradient over the root of its running mean square, epsilon in the root (Hinton 2012, lecture 6e).
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """The gradient over the root of the sum of all its squares (Duchi et al. 2011); epsilon is inside the root.
+    """Adagrad: the gradient over the root of the sum of all its squares, epsilon in the root (Duchi et al. 2011).
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ class Nadam(Optimizer):
 
 
 class Lion(Optimizer):
-    """The sign of a mix of momentum and gradient (Chen et al. 2023, algorithm 2): every step has the rate's size.
+    """Lion: the sign of a mix of momentum and gradient (Chen et al. 2023, algorithm 2): steps of the rate's size.
 
     Parameters
     ----------

@@ -108,7 +108,7 @@ def penalty(network: Network) -> float:
 
 
 def numbers_of(logs: dict[str, float], as_dict: bool) -> Any:
-    """Return logs in the form of Keras: by name, or a list of numbers, or the loss alone if there are no metrics."""
+    """Return logs as Keras does: by name, as a list of numbers, or as the loss alone if there are no metrics."""
     if as_dict:
         return logs
     return list(logs.values()) if len(logs) > 1 else logs["loss"]

@@ -23,11 +23,11 @@ Logs = dict[str, float]
 
 
 class LossNotFiniteError(FloatingPointError):
-    """A step's loss is NaN or infinite; the weights are those of the last finite step."""
+    """An error: a step's loss is NaN or infinite; the weights are those of the last finite step."""
 
 
 class Hooks(Protocol):
-    """Describe what a fit reports to: `nbdense.callbacks.base.CallbackList` is one.
+    """Protocol of what a fit reports to: `nbdense.callbacks.base.CallbackList` is one.
 
     Attributes
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def _norms(layers: npt.NDArray[Any]) -> list[int]:
 def _forward(layers: npt.NDArray[Any], last_flags: int) -> list[tuple[int, ...]]:
     bounds = [0, *_norms(layers), len(layers)]
     phases: list[tuple[int, ...]] = []
-    for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
         flags = (GATHER if number == 0 else 0) | (last_flags if end == len(layers) else 0)
         if number > 0:
             phases.append((STATISTICS, 0, begin, 0, 0, 0))
@@ -95,11 +96,12 @@ def _backward(layers: npt.NDArray[Any], end: int) -> list[tuple[int, ...]]:
     phases: list[tuple[int, ...]] = []
     norms = [i for i in _norms(layers) if i < end and not layers[i]["flags"] & IDLE]
     cuts = [end, *reversed(norms)]
-    for number, above in enumerate(cuts):
+    for number, cut in enumerate(cuts):
         below = cuts[number + 1] + 1 if number + 1 < len(cuts) else 0
+        above = cut
         if number > 0:
-            phases.append((SUMS, 0, above, 0, 0, 0))
-            above += 1
+            phases.append((SUMS, 0, cut, 0, 0, 0))
+            above = cut + 1
         if above > below:
             phases.append((ROWS, 0, 0, 0, below, above))
     return phases

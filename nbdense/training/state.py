@@ -65,7 +65,7 @@ class TrainState:
         self._set_decay()
 
     def drop_network(self) -> None:
-        """Be as before the first build: the next data may come with another width."""
+        """Return to the state before the first build: the next data may come with another width."""
         self.built, self._vectors = False, None
         del self.network
 
@@ -151,7 +151,7 @@ class TrainState:
 
 
 class Model(Protocol):
-    """Describe what inspection needs of a model; `Sequential` is one."""
+    """Protocol of what inspection needs of a model; `Sequential` is one."""
 
     name: str
     dtype: np.dtype[Any]
@@ -178,7 +178,7 @@ class Model(Protocol):
 
 
 class FittedModel(Model, Protocol):
-    """Describe what callbacks need of the model that is fitted; `Sequential` is one."""
+    """Protocol of what callbacks need of the model that is fitted; `Sequential` is one."""
 
     stop_training: bool
 

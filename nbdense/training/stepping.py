@@ -30,7 +30,7 @@ class Steps:
         self.forget()
 
     def forget(self) -> None:
-        """Let go of the memory: the network or what is computed with it has changed."""
+        """Drop the memory: the network or what is computed with it has changed."""
         self._open: _OpenStep | None = None
         self._batch: tuple[tuple[int, Objective], Workspace] | None = None
 

@@ -127,7 +127,7 @@ def _is_ours(network: Network) -> bool:
 
 
 class _Restoring:
-    """Builds the plain network of one with fake quantization, row by row, and keeps what was in between.
+    """The restoration, row by row, of the plain network of one with fake quantization, and of what was in between.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ def assemble(quantizer: Quantizer, choices: Mapping[int, Choice]) -> QuantizedNe
 
 
 class Assembly:
-    """Puts the layers of one quantized network together, step by step: the `Conversion` that its scheme sees.
+    """The layers of one quantized network, put together step by step: the `Conversion` that its scheme sees.
 
     Parameters
     ----------

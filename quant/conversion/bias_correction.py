@@ -130,7 +130,7 @@ def shift(
     mean: npt.NDArray[Any],
     quantized_mean: npt.NDArray[Any] | None = None,
 ) -> Float64:
-    """Return by how much quantization moves the mean of each pre-activation, which the bias is to lose.
+    """Return how far quantization moves the mean of each pre-activation, which the bias is to lose.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ class Quantizer:
 
 
 def _with_trained(options: Options, trained: TrainedRanges) -> Options:
-    """Return options that are as the model was trained for, where that settles them."""
+    """Return the options, changed where training has settled them."""
     settled = {
         name: getattr(trained, name)
         for name in ("bits", "granularity", "activation_dtype", "rounding", "scheme", "symmetric")

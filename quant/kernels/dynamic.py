@@ -126,7 +126,7 @@ def _predict_dynamic(program, floats, x, values, threads):
     layers = program[at["layers"] : at["end"]].view(LAYER)
     weight_sums = program[at["weight_sums"] : at["float_bias"]].view(np.int32)
     form = program[FORM_AT:FORM_END].view(FORM)[0]
-    float_layers, params = floats
+    float_layers = floats[0]
     rows, n_in = x.shape
     flat = x.reshape(x.size)
     work = np.zeros(form["float_width"] * rows, np.float32)

@@ -201,7 +201,7 @@ def _look_up(row, tables, work, capacity, m):
 
 @kernel
 def _softmax(row, exponentials, work, capacity, m):
-    """Take the softmax of rows of bytes: see nbdense.quant.layers.integer_layers.QuantizedSoftmax."""
+    """Compute the softmax of rows of bytes: see nbdense.quant.layers.integer_layers.QuantizedSoftmax."""
     n, at = row["n_in"], row["table"]
     for i in range(m):
         source, output = row["input"] * capacity + i * row["ld_in"], row["output"] * capacity + i * row["ld_out"]

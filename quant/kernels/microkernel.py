@@ -54,7 +54,7 @@ declare i32 @llvm.vector.reduce.add.v{n}i32(<{n} x i32>)
 
 @functools.cache
 def instructions() -> tuple[str, int]:
-    """Return the way to multiply on the CPU that numba compiles for, and bytes a vector.
+    """Return the instructions that multiply on the CPU that numba compiles for, and bytes a vector.
 
     "vnni" or "pmaddwd"; on arm64 "usdot", "sdot" or "sadalp"; elsewhere "portable".
     """
@@ -74,7 +74,7 @@ def instructions() -> tuple[str, int]:
 
 
 def offset_of(method: str) -> int:
-    """Return the number that this way of multiplying takes off the activations."""
+    """Return the number that these instructions take off the activations."""
     return 128 if method == "sdot" else 0
 
 
@@ -138,7 +138,7 @@ def _number(n):
 
 
 class _Emitter:
-    """Emits one tile: ``rows`` rows of ``vectors`` vectors of int32."""
+    """Emitter of one tile: ``rows`` rows of ``vectors`` vectors of int32."""
 
     def __init__(self, builder, rows, vectors, method, width):
         self.builder, self.rows, self.vectors = builder, rows, vectors
@@ -256,7 +256,7 @@ _run_tile = switch("_run_tile", _CODES, _ARGUMENTS, f"{{f}}({_ARGUMENTS})", glob
 
 @kernel
 def integer_product(m, n, depth, x, w, bias, tile, ld):
-    """tile[i, j] = bias[j] + sum over k of (x[i, k] - OFFSET) * w[k, j] modulo 2**32, for m rows and n columns.
+    """Compute tile[i, j] = bias[j] + sum over k of (x[i, k] - OFFSET) w[k, j] modulo 2**32, of m rows and n columns.
 
     x : (uint8 array, offset, row stride), rows readable to a whole number of groups
     w : (int8 array, offset, row stride), packed; bias : (int32 array, offset)
@@ -292,7 +292,7 @@ def integer_product(m, n, depth, x, w, bias, tile, ld):
 
 @kernel
 def take_zero_points_off(m, n, depth, x, zero_points, tile, ld):
-    """tile[i, j] -= zero_points[j] * sum over k of (x[i, k] - OFFSET) modulo 2**32: weights less their zero points.
+    """Subtract zero_points[j] * sum over k of (x[i, k] - OFFSET) from tile[i, j], modulo 2**32.
 
     x, tile, ld : as of `integer_product`, which comes before
     zero_points : (int32 array, offset), of the columns

@@ -33,13 +33,13 @@ _INT32_MAX = 2**31 - 1
 
 @kernel
 def rounded_bits(value):
-    """Round a float32, not NaN, half to even: bits of an int32 for `byte_of`."""
+    """Round a float32, not NaN, half to even: to the bits of an int32 that `byte_of` takes."""
     return np.float32(value + _ROUND).view(np.int32)
 
 
 @kernel
 def byte_of(bits, zero_point, low, high):
-    """clamp(value + zero_point, low, high) of a value's `rounded_bits`, for bounds within 0..255."""
+    """Return clamp(value + zero_point, low, high) of a value's `rounded_bits`, for bounds within 0..255."""
     least, most = np.int32(_ROUND_BITS + low - zero_point), np.uint32(high)
     bits = least if bits < least else bits
     # Unsigned: with 255 for a bound, the clamp and the cast are one instruction of AVX-512.
@@ -49,7 +49,7 @@ def byte_of(bits, zero_point, low, high):
 
 @kernel
 def round_to_byte(value, zero_point, low, high):
-    """clamp(round_half_even(value) + zero_point, low, high), for a float32 that is not NaN and bounds within 0..255."""
+    """Return clamp(round_half_even(value) + zero_point, low, high) of a float32, not NaN, for bounds within 0..255."""
     return byte_of(rounded_bits(value), zero_point, low, high)
 
 
@@ -65,7 +65,7 @@ def _divide(x, divisor, reciprocal):
 
 @intrinsic(_divide)
 def quotient(typing_context, x, divisor, reciprocal):
-    """x / divisor of float32, by its reciprocal: in two fused multiply-adds, where there are, in place of a division.
+    """Return x / divisor of float32 by its reciprocal: with two fused multiply-adds, where there are, and no division.
 
     The product with the rounded reciprocal is corrected by its remainder (Markstein, "Computation of elementary
     functions on the IBM RISC System/6000 processor", 1990). Rounded to a whole number within +-256 it is the quotient's
@@ -87,7 +87,7 @@ def quotient(typing_context, x, divisor, reciprocal):
 
 @kernel
 def fixed_point_multiply(x, multiplier, shift):
-    """x * multiplier * 2**(shift - 31) for int32 x and a multiplier of at least 0, rounded twice; as int64."""
+    """Return int32 x * multiplier * 2**(shift - 31), multiplier at least 0, rounded twice; as int64."""
     left = shift if shift > 0 else 0
     right = -shift if shift < 0 else 0
     # A left shift that leaves int32 is undefined in C; saturating gives the same after the clamp.
@@ -147,5 +147,5 @@ def fixed_point_multiplier(real: float) -> tuple[int, int]:
 
 
 def round_half_away(x: float) -> float:
-    """C's round()."""
+    """Round half away from zero, as C's round() does."""
     return math.copysign(math.floor(abs(x) + 0.5), x) if math.isfinite(x) else x

@@ -58,7 +58,7 @@ def _factor(a, n, ld, negated):
 
 
 def _update_rows(factor, ld, weights, errors, ld_out, n_out, first, last, n):
-    """Write rows first..last of ``weights``, plus what later rows' errors ask of them, into the same of ``errors``.
+    """Write rows first..last of ``weights``, moved by later rows' errors, into the same rows of ``errors``.
 
     ``factor`` is the Cholesky factor, its columns divided by its diagonal.
     """

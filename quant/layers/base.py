@@ -23,7 +23,7 @@ Range = tuple[float, float]  # the least and the greatest value of a tensor
 
 
 class Layer:
-    """A layer of a quantized network: what reports, files and the program ask of each."""
+    """A layer of a quantized network, as reports, files and the program know it."""
 
     kind: ClassVar[str]
     # Whether its scale is that of all rows of a call, which then cannot be cut into parts.
@@ -35,12 +35,12 @@ class Layer:
 
     @property
     def title(self) -> str:
-        """Its kind, for a report."""
+        """Kind of the layer, for a report."""
         return self.kind.replace("_", " ")
 
     @property
     def weight_bits(self) -> int | None:
-        """Bits of each weight; None: it has none."""
+        """Bits of each weight; None for a layer without weights."""
         return None
 
     @property
@@ -50,7 +50,7 @@ class Layer:
 
     @property
     def positions_out(self) -> int:
-        """Rows of columns that it gives for a row of data."""
+        """Rows of columns that the layer gives for a row of data."""
         return self.positions
 
 
@@ -64,12 +64,12 @@ class OfKernel(Layer):
 
     @property
     def n_in(self) -> int:
-        """Inputs."""
+        """Number of inputs."""
         return self.kernel.shape[0]
 
     @property
     def n_out(self) -> int:
-        """Outputs."""
+        """Number of outputs."""
         return self.kernel.shape[1]
 
     @property
@@ -127,7 +127,7 @@ class FromIntegers:
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """Scale and zero point of its input."""
+        """Scale and zero point of the input."""
         return ((self.input_scale, self.input_zero_point),)
 
 
@@ -139,7 +139,7 @@ class ToIntegers:
 
     @property
     def output_format(self) -> Format:
-        """Scale and zero point of its output."""
+        """Scale and zero point of the output."""
         return self.output_scale, self.output_zero_point
 
 
@@ -169,10 +169,10 @@ class InFloat(Layer):
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """Its input is float."""
+        """None for the input: it is float."""
         return (None,)
 
     @property
     def output_format(self) -> Format:
-        """Its output is float."""
+        """None: the output is float."""
         return None

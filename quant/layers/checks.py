@@ -85,7 +85,7 @@ def one_of(what: str, value: Any, allowed: Any) -> None:
 
 
 def check_kernel(layer: Any, where: str) -> None:
-    """Refuse a kernel that is no matrix of int8, zero points that are not as its scales, or what its bits do not hold.
+    """Refuse a kernel that is no int8 matrix or exceeds its bits, or zero points that are not shaped as the scales.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def check_granularity(layer: Any, where: str) -> None:
 
 
 def check_table(layer: Any, dtype: str, where: str) -> None:
-    """Refuse a table of another dtype or shape, or an activation that needs one and has none.
+    """Refuse a table of another dtype or shape, or the lack of one that an activation needs.
 
     Parameters
     ----------

@@ -92,12 +92,12 @@ class FloatLayer(InFloat):
 
     @property
     def positions_out(self) -> int:
-        """One behind a change of shape, else as many as come in."""
+        """Rows of columns that the layer gives: 1 behind a change of shape, else as many as come in."""
         return 1 if self.what == "flatten" else self.positions
 
     @property
     def title(self) -> str:
-        """Its kind, for a report."""
+        """Kind of the layer, for a report."""
         return f"float {self.what}"
 
     @property
@@ -112,11 +112,11 @@ class FloatLayer(InFloat):
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """Its inputs are float."""
+        """None for each input: they are float."""
         return (None,) * FLOAT_KINDS[self.what][1]
 
     def check(self, dtype: str, where: str) -> None:
-        """Refuse what does not fit together."""
+        """Refuse parts of the layer that do not fit together."""
         one_of(f"{where}what", self.what, FLOAT_KINDS)
         names, inputs = FLOAT_KINDS[self.what]
         if inputs == 2 and (self.inputs is None or len(self.inputs) != 2):
@@ -134,7 +134,7 @@ class FloatLayer(InFloat):
         _ = self.function
 
     def lay_out(self, layout: Layout, index: int) -> None:
-        """Write its row of the engine's table and its tensors.
+        """Write the layer's row of the engine's table and its tensors.
 
         Parameters
         ----------

@@ -148,7 +148,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         check_accumulator(int(least.min()), int(most.max()), self, where)
 
     def lay_out(self, layout: Layout, index: int) -> None:
-        """Write its row of the integer program, its weights and its columns.
+        """Write the layer's row of the integer program, its weights and its columns.
 
         Parameters
         ----------
@@ -218,7 +218,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """Scales and zero points of its inputs."""
+        """Scales and zero points of the inputs."""
         return tuple(zip(self.input_scales, self.input_zero_points, strict=True))
 
     def clamp(self, dtype: str, rounding: str) -> tuple[int, int]:
@@ -255,7 +255,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
             raise ValueError(f"{where}the scales of its inputs and output are too far apart for float32")
 
     def lay_out(self, layout: Layout, index: int) -> None:
-        """Write its row of the integer program and its factors.
+        """Write the layer's row of the integer program and its factors.
 
         Parameters
         ----------
@@ -327,7 +327,7 @@ class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
             check_format(getattr(self, f"{key}_scale"), getattr(self, f"{key}_zero_point"), dtype, where, key)
 
     def lay_out(self, layout: Layout, index: int) -> None:
-        """Write its row of the integer program and its table.
+        """Write the layer's row of the integer program and its table.
 
         Parameters
         ----------
@@ -378,7 +378,7 @@ class QuantizedSoftmax(OfColumns, FromIntegers):
 
     @property
     def output_format(self) -> Format:
-        """Scale and zero point of its output."""
+        """Scale and zero point of the output."""
         return self.output_scale, self.output_zero_point
 
     def check(self, dtype: str, where: str) -> None:
@@ -391,7 +391,7 @@ class QuantizedSoftmax(OfColumns, FromIntegers):
             raise ValueError(f"{where}exponentials must lie in 0..2**23 and begin above 0")
 
     def lay_out(self, layout: Layout, index: int) -> None:
-        """Write its row of the integer program and its exponentials.
+        """Write the layer's row of the integer program and its exponentials.
 
         Parameters
         ----------
@@ -438,22 +438,22 @@ class QuantizedFlatten(Layer):
 
     @property
     def n_out(self) -> int:
-        """Columns of all of them."""
+        """Columns of all positions together."""
         return self.n * self.positions
 
     @property
     def positions_out(self) -> int:
-        """One: the positions lie end to end."""
+        """Rows of columns of the output: 1, since the positions lie end to end."""
         return 1
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """Scale and zero point of its input."""
+        """Scale and zero point of the input."""
         return ((self.scale, self.zero_point),)
 
     @property
     def output_format(self) -> Format:
-        """The same."""
+        """Scale and zero point of the output: the input's."""
         return self.scale, self.zero_point
 
     def check(self, dtype: str, where: str) -> None:
@@ -461,7 +461,7 @@ class QuantizedFlatten(Layer):
         check_format(self.scale, self.zero_point, dtype, where, "input")
 
     def lay_out(self, layout: Layout, index: int) -> None:
-        """Write its row of the integer program.
+        """Write the layer's row of the integer program.
 
         Parameters
         ----------

@@ -163,7 +163,7 @@ class Layout:
         self._rows.append(row)
 
     def integer_row(self, kind: int, index: int, **fields: Any) -> None:
-        """Write a row from a layer's input, as bytes, to its output, as bytes.
+        """Write a row that reads a layer's input and gives its output, both as bytes.
 
         Parameters
         ----------
@@ -226,7 +226,7 @@ class Layout:
         return -1 if zero_points is None else self._put("zero_points", zero_points)
 
     def table(self, table: npt.NDArray[Any]) -> int:
-        """Lay out a table of an activation; returns where it begins.
+        """Lay out the table of an activation; returns where it begins.
 
         Parameters
         ----------

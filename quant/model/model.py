@@ -47,7 +47,7 @@ class QuantizedModel:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all its weights, biases, scales and tables."""
+        """Bytes of all weights, biases, scales and tables of the model."""
         return sum(tensor.nbytes for tensor in self.network.to_tensors()[0].values())
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[np.float32]:
@@ -199,7 +199,7 @@ class QuantizedModel:
 
 
 def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Make the array that the program takes: numba would compile anew for another layout, or a read-only one."""
+    """Return the array that the program takes: numba would compile anew for another layout, or a read-only one."""
     flags = array.flags
     if array.dtype == np.float32 and flags.c_contiguous and flags.writeable and flags.aligned:
         return array

@@ -260,7 +260,7 @@ def cuts(inputs: Sequence[Sequence[int]]) -> set[int]:
 
 
 def between(layers: Sequence[QuantizedLayer], start: int, tensor: int) -> list[QuantizedLayer]:
-    """Return the layers that make a tensor of an earlier one, as those of a network that reads it as its input.
+    """Return the layers that make one tensor of an earlier one, as those of a network that reads it as its input.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ Matrix = npt.NDArray[Any]
 
 
 def with_findings(network: QuantizedNetwork, quantizer: Quantizer, findings: Mapping[str, Any]) -> QuantizedNetwork:
-    """Return the network with its report: see `QuantizedModel.report`.
+    """Return the network with its report measured: see `QuantizedModel.report`.
 
     Parameters
     ----------

@@ -87,7 +87,7 @@ class DynamicDense(OfKernel, InFloat):
         _ = self.function
 
     def lay_out(self, layout: Layout, index: int) -> None:
-        """Write its row of the dynamic program, its weights and columns, and its activation.
+        """Write the layer's row of the dynamic program, its weights and columns, and its activation.
 
         Parameters
         ----------

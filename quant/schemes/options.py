@@ -57,12 +57,12 @@ class Options:
 
     @property
     def limit(self) -> int:
-        """Integers of weights lie in [-limit, limit]."""
+        """Largest integer of a weight: they lie in [-limit, limit]."""
         return WEIGHT_LIMITS[self.bits]
 
     @property
     def blocks(self) -> int | None:
-        """Inputs that share a scale; None: all."""
+        """Number of inputs that share a scale; None: all."""
         return self.block_size if self.granularity == BLOCK else None
 
     def solves(self, calibrated: bool) -> bool:
@@ -76,7 +76,7 @@ class Options:
         return self.solver == "gptq" or (self.solver == "auto" and self.bits == 4 and calibrated)
 
     def needs_data(self) -> str:
-        """Return the option that cannot be done without calibration data; empty if there is none."""
+        """Return the option that needs calibration data; empty if none does."""
         if self.solver == "gptq":
             return "solver 'gptq'"
         return "bias_correction" if self.bias_correction else ""

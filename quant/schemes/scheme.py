@@ -23,7 +23,7 @@ SOFTMAX, SUM = "/softmax", "/sum"
 
 @dataclass
 class Step:
-    """One layer to be.
+    """One layer of the quantized network to be.
 
     Attributes
     ----------
@@ -45,12 +45,12 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """Its kind: "dense", "activation", "batch_norm", "layer_norm", "add" or "flatten"."""
+        """Kind of the layer: "dense", "activation", "batch_norm", "layer_norm", "add" or "flatten"."""
         return next(name for name, kind in ENGINE_KINDS.items() if kind == self.row.kind)
 
 
 class Conversion(Protocol):
-    """The conversion that a scheme makes layers for, as far as it asks about it.
+    """A conversion in progress, as far as a scheme asks about it.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Conversion(Protocol):
 
 @dataclass(frozen=True)
 class Converted:
-    """The layers of a step, and how steps behind them read their output.
+    """The layers of a step, and the tensor and format in which later steps read their output.
 
     Attributes
     ----------

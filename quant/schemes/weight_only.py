@@ -78,7 +78,7 @@ class WeightOnlyDense(OfKernel, InFloat):
         return np.repeat(table, self.block_size or self.n_in, axis=0)[: self.n_in]
 
     def check(self, dtype: str, where: str) -> None:
-        """Refuse what does not fit together."""
+        """Refuse parts of the layer that do not fit together."""
         check_kernel(self, where)
         if self.block_size < 0:
             raise ValueError(f"{where}block_size must be at least 0, got {self.block_size}")
@@ -90,7 +90,7 @@ class WeightOnlyDense(OfKernel, InFloat):
         _ = self.function
 
     def lay_out(self, layout: Layout, index: int) -> None:
-        """Write its row of the engine's table, with the weights as floats.
+        """Write the layer's row of the engine's table, with the weights as floats.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
 
 
 def _with_blocks(kernel_scales: npt.NDArray[np.float32], **fields: Any) -> WeightOnlyDense:
-    """Make the layer, of scales of columns or of blocks of them."""
+    """Make the layer from scales of columns, or of blocks of their inputs."""
     return WeightOnlyDense(kernel_scales=np.atleast_2d(kernel_scales), **fields)
 
 

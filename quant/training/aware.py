@@ -52,7 +52,7 @@ def quantize_aware(
     evaluate: None = None,
     learn_ranges: bool = True,
 ) -> Sequential:
-    """Make a model to train further that computes as the integers will that `quantize` makes of it.
+    """Make a model for further training that computes as the integers of its `quantize`d model will.
 
     Where integers will be, its values are rounded to what these can hold, so `evaluate` says what the integer model
     will do. Training moves the float weights behind the rounded ones and, if they are to be learned, the ranges of
@@ -162,7 +162,7 @@ _TRAINABLE: dict[str, Collection[Any]] = {
 
 
 def _trainable(**settings: Any) -> Options:
-    """Return the options of what training settles; refuse a value that it cannot take."""
+    """Return the options that training settles; refuse a value that it cannot take."""
     for option, available in _TRAINABLE.items():
         if settings[option] not in available:
             values = " or ".join(map(repr, available))
@@ -190,7 +190,7 @@ def _check_rows(network: Network) -> None:
 
 
 def _with_ranges(model: Sequential, plain: Sequential, ranges: Ranges, options: Options, learned: bool) -> Sequential:
-    """Make the model of ``plain``, which is ``model`` with its batch normalisation folded."""
+    """Make the trainable model of ``plain``, which is ``model`` with its batch normalisation folded."""
     made = _Rewriting(plain.network, ranges, options, learned).layers(plain._all)
     aware = empty_like(plain, model.name, made)
     aware.epochs_trained = model.epochs_trained
@@ -204,7 +204,7 @@ def _with_ranges(model: Sequential, plain: Sequential, ranges: Ranges, options: 
 
 
 class _Rewriting:
-    """Makes layers that train with rounding of those that do not.
+    """The rewriting of layers as ones that train with rounding.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ class _Rewriting:
         return [block, *self._output(layer.name, self._rows[path], taken)]
 
     def _output(self, name: str, row: Row, taken: set[str]) -> list[Layer]:
-        """Make the rounding of a row's output; of a softmax, none, and of a copy."""
+        """Make the rounding of a row's output; of a softmax and of a copy, none."""
         activation = row.activation.name
         if activation == "softmax" or (row.kind == ACTIVATION and activation == "linear"):
             return []

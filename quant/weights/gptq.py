@@ -119,7 +119,7 @@ def best_scales(
     block_size: int | None = None,
     weights: npt.NDArray[np.floating] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Find the scale of each column, or block of inputs in it, that rounding to nearest loses least with.
+    """Find the scale of each column, or block of its inputs, with which rounding to nearest loses least.
 
     Scales are tried that put the largest weight at a whole level, from half the limit up (one of them represents the
     column exactly, if any does), and smaller ones, which clip it, down to 0.4 of the one that just does not. Of what
@@ -229,7 +229,7 @@ def solve(
     damping: float = DAMPING,
     order: bool = True,
 ) -> npt.NDArray[np.int8]:
-    """Round a kernel by GPTQ: for little error in the layer's outputs, rather than in its weights.
+    """Round a kernel by GPTQ: for the least error in the layer's outputs, rather than in its weights.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ def test_verdicts(results):
     assert by_figure["training/tab_m/2 threads/times faster than torch"].endswith("  met")
     assert by_figure["training/tab_s/2 threads/times faster than torch"].endswith("NOT MET")
     assert by_figure["start/compile with a cold cache, s"].endswith("  met")
-    nothing = dict.fromkeys(("training", "inference", "accuracy", "failures"), [])
+    nothing = {key: [] for key in ("training", "inference", "accuracy", "failures")}
     assert report.verdicts({**nothing, "start": {}}).count("not measured") == len(TARGETS)
 
 

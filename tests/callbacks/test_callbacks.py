@@ -350,7 +350,7 @@ def test_an_error_in_a_schedule_is_its_own():
 
 
 def rows_of(path, separator=","):
-    with open(path, newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file, delimiter=separator))
 
 

@@ -42,6 +42,7 @@ def first(folder, tmp_path_factory):
         cwd=tmp_path_factory.mktemp("cwd"),
         capture_output=True,
         text=True,
+        check=False,
     )
     assert process.returncode == 0, process.stderr
     files = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import os
 from pathlib import Path
 
 import pytest
@@ -149,7 +148,7 @@ def test_clean_leaves_what_a_link_points_to(cache, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "predict-serial-1.nbk").touch()
-    os.symlink(elsewhere, tmp_path / ("d" * 16), target_is_directory=True)
+    (tmp_path / ("d" * 16)).symlink_to(elsewhere, target_is_directory=True)
     doctor.clean()
     assert (elsewhere / "predict-serial-1.nbk").exists()
     assert (tmp_path / ("d" * 16)).is_symlink()

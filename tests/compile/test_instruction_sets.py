@@ -56,6 +56,7 @@ def test_kernels(cpu):
         env=environment(cpu, OMP_NUM_THREADS="1"),  # the parallel variants call the same kernels
         capture_output=True,
         text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 500 and " skipped" not in run.stdout
@@ -69,6 +70,7 @@ def test_code_is_of_the_instruction_set(cpu, tmp_path):
         env=environment(cpu, NBDENSE_CACHE_DIR=str(tmp_path)),  # what comes from a cache has no assembly to show
         capture_output=True,
         text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     target, assembly = json.loads(run.stdout)

@@ -111,7 +111,7 @@ def test_tbb_from_pip_is_loaded_where_numba_needs_it(asked, omp, loaded, monkeyp
     """The system's loader does not look into a virtual environment, numba asks no one else."""
 
     class Package:
-        files = [Path("tbb/LICENSE"), Path("../lib/libtbb.so.12"), Path("../lib/libtbbmalloc.so.2")]
+        files = (Path("tbb/LICENSE"), Path("../lib/libtbb.so.12"), Path("../lib/libtbbmalloc.so.2"))
 
         def locate_file(self, file):
             return tmp_path / "site" / file

@@ -63,7 +63,7 @@ def test_gradients_are_central_differences(hidden, objective):
     rng = np.random.default_rng([len(hidden), *objective_name(objective).encode()])
     model = make_model([3, 5, 4, 2], [hidden, "tanh", activation], loss, bias=False)
     for view in (view for name, view in model.network.tensors().items() if name.endswith("/bias")):
-        view += 0.7  # few units are off
+        view[:] += 0.7  # few units are off
     x = rng.normal(size=(9, 3))
     y = draw_targets(rng, loss, 9, 2)
     for weights in (None, rng.uniform(0, 2, 9)):
@@ -92,11 +92,11 @@ def test_every_loss_form_is_reached():
 def test_gradients_of_drawn_shapes(dtype):
     rng = np.random.default_rng(7)
     names = list(ACTIVATIONS)
-    for i, (rows, *widths) in enumerate(naive.draw_shapes(rng, 24, 5)):
+    for i, (rows, *sizes) in enumerate(naive.draw_shapes(rng, 24, 5)):
         loss, activation = OBJECTIVES[int(rng.integers(len(OBJECTIVES)))]
-        widths[-1] += 1  # softmax wants two units
         hidden = [names[int(k)] for k in rng.integers(0, len(names), 2)]
-        widths = [w + 1 if name == "softmax" else w for w, name in zip(widths, ["", *hidden, ""], strict=True)]
+        # softmax wants two units
+        widths = [w + (name == "softmax") for w, name in zip(sizes, ["", *hidden, "softmax"], strict=True)]
         model = make_model(widths, [*hidden, activation], loss, dtype=dtype, seed=i, bias=bool(i % 2))
         x = rng.normal(size=(rows, widths[0])).astype(dtype)
         assert_like_naive(

@@ -68,10 +68,7 @@ def run(a, b, init, lower=-INF, upper=INF, *, gate=None, transposed=False, odd=3
     b_operand = (laid_out(b, ld, odd), odd, ld)
     start = np.zeros((1, n), dtype) if init is None else np.atleast_2d(init)
     c = laid_out(np.zeros((m + 1, n), dtype) if len(start) < m else np.vstack([start, start[:1]]), ld, odd, 9.0)
-    if init is not None and init.ndim == 2:
-        init_operand = (c, odd, ld)
-    else:
-        init_operand = (laid_out(start, ld, odd), odd, 0)
+    init_operand = (c, odd, ld) if init is not None and init.ndim == 2 else (laid_out(start, ld, odd), odd, 0)
     sentinel = c.copy()
     operands = m, n, depth, a_operand, b_operand, init_operand, (c, odd, ld)
     if gate is None:

@@ -4,7 +4,7 @@ import builtins
 import dataclasses
 import json
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -14,7 +14,7 @@ from nbdense.inspection.diagnosis import Thresholds
 from nbdense.inspection.summary import readable_bytes
 from nbdense.metrics import COLLECTED, FunctionMetric, Metric
 
-matplotlib.use("Agg")
+mpl.use("Agg")
 
 
 def made(layers, shape, loss="mse", metrics=None, dtype="float64", optimizer="adam", seed=3):
@@ -403,7 +403,7 @@ def test_saliency_of_frozen_layers_positions_and_no_rows():
 
 
 def test_plot_weights():
-    from matplotlib import pyplot
+    import matplotlib.pyplot as plt
 
     model, _, _ = everything()
     model.parameters["dense/kernel"][0, 0] = np.nan
@@ -411,13 +411,13 @@ def test_plot_weights():
     assert [label.get_text() for label in ax.get_xticklabels()] == list(model.parameters)
     top = max(line.get_ydata().max() for line in ax.lines)
     assert top == pytest.approx(max(np.nanmax(view) for view in model.parameters.values()))
-    own = pyplot.figure().add_subplot()
+    own = plt.figure().add_subplot()
     assert model.plot_weights(own) is own
-    pyplot.close("all")
+    plt.close("all")
 
 
 def test_plot_diagnosis():
-    from matplotlib import pyplot
+    import matplotlib.pyplot as plt
 
     model, x, y = everything()
     found = model.diagnose(x, y)
@@ -425,7 +425,7 @@ def test_plot_diagnosis():
     assert ax.get_yscale() == "log" and len(ax.lines) == 3
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [record.std for record in found.layers])
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [record.delta_norm for record in found.layers])
-    pyplot.close("all")
+    plt.close("all")
 
 
 def test_plots_say_what_they_need(monkeypatch):

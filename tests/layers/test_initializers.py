@@ -87,7 +87,7 @@ def test_moments_and_bounds(name):
 
 @pytest.mark.parametrize("name", [name for name in DISTRIBUTIONS if name != "orthogonal"])
 def test_distribution(name):
-    variance, bound = DISTRIBUTIONS[name]
+    _, bound = DISTRIBUTIONS[name]
     w = values(name)
     if "uniform" in name or name == "torch_linear":
         assert distance(w, lambda x: (x + bound) / (2 * bound)) < 1.95

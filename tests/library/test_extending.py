@@ -116,9 +116,8 @@ def test_an_optimizers_steps(dtype, clip):
         gradients = [np.array(gradient) for gradient in model.gradients.values()]
         model.apply_gradients()
         for k, gradient in enumerate(gradients):
-            if "clipnorm" in clip:
-                gradient = gradient * min(1.0, 0.01 / np.linalg.norm(gradient))
-            means[k] = 0.8 * means[k] + 0.2 * gradient
+            factor = min(1.0, 0.01 / np.linalg.norm(gradient)) if "clipnorm" in clip else 1.0
+            means[k] = 0.8 * means[k] + 0.2 * gradient * factor
             decayed = weights[k] * (1 - 0.05 * clip.get("weight_decay", 0.0))
             expected = decayed - 0.05 * np.sign(means[k])
             np.testing.assert_allclose(model.get_weights()[k], expected, rtol=1e-5, atol=1e-6)

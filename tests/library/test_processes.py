@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -244,7 +245,7 @@ print(json.dumps(in_a_child(child)))
 )
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="only Linux has a layer that a fork breaks")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux has a layer that a fork breaks")
 def test_imported_in_a_child_whose_parent_had_used_numbas_threads():
     found, _ = run(IMPORTED_IN_THE_CHILD)
     assert found == [True, 1]
@@ -278,6 +279,7 @@ def warmup(*arguments, **environment):
         [sys.executable, "-c", "from nbdense.commands.cli import main; raise SystemExit(main())", "warmup", *arguments],
         capture_output=True,
         text=True,
+        check=False,
         env=environment,
         timeout=HANGS_AFTER,
     )

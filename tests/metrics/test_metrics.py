@@ -74,8 +74,8 @@ def draws(count, n_out):
 @pytest.mark.parametrize("n_out", [1, 2, 6, 17])
 def test_top_k_counts_larger_outputs(n_out):
     """Keras's rule, which scikit-learn's equals where there are no ties."""
-    for labels, outputs in draws(10, n_out):
-        labels = labels % n_out
+    for numbers, outputs in draws(10, n_out):
+        labels = numbers % n_out
         larger = (outputs > outputs[np.arange(len(labels)), labels][:, None]).sum(axis=1)
         for k in (1, 2, 5, 17, 10**30):
             expected = larger < k

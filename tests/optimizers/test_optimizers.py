@@ -1,6 +1,7 @@
 """The optimizers: torch's and Keras's steps, naive ones, clipping, decay, averages, schedules, and what names them."""
 
 import copy
+import itertools
 
 import numba
 import numpy as np
@@ -368,7 +369,7 @@ def test_cutting_a_range_changes_no_bit(optimizer, dtype):
         params, state = start.copy(), np.zeros((1 + optimizer.slots, 160), dtype)
         for step, gradient in enumerate(gradients, 1):
             state[0] = gradient
-            for low, high in zip(cuts, cuts[1:], strict=False):
+            for low, high in itertools.pairwise(cuts):
                 run_update(optimizer.code, params, state, low, high, 0.1, step, optimizer.hyper())
         found.append((params, state))
     for whole, cut in zip(*found, strict=True):

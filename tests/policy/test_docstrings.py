@@ -58,8 +58,8 @@ def public_things(module: object) -> Iterator[tuple[str, Callable]]:
             continue
         if inspect.isclass(thing):
             yield name, thing
-            for attribute, member in vars(thing).items():
-                member = getattr(member, "__func__", member)  # class and static methods
+            for attribute, value in vars(thing).items():
+                member = getattr(value, "__func__", value)  # class and static methods
                 if not attribute.startswith("_") and inspect.isfunction(member):
                     yield f"{name}.{attribute}", member
         elif inspect.isfunction(thing) or inspect.isfunction(getattr(thing, "py_func", None)):

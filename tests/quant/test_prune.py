@@ -1,5 +1,7 @@
 """Magnitude pruning: masks against the naive reference, and held in training."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from tests.reference import naive
 
 def make_network(rng, widths, values=None):
     builder = NetworkBuilder(widths[0])
-    for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
         kernel = rng.normal(size=(n_in, n_out)) if values is None else rng.choice(values, (n_in, n_out))
         at = builder.parameter(f"d{i}/kernel", kernel)
         bias = builder.parameter(f"d{i}/bias", rng.normal(size=n_out))

@@ -444,7 +444,7 @@ def magnitude_masks(kernels: list[Array], sparsity: float, scope: str = "global"
 
 
 TILES = (8, 12, 16, 32)
-ODD_SIZES = (1, 2, 3, 5, 13, 37) + tuple(sorted({t + d for t in TILES for d in (-1, 0, 1)}))
+ODD_SIZES = (1, 2, 3, 5, 13, 37, *sorted({t + d for t in TILES for d in (-1, 0, 1)}))
 
 
 def draw_shape(rng: np.random.Generator, n_axes: int = 3) -> tuple[int, ...]:

@@ -188,7 +188,7 @@ def test_backpropagation(last: str, loss: str, n_out: int) -> None:
     for i, (kernel, bias, activation) in enumerate(layers):
 
         def with_layer(k: np.ndarray, b: Any, i: int = i, activation: str = activation) -> float:
-            return loss_of(x, layers[:i] + [(k, b, activation)] + layers[i + 1 :])
+            return loss_of(x, [*layers[:i], (k, b, activation), *layers[i + 1 :]])
 
         expected = naive.numerical_gradient(lambda k, b=bias, f=with_layer: f(k, b), kernel)  # type: ignore[misc]
         assert_allclose(gradients[i][0], expected, rtol=1e-6, atol=1e-8)

@@ -16,6 +16,7 @@ def run_python(code, *arguments, **environment):
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": paths, **environment},
         timeout=HANGS_AFTER,
     )

@@ -48,13 +48,13 @@ for j in range(count):
 
 @kernel
 def padded(n):
-    """n rounded up to whole blocks."""
+    """Return ``n`` rounded up to whole blocks."""
     return (n + BLOCK - 1) // BLOCK * BLOCK
 
 
 @kernel
 def exponentials(values, offset, ld, m, n):
-    """exp of the (m, n) matrix at ``offset``, in place; its padding is left zero."""
+    """Replace the (m, n) matrix at ``offset`` by its exponentials; its padding is left zero."""
     width = padded(n)
     rows, count = (1, m * width) if width == ld else (m, width)  # rows end to end are one loop
     for i in range(rows):
@@ -102,7 +102,7 @@ def clear_padding(values, offset, ld, m, n):
 
 @kernel
 def copy_block(values, source, target, size):
-    """``size`` elements from one place to another that does not overlap it."""
+    """Copy ``size`` elements from one place to another that does not overlap it."""
     s, t = np.uint64(source), np.uint64(target)
     for j in range(size):
         values[t + np.uint64(j)] = values[s + np.uint64(j)]
@@ -110,7 +110,7 @@ def copy_block(values, source, target, size):
 
 @kernel
 def _clamp(values, offset, count, lower, upper):
-    """Ordered comparisons leave a NaN as it is."""
+    """Clamp ``count`` elements in place; ordered comparisons leave a NaN as it is."""
     number = values.dtype.type
     start, low, high = np.uint64(offset), number(lower), number(upper)
     for j in range(count):

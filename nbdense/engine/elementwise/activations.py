@@ -65,7 +65,7 @@ class Activation:
     write_onnx: Callable[[Any, str, str], Any] | None = None
 
     def with_alpha(self, alpha: float) -> Activation:
-        """The same with another parameter.
+        """Return the same activation with another parameter.
 
         Parameters
         ----------
@@ -90,7 +90,7 @@ class Activation:
         return dataclasses.replace(self, alpha=alpha, upper=alpha if self.code == RELU6 else self.upper)
 
     def calls(self, dtype: Any) -> tuple[int, int]:
-        """Addresses of a custom activation's compiled loops, forward and backward.
+        """Return the addresses of a custom activation's compiled loops, forward and backward.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ def _relu(z):
 
 @_inlined
 def _either(z, below):
-    """A derivative of theirs: ``below`` where z is negative, and 1 less that elsewhere."""
+    """Return a derivative: ``below`` where z is negative, and 1 less that elsewhere."""
     return below if z < like(z, 0.0) else like(z, 1.0) - below
 
 
@@ -328,5 +328,5 @@ _BY_CODE = {row.code: row for row in ACTIVATIONS.values()}
 
 
 def activation_by_code(code: int) -> Activation:
-    """The table row of a layer table's activation code."""
+    """Return the table row of a layer table's activation code."""
     return _BY_CODE[code]

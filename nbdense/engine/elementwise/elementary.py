@@ -40,7 +40,7 @@ _E64 = tuple(1 / float(v) for v in (2, 6, 24, 120, 720, 5040, 40320, 362880, 362
 
 @kernel
 def _reduce32(x):
-    """n and exp(r) - 1, r = x - n ln2; x in [-104, 89]. A NaN stays one."""
+    """Return n and exp(r) - 1 of x = n ln2 + r, for x in [-104, 89]. A NaN stays one."""
     shifted = x * _LOG2E32 + _ROUND32
     n = np.int32(np.float32(shifted).view(np.int32) - _ROUND32_BITS)
     whole = shifted - _ROUND32
@@ -56,7 +56,7 @@ def _reduce32(x):
 
 @kernel
 def _power32(n):
-    """2**n for n in [-126, 127]."""
+    """Return 2**n for n in [-126, 127]."""
     return np.int32(np.int32(n + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
@@ -107,7 +107,7 @@ def _log32(x):
 
 @kernel
 def _reduce64(x):
-    """As `_reduce32`; x in [-746, 710]."""
+    """Return n and exp(r) - 1 of x = n ln2 + r, for x in [-746, 710]. A NaN stays one."""
     shifted = x * _LOG2E64 + _ROUND64
     n = np.float64(shifted).view(np.int64) - _ROUND64_BITS
     whole = shifted - _ROUND64
@@ -332,7 +332,7 @@ log1p = by_dtype(_log1p32, _log1p64)
 
 @kernel
 def sigmoid(x):
-    """1 / (1 + exp(-x)), from exp(-|x|): no overflow, and denormal results keep their digits."""
+    """Return 1 / (1 + exp(-x)), from exp(-|x|): no overflow, and denormal results keep their digits."""
     zero, one = like(x, 0.0), like(x, 1.0)
     e = exp(-abs(x))
     return (e if x < zero else one) / (one + e)
@@ -340,7 +340,7 @@ def sigmoid(x):
 
 @kernel
 def tanh(x):
-    """expm1(2|x|) / (expm1(2|x|) + 2), with x's sign; 1 from where it rounds to 1."""
+    """Return expm1(2|x|) / (expm1(2|x|) + 2), with x's sign; 1 from where it rounds to 1."""
     limit, two = like(x, 22.0), like(x, 2.0)
     size = abs(x)
     size = limit if size > limit else size

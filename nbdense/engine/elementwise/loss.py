@@ -58,7 +58,7 @@ return total
 
 @kernel
 def _target(work, t, j, n, sparse, smoothing):
-    """Class j's target: from a row of class probabilities, or from the class number at ``t``; smoothed."""
+    """Return class j's smoothed target, from a row of class probabilities or from the class number at ``t``."""
     number = work.dtype.type
     value = work[np.uint64(t + j)]
     if sparse:
@@ -68,7 +68,7 @@ def _target(work, t, j, n, sparse, smoothing):
 
 @kernel
 def _softmax_crossentropy(work, rows, shape, sparse, smoothing, losses, stride):
-    """From logits ``y``: (sum t) log-sum-exp - sum t z. Leaves softmax of the logits in their place.
+    """Compute (sum t) log-sum-exp - sum t z from logits ``y``, and leave their softmax in their place.
 
     In passes over all rows, so that exp and log run over long vectors.
     """
@@ -97,7 +97,7 @@ def _softmax_crossentropy(work, rows, shape, sparse, smoothing, losses, stride):
 
 @kernel
 def _chosen(work, z, t, n, sparse, smoothing):
-    """sum t z of a row; 0 times an infinite logit is 0 here."""
+    """Return a row's sum of t z, in which 0 times an infinite logit is 0."""
     number = work.dtype.type
     if sparse and smoothing == 0.0:
         return work[np.uint64(z + int(work[np.uint64(t)]))]
@@ -130,7 +130,7 @@ def _subtract_targets(work, delta, t, n, sparse, smoothing, scale):
 
 @kernel
 def _categorical_crossentropy(work, y, t, d, n, sparse, smoothing, scale):
-    """From outputs that are taken for probabilities: normalised to sum to 1, clipped to [1e-7, 1 - 1e-7].
+    """Compute -sum t log p, with outputs normalised to sum to 1 and clipped to [1e-7, 1 - 1e-7] for p.
 
     A row of zeros, as relu may put out, is not divided by its sum: it is clipped like other zeros.
     """
@@ -159,7 +159,7 @@ def _categorical_crossentropy(work, y, t, d, n, sparse, smoothing, scale):
 
 @kernel
 def losses_of_rows(form, work, rows, shape, losses, stride):
-    """Losses of ``shape`` = (rows, outputs, ld, ld_target, batch size), weighted; their derivatives to the deltas.
+    """Compute the weighted losses of ``shape`` = (rows, outputs, ld, ld_target, batch size), and their derivatives.
 
     ``form`` is (code, parameter, sparse, address of a custom loss's loop). Softmax cross-entropy turns logits into
     probabilities where they stand.
@@ -219,7 +219,7 @@ def _in_top(work, y, chosen, n, k):
 
 @kernel
 def metric_of_row(code, work, y, t, n):
-    """One metric of one row's outputs and targets."""
+    """Return one metric of one row's outputs and targets."""
     if code >= SPARSE_TOP_K:
         return _in_top(work, y, int(work[np.uint64(t)]), n, code - SPARSE_TOP_K)
     if code >= TOP_K:

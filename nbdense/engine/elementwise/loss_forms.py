@@ -77,7 +77,7 @@ def _huber_derivative(y, t, delta):
 
 @long_kernel
 def _log_cosh(y, t, parameter):
-    """log(1 + 2 sinh(e / 2)^2), which keeps its digits at small e; past 20 it is a line, to the last digit."""
+    """Return log(1 + 2 sinh(e / 2)^2), which keeps its digits at small e; past 20 it is a line, to the last digit."""
     size, limit, one = abs(y - t), like(y, 20.0), like(y, 1.0)
     near = size if size < limit else limit
     e = expm1(near)
@@ -129,7 +129,7 @@ def _hinge_derivative(y, t, parameter):
 
 @kernel
 def _within(p, high):
-    """Keras's guard of a probability: within [1e-7, high]."""
+    """Clip a probability to [1e-7, high], as Keras does."""
     low = like(p, 1e-7)
     p = low if p < low else p
     return high if p > high else p
@@ -152,7 +152,7 @@ def _kl_divergence_derivative(y, t, parameter):
 
 @kernel
 def _log1p(x):
-    """log(1 + x), x >= 0: log of u = 1 + x rounded, and what rounding took, to first order."""
+    """Return log(1 + x), x >= 0: log of u = 1 + x rounded, and what rounding took, to first order."""
     one = like(x, 1.0)
     u = one + x
     return log(u) + (x - (u - one)) / u

@@ -56,7 +56,7 @@ def _sgd(params, state, low, high, rate, hyper):
 
 @kernel
 def _move_mean(mean, values, rest):
-    """Towards the values; so written, a mean has no bias from the rounding of 1 - rest."""
+    """Move a mean towards the values; so written, it has no bias from the rounding of 1 - rest."""
     for i in range(mean.size):
         mean[i] = mean[i] + (values[i] - mean[i]) * rest
 
@@ -69,7 +69,7 @@ def _move_mean_square(mean, values, rest):
 
 @kernel
 def _rmsprop(params, state, low, high, rate, hyper):
-    """Hinton's lecture 6e; epsilon is inside the root. Slots: mean square, then momentum and mean, if any."""
+    """Take RMSprop's step (Hinton, lecture 6e), epsilon in the root. Slots: mean square, momentum and mean, if any."""
     number = params.dtype.type
     rate, epsilon, zero = number(rate), number(hyper[RMS_EPSILON]), number(0.0)
     momentum = number(hyper[RMS_MOMENTUM])
@@ -104,7 +104,7 @@ def _rmsprop(params, state, low, high, rate, hyper):
 
 @kernel
 def _adagrad(params, state, low, high, rate, hyper):
-    """Duchi et al. (2011); epsilon is inside the root.
+    """Take Adagrad's step (Duchi et al. 2011); epsilon is inside the root.
 
     The accumulator's initial value is added here, so that slots start at zero, in the padding too.
     """
@@ -118,7 +118,7 @@ def _adagrad(params, state, low, high, rate, hyper):
 
 @kernel
 def _amsgrad(params, state, low, high, alpha, hyper):
-    """Adam with the largest mean square so far: Reddi et al., "On the Convergence of Adam and Beyond" (2018)."""
+    """Take AMSGrad's step: Adam by the largest mean square so far (Reddi et al. 2018, "On the Convergence of Adam")."""
     number = params.dtype.type
     alpha, epsilon = number(alpha), number(hyper[EPSILON])
     w, g, m, v = params[low:high], state[0, low:high], state[1, low:high], state[2, low:high]
@@ -132,7 +132,7 @@ def _amsgrad(params, state, low, high, alpha, hyper):
 
 @kernel
 def _nadam(params, state, low, high, rate, hyper):
-    """Dozat, "Incorporating Nesterov Momentum into Adam" (2016), section 2, with its momentum schedule."""
+    """Take Nadam's step, its momentum schedule included (Dozat 2016, "Incorporating Nesterov Momentum into Adam")."""
     number = params.dtype.type
     of_mean, of_gradient = number(rate * hyper[OF_MEAN]), number(rate * hyper[OF_GRADIENT])
     of_square, epsilon = number(hyper[OF_SQUARE]), number(hyper[EPSILON])
@@ -145,7 +145,7 @@ def _nadam(params, state, low, high, rate, hyper):
 
 @kernel
 def _prepare_nadam(step, hyper):
-    """Nadam's factors in its ``step``-th step, into hyper.
+    """Write the factors of Nadam's ``step``-th step into ``hyper``.
 
     The product of the momenta u_s = beta_1 (1 - 0.96^s / 2), s = 1..t, is taken from the series of its logarithm:
     with a = 0.48 and q = 0.96 it is beta_1^t exp(-sum over n of a^n (1 - q^(n t)) / (n (1 - q^n))), no product of t
@@ -167,7 +167,7 @@ def _prepare_nadam(step, hyper):
 
 @kernel
 def _lion(params, state, low, high, rate, hyper):
-    """Chen et al., "Symbolic Discovery of Optimization Algorithms" (2023), algorithm 2."""
+    """Take Lion's step (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", algorithm 2)."""
     number = params.dtype.type
     rate, zero = number(rate), number(0.0)
     keep, rest = number(hyper[BETA_1]), number(1.0 - hyper[BETA_1])
@@ -189,7 +189,7 @@ def _plain_adam(params, state, low, high, alpha, rest_1, rest_2, epsilon):
 
 @intrinsic(_plain_adam)
 def adam_range(typing_context, params, state, low, high, alpha, rest_1, rest_2, epsilon):
-    """Adam's step on parameters low..high, whole vectors: high - low is a multiple of the vector's lanes.
+    """Take Adam's step on parameters low..high, whole vectors: high - low is a multiple of the vector's lanes.
 
     The square root and the division share a unit, which is what bounds a plain loop: with AVX-512 the root is an
     estimate and a Newton step (within 2 ulp) where the mean square is in the range in which that holds, and exact
@@ -224,7 +224,7 @@ def adam_range(typing_context, params, state, low, high, alpha, rest_1, rest_2, 
 
 
 def _emit_adam(builder, w, g, m, v, alpha, rest_1, rest_2, epsilon):
-    """New (w, m, v)."""
+    """Emit Adam's step on one vector; return the new (w, m, v)."""
     vector = w.type
     m = multiply_add(builder, builder.fsub(g, m), rest_1, m)
     v = multiply_add(builder, multiply_add(builder, g, g, builder.fneg(v)), rest_2, v)
@@ -265,7 +265,7 @@ def _emit_adam(builder, w, g, m, v, alpha, rest_1, rest_2, epsilon):
 
 
 def _estimated_inverse_root(builder, value):
-    """AVX-512's estimate of 1 / sqrt(value), to 14 bits."""
+    """Emit AVX-512's estimate of 1 / sqrt(value), to 14 bits."""
     vector, i16 = value.type, ir.IntType(16)
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(vector, [vector, vector, i16]), "llvm.x86.avx512.rsqrt14.ps.512"
@@ -275,7 +275,7 @@ def _estimated_inverse_root(builder, value):
 
 @kernel
 def rate_of_step(code, rate, step, hyper):
-    """The learning rate with what an optimizer makes of it in its ``step``-th step, numbered from 1: once a step.
+    """Return the learning rate as an optimizer changes it in its ``step``-th step, numbered from 1: once a step.
 
     Adam's bias correction is in it: Kingma and Ba, "Adam" (2015), the efficient order at the end of section 2. What
     else `update` needs of the step's number goes into the end of ``hyper``.

@@ -23,7 +23,7 @@ FORM = np.dtype(
     ]
 )
 
-_NAMES = "float32 float64 float16 int8 uint8 int16 uint16 int32 uint32 int64 uint64".split()
+_NAMES = ["float32", "float64", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 DTYPES = {np.dtype(name): code for code, name in enumerate(_NAMES)}
 DTYPES[np.dtype(bool)] = DTYPES[np.dtype(np.uint8)]  # a bool is a byte of 0 or 1
 
@@ -37,7 +37,7 @@ def _convert_plain(code, data, start, stride, count, out, offset):
 
 @intrinsic(_convert_plain)
 def convert(typing_context, code, data, start, stride, count, out, offset):
-    """``count`` numbers of the dtype ``code``, ``stride`` bytes apart from byte ``start``, to out[offset:]."""
+    """Convert ``count`` numbers of the dtype ``code``, ``stride`` bytes apart from byte ``start``, to out[offset:]."""
     signature = types.void(types.int64, data, types.int64, types.int64, types.int64, out, types.int64)
 
     def codegen(context, builder, signature, arguments):
@@ -84,7 +84,7 @@ def _emit_loop(builder, name, source, stride, count, target):
 
 
 def _emit_half(builder, bits):
-    """The float32 of a float16's bits, shifted into place and rescaled by 2**112: exact, denormals included.
+    """Emit the float32 of a float16's bits, shifted into place and times 2**112: exact, denormals included.
 
     LLVM's own conversion would be a call into a library on CPUs without the instruction.
     """
@@ -120,7 +120,7 @@ def prefetch(typing_context, data, start, size):
 
 
 def emit_prefetch(builder, pointer):
-    """llvm.prefetch of the cache line at a pointer, to be read and kept close."""
+    """Emit llvm.prefetch of the cache line at a pointer, to be read and kept close."""
     i8, i32 = ir.IntType(8), ir.IntType(32)
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(ir.VoidType(), [i8.as_pointer(), i32, i32, i32]), "llvm.prefetch.p0"
@@ -134,7 +134,7 @@ _AHEAD = 4096  # bytes: shuffled rows are where no prefetcher of the CPU looks f
 
 @kernel
 def gather(data, form, rows, count, out, offset, ld, pieces):
-    """Rows ``rows[:count]`` of a source into the matrix at out[offset], each as ``pieces`` rows, ``ld`` apart."""
+    """Gather rows ``rows[:count]`` of a source into out[offset:], each as ``pieces`` rows that are ``ld`` apart."""
     size = form["columns"] * abs(form["column_stride"])  # an upper bound of no harm where columns run backwards
     ahead = max(1, _AHEAD // max(1, size))
     columns = form["columns"] // pieces

@@ -54,7 +54,7 @@ def _plain_tile(rows, vectors):
 
 
 def make_tile(rows, vectors):
-    """The kernel for a tile of ``rows`` by ``vectors`` times the vector width, as an intrinsic with its plain twin."""
+    """Make the kernel for a tile of ``rows`` by ``vectors`` vectors, as an intrinsic with its plain twin."""
 
     @intrinsic(_plain_tile(rows, vectors))
     def tile(typing_context, depth, a, b, init, c, gate, lower, upper):
@@ -71,14 +71,14 @@ def make_tile(rows, vectors):
 
 
 def operand(context, builder, operand_type, value):
-    """Pointer to an operand tuple's first element, and its strides."""
+    """Return the pointer to an operand tuple's first element, and its strides."""
     parts = [builder.extract_value(value, i) for i in range(len(operand_type))]
     array = context.make_array(operand_type[0])(context, builder, parts[0])
     return builder.gep(array.data, [parts[1]]), parts[2:]
 
 
 def splat(builder, value, vector):
-    """A vector with ``value`` in every lane."""
+    """Emit a vector with ``value`` in every lane."""
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
     lanes = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
@@ -86,7 +86,7 @@ def splat(builder, value, vector):
 
 
 def multiply_add(builder, x, y, total):
-    """``x * y + total``: fused where the CPU fuses; without FMA, llvm.fma would be a call into libm."""
+    """Emit ``x * y + total``: fused where the CPU fuses; without FMA, llvm.fma would be a call into libm."""
     vector = total.type
     if not FMA:
         return builder.fadd(builder.fmul(x, y), total)
@@ -109,7 +109,7 @@ def keep_rolled(builder, branch):
 
 
 class _Emitter:
-    """Emits one tile: ``rows`` rows of ``vectors`` vectors, of the element type of C."""
+    """Emitter of one tile: ``rows`` rows of ``vectors`` vectors, of the element type of C."""
 
     def __init__(self, context, builder, c_type, rows, vectors):
         self.builder, self.rows, self.vectors = builder, rows, vectors
@@ -118,24 +118,24 @@ class _Emitter:
         self.vector = ir.VectorType(context.get_value_type(c_type[0].dtype), self.lanes)
 
     def row(self, base, stride, i):
-        """Pointer to row i of a matrix."""
+        """Emit the pointer to row i of a matrix."""
         return self.builder.gep(base, [self.builder.mul(stride, _number(i))])
 
     def place(self, row, j):
-        """Pointer to the j-th vector from a pointer to an element."""
+        """Emit the pointer to the j-th vector from a pointer to an element."""
         return self.builder.bitcast(self.builder.gep(row, [_number(j * self.lanes)]), self.vector.as_pointer())
 
     def load(self, row, j):
-        """The j-th vector from a pointer to an element."""
+        """Load the j-th vector from a pointer to an element."""
         return self.builder.load(self.place(row, j), align=self.bytes_each)
 
     def tile(self, base, stride):
-        """All vectors of a tile in memory, by row."""
+        """Load all vectors of a tile in memory, by row."""
         rows = [self.row(base, stride, i) for i in range(self.rows)]
         return [[self.load(row, j) for j in range(self.vectors)] for row in rows]
 
     def loop(self, depth, a, b, start):
-        """start + A B in registers, over at least one step of the depth."""
+        """Emit the loop that makes start + A B in registers, over at least one step of the depth."""
         builder = self.builder
         (a, a_row, a_depth), (b, b_row) = a, b
         # One pointer for four rows, with the strides' multiples in registers: a pointer a row would spill.
@@ -192,7 +192,7 @@ class _Emitter:
                         self._store(c, totals, lambda i, j: totals[i][j])
 
     def _clamped(self, total, low, high):
-        """Ordered comparisons leave a NaN as it is."""
+        """Emit a clamp; ordered comparisons leave a NaN as it is."""
         total = self.builder.select(self.builder.fcmp_ordered("<", total, low), low, total)
         return self.builder.select(self.builder.fcmp_ordered(">", total, high), high, total)
 
@@ -223,7 +223,7 @@ globals().update(TILES)
 
 
 def _tiles_of(vectors, heights):
-    """Compiled choice among the tiles of one width: ``run(rows, depth, a, b, init, c, gate, lower, upper)``."""
+    """Compile the choice among the tiles of one width: ``run(rows, depth, a, b, init, c, gate, lower, upper)``."""
     arguments = "depth, a, b, init, c, gate, lower, upper"
     names = {rows: f"_tile_{rows}_{vectors}" for rows in heights}
     return switch(f"run_{vectors}", names, arguments, f"{{f}}({arguments})", globals(), inline=True)
@@ -235,7 +235,7 @@ _run_4, _run_8 = _tiles_of(4, [1]), _tiles_of(8, [1])
 
 @kernel
 def _rows_of_next_tile(left):
-    """The tallest tile that ``left`` rows fill."""
+    """Return the height of the tallest tile that ``left`` rows fill."""
     for rows in ROWS:
         if rows <= left:
             return rows
@@ -244,7 +244,7 @@ def _rows_of_next_tile(left):
 
 @kernel
 def product(m, n, depth, a, b, init, c, lower, upper):
-    """C[:m, :n] = clamp(init + A B, lower, upper), A (m, depth), B (depth, n), in operand tuples.
+    """Compute C[:m, :n] = clamp(init + A B, lower, upper), A (m, depth), B (depth, n), in operand tuples.
 
     Columns are worked in whole vectors: B's rows, init and C must reach to ``n`` rounded up to the vector width.
     """
@@ -253,7 +253,7 @@ def product(m, n, depth, a, b, init, c, lower, upper):
 
 @kernel
 def gated_product(m, n, depth, a, b, init, c, gate):
-    """C[:m, :n] = init + A B, and 0 where a gate is and is not above 0; otherwise as `product`."""
+    """Compute C[:m, :n] = init + A B, and 0 where a gate is and is not above 0; otherwise as `product`."""
     number = c[0].dtype.type
     _tiled(m, n, depth, _left(a), _right(b), _right(init), c, gate, number(-np.inf), number(np.inf))
 

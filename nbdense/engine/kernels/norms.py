@@ -17,7 +17,7 @@ def _plain_norms(values, low, high):
 
 @intrinsic(_plain_norms)
 def norms(typing_context, values, low, high):
-    """(sum of sizes, sum of squares) of values[low:high], in float64; high - low is a multiple of 16.
+    """Return (sum of sizes, sum of squares) of values[low:high], in float64; high - low is a multiple of 16.
 
     Lanes are summed by themselves and added up at the end, in an order that depends on the CPU's vectors only.
     """

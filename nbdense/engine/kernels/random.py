@@ -21,7 +21,7 @@ _ROUNDS = 4  # from four on, a Feistel network of random functions is a random p
 
 @kernel
 def mix(value):
-    """A 64-bit hash of a 64-bit number."""
+    """Return a 64-bit hash of a 64-bit number."""
     value = np.uint64(value) + _GOLDEN
     value = (value ^ (value >> _30)) * _M1
     value = (value ^ (value >> _27)) * _M2
@@ -30,13 +30,13 @@ def mix(value):
 
 @kernel
 def key_of(seed, stream, number):
-    """The key of one use of randomness: a seed, what for (a stream's number), and which (an epoch or step)."""
+    """Return the key of one use of randomness: by the seed, a stream's number, and an epoch's or step's."""
     return mix(mix(np.uint64(seed) ^ mix(np.uint64(stream))) ^ np.uint64(number))
 
 
 @kernel
 def _below(key, round_number, value, bound):
-    """A hash of value in [0, bound), bound < 2**32."""
+    """Return a hash of ``value`` in [0, bound), bound < 2**32."""
     bits = (value + key + np.uint64(round_number) * _M2) * _GOLDEN
     bits = (bits ^ (bits >> _32)) * _M1
     return ((bits >> _32) * bound) >> _32
@@ -44,7 +44,7 @@ def _below(key, round_number, value, bound):
 
 @kernel
 def shuffled(key, n, first, count, out, offset):
-    """Places first..first+count of the permutation of 0..n-1 that ``key`` names, into out[offset:]."""
+    """Write places first..first+count of the permutation of 0..n-1 that ``key`` names into out[offset:]."""
     left_size = np.uint64(math.ceil(math.sqrt(n)))
     right_size = (np.uint64(n) + left_size - np.uint64(1)) // left_size
     for i in range(count):

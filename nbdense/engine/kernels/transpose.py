@@ -20,7 +20,7 @@ def _plain_block(source, target, valid):
 
 @intrinsic(_plain_block)
 def transpose_block(typing_context, source, target, valid):
-    """target = source^T for a square block of one vector's lanes a side; source rows from ``valid`` on count as zero.
+    """Transpose a square block of one vector's lanes a side; source rows from ``valid`` on count as zero.
 
     Operands are (array, offset, row_stride) as the microkernel's; the rows that count as zero are not read.
     """
@@ -67,7 +67,7 @@ def _transposed(builder, rows):
 
 @kernel
 def transpose(source, target, m, n):
-    """target = source^T for an (m, n) matrix; target's rows are written up to m in whole vectors, with zeros.
+    """Transpose an (m, n) matrix; target's rows are written up to m in whole vectors, with zeros.
 
     n is rounded up to whole vectors too: source's rows must reach so far, and target must have so many rows.
     """

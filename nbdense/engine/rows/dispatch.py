@@ -37,7 +37,7 @@ from nbdense.engine.tables import (
 
 @inlined
 def dense(row, params, x, work, capacity, span, linear, column, columns):
-    """Columns ``column`` .. ``column + columns`` of a dense row's products, clamped as the epilogue does it."""
+    """Compute columns ``column`` .. ``column + columns`` of a dense row's products, clamped as they are stored."""
     first, count = span
     x_array, x_offset, x_row = x
     number = params.dtype.type
@@ -56,7 +56,7 @@ def dense(row, params, x, work, capacity, span, linear, column, columns):
 
 @inlined
 def finish_dense(row, work, capacity, span):
-    """The activation of a dense row: all but the clamps, which were done in the product."""
+    """Apply the activation of a dense row: all but the clamps, which were done in the product."""
     if row["activation"] > RELU and row["lower"] == -np.inf and row["upper"] == np.inf:
         _activated(row, row["pre"], work, capacity, span)
 
@@ -74,7 +74,7 @@ def _activated(row, source, work, capacity, span):
 
 @inlined
 def forward_row(row, params, x, work, capacity, span, linear, aside, noise):
-    """One row of the table, on one share of the rows of data.
+    """Take one share of the rows of data forward through one row of the table.
 
     ``x`` is the operand of the network's input; ``linear`` leaves the activation out, because the loss takes its
     place; ``aside`` is where transposes and statistics begin; ``noise`` is the step's key for dropout.
@@ -117,7 +117,7 @@ def forward_row(row, params, x, work, capacity, span, linear, aside, noise):
 
 @inlined
 def backward_row(row, params, work, capacity, span, linear, deltas, aside, zeros, batch):
-    """The deltas of a row's inputs from those of its output; ``batch`` is the batch's rows of data."""
+    """Compute the deltas of a row's inputs from those of its output; ``batch`` is the batch's rows of data."""
     if row["flags"] & IDLE:
         return
     first, count = span
@@ -190,7 +190,7 @@ def _multiply(work, source, target, size):
 
 @kernel
 def _multiplied(work, source, factor, target, size):
-    """Products; what a zero multiplies is left out, so that dropout stops an infinity."""
+    """Multiply elementwise; what a zero multiplies is left out, so that dropout stops an infinity."""
     s, f, t = np.uint64(source), np.uint64(factor), np.uint64(target)
     zero = work.dtype.type(0.0)
     for j in range(size):
@@ -200,7 +200,7 @@ def _multiplied(work, source, factor, target, size):
 
 @kernel
 def _flatten(row, work, source, target, span):
-    """The positions of each row of data, end to end, without the padding between them."""
+    """Lay the positions of each row of data end to end, without the padding between them."""
     first, count = span
     positions, n, ld_in, ld_out = row["positions"], row["n_in"], row["ld_in"], row["ld_out"]
     for i in range(first, first + count):

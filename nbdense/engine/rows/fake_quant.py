@@ -26,7 +26,7 @@ _ROUND_32, _ROUND_64 = 12582912.0, 6755399441055744.0
 
 @kernel
 def _end(row, params, which, end):
-    """One end of a row's range, times its factor, as a float32 number."""
+    """Return one end of a row's range, times its factor, as a float32 number."""
     if row["kernel"] >= 0:
         factor = np.float64(params[row["kernel"] + which])
         end = end * (factor if factor > LEAST_FACTOR else LEAST_FACTOR)
@@ -35,7 +35,7 @@ def _end(row, params, which, end):
 
 @kernel
 def parameters(row, params):
-    """(scale, least, most, low): the integers are counted in steps from zero, low is the range's lower end.
+    """Return (scale, least, most, low): integers are counted in steps from zero, low is the range's lower end.
 
     The same arithmetic as that of `nbdense.quant.layers.activations.activation_parameters`, to the last bit.
     """
@@ -53,7 +53,7 @@ def parameters(row, params):
 
 @kernel
 def forward(row, params, work, source, output, m):
-    """m rows rounded, from ``source`` to ``output``; zeros stay zeros, those of the padding too."""
+    """Round m rows, from ``source`` to ``output``; zeros stay zeros, those of the padding too."""
     number = work.dtype.type
     scale, least, most, _ = parameters(row, params)
     s, low, high = number(scale), number(least), number(most)
@@ -69,7 +69,7 @@ def forward(row, params, work, source, output, m):
 
 @kernel
 def backward(row, params, work, source, d, sums, first, m):
-    """The deltas ``d`` of the outputs become those of the inputs: zero where these were outside the range.
+    """Turn the deltas ``d`` of the outputs into those of the inputs: zero where these were outside the range.
 
     Where the range learns, each row of columns, ``first`` and on, leaves at ``sums`` what `gradient` adds up.
     """
@@ -93,7 +93,7 @@ def backward(row, params, work, source, d, sums, first, m):
 
 @kernel
 def _sum_row(work, source, d, sums, ld, bounds):
-    """Over one row of columns, lane by lane, the sums of deltas outside the range and of delta * slope.
+    """Sum over one row of columns, lane by lane, the deltas outside the range, and delta * slope.
 
     With y = scale * (q - zero_point) and q's rounding taken as a constant, the slope of y as the scale grows is
     q - zero_point - x / scale inside the range; outside it is q - zero_point - low / scale, since the zero point moves.
@@ -121,7 +121,7 @@ def _sum_row(work, source, d, sums, ld, bounds):
 
 @kernel
 def gradient(row, work, sums, m, gradients, at):
-    """The gradients of the two factors, from what m rows of columns left at ``sums``, row by row.
+    """Compute the gradients of the two factors, from what m rows of columns left at ``sums``, row by row.
 
     The scale is (high - low) / steps; outside its range y moves with low besides.
     """
@@ -143,7 +143,7 @@ def gradient(row, work, sums, m, gradients, at):
 
 @kernel
 def round_kernel(row, params, values, first, last):
-    """Rows first..last of a dense row's kernel into ``values``, each column rounded to multiples of its scale.
+    """Round rows first..last of a dense row's kernel into ``values``, each column to multiples of its scale.
 
     A column without a scale, as the padding's, becomes zero.
     """
@@ -165,7 +165,7 @@ def round_kernel(row, params, values, first, last):
 
 @kernel
 def round_biases(layers, params, values):
-    """The biases beside rounded kernels, into ``values``: rounded to multiples of the input's scale times the column's.
+    """Round the biases beside rounded kernels into ``values``: to multiples of the input's scale times the column's.
 
     That is the scale of an accumulator, which the integer model adds them to.
     """

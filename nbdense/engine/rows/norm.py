@@ -17,7 +17,7 @@ from nbdense.engine.elementwise.activation_loops import clear_padding
 
 @kernel
 def _scaled(row, params, work, source, output, n):
-    """gamma times ``source`` plus beta, at ``output``, of one row of columns."""
+    """Write gamma times ``source`` plus beta to ``output``, for one row of columns."""
     s, o = np.uint64(source), np.uint64(output)
     gamma, beta = row["kernel"], row["bias"]
     for j in range(n):
@@ -41,7 +41,7 @@ def _times_gamma(row, params, work, at, n):
 
 @kernel
 def _moments(row, work, at):
-    """Mean and inverse deviation of one row of columns."""
+    """Return mean and inverse deviation of one row of columns."""
     number = work.dtype.type
     n, start = row["n_in"], np.uint64(at)
     total = number(0.0)
@@ -57,7 +57,7 @@ def _moments(row, work, at):
 
 @kernel
 def forward_layer(row, params, work, source, pre, output, m):
-    """Each of m rows standardised, at ``pre``, then scaled, at ``output``."""
+    """Standardise each of m rows, to ``pre``, then scale it, to ``output``."""
     n, ld = row["n_in"], row["ld_in"]
     for i in range(m):
         at, put = np.uint64(source + i * ld), np.uint64(pre + i * ld)
@@ -71,7 +71,7 @@ def forward_layer(row, params, work, source, pre, output, m):
 
 @kernel
 def backward_layer(row, params, work, source, pre, d, result, m):
-    """Deltas of the inputs to ``result``; ``pre`` becomes deltas times standardised, whose column sums are gamma's."""
+    """Write deltas of the inputs to ``result``; ``pre`` becomes deltas times standardised: summed, gamma's gradient."""
     number = work.dtype.type
     n, ld = row["n_in"], row["ld_in"]
     for i in range(m):
@@ -95,7 +95,7 @@ def backward_layer(row, params, work, source, pre, d, result, m):
 
 @kernel
 def column_statistics(row, work, aside, source, m, first, last):
-    """Mean and inverse deviation of columns first..last over m rows, to ``aside``."""
+    """Write mean and inverse deviation of columns first..last over m rows to ``aside``."""
     number = work.dtype.type
     ld = row["ld_in"]
     mean, inverse = np.uint64(aside + first), np.uint64(aside + ld + first)
@@ -125,7 +125,7 @@ def column_statistics(row, work, aside, source, m, first, last):
 
 @kernel
 def forward_batch(row, params, work, aside, source, pre, output, m):
-    """m rows standardised by the batch's statistics, at ``pre``, then scaled, at ``output``."""
+    """Standardise m rows by the batch's statistics, to ``pre``, then scale them, to ``output``."""
     n, ld = row["n_in"], row["ld_in"]
     mean, inverse = np.uint64(aside), np.uint64(aside + ld)
     for i in range(m):
@@ -139,7 +139,7 @@ def forward_batch(row, params, work, aside, source, pre, output, m):
 
 @kernel
 def column_sums(row, work, aside, pre, d, m, first, last):
-    """Sums of deltas, and of deltas times standardised inputs, of columns first..last over m rows, to ``aside``."""
+    """Sum deltas, and deltas times standardised inputs, of columns first..last over m rows, to ``aside``."""
     number = work.dtype.type
     ld = row["ld_in"]
     total, pull = np.uint64(aside + 2 * ld + first), np.uint64(aside + 3 * ld + first)
@@ -157,7 +157,7 @@ def column_sums(row, work, aside, pre, d, m, first, last):
 
 @kernel
 def backward_batch(row, params, work, aside, pre, d, m, batch):
-    """Deltas of the inputs, in the place of the outputs'; ``batch`` rows went into the statistics."""
+    """Write deltas of the inputs in the place of the outputs'; ``batch`` rows went into the statistics."""
     number = work.dtype.type
     n, ld = row["n_in"], row["ld_in"]
     inverse, total, pull = np.uint64(aside + ld), np.uint64(aside + 2 * ld), np.uint64(aside + 3 * ld)
@@ -173,7 +173,7 @@ def backward_batch(row, params, work, aside, pre, d, m, batch):
 
 @kernel
 def move_averages(row, params, work, aside):
-    """The running statistics take their share of the batch's: its mean and its (biased) variance."""
+    """Move the running statistics towards the batch's: its mean and its (biased) variance."""
     number = params.dtype.type
     keep, take = number(row["rate"]), number(1.0 - row["rate"])
     for j in range(row["n_in"]):
@@ -184,7 +184,7 @@ def move_averages(row, params, work, aside):
 
 @kernel
 def forward_frozen(row, params, work, source, pre, output, m):
-    """m rows standardised by the running statistics, at ``pre``, then scaled, at ``output``; the two may be one."""
+    """Standardise m rows by the running statistics, to ``pre``, then scale them, to ``output``; the two may be one."""
     number = params.dtype.type
     n, ld = row["n_in"], row["ld_in"]
     mean, variance = np.uint64(row["mean"]), np.uint64(row["variance"])
@@ -200,7 +200,7 @@ def forward_frozen(row, params, work, source, pre, output, m):
 
 @kernel
 def backward_frozen(row, params, work, pre, d, result, m):
-    """Deltas of the inputs to ``result``; ``pre`` becomes what it becomes in `backward_layer`."""
+    """Write deltas of the inputs to ``result``; ``pre`` becomes what it becomes in `backward_layer`."""
     number = params.dtype.type
     n, ld = row["n_in"], row["ld_in"]
     variance, epsilon = np.uint64(row["variance"]), number(row["alpha"])

@@ -47,7 +47,7 @@ def _slab_range(row, slab):
 
 @inlined
 def _slab_gradient(row, gradient, work, run, count, slab, low):
-    """One slab's gradient, of ``count`` rows of data."""
+    """Compute one slab's gradient, of ``count`` rows of data."""
     number = work.dtype.type
     n_out, ld_in, ld_out, capacity = row["n_out"], row["ld_in"], row["ld_out"], run["batch"]
     if row["kind"] == BATCH_NORM:  # its sums were taken by columns
@@ -93,7 +93,7 @@ def _penalise(segment, params, gradients, sums, index, low, high):
 
 @kernel
 def _hold(gradients, mask, low, high):
-    """Leave no gradient to what the mask holds at zero."""
+    """Zero the gradient of what the mask holds at zero."""
     gradient, kept = gradients[low:high], mask[low:high]
     for i in range(gradient.size):
         gradient[i] *= kept[i]
@@ -114,7 +114,7 @@ def _clip(gradients, sums, run, index, low, high):
 
 @kernel
 def _scale_and_decay(params, gradients, low, high, factor, decay):
-    """The gradient times what clipping makes of it, and the weights less a share ``decay`` of them.
+    """Multiply the gradient by clipping's factor, and take a share ``decay`` off the weights.
 
     That is taken off, not multiplied by 1 - decay: near 1 that would round a small decay to another, or to none.
     """
@@ -131,7 +131,7 @@ def _scale_and_decay(params, gradients, low, high, factor, decay):
 
 @kernel
 def _average(params, state, low, high, momentum):
-    """The moving average of the weights, in the last slot."""
+    """Update the moving average of the weights, in the last slot."""
     number = params.dtype.type
     average, weights = state[state.shape[0] - 1, low:high], params[low:high]
     keep = number(momentum)
@@ -142,7 +142,7 @@ def _average(params, state, low, high, momentum):
 
 @kernel
 def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
-    """One thread's share of the call's slabs, an equal part of their elements: gradients, steps, transposes."""
+    """Work through one thread's slabs, an equal part of the call's elements: gradients, steps, transposes."""
     layers, slabs, segments, _ = tables
     begin, end = run["begin"], min(run["end"], slabs.size)
     if begin >= end:
@@ -215,7 +215,7 @@ def _transpose(row, values, work, run, slab):
 
 @kernel
 def set_factors(slabs, segments, scratch, run):
-    """From the slabs' sums of squares, what each slab's gradient is to be multiplied by."""
+    """Set what each slab's gradient is to be multiplied by, from the slabs' sums of squares."""
     sums = scratch[5]
     if run["clip"] == CLIP_GLOBAL_NORM:
         total = 0.0

@@ -366,8 +366,13 @@ REFUSED = {
     ),
     "a largest of numbers": ([node("ReduceMax", "x", axes=[-1])], "only of integers"),
     "a scale of its own, squared": (
-        [helper.make_node("DynamicQuantizeLinear", ["x"], ["r", "rs", "rz"]), node("Mul", "rs rs", "u")]
-        + [node("MatMulInteger", "r w rz", "h"), node("Cast", "h", "i", to=1), node("Mul", "i u")],
+        [
+            helper.make_node("DynamicQuantizeLinear", ["x"], ["r", "rs", "rz"]),
+            node("Mul", "rs rs", "u"),
+            node("MatMulInteger", "r w rz", "h"),
+            node("Cast", "h", "i", to=1),
+            node("Mul", "i u"),
+        ],
         "its own scale",
     ),
     "integers as numbers": ([node("Cast", "q", to=1)], "other than real"),
