@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nbdense._compile import thread_pool
 from nbdense.engine.tables import aligned_zeros
-from nbdense.quant.kernels import dynamic, integer
+from nbdense.quant.kernels import dynamic, integer, tables
 from nbdense.quant.layers.layout import Layout
 from nbdense.quant.model.network import QuantizedNetwork
 
@@ -89,17 +89,17 @@ def _laid_out(network: QuantizedNetwork) -> Layout:
 
 
 def _packed(layers: npt.NDArray[Any], vectors: list[npt.NDArray[Any]], form: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Lay a program out as one array of bytes: see `nbdense.quant.kernels.integer.PARTS`."""
-    parts = np.zeros(1, integer.PARTS)
-    at = -(-integer.FORM_END // 64) * 64
+    """Lay a program out as one array of bytes: see `nbdense.quant.kernels.tables.PARTS`."""
+    parts = np.zeros(1, tables.PARTS)
+    at = -(-tables.FORM_END // 64) * 64
     sources = (*vectors, layers)  # all but the last are whole cache lines
-    for name, source in zip(integer.PARTS.names or (), sources, strict=False):
+    for name, source in zip(tables.PARTS.names or (), sources, strict=False):
         parts[0][name] = at
         at += source.nbytes
     parts[0]["end"] = at
     packed = aligned_zeros(at, np.uint8)
-    packed[: integer.FORM_AT], packed[integer.FORM_AT : integer.FORM_END] = parts.view(np.uint8), form.view(np.uint8)
-    for name, source in zip(integer.PARTS.names or (), sources, strict=False):
+    packed[: tables.FORM_AT], packed[tables.FORM_AT : tables.FORM_END] = parts.view(np.uint8), form.view(np.uint8)
+    for name, source in zip(tables.PARTS.names or (), sources, strict=False):
         start = int(parts[0][name])
         packed[start : start + source.nbytes] = source.view(np.uint8)
     return packed
