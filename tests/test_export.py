@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from nbdense import _version, activations
+from nbdense import _version, activations, backends
 from nbdense.activations import ACTIVATIONS
 from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
@@ -22,7 +22,6 @@ from nbdense.layers import BatchNormalization, Dense, Flatten, Input, LayerNorma
 from nbdense.models import Sequential, load_model
 from nbdense.network.builder import NetworkBuilder
 from nbdense.quant import quantize
-from nbdense.training.workspace import predict
 
 ALWAYS_LOADABLE = 21  # what the oldest onnxruntime that pyproject.toml allows loads; 1.31 was seen to load up to 26
 
@@ -302,4 +301,4 @@ def test_saved_loaded_and_exported_again(tmp_path):
     model.save(tmp_path / "m")
     again = load_model(tmp_path / "m")
     assert serialize(to_onnx(again)) == serialize(to_onnx(model))
-    assert np.array_equal(again.predict(rows(5)), predict(model.network, rows(5)))
+    assert np.array_equal(again.predict(rows(5)), backends.current().predict(model.network, rows(5)))

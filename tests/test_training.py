@@ -10,6 +10,7 @@ import naive_optimizers
 from builders import OBJECTIVES, draw_targets, make_model, naive_layers, naive_objective, objective_name
 from compiled import compiled
 from nbdense import losses
+from nbdense.backends.cpu import workspace
 from nbdense.engine import program, tables
 from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.layers import BatchNormalization, Dense, Dropout, Input, LayerNormalization
@@ -17,7 +18,7 @@ from nbdense.losses import MeanSquaredError
 from nbdense.models import Sequential
 from nbdense.optimizers import OPTIMIZERS, SGD, Adam
 from nbdense.regularizers import L2
-from nbdense.training import loop, workspace
+from nbdense.training import loop
 from nbdense.training.targets import row_weights
 
 # Every optimizer in the table at its defaults, and its variants; each with naive_optimizers' options.
