@@ -8,10 +8,10 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from nbdense import backends
 from nbdense.network import Network
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork
-from nbdense.training.workspace import predict
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -100,4 +100,4 @@ class BareNetwork:
             Rows of data.
         """
         rows = np.ascontiguousarray(x, self.network.dtype).reshape(-1, self.network.n_in)
-        return predict(self.network, rows).reshape(-1, *self.network.output_shape)
+        return backends.current().predict(self.network, rows).reshape(-1, *self.network.output_shape)

@@ -20,7 +20,7 @@ from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERAT
 from nbdense.export.graph.steps import Doubles, FunctionStep, NormStep, Step, affine, clip
 from nbdense.export.read.nodes import FunctionNode
 from nbdense.export.read.values import Value
-from nbdense.quant.kernels import integer
+from nbdense.quant.kernels.activations import evaluate
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
 TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
@@ -237,7 +237,7 @@ def _values(name: str, alpha: float) -> Doubles:
     values, layer = _POINTS.copy(), np.zeros(1, LAYER)
     layer["n_out"] = layer["ld_out"] = values.size
     layer["activation"], layer["alpha"], layer["lower"], layer["upper"] = row.code, alpha, row.lower, row.upper
-    integer.evaluate(layer, values)
+    evaluate(layer, values)
     return values
 
 

@@ -1,7 +1,7 @@
 """``nbdense warmup``: compile every entry ahead of time, for instance while a container image is built.
 
 Signatures are not listed here, where they could differ from real calls': a model of each kind is trained and
-asked, and the parallel twin of each entry is compiled for what the serial one was called with.
+asked, and the backend compiles the rest: the parallel twin of each entry, for what the serial one was called with.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def warm_up(
 
 def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
     """Return calls that reach every entry in turn."""
-    from nbdense.engine import program
+    from nbdense import backends
     from nbdense.layers import Dense, Input
     from nbdense.models import Sequential
 
@@ -78,26 +78,14 @@ def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
     steps = [
         lambda: model.predict(x),  # a quick one first: if nothing can be kept, that is known in a moment
         lambda: model.fit(x, y, verbose=0),
-        lambda: _compile_twin(program.run_steps),
-        lambda: _compile_twin(program.predict),
     ]
     if quant:
         from nbdense.quant import quantize, quantize_aware
-        from nbdense.quant.kernels import dynamic, integer
 
         steps += [
             lambda: quantize(model, x).predict(x),
             lambda: quantize(model, x, scheme="weight_only", bits=4).predict(x),  # layers in float, and GPTQ
-            lambda: _compile_twin(integer.predict),
             lambda: quantize(model, scheme="dynamic").predict(x),
-            lambda: _compile_twin(dynamic.predict_dynamic),
             lambda: quantize_aware(model, x).predict(x),
         ]
-    return steps
-
-
-def _compile_twin(pair: tuple[Any, Any]) -> None:
-    """Compile the parallel entry for all that the serial one is compiled for."""
-    serial, parallel = pair
-    for signature in serial.signatures:
-        parallel.compile(signature)
+    return [*steps, *backends.current().compilers(quant)]

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks, metrics
+from nbdense import _checks, backends, metrics
+from nbdense.backends.base import NOTHING, Data
 from nbdense.network import set_delta_flags
 from nbdense.training import phases, targets
 from nbdense.training.evaluation import Tally, penalty, tally_data
 from nbdense.training.state import Model
-from nbdense.training.workspace import NOTHING, Data, Workspace
 
 _BLOCK = 8192  # rows of the user's that are copied at a time
 _BATCH = 256  # rows that are worked on at a time
@@ -143,7 +143,8 @@ class _Scorer:
             )
         self._metrics = [] if chosen is None else [chosen]
         objective = dataclasses.replace(objective, metrics=tuple(m.code for m in self._metrics))
-        self._workspace = Workspace(network, objective, min(_BATCH, len(self.x)), np.zeros((1, 0), network.dtype))
+        batch, nothing = min(_BATCH, len(self.x)), np.zeros((1, 0), network.dtype)
+        self._workspace = backends.current().workspace(network, objective, batch, nothing)
         self._penalty = penalty(network)
 
     def score(self, column: int | None = None, values: npt.NDArray[Any] | None = None) -> float:
@@ -195,16 +196,18 @@ def saliency(model: Model, x: Any, output: int | None = None) -> npt.NDArray[Any
     result = np.empty((rows, network.n_in), network.dtype)
     layers = network.kept_inference()
     set_delta_flags(layers, network.segments, input_learns=True)
-    workspace = Workspace(network, NOTHING, max(1, min(rows, _BATCH)), np.zeros((1, 0), network.dtype))
+    batch, no_state = max(1, min(rows, _BATCH)), np.zeros((1, 0), network.dtype)
+    workspace = backends.current().workspace(network, NOTHING, batch, no_state)
     forward, backward = phases.forward(layers), phases.backward(layers)[:-1]  # without the parameters' gradients
     nothing = _checks.no_source()
     for first in range(0, rows, _BATCH):
         count = min(_BATCH, rows - first)
         source = _checks.source(flat[first : first + count])
         workspace.run(forward, Data(source, nothing, nothing, count), layers=layers)
-        deltas = workspace.outputs(count, layers=layers, deltas=True)
-        chosen = workspace.outputs(count, layers=layers).argmax(axis=2) if output is None else np.int64(output)
-        deltas[...] = np.arange(n_out) == np.expand_dims(chosen, -1)
+        outputs = workspace.tensor(layers[-1], "output", count)
+        chosen = outputs.argmax(axis=2) if output is None else np.full(outputs.shape[:2], operator.index(output))
+        workspace.set_deltas(layers[-1], (np.arange(n_out) == np.expand_dims(chosen, -1)).astype(network.dtype))
         workspace.run(backward, Data(nothing, nothing, nothing, count), layers=layers)
-        result[first : first + count] = np.abs(workspace.input_deltas(count).reshape(count, -1))
+        slopes = workspace.tensor(layers[0], "input", count, deltas=True)
+        result[first : first + count] = np.abs(slopes.reshape(count, -1))
     return result.reshape(rows, *network.input_shape)

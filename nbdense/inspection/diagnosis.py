@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense import backends
+from nbdense.backends.base import Workspace
 from nbdense.engine.elementwise.loss import SQUARED_ERROR
 from nbdense.engine.tables import (
     ACTIVATION,
@@ -25,9 +27,8 @@ from nbdense.engine.tables import (
 )
 from nbdense.inspection.plots import label_places, new_axes
 from nbdense.network import Network
-from nbdense.training import phases
+from nbdense.training.evaluation import loss_and_gradient
 from nbdense.training.state import Model
-from nbdense.training.workspace import Workspace
 
 _KINDS = {
     DENSE: "dense",
@@ -270,13 +271,11 @@ def diagnose(
     objective = dataclasses.replace(objective, metrics=(SQUARED_ERROR,) if objective.fused else ())
     data, network = state.data(x, y, sample_weight), state.network
     vectors = aligned_zeros((1, network.params.size), network.dtype)  # the model's own gradients stay
-    workspace = Workspace(network, objective, data.rows, vectors)
-    done, totals = workspace.run(phases.training(network.layers, updates=False), data, seed=state.seed)
-    rows = data.rows
+    workspace = backends.current().workspace(network, objective, data.rows, vectors)
+    loss, gradient = loss_and_gradient(workspace, data, state.seed)
+    gradients = None if gradient is None else network.tensors(gradient)
     with np.errstate(all="ignore"):  # a NaN is what may have to be reported
-        loss = float(totals[0, 0]) / (rows * network.positions_out)
-        gradients = network.tensors(vectors[0]) if done else None
-        records = [_record(network, row, workspace, rows, gradients, limits.margin) for row in network.layers]
+        records = [_record(network, row, workspace, data.rows, gradients, limits.margin) for row in network.layers]
         return Diagnosis(loss, records, _warnings(network, records, limits, objective.fused))
 
 
@@ -288,7 +287,7 @@ def _record(
     gradients: dict[str, npt.NDArray[Any]] | None,
     margin: float,
 ) -> LayerRecord:
-    values = workspace.row_outputs(row, rows)
+    values = workspace.tensor(row, "output", rows)
     activation = network.activation_of(row).name
     ended = dead = None
     if activation in _DIES:
@@ -311,7 +310,7 @@ def _record(
         dead=dead,
         saturated=ended,
         finite=bool(np.isfinite(values).all()),
-        delta_norm=_norm(workspace.row_outputs(row, rows, deltas=True)) if learns else None,
+        delta_norm=_norm(workspace.tensor(row, "output", rows, deltas=True)) if learns else None,
         parameters=_parameter_records(network, row, gradients),
     )
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nbdense import backends
+from nbdense.backends.base import NOTHING
 from nbdense.layers.base import Layer, Shape
 from nbdense.training.state import Model
-from nbdense.training.workspace import NOTHING, Workspace
 
 SUMMARY_BATCH = 32  # fit's default, for which the summary gives the workspace
 
@@ -116,7 +117,8 @@ def _totals(model: Model) -> list[str]:
     )
     compiled = model.optimizer is not None and model.loss is not None
     objective = model.train_state.objective()[0] if compiled else NOTHING
-    workspace = Workspace(network, objective, SUMMARY_BATCH, np.zeros((1, 0), model.dtype))  # untouched, so it is cheap
+    state = np.zeros((1, 0), model.dtype)
+    workspace = backends.current().workspace(network, objective, SUMMARY_BATCH, state)  # untouched, so it is cheap
     counts = {"Total": total, "Trainable": trainable, "Non-trainable": total - trainable}
     if model.optimizer is not None:
         counts["Optimizer"] = total * (model.optimizer.state_rows - 1)

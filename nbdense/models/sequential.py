@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks, losses, metrics, optimizers
+from nbdense import _checks, backends, losses, metrics, optimizers
 from nbdense.callbacks import Callback, History
 from nbdense.callbacks.base import CallbackList
 from nbdense.inspection.attribution import Importance, importance
@@ -24,7 +24,6 @@ from nbdense.training.loop import fit_epochs
 from nbdense.training.preparation import Fit, prepare
 from nbdense.training.state import TrainState
 from nbdense.training.stepping import Steps
-from nbdense.training.workspace import Workspace
 
 
 class Sequential(LayerStack):
@@ -229,7 +228,7 @@ class Sequential(LayerStack):
         data = state.data(x, y, sample_weight)
         batch = self.EVALUATE_ROWS if batch_size is None else batch_size
         rows = min(data.rows, _checks.positive_int("evaluate", "batch_size", batch))
-        workspace = Workspace(state.network, objective, rows, state.vectors)
+        workspace = backends.current().workspace(state.network, objective, rows, state.vectors)
         return numbers_of(evaluate(workspace, reported, data), return_dict)
 
     def train_on_batch(

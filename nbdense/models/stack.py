@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks, utils
+from nbdense import _checks, backends, utils
 from nbdense.inspection.attribution import saliency
 from nbdense.inspection.plots import plot_weights
 from nbdense.inspection.summary import summary
@@ -19,7 +19,6 @@ from nbdense.network import Network
 from nbdense.network.builder import NetworkBuilder
 from nbdense.optimizers import Optimizer
 from nbdense.training.state import TrainState
-from nbdense.training.workspace import predict
 
 _BLOCK = 8192  # rows that predict converts at a time where they are not ready to read
 
@@ -280,13 +279,13 @@ class LayerStack:
             and len(network.input_shape) == 1
             and x.flags.carray
         ):
-            out = predict(network, x)
+            out = backends.current().predict(network, x)
         else:
-            x = self._train.inputs(x)
+            x, backend = self._train.inputs(x), backends.current()
             out = np.empty((x.shape[0], network.n_out), self.dtype)
             for first in range(0, x.shape[0], _BLOCK):
                 block = _checks.matrix_of(x[first : first + _BLOCK], self.dtype)
-                out[first : first + len(block)] = predict(network, block)
+                out[first : first + len(block)] = backend.predict(network, block)
         return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
 
     def count_params(self) -> int:

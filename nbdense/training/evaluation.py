@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense.backends.base import Data, Workspace
 from nbdense.metrics import Metric
 from nbdense.network import Network
 from nbdense.training import phases
-from nbdense.training.workspace import Data, Workspace
 
 EVALUATE_STEPS = 4096  # batches, at most, in a call of the compiled program
 
@@ -49,7 +49,8 @@ class Tally:
         self._sums = np.cumsum(np.vstack([self._sums, totals]), axis=0)[-1]
         self._rows += rows * self._positions
         if self.collects:
-            self._batches.append((workspace.targets(rows).copy(), workspace.outputs(rows, layers=layers).copy()))
+            outputs = workspace.tensor(layers[-1], "output", rows)
+            self._batches.append((workspace.targets(rows).copy(), outputs.copy()))
 
     def means(self) -> dict[str, float]:
         """Return loss and metrics so far, but for those that need all outputs at once."""
@@ -94,6 +95,32 @@ def evaluate(workspace: Workspace, metrics: list[Metric], data: Data) -> dict[st
     results = tally.results()
     results["loss"] += penalty(network)
     return results
+
+
+def loss_and_gradient(
+    workspace: Workspace, data: Data, seed: int = 0
+) -> tuple[float, npt.NDArray[np.floating[Any]] | None]:
+    """Compute the loss and its gradient by the parameters, as in a training step that is not taken.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Takes activations, deltas and, in row 0 of its state, the gradient.
+    data : Data
+        One batch.
+    seed : int
+        What dropout drops depends on it.
+
+    Returns
+    -------
+    loss : float
+        The mean over the batch's rows and their positions, penalties included.
+    gradient : ndarray or None
+        Flat as the parameters, penalties included, not clipped; None where the loss is not finite.
+    """
+    network = workspace.network
+    done, totals = workspace.run(phases.training(network.layers, updates=False), data, seed=seed)
+    return float(totals[0, 0]) / (data.rows * network.positions_out), workspace.state[0] if done else None
 
 
 def penalty(network: Network) -> float:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import functools
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from nbdense.backends.base import Workspace
+from nbdense.optimizers import Optimizer
 from nbdense.training import phases
 from nbdense.training.evaluation import Tally, evaluate
 from nbdense.training.preparation import Fit
 from nbdense.training.progress import ProgressBar
 from nbdense.training.state import TrainState
-from nbdense.training.workspace import Slice, Workspace
 
 SLICE_SECONDS = 0.05  # compiled code runs this long before the progress bar and Ctrl-C have their turn
 
@@ -55,11 +58,12 @@ def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
     """Train for some epochs; the docstring of ``Sequential.fit`` has the rules."""
     hooks.call("on_train_begin")
     logs: Logs = {}
+    slices = _Slices(fit)
     for epoch in epochs:
         hooks.call("on_epoch_begin", epoch)
         bar = ProgressBar(epoch, epochs.stop, fit.steps, verbose == 1)
         try:
-            logs = _Epoch(fit, epoch, epoch == epochs[-1], hooks, bar).run()
+            logs = _Epoch(fit, slices, epoch, epoch == epochs[-1], hooks, bar).run()
             fit.state.epochs_trained += 1
             logs |= _validate(fit, hooks)
         except LossNotFiniteError as error:
@@ -91,12 +95,87 @@ def _validate(fit: Fit, hooks: Hooks) -> Logs:
     return {f"val_{name}": value for name, value in results.items()}
 
 
+@dataclass(frozen=True)
+class _Slice:
+    """Steps that were taken in one call, and what is needed to take them again."""
+
+    params: npt.NDArray[Any]
+    slots: npt.NDArray[Any]
+    run: Callable[..., Any]
+    count: int
+
+    def retake(self, workspace: Workspace, count: int) -> int:
+        """Take the first ``count`` steps again from the slice's start: they are deterministic. Returns count."""
+        workspace.network.params[:], workspace.state[1:] = self.params, self.slots
+        if count:
+            self.run(count=count)
+        return count
+
+
+class _Slices:
+    """The slices of a fit: steps that the backend takes at once, the last of which can be taken back.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+
+    def __init__(self, fit: Fit) -> None:
+        self._fit = fit
+        self._last: _Slice | None = None
+
+    def take(self, first: int, count: int, none_follows: bool) -> tuple[int, npt.NDArray[np.float64]]:
+        """Take steps, and go back to the last good one where a loss is not finite.
+
+        Returns
+        -------
+        done : int
+            Steps whose loss is finite.
+        totals : ndarray, (count, 1 + metrics), float64
+        """
+        fit, workspace = self._fit, self._fit.workspace
+        network, (optimizer, _) = workspace.network, fit.state.compiled()
+        run = functools.partial(
+            workspace.run,
+            phases.training(network.layers, optimizer.clips_by_norm),  # which a callback may have changed
+            fit.data,
+            first_step=first,
+            epoch=fit.state.epochs_trained,
+            seed=fit.state.seed,
+            shuffle=fit.shuffle,
+            optimizer=copy.copy(optimizer),  # with its count of steps and learning rate as they are now
+        )
+        previous, self._last = self._last, None
+        # A single step at the very end is never taken back: only a step behind it could tell that it was a bad one.
+        if not (none_follows and count == 1):
+            self._last = _Slice(network.params.copy(), workspace.state[1:].copy(), run, count)
+        done, totals = run(count=count)
+        if done < count:
+            self._go_back(optimizer, previous, done)
+        else:
+            count_steps(fit.state, count)
+        return int(done), totals
+
+    def _go_back(self, optimizer: Optimizer, previous: _Slice | None, done: int) -> None:
+        """Undo the step before the one whose loss is not finite: it made the weights bad.
+
+        It may be the last of the slice before.
+        """
+        workspace = self._fit.workspace
+        if done > 0 and self._last is not None:
+            optimizer.iterations += self._last.retake(workspace, done - 1)
+        elif previous is not None:
+            optimizer.iterations += previous.retake(workspace, previous.count - 1) - previous.count
+
+
 class _Epoch:
     """One pass over the training data, in slices of steps that the compiled program takes at once.
 
     Parameters
     ----------
     fit : Fit
+    slices : _Slices
+        Of all its epochs.
     number : int
         From 0, for messages.
     is_last : bool
@@ -105,8 +184,9 @@ class _Epoch:
     bar : ProgressBar
     """
 
-    def __init__(self, fit: Fit, number: int, is_last: bool, hooks: Hooks, bar: ProgressBar) -> None:
-        self._fit, self._number, self._is_last, self._hooks, self._bar = fit, number, is_last, hooks, bar
+    def __init__(self, fit: Fit, slices: _Slices, number: int, is_last: bool, hooks: Hooks, bar: ProgressBar) -> None:
+        self._fit, self._slices, self._hooks, self._bar = fit, slices, hooks, bar
+        self._number, self._is_last = number, is_last
         self._optimizer, _ = fit.state.compiled()
         self._tally = Tally(fit.metrics, fit.workspace.network.positions_out)
         self._first = 0  # step of the next slice
@@ -144,32 +224,15 @@ class _Epoch:
         self._size = 1 if one_by_one else max(1, min(4 * self._size, longest))
 
     def _take(self, count: int) -> npt.NDArray[np.float64]:
-        """Take steps, and return what they report; go back to the last good one where a loss is not finite."""
-        fit, workspace, optimizer = self._fit, self._fit.workspace, self._optimizer
-        network = workspace.network
-        run = functools.partial(
-            workspace.run,
-            phases.training(network.layers, optimizer.clips_by_norm),  # which a callback may have changed
-            fit.data,
-            first_step=self._first,
-            epoch=fit.state.epochs_trained,
-            seed=fit.state.seed,
-            shuffle=fit.shuffle,
-            optimizer=copy.copy(optimizer),  # with its count of steps and learning rate as they are now
-        )
-        previous, workspace.slice = workspace.slice, None
-        # A single step at the very end is never taken back: only a step behind it could tell that it was a bad one.
-        if not (self._is_last and count == 1 and self._first + 1 == fit.steps):
-            workspace.slice = Slice(network.params.copy(), workspace.state[1:].copy(), run, count)
-        done, totals = run(count=count)
+        """Take steps, and return what they report."""
+        none_follows = self._is_last and self._first + count == self._fit.steps
+        done, totals = self._slices.take(self._first, count, none_follows)
         if done < count:
-            _go_back(workspace, optimizer, previous, done)
             raise LossNotFiniteError(
                 f"the loss is {totals[done, 0]} in epoch {self._number + 1}, step {self._first + done + 1}; the "
                 "weights are those of the last finite step. A smaller learning_rate, clipped gradients or scaled "
                 "inputs may help"
             )
-        count_steps(fit.state, count)
         return totals
 
     def _add(self, totals: npt.NDArray[np.float64], count: int) -> None:
@@ -178,17 +241,6 @@ class _Epoch:
         rows = min(end * workspace.batch, self._fit.data.rows) - self._first * workspace.batch
         self._tally.add(totals, rows, workspace, workspace.network.layers)
         self._first = end
-
-
-def _go_back(workspace: Workspace, optimizer: Any, previous: Slice | None, done: int) -> None:
-    """Undo the step before the one whose loss is not finite: it made the weights bad.
-
-    It may be the last of the slice before.
-    """
-    if done > 0 and workspace.slice is not None:
-        optimizer.iterations += workspace.slice.retake(workspace, done - 1)
-    elif previous is not None:
-        optimizer.iterations += previous.retake(workspace, previous.count - 1) - previous.count
 
 
 def count_steps(state: TrainState, count: int = 1) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbdense import _checks
+from nbdense import _checks, backends
+from nbdense.backends.base import Data, Workspace
 from nbdense.metrics import Metric
 from nbdense.training.state import TrainState
-from nbdense.training.workspace import Data, Workspace
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def prepare(
     objective, metrics = state.objective()
 
     def workspace(rows: int) -> Workspace:
-        return Workspace(state.network, objective, rows, state.vectors)
+        return backends.current().workspace(state.network, objective, rows, state.vectors)
 
     validation = None
     if held_out is not None:

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from nbdense import _checks, metrics
 from nbdense._warn import warn
+from nbdense.backends.base import Data, Objective
 from nbdense.engine.tables import ACTIVATION, DENSE, aligned_zeros
 from nbdense.layers import Layer
 from nbdense.losses import Loss
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 from nbdense.training import targets
-from nbdense.training.workspace import Data, Objective
 
 Rows = npt.NDArray[Any]
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks
+from nbdense import _checks, backends
+from nbdense.backends.base import NOTHING, Data, Objective, Workspace
 from nbdense.network import set_delta_flags
 from nbdense.training import phases
 from nbdense.training.evaluation import Tally
 from nbdense.training.loop import LossNotFiniteError, count_steps
 from nbdense.training.state import TrainState
-from nbdense.training.workspace import NOTHING, Data, Objective, Workspace
 
 
 class Steps:
@@ -44,13 +44,13 @@ class Steps:
         layers = network.layers.copy() if training else network.kept_inference()
         if self._open is None or self._open.workspace.batch != rows:
             self._open = None  # its memory first
-            self._open = _OpenStep(Workspace(network, NOTHING, rows, state.vectors), layers)
+            self._open = _OpenStep(backends.current().workspace(network, NOTHING, rows, state.vectors), layers)
         step = self._open
         step.layers, step.rows, step.version = layers, rows, network.version
         set_delta_flags(layers, network.segments, input_learns=True)
         data = Data(_checks.source(x), _checks.no_source(), _checks.no_source(), rows)
         step.workspace.run(phases.forward(layers), data, layers=layers, seed=state.seed, optimizer=state.optimizer)
-        return step.workspace.outputs(rows, layers=layers).reshape(rows, *network.output_shape).copy()
+        return step.workspace.tensor(layers[-1], "output", rows).reshape(rows, *network.output_shape).copy()
 
     def backward(self, grad_output: Any) -> npt.NDArray[Any]:
         """Fill the gradients from the derivative by the last forward's outputs; return that by its inputs."""
@@ -67,12 +67,13 @@ class Steps:
         shape = (rows, *network.output_shape)
         if grad.shape != shape:
             raise ValueError(f"backward: grad_output must have the outputs' shape {shape}, got {grad.shape}")
-        outputs = step.workspace.outputs(rows, layers=step.layers, deltas=True)
-        outputs[...] = grad.reshape(outputs.shape)
+        last = step.layers[-1]
+        step.workspace.set_deltas(last, grad.reshape(rows, last["positions_out"], last["n_out"]))
         step.rows = 0  # backward writes over what forward kept
         data = Data(_checks.no_source(), _checks.no_source(), _checks.no_source(), rows)
         step.workspace.run(phases.backward(step.layers), data, layers=step.layers)
-        return step.workspace.input_deltas(rows).reshape(rows, *network.input_shape).copy()
+        deltas = step.workspace.tensor(step.layers[0], "input", rows, deltas=True)
+        return deltas.reshape(rows, *network.input_shape).copy()
 
     def apply_gradients(self) -> None:
         """Take the optimizer's step with the gradients that are there."""
@@ -94,7 +95,7 @@ class Steps:
         key = (data.rows, objective)
         if self._batch is None or self._batch[0] != key:
             self._batch = None  # its memory first
-            self._batch = (key, Workspace(state.network, objective, data.rows, state.vectors))
+            self._batch = (key, backends.current().workspace(state.network, objective, data.rows, state.vectors))
         workspace, layers = self._batch[1], state.network.layers
         table = phases.training(layers, optimizer.clips_by_norm)
         done, totals = workspace.run(table, data, seed=state.seed, optimizer=optimizer)

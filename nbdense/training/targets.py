@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from nbdense import _checks
 from nbdense._warn import warn
+from nbdense.backends.base import Data
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Hinge, KLDivergence, Loss, Poisson
-from nbdense.training.workspace import Data
 
 SUM_TOLERANCE = 0.01  # by which a row of class probabilities may miss 1 unremarked
 _NEVER_NEGATIVE = (CategoricalCrossentropy, KLDivergence, Poisson)  # losses of targets that are never negative

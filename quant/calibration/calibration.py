@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks
+from nbdense import _checks, backends
+from nbdense.backends.base import NOTHING, Data, Workspace
 from nbdense.engine.tables import ACTIVATION, DENSE
 from nbdense.network import Network, Row
 from nbdense.quant.calibration import observers
 from nbdense.quant.layers.activations import is_clamp
 from nbdense.quant.layers.base import Range
 from nbdense.training import phases
-from nbdense.training.workspace import NOTHING, Data, Workspace
 
 BATCH = 512  # rows at a time, at most
 _ELEMENTS = 2**22  # of all tensors of these rows together
@@ -162,7 +162,7 @@ def walk(network: Network, data: Any) -> Iterator[tuple[Matrix, list[RowValues]]
         rows = x.shape[0]
         if workspace is None or workspace.batch < rows:
             workspace = None  # its memory first
-            workspace = Workspace(wide, NOTHING, rows, np.zeros((1, 0), network.dtype))
+            workspace = backends.current().workspace(wide, NOTHING, rows, np.zeros((1, 0), network.dtype))
         workspace.run(table, Data(_checks.source(x), nothing, nothing, rows), layers=layers)
         yield x, [_row_values(workspace, layer, row, rows) for layer, row in pairs]
 
@@ -288,18 +288,12 @@ def _keeping_pre(network: Network) -> tuple[npt.NDArray[Any], int]:
 
 
 def _row_values(workspace: Workspace, layer: Any, row: Row, rows: int) -> RowValues:
-    def buffer(name: str, columns: str, positions: str) -> Matrix:
-        place = {
-            "output": layer[name],
-            "ld_out": layer[f"ld_{columns}"],
-            "n_out": layer[f"n_{columns}"],
-            "positions_out": layer[positions],
-        }
-        values = workspace.row_outputs(place, rows)
+    def tensor(name: str) -> Matrix:
+        values = workspace.tensor(layer, name, rows)
         return values.reshape(-1, values.shape[-1])
 
-    source, output = buffer("input", "in", "positions"), buffer("output", "out", "positions_out")
-    second = buffer("second", "in", "positions") if row.second >= 0 else None
+    source, output = tensor("input"), tensor("output")
+    second = tensor("second") if row.second >= 0 else None
     if row.kind == DENSE:
-        return RowValues(source, second, buffer("pre", "out", "positions_out"), output)
+        return RowValues(source, second, tensor("pre"), output)
     return RowValues(source, second, source if row.kind == ACTIVATION else output, output)

@@ -16,12 +16,6 @@ from nbdense._compile.policy import entry_pair, kernel
 from nbdense.engine.elementwise.activation_loops import activate_row, clear_padding, padded
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.integer import (
-    FLOAT,
-    FORM,
-    FORM_AT,
-    FORM_END,
-    LAYER,
-    PARTS,
     TILE_COLUMNS,
     TILE_ROWS,
     copy_input,
@@ -31,6 +25,7 @@ from nbdense.quant.kernels.integer import (
 )
 from nbdense.quant.kernels.microkernel import GROUP, OFFSET, integer_product, take_zero_points_off
 from nbdense.quant.kernels.rounding import round_to_byte
+from nbdense.quant.kernels.tables import FLOAT, FORM, FORM_AT, FORM_END, LAYER, PARTS
 
 
 class DynamicVectors(NamedTuple):
@@ -119,7 +114,7 @@ def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, ca
 def _predict_dynamic(program, floats, x, values, threads):
     """Predict all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
 
-    program : bytes (see `nbdense.quant.kernels.integer.PARTS`); floats : (the engine's rows, their parameters)
+    program : bytes (see `nbdense.quant.kernels.tables.PARTS`); floats : (the engine's rows, their parameters)
     """
     # Not by `_parts`: an entry would give up references that a kernel has not counted.
     at = program[:FORM_AT].view(PARTS)[0]

@@ -11,8 +11,6 @@ stays in the L1 cache while `requantise_tile` turns it into the next layer's byt
 Layers that were left in float are rows of the engine's own table, in a workspace of floats beside the bytes;
 QUANTIZE and DEQUANTIZE rows lead from one to the other. A network of integers alone gets None for all of that, and
 with it a program without the engine's kernels in it.
-
-`evaluate`, at the end, makes the tables of activations.
 """
 
 from __future__ import annotations
@@ -23,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import prange
 
-from nbdense._compile.policy import entry, entry_pair, kernel
-from nbdense.engine.elementwise.activation_loops import activate, activate_row, clear_padding, padded
+from nbdense._compile.policy import entry_pair, kernel
+from nbdense.engine.elementwise.activation_loops import activate, clear_padding, padded
 from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.microkernel import GROUP, integer_product, take_zero_points_off
@@ -38,48 +36,23 @@ from nbdense.quant.kernels.rounding import (
     round_to_byte,
     rounded_bits,
 )
-
-# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of dynamic.py's.
-PRODUCT, SUM, LOOKUP, SOFTMAX_OF_BYTES, RESHAPE, QUANTIZE, DEQUANTIZE, FLOAT, DYNAMIC = range(9)
-
-# Offsets and strides in elements; buffers are named by their first column, as in nbdense.network.LAYER, of bytes or of
-# floats as the kind has it.
-LAYER = np.dtype(
-    [
-        ("kind", np.int64),
-        ("positions", np.int64),
-        ("n_in", np.int64),
-        ("n_out", np.int64),
-        ("input", np.int64),
-        ("ld_in", np.int64),
-        ("second", np.int64),
-        ("output", np.int64),
-        ("ld_out", np.int64),
-        ("kernel", np.int64),  # among the weights, in packed rows of ld_out columns
-        ("channels", np.int64),  # among the `COLUMNS`
-        ("zero_points", np.int64),  # among the zero points: of a kernel's columns, or of the terms of a sum; -1: none
-        ("table", np.int64),  # among the tables; of SOFTMAX_OF_BYTES among the exponentials; -1: none
-        ("engine_row", np.int64),  # of FLOAT the layer, of DYNAMIC its activation
-        ("scale", np.float64),  # a float32 number: of the bytes that QUANTIZE gives, or DEQUANTIZE takes
-        ("zero_point", np.int64),  # of the requantised bytes, and the bytes that the activation leaves possible:
-        ("low", np.int64),
-        ("high", np.int64),
-    ]
+from nbdense.quant.kernels.tables import (
+    DEQUANTIZE,
+    FORM,
+    FORM_AT,
+    FORM_END,
+    LAYER,
+    LOOKUP,
+    PARTS,
+    PRODUCT,
+    QUANTIZE,
+    RESHAPE,
+    SOFTMAX_OF_BYTES,
+    SUM,
 )
 
-# The columns: numbers of which a layer has one for each of its outputs, or a sum one for each factor. A kind that no
-# row of a program needs is empty there.
-COLUMNS = {
-    "bias": np.int32,
-    "multipliers": np.float32,  # of rounding "onnx", of sums too; of DYNAMIC the scales of its weights
-    "fixed_multipliers": np.int32,  # of rounding "tflite", with their
-    "shifts": np.int32,
-    "weight_sums": np.int32,  # of DYNAMIC, negated: a zero point of its input times these comes on top of its sums
-    "float_bias": np.float32,  # of DYNAMIC
-}
-
-
-VECTORS = {"weights": np.int8, **COLUMNS, "zero_points": np.int32, "exponentials": np.int32, "tables": np.uint8}
+CHUNK = 96  # rows that go through all layers at a time
+TILE_ROWS, TILE_COLUMNS = 12, 128  # accumulators: 6 KiB
 
 
 class Vectors(NamedTuple):
@@ -93,34 +66,6 @@ class Vectors(NamedTuple):
     zero_points: npt.NDArray[np.int32]
     exponentials: npt.NDArray[np.int32]
     tables: npt.NDArray[np.uint8]
-
-
-FORM = np.dtype(
-    [
-        ("width", np.int64),  # columns of the bytes' workspace
-        ("float_width", np.int64),  # of the floats'
-        ("copies_input", np.int64),  # whether rows of the engine's read the input there
-        ("positions", np.int64),  # of the input, and its row stride in the workspaces
-        ("ld_input", np.int64),
-        ("rounding", np.int64),
-        ("softmax", np.int64),
-        ("integers", np.int64),  # whether the last output is bytes
-        ("output", np.int64),  # its buffer
-        ("n_out", np.int64),  # its columns, positions and row stride
-        ("positions_out", np.int64),
-        ("ld_output", np.int64),
-        ("output_zero_point", np.int64),
-        ("output_scale", np.float32),
-    ]
-)
-
-# A program is one array of bytes, since numba takes 50 ns to look at an argument of a call, and several times
-# that for a table or a tuple. It begins with where in it the parts lie; the form follows.
-PARTS = np.dtype([(name, np.int64) for name in (*VECTORS, "layers", "end")])
-FORM_AT, FORM_END = PARTS.itemsize, PARTS.itemsize + FORM.itemsize
-
-CHUNK = 96  # rows that go through all layers at a time
-TILE_ROWS, TILE_COLUMNS = 12, 128  # accumulators: 6 KiB
 
 
 @kernel
@@ -459,10 +404,4 @@ def _predict(program, floats, x, integers, values, threads):
             _work_on_rows(program, forms[0], floats, x, integers, values, (begin, end), memory)
 
 
-def _evaluate(layers, values):
-    """Apply the activation of a row of the engine's to ``values`` in place; a whole number of blocks."""
-    activate_row(layers[0], values, 0, 1)
-
-
 predict = entry_pair(_predict)
-evaluate = entry(_evaluate)

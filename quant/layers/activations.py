@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nbdense.activations import CUSTOM, Activation
 from nbdense.engine.tables import LAYER
 from nbdense.network import Row
-from nbdense.quant.kernels import integer
+from nbdense.quant.kernels.activations import evaluate
 from nbdense.quant.layers.base import Range
 from nbdense.quant.layers.checks import LIMITS
 
@@ -124,7 +124,7 @@ def _apply(row: Row, z: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     one["lower"], one["upper"] = row.activation.lower, row.activation.upper
     if row.activation.code >= CUSTOM:
         one["call_forward"], _ = row.activation.calls(np.float64)
-    integer.evaluate(one, values)
+    evaluate(one, values)
     return values
 
 

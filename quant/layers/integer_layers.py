@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.tables import leading_dimension
-from nbdense.quant.kernels import integer
+from nbdense.quant.kernels import tables
 from nbdense.quant.kernels.microkernel import OFFSET
 from nbdense.quant.kernels.rounding import SHIFT_OF_SUMS, fixed_point_multiplier
 from nbdense.quant.layers.base import Activated, Format, FromIntegers, Layer, OfColumns, OfKernel, ToIntegers
@@ -164,7 +164,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         if layout.rounding == "tflite":
             columns["fixed_multipliers"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
         layout.integer_row(
-            integer.PRODUCT,
+            tables.PRODUCT,
             index,
             kernel=layout.kernel(self.kernel),
             zero_points=layout.zero_points(self.kernel_zero_points),
@@ -270,7 +270,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
             columns["fixed_multipliers"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
         clamp = layout.clamp(self.clamp(layout.dtype, layout.rounding), self.output_zero_point)
         layout.integer_row(
-            integer.SUM,
+            tables.SUM,
             index,
             second=second,
             channels=layout.columns(0, **columns),
@@ -336,7 +336,7 @@ class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
         index : int
             The layer's place in the network.
         """
-        layout.integer_row(integer.LOOKUP, index, table=layout.table(self.table))
+        layout.integer_row(tables.LOOKUP, index, table=layout.table(self.table))
 
 
 @dataclass(frozen=True, eq=False)
@@ -400,7 +400,7 @@ class QuantizedSoftmax(OfColumns, FromIntegers):
         index : int
             The layer's place in the network.
         """
-        layout.integer_row(integer.SOFTMAX_OF_BYTES, index, table=layout.exponentials(self.exponentials))
+        layout.integer_row(tables.SOFTMAX_OF_BYTES, index, table=layout.exponentials(self.exponentials))
 
 
 @dataclass(frozen=True, eq=False)
@@ -470,4 +470,4 @@ class QuantizedFlatten(Layer):
         index : int
             The layer's place in the network.
         """
-        layout.integer_row(integer.RESHAPE, index)
+        layout.integer_row(tables.RESHAPE, index)

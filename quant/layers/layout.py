@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nbdense.activations import CUSTOM, Activation
 from nbdense.engine import tables as engine
 from nbdense.engine.tables import aligned_zeros, leading_dimension
-from nbdense.quant.kernels import integer, rounding
+from nbdense.quant.kernels import rounding, tables
 from nbdense.quant.kernels.microkernel import GROUP, pack
 from nbdense.quant.layers.base import Format
 from nbdense.quant.layers.checks import LIMITS
@@ -55,8 +55,8 @@ class Layout:
         self._rows: list[dict[str, Any]] = []
         self._engine_rows: list[dict[str, Any]] = []
         # What the vectors hold, and where; and how long they are.
-        self._parts: dict[str, list[tuple[int, npt.NDArray[Any]]]] = {name: [] for name in integer.VECTORS}
-        self._sizes = dict.fromkeys(integer.VECTORS, 0)
+        self._parts: dict[str, list[tuple[int, npt.NDArray[Any]]]] = {name: [] for name in tables.VECTORS}
+        self._sizes = dict.fromkeys(tables.VECTORS, 0)
         self._channels = 0  # columns so far
         self._params: list[tuple[int, npt.NDArray[Any], int]] = []
         self._params_size = 0
@@ -97,7 +97,7 @@ class Layout:
         if key not in self._bytes_of:
             self._bytes_of[key] = output = self._byte_buffer(tensor)
             self.row(
-                integer.QUANTIZE,
+                tables.QUANTIZE,
                 tensor,
                 tensor,
                 input=self._floats_of[tensor],
@@ -123,7 +123,7 @@ class Layout:
             assert form is not None
             self._floats_of[tensor] = output = self._float_buffer(tensor)
             self.row(
-                integer.DEQUANTIZE,
+                tables.DEQUANTIZE,
                 tensor,
                 tensor,
                 input=self._bytes_of[(tensor, *form)],
@@ -139,7 +139,7 @@ class Layout:
         Parameters
         ----------
         kind : int
-            Of `nbdense.quant.kernels.integer`.
+            Of `nbdense.quant.kernels.tables`.
         source, target : int
             The tensors.
         **fields
@@ -168,7 +168,7 @@ class Layout:
         Parameters
         ----------
         kind : int
-            Of `nbdense.quant.kernels.integer`.
+            Of `nbdense.quant.kernels.tables`.
         index : int
             The layer's place in the network.
         **fields
@@ -191,7 +191,7 @@ class Layout:
         count : int
             How many there are at least.
         **values
-            Of each kind, by its name in `nbdense.quant.kernels.integer.COLUMNS`.
+            Of each kind, by its name in `nbdense.quant.kernels.tables.COLUMNS`.
         """
         at = self._channels
         for name, column in values.items():
@@ -252,7 +252,7 @@ class Layout:
         return at
 
     def _vector(self, name: str) -> npt.NDArray[Any]:
-        vector = aligned_zeros(self._sizes[name], integer.VECTORS[name])
+        vector = aligned_zeros(self._sizes[name], tables.VECTORS[name])
         for at, values in self._parts[name]:
             vector[at : at + len(values)] = values
         return vector
@@ -294,7 +294,7 @@ class Layout:
         if len(sources) > 1:
             fields["second"] = sources[1]
         number = self.engine_row(kind, index, sources[0], output, function, **fields)
-        self.row(integer.FLOAT, self.inputs[index][0], index + 1, input=sources[0], output=output, engine_row=number)
+        self.row(tables.FLOAT, self.inputs[index][0], index + 1, input=sources[0], output=output, engine_row=number)
 
     def float_output(self, index: int) -> int:
         """Make the buffer of floats that a layer's output goes to.
@@ -376,7 +376,7 @@ class Layout:
         softmax : bool
             Whether its outputs go through a softmax in float.
         """
-        layers, form = np.zeros(len(self._rows), integer.LAYER), np.zeros(1, integer.FORM)
+        layers, form = np.zeros(len(self._rows), tables.LAYER), np.zeros(1, tables.FORM)
         for record, row in zip(layers, self._rows, strict=True):
             for key, value in row.items():
                 record[key] = value
@@ -400,7 +400,7 @@ class Layout:
             "output_scale": 1.0 if shown is None else shown[0],
         }.items():
             form[0][key] = value
-        return layers, [self._vector(name) for name in integer.VECTORS], form
+        return layers, [self._vector(name) for name in tables.VECTORS], form
 
     def floats(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
         """Return the engine's rows and their parameters; None where no layer is float."""

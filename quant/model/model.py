@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks
+from nbdense import _checks, backends
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.network import Network
 from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.model.program import Program
 from nbdense.quant.model.rendering import report_plot, report_text
 from nbdense.quant.model.timing import microseconds_a_row
-from nbdense.training.workspace import predict as predict_float
 
 KIND = "quantized model"  # what a file says that it holds
 _SLICE = 16384  # rows that are converted to float32 at a time
@@ -159,7 +158,7 @@ class QuantizedModel:
         timing = {"rows": rows, "us": microseconds_a_row(self.predict, shape, rows)}
         if network is not None:
             flat = np.zeros((rows, network.n_in), network.dtype)
-            timing["float_us"] = microseconds_a_row(lambda _: predict_float(network, flat), shape, rows)
+            timing["float_us"] = microseconds_a_row(lambda _: backends.current().predict(network, flat), shape, rows)
         return timing
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""A quantized network laid out for the integer program, and its calls."""
+"""A quantized network laid out for the integer program, and loaded into the backend that runs it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._compile import thread_pool
+from nbdense import backends
+from nbdense.backends.base import IntegerProgram
 from nbdense.engine.tables import aligned_zeros
-from nbdense.quant.kernels import dynamic, integer
+from nbdense.quant.kernels import tables
 from nbdense.quant.layers.layout import Layout
 from nbdense.quant.model.network import QuantizedNetwork
 
@@ -17,7 +18,7 @@ _NO_INTEGERS, _NO_VALUES = np.empty((0, 0), np.uint8), np.empty((0, 0), np.float
 
 
 class Program:
-    """The tables and packed vectors of one network.
+    """One network, ready to predict.
 
     Parameters
     ----------
@@ -26,14 +27,13 @@ class Program:
     """
 
     def __init__(self, network: QuantizedNetwork) -> None:
-        self._network = network
         self._dtype = np.dtype(network.activation_dtype)
-        layout = _laid_out(network)
-        self._dynamic = network.takes_whole_call
-        self._packed = _packed(*layout.tables(network.final_activation == "softmax"))
-        self._floats = layout.floats()
         self._n_out = network.n_out
-        self._flops_a_row = 2.0 * sum(layer.multiply_adds for layer in network.layers)
+        layout = _laid_out(network)
+        packed = _packed(*layout.tables(network.final_activation == "softmax"))
+        flops_a_row = 2.0 * sum(layer.multiply_adds for layer in network.layers)
+        program = IntegerProgram(packed, layout.floats(), network.takes_whole_call, flops_a_row)
+        self._predictor = backends.current().load(program)
 
     def integers(self, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Return the last layer's outputs, before a softmax: (rows, n_out) of the activation dtype.
@@ -44,7 +44,7 @@ class Program:
             Rows; a NaN is taken as zero.
         """
         out = np.empty((x.shape[0], self._n_out), np.uint8)
-        self._run(x, out, _NO_VALUES)
+        self._predictor.predict(x, out, _NO_VALUES)
         if self._dtype == np.uint8:
             return out
         out ^= np.uint8(128)  # counted from -128, modulo 256
@@ -59,19 +59,8 @@ class Program:
             Rows; one that holds a NaN gives a row of NaN.
         """
         out = np.empty((x.shape[0], self._n_out), np.float32)
-        self._run(x, _NO_INTEGERS, out)
+        self._predictor.predict(x, _NO_INTEGERS, out)
         return out
-
-    def _run(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-        flops = self._flops_a_row * x.shape[0]
-        if self._dynamic:
-            with thread_pool.region(thread_pool.worthwhile(flops)) as threads:
-                dynamic.predict_dynamic[threads > 1](self._packed, self._floats, x, values, threads)
-        elif flops < thread_pool.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
-            integer.predict[0](self._packed, self._floats, x, integers, values, 1)
-        else:
-            with thread_pool.region(thread_pool.worthwhile(flops)) as threads:
-                integer.predict[threads > 1](self._packed, self._floats, x, integers, values, threads)
 
 
 def _laid_out(network: QuantizedNetwork) -> Layout:
@@ -89,17 +78,17 @@ def _laid_out(network: QuantizedNetwork) -> Layout:
 
 
 def _packed(layers: npt.NDArray[Any], vectors: list[npt.NDArray[Any]], form: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Lay a program out as one array of bytes: see `nbdense.quant.kernels.integer.PARTS`."""
-    parts = np.zeros(1, integer.PARTS)
-    at = -(-integer.FORM_END // 64) * 64
+    """Lay a program out as one array of bytes: see `nbdense.quant.kernels.tables.PARTS`."""
+    parts = np.zeros(1, tables.PARTS)
+    at = -(-tables.FORM_END // 64) * 64
     sources = (*vectors, layers)  # all but the last are whole cache lines
-    for name, source in zip(integer.PARTS.names or (), sources, strict=False):
+    for name, source in zip(tables.PARTS.names or (), sources, strict=False):
         parts[0][name] = at
         at += source.nbytes
     parts[0]["end"] = at
     packed = aligned_zeros(at, np.uint8)
-    packed[: integer.FORM_AT], packed[integer.FORM_AT : integer.FORM_END] = parts.view(np.uint8), form.view(np.uint8)
-    for name, source in zip(integer.PARTS.names or (), sources, strict=False):
+    packed[: tables.FORM_AT], packed[tables.FORM_AT : tables.FORM_END] = parts.view(np.uint8), form.view(np.uint8)
+    for name, source in zip(tables.PARTS.names or (), sources, strict=False):
         start = int(parts[0][name])
         packed[start : start + source.nbytes] = source.view(np.uint8)
     return packed

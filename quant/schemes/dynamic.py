@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nbdense.activations import Activation
 from nbdense.engine.tables import ACTIVATION, leading_dimension
-from nbdense.quant.kernels import integer
+from nbdense.quant.kernels import tables
 from nbdense.quant.layers.base import InFloat, OfKernel
 from nbdense.quant.layers.checks import (
     GRANULARITIES,
@@ -105,7 +105,7 @@ class DynamicDense(OfKernel, InFloat):
         output = layout.float_output(index)
         activation = layout.engine_row(ACTIVATION, index, source, output, self.function)
         layout.row(
-            integer.DYNAMIC,
+            tables.DYNAMIC,
             layout.inputs[index][0],
             index + 1,
             input=source,

@@ -201,7 +201,7 @@ import json
 import numpy as np
 import nbdense as nb
 from nbdense._compile import thread_pool
-from nbdense.training import workspace
+from nbdense.backends.cpu import backend
 from numba.np.ufunc import parallel
 
 model = nb.Sequential([nb.Input((256,)), nb.Dense(384, "relu"), nb.Dense(256)])
@@ -213,7 +213,7 @@ before = parallel._is_initialized
 expected = np.concatenate([model.predict(x[i : i + 4]) for i in range(0, 2000, 4)])
 assert (model.predict(x) == expected).all()
 wide = nb.Sequential([nb.Input((256,)), nb.Dense(1040, "tanh"), nb.Dense(7, "softmax")])
-assert wide.network.multiply_adds >= workspace.MUCH_TO_READ  # so few rows are shared by columns
+assert wide.network.multiply_adds >= backend.MUCH_TO_READ  # so few rows are shared by columns
 assert (wide.predict(x[:3]) == wide.predict(x)[:3]).all()
 print(json.dumps([before, thread_pool.layer(), thread_pool.available(), thread_pool.limit()]))
 """

@@ -30,7 +30,7 @@ def loss_and_gradient(loss, activation, z, y, weights=None, dtype="float64"):
     workspace, data = workspace_and_data(model, z, y, weights)
     layers = model.network.layers
     _, totals = workspace.run(phases.training(layers, updates=False), data)
-    return totals[0, 0] / len(z), workspace.outputs(len(z), layers=layers, deltas=True)[:, 0].copy()
+    return totals[0, 0] / len(z), workspace.tensor(layers[-1], "output", len(z), deltas=True)[:, 0].copy()
 
 
 @pytest.mark.kernels

@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 
+from nbdense import backends
 from nbdense.activations import ACTIVATIONS
 from nbdense.layers import Dense, Input
 from nbdense.losses import LOSSES, BinaryCrossentropy, CategoricalCrossentropy, KLDivergence, MeanSquaredError, Poisson
 from nbdense.models import Sequential
-from nbdense.training.workspace import Workspace
 from tests.reference import naive
 
 
@@ -110,7 +110,8 @@ def workspace_and_data(model, x, y, weights=None, batch=None):
     """Return what the epoch loop hands to the compiled program."""
     state = model.train_state
     objective, _ = state.objective()
-    return Workspace(state.network, objective, batch or len(x), state.vectors), state.data(x, y, weights)
+    workspace = backends.current().workspace(state.network, objective, batch or len(x), state.vectors)
+    return workspace, state.data(x, y, weights)
 
 
 def padding(network):

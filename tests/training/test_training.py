@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nbdense import losses
+from nbdense.backends.cpu import workspace
 from nbdense.engine import program, tables
 from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.layers import BatchNormalization, Dense, Dropout, Input, LayerNormalization
@@ -13,7 +14,7 @@ from nbdense.losses import MeanSquaredError
 from nbdense.models import Sequential
 from nbdense.optimizers import OPTIMIZERS, SGD, Adam
 from nbdense.regularizers import L2
-from nbdense.training import loop, workspace
+from nbdense.training import loop
 from nbdense.training.targets import row_weights
 from tests.reference import naive, naive_optimizers
 from tests.support.builders import OBJECTIVES, draw_targets, make_model, naive_layers, naive_objective, objective_name

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from nbdense import _version
+from nbdense import _version, backends
 from nbdense.activations import ACTIVATIONS
 from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
@@ -21,7 +21,6 @@ from nbdense.export.write import exporter
 from nbdense.layers import BatchNormalization, Dense, Flatten, Input, LayerNormalization, Residual
 from nbdense.models import Sequential, load_model
 from nbdense.quant import quantize
-from nbdense.training.workspace import predict
 from tests.support.onnx_graphs import ALWAYS_LOADABLE, network, operators, rows
 
 # -- the graph --
@@ -280,4 +279,4 @@ def test_saved_loaded_and_exported_again(tmp_path):
     model.save(tmp_path / "m")
     again = load_model(tmp_path / "m")
     assert serialize(to_onnx(again)) == serialize(to_onnx(model))
-    assert np.array_equal(again.predict(rows(5)), predict(model.network, rows(5)))
+    assert np.array_equal(again.predict(rows(5)), backends.current().predict(model.network, rows(5)))

@@ -1,9 +1,8 @@
-"""The memory of a run, and the calls into the compiled program that work on it."""
+"""The memory of a run on the CPU, and the calls into the compiled program that work on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._compile import thread_pool
+from nbdense.backends.base import Data, Objective
 from nbdense.engine import program
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE, aligned_zeros, leading_dimension
-from nbdense.losses import FORMS, LossForm
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 
@@ -22,54 +21,9 @@ from nbdense.optimizers import Optimizer
 # hundredths of a second of a fast core, a second of a very slow one.
 SIGNAL_FLOPS = 4e9
 
-Source = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 
-
-@dataclass(frozen=True)
-class Objective:
-    """Computation of a run on outputs and targets: a compiled loss and metrics."""
-
-    form: LossForm
-    parameter: float
-    fused: bool
-    sparse: bool
-    metrics: tuple[int, ...]
-    target_width: int
-    call: int = 0  # address of a custom loss's loop
-
-
-NOTHING = Objective(FORMS["mean_squared_error"], 0.0, False, False, (), 1)  # for runs without a loss
-
-
-@dataclass(frozen=True)
-class Data:
-    """Sources of a data set's rows; ``weights`` has no rows where all weigh alike."""
-
-    x: Source
-    y: Source
-    weights: Source
-    rows: int
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Steps that were taken in one call, and what is needed to take them again."""
-
-    params: npt.NDArray[Any]
-    slots: npt.NDArray[Any]
-    run: Callable[..., Any]
-    count: int
-
-    def retake(self, workspace: Workspace, count: int) -> int:
-        """Take the first ``count`` steps again from the slice's start: they are deterministic. Returns count."""
-        workspace.network.params[:], workspace.state[1:] = self.params, self.slots
-        if count:
-            self.run(count=count)
-        return count
-
-
-class Workspace:
-    """Everything that batches of up to ``batch`` rows need, allocated once: its size does not depend on the data's.
+class CpuWorkspace:
+    """Everything that batches of up to ``batch`` rows need, allocated once: see `nbdense.backends.base.Workspace`.
 
     Parameters
     ----------
@@ -79,19 +33,11 @@ class Workspace:
         Rows of data at a time, at most.
     state : ndarray, (1 + slots, parameters)
         Row 0 takes gradients; the rest are the optimizer's slots.
-
-    Attributes
-    ----------
-    slice : Slice or None
-        The steps taken last, in training.
-    steps_at_once : int
-        Forward passes of whole batches, at most, that a call may take for Ctrl-C to be heard in time.
     """
 
     def __init__(self, network: Network, objective: Objective, batch: int, state: npt.NDArray[Any]) -> None:
-        self.network, self.objective, self.state = network, objective, state
-        self.batch = batch
-        self.slice: Slice | None = None
+        self.network, self.state, self.batch = network, state, batch
+        self._target_width = objective.target_width
         self._run = run = np.zeros(1, RUN)
         layers = network.layers
         widest = int(max(layers["ld_in"].max(), layers["ld_out"].max()))
@@ -144,30 +90,7 @@ class Workspace:
         shuffle: bool = False,
         optimizer: Optimizer | None = None,
     ) -> tuple[int, npt.NDArray[np.float64]]:
-        """Work through batches ``first_step``.. of an epoch.
-
-        Parameters
-        ----------
-        phases : structured array of `PHASE`
-            What is done with each; see `nbdense.training.phases`.
-        data : Data
-        layers : structured array of `LAYER`, optional
-            The table that the phases are of; by default that for training.
-        first_step, count : int
-            Which batches.
-        epoch, seed : int
-            What their order depends on, if they are to be shuffled.
-        shuffle : bool
-        optimizer : Optimizer, optional
-            For phases that take its steps; it is not told of them.
-
-        Returns
-        -------
-        done : int
-            Batches finished; fewer than ``count`` where a loss was not finite.
-        totals : ndarray, (count, 1 + metrics), float64
-            Sums of loss and metrics over each batch's rows and their positions.
-        """
+        """Work through batches ``first_step``.. of an epoch."""
         run, network = self._run, self.network
         flops = self._flops * (3 if len(phases) > 1 else 1)
         threads = thread_pool.worthwhile(flops)
@@ -238,59 +161,28 @@ class Workspace:
             raise
         return 1
 
-    def outputs(self, rows: int, *, layers: npt.NDArray[Any], deltas: bool = False) -> npt.NDArray[Any]:
-        """Return a view of the last row's outputs, or their deltas, (rows, positions, n_out)."""
-        return self.row_outputs(layers[-1], rows, deltas=deltas)
-
-    def row_outputs(self, row: Any, rows: int, *, deltas: bool = False) -> npt.NDArray[Any]:
-        """Return a view of any training row's outputs, or their deltas, (rows, positions, n_out)."""
-        return self._view(row["output"], row["ld_out"], row["n_out"], row["positions_out"], rows, deltas)
-
     @property
     def nbytes(self) -> int:
         """Bytes of memory; gradients and slots, which belong to the model, are not among them."""
         return sum(array.nbytes for array in (self._work, self._values, self._order, self._sums, self._rounded))
 
+    def tensor(self, row: Any, name: str, rows: int, *, deltas: bool = False) -> npt.NDArray[Any]:
+        """Return a view of a row's values for the last batch, or of their deltas, (rows, positions, columns)."""
+        if name in ("input", "second"):
+            n, ld, positions = int(row["n_in"]), int(row["ld_in"]), int(row["positions"])
+        else:
+            n, ld, positions = int(row["n_out"]), int(row["ld_out"]), int(row["positions_out"])
+        start = int(row[name]) * self.batch + (int(self._run["deltas"][0]) if deltas else 0)
+        return self._matrix(start, rows, positions, ld)[:, :, :n]
+
+    def set_deltas(self, row: Any, deltas: npt.NDArray[Any]) -> None:
+        """Set the deltas of a row's output."""
+        self.tensor(row, "output", len(deltas), deltas=True)[...] = deltas
+
     def targets(self, rows: int) -> npt.NDArray[Any]:
         """Return a view of the last batch's targets, (rows, positions, target_width)."""
-        start, ld, positions = int(self._run["targets"][0]), int(self._run["ld_target"][0]), self.network.positions_out
-        matrix = self._work[start : start + rows * positions * ld].reshape(rows, positions, ld)
-        return matrix[:, :, : self.objective.target_width]
+        start, ld = int(self._run["targets"][0]), int(self._run["ld_target"][0])
+        return self._matrix(start, rows, self.network.positions_out, ld)[:, :, : self._target_width]
 
-    def input_deltas(self, rows: int) -> npt.NDArray[Any]:
-        """Return a view of the deltas of the network's input, (rows, positions, n_in)."""
-        first = self.network.layers[0]
-        return self._view(0, first["ld_in"], first["n_in"], first["positions"], rows, True)
-
-    def _view(self, buffer: Any, ld: Any, n: Any, positions: Any, rows: int, deltas: bool) -> npt.NDArray[Any]:
-        start = int(buffer) * self.batch + (int(self._run["deltas"][0]) if deltas else 0)
-        size = rows * int(positions) * int(ld)
-        return self._work[start : start + size].reshape(rows, int(positions), int(ld))[:, :, : int(n)]
-
-
-FEW_ROWS = 8  # up to so many rows, a network of MUCH_TO_READ kernel elements is read by all threads, in columns
-MUCH_TO_READ = 262_144
-
-
-def predict(network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the outputs of the rows of ``x``, a C-ordered, writable matrix in the network's dtype."""
-    rows, multiply_adds = x.shape[0], network.multiply_adds
-    out = np.empty((rows, network.n_out), network.dtype)
-    layers, params = network.inference, network.params
-    if network.rounds_kernels:
-        params = aligned_zeros(params.size, network.dtype)
-        program.round_kernels(layers, network.params, params)
-    flops = 2.0 * rows * multiply_adds
-    by_columns = rows <= FEW_ROWS and multiply_adds >= MUCH_TO_READ
-    if by_columns:
-        flops = 16.0 * multiply_adds  # in time: a kernel is read no faster than eight rows are multiplied
-    if flops < thread_pool.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
-        program.predict[0](layers, params, x, out, network.width, 1, False)
-        return out
-    with thread_pool.region(thread_pool.worthwhile(flops)) as granted:
-        by_columns = by_columns and granted > 1
-        step = max(FEW_ROWS, int(SIGNAL_FLOPS / (2.0 * max(1, multiply_adds))))
-        for first in range(0, rows, step):
-            block, results = x[first : first + step], out[first : first + step]
-            program.predict[granted > 1](layers, params, block, results, network.width, granted, by_columns)
-    return out
+    def _matrix(self, start: int, rows: int, positions: int, ld: int) -> npt.NDArray[Any]:
+        return self._work[start : start + rows * positions * ld].reshape(rows, positions, ld)

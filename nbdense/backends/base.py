@@ -1,0 +1,234 @@
+"""The seam between what a run is and the device that it runs on: the data that crosses it, and what a backend offers.
+
+Whoever calls a backend owns the arrays: a network's parameters, gradients and slots are the caller's, and hold the
+results of a call once it has returned. What a backend keeps besides them, on its device or in the host's memory, is its
+own affair; the caller asks for what it wants to see of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.losses import FORMS, LossForm
+from nbdense.network import Network
+from nbdense.optimizers import Optimizer
+
+Source = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Computation of a run on outputs and targets: a compiled loss and metrics."""
+
+    form: LossForm
+    parameter: float
+    fused: bool
+    sparse: bool
+    metrics: tuple[int, ...]
+    target_width: int
+    call: int = 0  # address of a custom loss's loop
+
+
+NOTHING = Objective(FORMS["mean_squared_error"], 0.0, False, False, (), 1)  # for runs without a loss
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Sources of a data set's rows; ``weights`` has no rows where all weigh alike.
+
+    Nobody writes to the rows while there is such an object: a device may keep a copy of them as long.
+    """
+
+    x: Source
+    y: Source
+    weights: Source
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerProgram:
+    """A quantized network laid out as plain data; `nbdense.quant.kernels.tables` has the layout.
+
+    Attributes
+    ----------
+    packed : ndarray of uint8
+        Tables, weights and constants.
+    floats : (structured array of `LAYER`, ndarray of float32) or None
+        Rows of the engine's table for layers in float, and their parameters; None where there are none.
+    takes_whole_call : bool
+        Whether a layer takes its scale from all rows of a call together.
+    flops_a_row : float
+        Operations that a row of data costs.
+    """
+
+    packed: npt.NDArray[np.uint8]
+    floats: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None
+    takes_whole_call: bool
+    flops_a_row: float
+
+
+class IntegerPredictor(Protocol):
+    """Describe an integer program that a backend has loaded."""
+
+    def predict(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+        """Write the outputs of all rows; an array of no rows is for outputs that are not wanted.
+
+        Parameters
+        ----------
+        x : ndarray of float32, (rows, n_in), C-ordered, writable
+        integers : ndarray of uint8, (rows, n_out)
+            Takes the last layer's integers, counted from their type's minimum. A program that takes whole calls has
+            none.
+        values : ndarray of float32, (rows, n_out)
+            Takes the outputs, dequantized and through the softmax where there is one.
+        """
+
+
+class Workspace(Protocol):
+    """Describe the memory of runs over batches of a network, made by `Backend.workspace`: its size is theirs alone.
+
+    Attributes
+    ----------
+    network : Network
+    batch : int
+        Rows of data at a time, at most.
+    state : ndarray, (1 + slots, parameters)
+        Row 0 takes gradients; the rest are the optimizer's slots.
+    steps_at_once : int
+        Forward passes of whole batches, at most, that a run may take for Ctrl-C to be heard in time.
+    """
+
+    network: Network
+    batch: int
+    state: npt.NDArray[Any]
+    steps_at_once: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory; gradients and slots, which belong to the model, are not among them."""
+
+    def run(
+        self,
+        phases: npt.NDArray[Any],
+        data: Data,
+        *,
+        layers: npt.NDArray[Any] | None = None,
+        first_step: int = 0,
+        count: int = 1,
+        epoch: int = 0,
+        seed: int = 0,
+        shuffle: bool = False,
+        optimizer: Optimizer | None = None,
+    ) -> tuple[int, npt.NDArray[np.float64]]:
+        """Work through batches ``first_step``.. of an epoch; ``network.version`` counts those that update.
+
+        Parameters
+        ----------
+        phases : structured array of `PHASE`
+            What is done with each; see `nbdense.training.phases`.
+        data : Data
+        layers : structured array of `LAYER`, optional
+            The table that the phases are of; by default that for training.
+        first_step, count : int
+            Which batches.
+        epoch, seed : int
+            What their order depends on, if they are to be shuffled.
+        shuffle : bool
+        optimizer : Optimizer, optional
+            For phases that take its steps; it is not told of them.
+
+        Returns
+        -------
+        done : int
+            Batches finished; fewer than ``count`` where a loss was not finite.
+        totals : ndarray, (count, 1 + metrics), float64
+            Sums of loss and metrics over each batch's rows and their positions.
+        """
+
+    def tensor(self, row: Any, name: str, rows: int, *, deltas: bool = False) -> npt.NDArray[Any]:
+        """Return what the last batch left of a row of a table, to be read before the next run.
+
+        Parameters
+        ----------
+        row : record of `LAYER`
+            Of the table that was run.
+        name : {"input", "second", "pre", "output"}
+            Which of its buffers.
+        rows : int
+            Rows of data that the batch had.
+        deltas : bool
+            Whether its deltas are wanted in place of its values.
+
+        Returns
+        -------
+        ndarray, (rows, positions, columns), of the network's dtype
+        """
+
+    def targets(self, rows: int) -> npt.NDArray[Any]:
+        """Return the last batch's targets, (rows, positions, target_width), to be read before the next run.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of data that the batch had.
+        """
+
+    def set_deltas(self, row: Any, deltas: npt.NDArray[Any]) -> None:
+        """Set the deltas of a row's output, from which the phases of a backward pass start.
+
+        Parameters
+        ----------
+        row : record of `LAYER`
+            Of the table that was run.
+        deltas : ndarray, (rows, positions, columns)
+        """
+
+
+class Backend(Protocol):
+    """Describe what a device's engine offers; `nbdense.backends.current` chooses one."""
+
+    def workspace(self, network: Network, objective: Objective, batch: int, state: npt.NDArray[Any]) -> Workspace:
+        """Return the memory for runs of a network.
+
+        Parameters
+        ----------
+        network : Network
+        objective : Objective
+            What runs compute from outputs and targets.
+        batch : int
+            Rows of data at a time, at most.
+        state : ndarray, (1 + slots, parameters)
+            Gradients and the optimizer's slots.
+        """
+
+    def predict(self, network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a network's outputs, (rows, n_out).
+
+        Parameters
+        ----------
+        network : Network
+        x : ndarray, (rows, n_in), C-ordered, writable, of the network's dtype
+        """
+
+    def load(self, program: IntegerProgram) -> IntegerPredictor:
+        """Make a quantized network ready to predict.
+
+        Parameters
+        ----------
+        program : IntegerProgram
+            Its arrays stay as they are from now on.
+        """
+
+    def compilers(self, quant: bool) -> Sequence[Callable[[], object]]:
+        """Return calls that compile, an entry each, what the models that have run so far may not have reached.
+
+        Parameters
+        ----------
+        quant : bool
+            Whether integer programs were among them.
+        """
