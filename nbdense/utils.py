@@ -24,11 +24,10 @@ def set_random_seed(seed: int) -> None:
     import random
 
     global _seeds
-    if isinstance(seed, bool) or int(seed) != seed or seed < 0:
-        raise ValueError(f"set_random_seed: seed must be a whole number of at least 0, got {seed!r}")
-    _seeds = itertools.count(int(seed) * 1_000_003 % 2**62)
-    random.seed(int(seed))
-    np.random.seed(int(seed) % 2**32)  # noqa: NPY002 (Keras's function does the same)
+    seed = _checks.whole_number("set_random_seed", "seed", seed)
+    _seeds = itertools.count(seed * 1_000_003 % 2**62)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (Keras's function does the same)
 
 
 def next_seed() -> int:
@@ -52,14 +51,24 @@ def to_categorical(x: npt.ArrayLike, num_classes: int | None = None) -> npt.NDAr
 
     Raises
     ------
-    ValueError
-        If a number is negative or not below ``num_classes``.
+    TypeError, ValueError
+        If something is no whole number, is negative or is not below ``num_classes``.
     """
-    numbers = np.asarray(_checks.array_of("to_categorical", x), dtype=np.int64)
+    numbers = _checks.array_of("to_categorical", x)
+    if numbers.dtype.kind not in "fiub":
+        raise TypeError(f"to_categorical: expected class numbers, got dtype {numbers.dtype}")
     if numbers.ndim > 1 and numbers.shape[-1] == 1:
         numbers = numbers[..., 0]
-    count = int(numbers.max(initial=-1)) + 1 if num_classes is None else int(num_classes)
-    if numbers.size and (numbers.min() < 0 or numbers.max() >= count):
-        wrong = numbers[(numbers < 0) | (numbers >= count)].flat[0]
-        raise ValueError(f"to_categorical: class {wrong} is outside 0..{count - 1}")
-    return np.eye(count, dtype=np.float32)[numbers]
+    if num_classes is None:
+        end, allowed = np.iinfo(np.int64).max, "a whole number from 0"
+    else:
+        end = _checks.positive_int("to_categorical", "num_classes", num_classes)
+        allowed = f"in 0..{end - 1}"
+    wrong = numbers[~((numbers >= 0) & (numbers < end) & (numbers == np.floor(numbers)))]  # NaN too
+    if wrong.size:
+        raise ValueError(f"to_categorical: class {wrong[0]} is not {allowed}")
+    classes = numbers.astype(np.int64).ravel()
+    columns = classes.max(initial=-1) + 1 if num_classes is None else num_classes
+    rows = np.zeros((classes.size, columns), np.float32)
+    rows[np.arange(classes.size), classes] = 1
+    return rows.reshape(*numbers.shape, columns)

@@ -15,6 +15,7 @@ import ctypes
 import functools
 import importlib
 import importlib.metadata
+import operator
 import os
 import threading
 from pathlib import Path
@@ -60,9 +61,13 @@ def set_num_threads(n: int) -> None:
         If ``n`` is not a whole number of at least 1.
     """
     global _chosen
-    if isinstance(n, bool) or int(n) != n or n < 1:
+    try:
+        number = operator.index(n)
+    except TypeError:
+        number = 0
+    if isinstance(n, bool) or number < 1:
         raise ValueError(f"set_num_threads: n must be a whole number of at least 1, got {n!r}")
-    _chosen = int(n)
+    _chosen = number
 
 
 def forked() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 from nbdense._checks import plain
@@ -110,6 +111,15 @@ class CallbackList:
         """Call a method of each callback; all get the same logs, and may add to them."""
         for callback in self._callbacks:
             getattr(callback, name)(*arguments, logs)
+
+
+def callbacks_of(owner: str, value: Any) -> list[Callback]:
+    """Return the callbacks of an iterable as a list, of None an empty one, or raise for what is no callback."""
+    callbacks = [] if value is None else list(value) if isinstance(value, Iterable) else [value]
+    for callback in callbacks:
+        if callback is value or not isinstance(callback, Callback):
+            raise TypeError(f"{owner}: callbacks must be a list of Callback objects, got {type(callback).__name__}")
+    return callbacks
 
 
 def whole(owner: object, name: str, value: Any, least: int = 0) -> int:

@@ -264,7 +264,9 @@ def diagnose(
     >>> model.diagnose(x, x[:, :1]).warnings[0][:19]
     'vanishing gradients'
     """
-    limits = thresholds or Thresholds()
+    limits = Thresholds() if thresholds is None else thresholds
+    if not isinstance(limits, Thresholds):
+        raise TypeError(f"diagnose: thresholds must be a Thresholds, got {type(limits).__name__}")
     state = model.train_state
     objective, _ = state.objective()
     # Outputs whose loss takes the logits are activated only where a metric reads them.

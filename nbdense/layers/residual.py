@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from nbdense import initializers
@@ -36,9 +36,7 @@ class Residual(Layer):
 
     def __init__(self, layers: Sequence[Any], name: str | None = None, trainable: bool = True) -> None:
         super().__init__(name)
-        self.layers: list[Layer] = [
-            layer if isinstance(layer, Layer) else layer_from_config(layer["kind"], layer["config"]) for layer in layers
-        ]
+        self.layers = [self._layer_of(layer) for layer in layers]
         if not self.layers:
             raise ValueError("Residual: give it at least one layer")
         wrong = next((layer for layer in self.layers if isinstance(layer, Input | Flatten)), None)
@@ -47,6 +45,14 @@ class Residual(Layer):
         name_layers(self.layers)
         if not trainable:
             self.trainable = False
+
+    @staticmethod
+    def _layer_of(value: Any) -> Layer:
+        if isinstance(value, Layer):
+            return value
+        if isinstance(value, Mapping) and {"kind", "config"} <= value.keys():  # as get_config describes it
+            return layer_from_config(value["kind"], value["config"])
+        raise TypeError(f"Residual: expected layers, got {type(value).__name__}")
 
     def copy(self) -> Self:
         layer = super().copy()

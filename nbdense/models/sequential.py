@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nbdense import _checks, backends, losses, metrics, optimizers
 from nbdense.callbacks import Callback, History
-from nbdense.callbacks.base import CallbackList
+from nbdense.callbacks.base import CallbackList, callbacks_of
 from nbdense.inspection.attribution import Importance, importance
 from nbdense.inspection.diagnosis import Diagnosis, Thresholds, diagnose
 from nbdense.layers import Input, Layer
@@ -159,6 +159,9 @@ class Sequential(LayerStack):
         batch = _checks.positive_int("fit", "batch_size", 32 if batch_size is None else batch_size)
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"fit: verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+        epochs = _checks.whole_number("fit", "epochs", epochs)
+        initial_epoch = _checks.whole_number("fit", "initial_epoch", initial_epoch)
+        called = callbacks_of("fit", callbacks)
         self._train.compiled("fit")
         learns_width = not self.built and not (self._all and isinstance(self._all[0], Input))
         if learns_width:
@@ -183,9 +186,7 @@ class Sequential(LayerStack):
             if learns_width:
                 self._drop_network()
             raise
-        return self._fit(
-            run, range(initial_epoch, epochs), 1 if verbose == "auto" else int(verbose), list(callbacks or [])
-        )
+        return self._fit(run, range(initial_epoch, epochs), 1 if verbose == "auto" else int(verbose), called)
 
     def _fit(self, run: Fit, epochs: range, verbose: int, callbacks: list[Callback]) -> History:
         """Train with what has been prepared."""

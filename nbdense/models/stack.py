@@ -85,7 +85,10 @@ class LayerStack:
             A place in `layers`; used where no name is given.
         """
         if index is not None and name is None:
-            return self.layers[index]
+            try:
+                return self.layers[index]
+            except IndexError:
+                raise ValueError(f"no layer of index {index}; there are {len(self.layers)}") from None
         for layer in self.layers:
             if layer.name == name:
                 return layer

@@ -82,7 +82,11 @@ def prepare(
     """
     held_out: Data | None = None
     if validation_data is not None:
-        held_out = state.data(*validation_data[:2], *validation_data[2:3])
+        parts = validation_data if isinstance(validation_data, list | tuple) else ()
+        if len(parts) not in (2, 3):
+            got = f"{len(parts)} parts" if parts else type(validation_data).__name__
+            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
+        held_out = state.data(*parts)
     elif validation_split:
         x, y, sample_weight, rest = split(x, y, sample_weight, validation_split)
         held_out = state.data(*rest)

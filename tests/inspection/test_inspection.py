@@ -256,6 +256,8 @@ def test_diagnose_refuses():
         made([k.Dense(1)], (4,)).diagnose(x, y)
     with pytest.raises(ValueError, match="Thresholds: dead must be a positive number"):
         Thresholds(dead=0)
+    with pytest.raises(TypeError, match="diagnose: thresholds must be a Thresholds, got float"):
+        made([k.Dense(1)], (5,)).diagnose(x, y, thresholds=0.1)
 
 
 # -- importance and saliency ------------------------------------------------------------------------------------------

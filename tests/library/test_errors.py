@@ -6,7 +6,7 @@ import pytest
 import nbdense as nb
 from nbdense._checks import finite_number
 from nbdense.initializers import VarianceScaling
-from nbdense.layers import Dense, Input
+from nbdense.layers import Dense, Input, Residual
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Quantile
 from nbdense.metrics import BinaryAccuracy
 from nbdense.models import Sequential
@@ -223,6 +223,12 @@ def test_wrong_targets(loss, y, error, words):
         ({"validation_split": 1.0}, ValueError, "validation_split"),
         ({"validation_split": -0.5}, ValueError, "validation_split"),
         ({"validation_split": 0.99}, ValueError, "leaves none for training"),
+        ({"validation_data": np.array(0.5)}, ValueError, r"\(x, y\) or \(x, y, sample_weight\), got ndarray"),
+        ({"validation_data": (X, LABELS, None, None)}, ValueError, "got 4 parts"),
+        ({"epochs": "3"}, ValueError, "fit: epochs must be a whole number of at least 0, got '3'"),
+        ({"initial_epoch": -1}, ValueError, "fit: initial_epoch must be a whole number of at least 0, got -1"),
+        ({"callbacks": ["stop"]}, TypeError, "callbacks must be a list of Callback objects, got str"),
+        ({"callbacks": nb.TerminateOnNaN()}, TypeError, "a list of Callback objects, got TerminateOnNaN"),
     ],
 )
 def test_wrong_options_of_fit(options, error, words):
@@ -309,9 +315,15 @@ def test_one_rule_says_what_a_number_is(make, words, value):
         (lambda: Sequential([Input((2,))]).build(2), "no layers"),
         (lambda: Sequential([Input((2,)), Dense(2)]).build(3), r"the Input has shape \(2,\), not \(3,\)"),
         (lambda: Sequential([Dense(2)]).get_layer("other"), "no layer named 'other'; there are: dense"),
+        (lambda: Sequential([Dense(2)]).get_layer(index=1), "no layer of index 1; there are 1"),
         (lambda: nb.set_random_seed(-1), "seed"),
+        (lambda: nb.set_random_seed(np.inf), "seed must be a whole number of at least 0, got inf"),
         (lambda: nb.set_num_threads(0), "at least 1, got 0"),
-        (lambda: nb.to_categorical([0, 3], 3), r"class 3 is outside 0\.\.2"),
+        (lambda: nb.set_num_threads(np.inf), "at least 1, got inf"),
+        (lambda: nb.to_categorical([0, 3], 3), r"class 3 is not in 0\.\.2"),
+        (lambda: nb.to_categorical([0, 0.5]), "class 0.5 is not a whole number from 0"),
+        (lambda: nb.to_categorical([0, np.nan]), "class nan"),
+        (lambda: nb.to_categorical([0], 1.5), "num_classes must be a whole number of at least 1, got 1.5"),
         (lambda: nb.to_categorical([-1]), "class -1"),
         # NumPy's numbers are shown as Python's
         (lambda: Dense(np.int64(-3)), "at least 1, got -3"),
@@ -337,5 +349,8 @@ def test_wrong_weights():
 def test_layers_are_layers():
     with pytest.raises(TypeError, match="expected a layer, got int"):
         Sequential([3])
+    for wrong in ([3], np.ones(2), [{"kind": "dense"}]):
+        with pytest.raises(TypeError, match="Residual: expected layers, got"):
+            Residual(wrong)
     model = model_for()
     assert_unchanged(model, lambda m: m.add(Dense(2)), ValueError, "built already")
