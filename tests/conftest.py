@@ -1,10 +1,20 @@
-"""Settings that must be in place before a test module imports nbdense, and the order of the test files."""
+"""Settings that must be in place before a test module imports nbdense, drawn examples, and the order of the files."""
 
 import os
 from pathlib import Path
 
+from hypothesis import settings
+
 # Compiled kernels persist between runs, inside the clone: a user's cache is neither used nor touched.
-os.environ.setdefault("NBDENSE_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".cache" / "kernels"))
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+os.environ.setdefault("NBDENSE_CACHE_DIR", str(CACHE / "kernels"))
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(CACHE / "hypothesis"))
+
+# The same examples in every run, however slow the machine: a failure is seen again by running the test again. More are
+# tried with `pytest --hypothesis-profile=thorough`.
+settings.register_profile("nbdense", derandomize=True, deadline=None, database=None, max_examples=40)
+settings.register_profile("thorough", settings.get_profile("nbdense"), derandomize=False, max_examples=2000)
+settings.load_profile("nbdense")
 
 # Minutes each, in single tests: begun last, one would go on alone while all other workers had nothing left to do.
 LONGEST = ["test_instruction_sets.py", "test_demo.py", "test_processes.py", "test_no_jit.py"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from nbdense import initializers
+from nbdense._checks import finite_number
 from nbdense.layers.base import Layer, Shape
 from nbdense.layers.registry import register
 from nbdense.network.builder import NetworkBuilder
@@ -26,9 +26,7 @@ class _Normalization(Layer):
         super().__init__(name, trainable)
         if axis not in (-1, [-1], (-1,)):
             raise ValueError(f"{type(self).__name__}: axis must be -1, the last, got {axis!r}")
-        if not (math.isfinite(epsilon) and epsilon > 0):
-            raise ValueError(f"{type(self).__name__}: epsilon must be a positive number, got {epsilon!r}")
-        self.epsilon = float(epsilon)
+        self.epsilon = finite_number(type(self).__name__, "epsilon", epsilon, 0, ends="()")
         self.center, self.scale = bool(center), bool(scale)
         self.beta_initializer = initializers.get(beta_initializer)
         self.gamma_initializer = initializers.get(gamma_initializer)
@@ -97,9 +95,7 @@ class BatchNormalization(_Normalization):
         trainable: bool = True,
     ) -> None:
         super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable)
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {momentum!r}")
-        self.momentum = float(momentum)
+        self.momentum = finite_number("BatchNormalization", "momentum", momentum, 0, 1)
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
 

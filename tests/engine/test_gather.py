@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from nbdense import _checks
 from nbdense._compile.policy import JIT
@@ -29,9 +32,8 @@ def converted(code, data, start, stride, count, out, offset):
 
 
 @compiled
-def gather_rows(data, form, first, out):
-    """Rows first.. of a source into the matrix ``out``, as many as it has."""
-    order = np.arange(first, first + out.shape[0])
+def gather_rows(data, form, order, out):
+    """Rows of a source in some order into the matrix ``out``."""
     gather(data, form[0], order, out.shape[0], out.reshape(out.size), np.int64(0), out.shape[1], np.int64(1))
 
 
@@ -44,7 +46,7 @@ def _locked(array):
 def gathered(array, dtype):
     memory, form = _checks.source(array)
     out = np.full(array.shape, 7, dtype)
-    gather_rows(memory, form, 0, out)
+    gather_rows(memory, form, np.arange(len(array)), out)
     return out, memory
 
 
@@ -75,12 +77,33 @@ def test_dtypes_and_layouts(name, layout, engine):
         assert np.shares_memory(memory, array), "the data was copied"
 
 
+@st.composite
+def views(draw):
+    """A matrix somewhere in an array of up to three axes: any slices, any order of its axes, any dtype."""
+    dtype = draw(st.sampled_from([name for name in NAMES if name != "longdouble"]))
+    shape = draw(hnp.array_shapes(min_dims=2, max_dims=3, max_side=6))
+    whole = draw(hnp.arrays(dtype, shape))
+    view = whole[draw(hnp.basic_indices(shape, min_dims=2, max_dims=2))]
+    return view.T if draw(st.booleans()) else view
+
+
+@pytest.mark.kernels
+@given(views(), st.data(), st.sampled_from([np.float32, np.float64]))
+def test_any_rows_of_any_view_are_as_numpy_indexes_them(view, data, engine):
+    order = np.array(data.draw(st.lists(st.integers(0, len(view) - 1), max_size=8) if len(view) else st.just([])), int)
+    memory, form = _checks.source(view)
+    out = np.full((len(order), view.shape[1]), 7, engine)
+    gather_rows(memory, form, order, out)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(out, view.astype(engine)[order])
+
+
 @pytest.mark.kernels
 def test_rows_from_the_middle():
     array = np.arange(60.0).reshape(12, 5)[::-1]
     memory, form = _checks.source(array)
     out = np.zeros((4, 5), np.float32)
-    gather_rows(memory, form, 3, out)
+    gather_rows(memory, form, np.arange(3, 7), out)
     np.testing.assert_array_equal(out, array[3:7])
 
 
@@ -113,7 +136,7 @@ def test_memory_outlives_its_array():
     memory, form = _checks.source(np.full((50, 1000), 3.0))
     others = [np.full((50, 1000), 4.0) for _ in range(4)]
     out = np.zeros((50, 1000), np.float32)
-    gather_rows(memory, form, 0, out)
+    gather_rows(memory, form, np.arange(50), out)
     assert (out == 3.0).all() and others
 
 

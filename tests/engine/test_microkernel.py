@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbdense._compile.policy import JIT, switch
 from nbdense.engine.kernels.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES, gated_product, product
 from tests.reference import naive
 from tests.support.compiled import compiled
+from tests.support.strategies import SEEDS, SIZES
 
 DTYPES = [np.float32, np.float64]
 INF = np.inf
@@ -94,6 +97,21 @@ def test_three_uses(dtype):
         np.testing.assert_array_equal(run(a, b, bias), bias + a @ b)
         np.testing.assert_array_equal(run(a, b, None, transposed=True), a @ b)
         np.testing.assert_array_equal(run(a, b, c), c + a @ b)
+
+
+@pytest.mark.kernels
+@given(SIZES, SIZES, SIZES, SEEDS, st.sampled_from(DTYPES), st.sampled_from(["bias", "matrix", None]), st.data())
+def test_drawn_products_are_within_the_bound(m, n, depth, seed, dtype, start, data):
+    """A sum of that many rounded terms, in any order, is that near (Higham 2002, section 3.1)."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(m, depth)).astype(dtype), rng.normal(size=(depth, n)).astype(dtype)
+    init = None if start is None else rng.normal(size=(m, n) if start == "matrix" else n).astype(dtype)
+    clamp = data.draw(st.sampled_from([(-INF, INF), (0.0, INF), (-0.5, 0.5)]), "clamp")
+    layout = {"transposed": data.draw(st.booleans(), "transposed"), "odd": data.draw(st.integers(0, 5), "gap")}
+    added = 0.0 if init is None else init.astype(float)
+    terms = np.abs(added) + np.abs(a.astype(float)) @ np.abs(b.astype(float))
+    error = np.abs(run(a, b, init, *clamp, **layout) - np.clip(added + a.astype(float) @ b, *clamp))
+    assert (error <= 1.01 * (depth + 1) * np.finfo(dtype).eps * terms).all()
 
 
 @pytest.mark.kernels

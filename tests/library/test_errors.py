@@ -6,7 +6,7 @@ import pytest
 import nbdense as nb
 from nbdense._checks import finite_number
 from nbdense.initializers import VarianceScaling
-from nbdense.layers import Dense, Input, Residual
+from nbdense.layers import BatchNormalization, Dense, Input, LayerNormalization, LeakyReLU, ReLU, Residual
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Quantile
 from nbdense.metrics import BinaryAccuracy
 from nbdense.models import Sequential
@@ -276,6 +276,10 @@ def test_unknown_names(arguments, words):
             "PolynomialDecay: decay_steps must be a finite number above 0, got ",
         ),
         (lambda value: Quantile(value), "quantile: quantile must be between 0 and 1, got "),
+        (lambda value: BatchNormalization(momentum=value), r"BatchNormalization: momentum must be in \[0, 1\], got "),
+        (lambda value: LayerNormalization(epsilon=value), "LayerNormalization: epsilon must be .* above 0, got "),
+        (lambda value: ReLU(negative_slope=value), "ReLU: negative_slope must be .* at least 0, got "),
+        (lambda value: LeakyReLU(value), "LeakyReLU: negative_slope must be .* at least 0, got "),
         (lambda value: BinaryAccuracy(threshold=value), "BinaryAccuracy: threshold must be one finite number, got "),
     ],
 )

@@ -6,15 +6,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import nbdense
 from nbdense import activations
 from nbdense import layers as k
 from nbdense.activations import ACTIVATIONS
-from nbdense.export import to_onnx, verify_onnx
+from nbdense.export import from_onnx, to_onnx, verify_onnx
 from nbdense.export.graph.checks import serialize
 from nbdense.export.graph.opsets import newest_opset
 from nbdense.quant import quantize
+from tests.support import strategies
 from tests.support.onnx_graphs import ALWAYS_LOADABLE, operators
 from tests.support.stacks import MORE_STACKS, STACKS, data, made, model_of, randomise
 
@@ -183,28 +186,18 @@ def test_parameters_that_float32_cannot_hold_are_named():
         to_onnx(model)
 
 
-@pytest.mark.parametrize("opset", [13, 17, ALWAYS_LOADABLE])
-@pytest.mark.parametrize("seed", range(6))
-def test_drawn_models(seed, opset):
-    """Layers and activations in a drawn order, on one to three axes."""
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(2, 20))
-    shape = (*(int(axis) for axis in rng.integers(1, 4, rng.integers(0, 3))), n)
-    names = [name for name in sorted(ACTIVATIONS) if name != "linear"]
-    draws = [
-        lambda: k.Dense(n, str(rng.choice(names))),
-        lambda: k.Activation(str(rng.choice(names))),
-        lambda: k.BatchNormalization(center=bool(rng.integers(2)), scale=bool(rng.integers(2))),
-        lambda: k.LayerNormalization(center=bool(rng.integers(2)), scale=bool(rng.integers(2))),
-        lambda: k.Dropout(0.3),
-        lambda: k.Residual([k.Dense(n, str(rng.choice(names))), k.Dense(n)]),
-    ]
-    layers = [draws[i]() for i in rng.permutation(len(draws))]
-    layers += [k.Flatten()] * int(rng.integers(2)) + [k.LayerNormalization(), k.Dense(3, "softmax")]
-    model = randomise(made(layers, shape, "float32"), seed)
-    result = verify_onnx(to_onnx(model, opset=opset, verify=False), model, data(model, 50))
+@given(strategies.stacks(), st.sampled_from([13, 17, ALWAYS_LOADABLE]), st.booleans(), strategies.SEEDS)
+def test_drawn_models(stack, opset, fold, seed):
+    model = strategies.model_of(stack, seed=seed)
+    proto = to_onnx(model, opset=opset, verify=False, fold_batch_norm=fold)
+    result = verify_onnx(proto, model, data(model, 50))
     assert result.agrees, result
     assert result.tolerance == 1e-5
+    again = from_onnx(proto)
+    assert (again.input_shape, again.output_shape) == (model.input_shape, model.output_shape)
+    x = data(model, 50)
+    expected = model.predict(x)
+    np.testing.assert_allclose(again.predict(x), expected, rtol=1e-5, atol=1e-5 * max(1.0, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
