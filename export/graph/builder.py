@@ -286,25 +286,3 @@ def _references(arrays: Mapping[str, npt.NDArray[Any]], file_name: str | None) -
         tensors.append(tensor)
         offset += array.nbytes + -array.nbytes % ALIGNMENT
     return tensors
-
-
-def finite_float32(array: npt.NDArray[np.floating], layer: str, tensor: str) -> npt.NDArray[np.float32]:
-    """Return an array as float32; refuse it where that is not finite.
-
-    Parameters
-    ----------
-    array : ndarray
-        Of floats.
-    layer, tensor : str
-        Names of the layer and its tensor, for the error.
-
-    Raises
-    ------
-    ValueError
-        If something in it is not finite in float32.
-    """
-    with np.errstate(over="ignore"):
-        converted = array.astype(np.float32)
-    if not np.isfinite(converted).all():
-        raise ValueError(f"{layer}: its {tensor} holds NaN, infinity, or a number too large for float32")
-    return converted

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.engine.tables import ACTIVATION
-from nbdense.export.graph.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, NormStep, ShapeStep, Step
+from nbdense.engine.rows import ACTIVATION
+from nbdense.export.graph.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, LayerStep, ShapeStep, Step
 from nbdense.export.read.graph import Trace
-from nbdense.export.read.layers import UnknownError, layer_name, one_step
+from nbdense.export.read.layers import UnknownError, as_layer, layer_name, one_step
 from nbdense.export.read.nodes import AccumulatorNode, DenseNode, DequantizeNode, InputNode, LookupNode, ReshapeNode
 from nbdense.export.read.tidying import tidy
 from nbdense.export.read.values import Value
@@ -33,7 +33,6 @@ from nbdense.quant.model.network import (
     WeightOnlyDense,
 )
 
-_ONE_LESS = 2.0**-10  # an epsilon that adds up to exactly 1 with its complement
 Format = tuple[float, int]
 
 
@@ -380,7 +379,7 @@ class _Lowering:
         return index
 
     def float_step(self, step: Step, value: Value, before: Value, index: int, width: int) -> tuple[int, int]:
-        name = self.name(step.name if isinstance(step, NormStep) else "")
+        name = self.name(step.name if isinstance(step, LayerStep) else "")
         last = self.layers[-1] if self.layers and index == len(self.layers) else None
         takes = before.readers == 1 and (isinstance(last, WeightOnlyDense | DynamicDense) or _is_dense(last))
         layer: QuantizedLayer
@@ -399,14 +398,9 @@ class _Lowering:
         elif isinstance(step, AffineStep):
             if not step.by_column:
                 raise _refusal(value, "its constant differs from position to position of a row")
-            mean, scale, shift = (part.astype(np.float32) for part in step.over(width))
-            variance = np.full(width, 1.0 - _ONE_LESS, np.float32)
-            tensors = {"gamma": scale, "beta": shift, "mean": mean, "variance": variance}
-            layer = FloatLayer(name, "batch_norm", width, tensors, alpha=_ONE_LESS, inputs=(index,))
-        elif isinstance(step, NormStep):
-            tensors = {key.removeprefix("moving_"): np.array(t, np.float32) for key, t in step.tensors.items()}
-            kind = "batch_norm" if step.batch else "layer_norm"
-            layer = FloatLayer(name, kind, width, tensors, alpha=step.epsilon, inputs=(index,))
+            layer = _float_layer(as_layer(step, width), name, index)
+        elif isinstance(step, LayerStep):
+            layer = _float_layer(step, name, index)
         elif isinstance(step, ShapeStep):
             if len(step.after) != 1:
                 raise _refusal(value, f"rows of shape {step.before} become {step.after}; a layer flattens them")
@@ -421,6 +415,13 @@ class _Lowering:
             tensors |= {} if step.bias is None else {"bias": np.array(step.bias, np.float32)}
             layer = FloatLayer(name, "dense", width, tensors, inputs=(index,))
         return self.add(layer, value), layer.n_out
+
+
+def _float_layer(step: LayerStep, name: str, index: int) -> FloatLayer:
+    tensors = {key: np.array(tensor, np.float32) for key, tensor in step.tensors.items()}
+    return FloatLayer(
+        name, step.form.name, step.width, tensors, alpha=step.settings[step.form.setting], inputs=(index,)
+    )
 
 
 def _kernel_integers(value: Value) -> Integers | None:
@@ -493,5 +494,4 @@ def _refusal(value: Value, why: str) -> ValueError:
 
 def _row(activation: Activation) -> Row:
     """Return a row that `activation_table` can read."""
-    none = np.zeros(0, np.float32)
-    return Row(0, activation.name, ACTIVATION, 1, 1, 1, 0, 0, 0, none, None, None, None, activation, activation.alpha)
+    return Row(0, activation.name, ACTIVATION, 1, 1, 1, 0, -1, 0, {}, {}, activation, activation.alpha)

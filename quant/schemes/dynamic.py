@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import Activation
-from nbdense.engine.tables import ACTIVATION, leading_dimension
+from nbdense.engine.rows import ACTIVATION
+from nbdense.engine.tables import leading_dimension
 from nbdense.quant.kernels import integer
 from nbdense.quant.layers.base import InFloat, OfKernel
 from nbdense.quant.layers.checks import (

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import Activation
-from nbdense.engine.tables import DENSE
+from nbdense.engine.rows import DENSE
 from nbdense.quant.layers.base import InFloat, OfKernel
 from nbdense.quant.layers.checks import GRANULARITIES, check_columns, check_kernel, check_scales
 from nbdense.quant.layers.layout import Layout
