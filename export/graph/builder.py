@@ -141,14 +141,14 @@ class Graph:
         """
         return value if self.axis == -1 else value.reshape(-1, 1, 1)
 
-    def node(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
+    def node(self, operator: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output; return the output's name.
 
         Parameters
         ----------
         operator : str
             The operator.
-        inputs : list of str
+        inputs : sequence of str
             Tensor names.
         output : str
             Name of the tensor that it writes.
@@ -160,7 +160,7 @@ class Graph:
         return self.nodes(operator, inputs, [output], domain, **attributes)[0]
 
     def nodes(
-        self, operator: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any
+        self, operator: str, inputs: Sequence[str], outputs: list[str], domain: str = "", **attributes: Any
     ) -> list[str]:
         """Add a node with several outputs; return their names.
 
@@ -168,7 +168,7 @@ class Graph:
         ----------
         operator : str
             The operator.
-        inputs, outputs : list of str
+        inputs, outputs : sequence and list of str
             Tensor names.
         domain : str
             As in `node`.

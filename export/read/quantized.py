@@ -19,19 +19,19 @@ from nbdense.export.read.values import Value
 from nbdense.export.read.weights import Integers
 from nbdense.network import Row
 from nbdense.quant.layers.activations import activation_table, exponentials
+from nbdense.quant.layers.base import Layer, OfKernelInFloat
 from nbdense.quant.model.network import (
     LIMITS,
-    DynamicDense,
     FloatLayer,
     QuantizedActivation,
     QuantizedAdd,
     QuantizedDense,
     QuantizedFlatten,
-    QuantizedLayer,
     QuantizedNetwork,
     QuantizedSoftmax,
-    WeightOnlyDense,
 )
+from nbdense.quant.schemes.dynamic import DynamicDense
+from nbdense.quant.schemes.weight_only import WeightOnlyDense
 
 Format = tuple[float, int]
 
@@ -71,7 +71,7 @@ class _Lowering:
 
     def __init__(self, state: Trace) -> None:
         self.state = state
-        self.layers: list[QuantizedLayer] = []
+        self.layers: list[Layer] = []
         self.names: set[str] = set()
         self.integers_of: dict[Value, int] = {}
         self.floats_of: dict[Value, int] = {state.input: 0}
@@ -118,13 +118,13 @@ class _Lowering:
             number += 1
         return name
 
-    def add(self, layer: QuantizedLayer, value: Value) -> int:
+    def add(self, layer: Layer, value: Value) -> int:
         """Append a layer that reads the tensors that it says; the index of its output."""
         if layer.inputs == (len(self.layers),):
-            layer = dataclasses.replace(layer, inputs=None)
+            layer = layer.replaced(inputs=None)
         positions = math.prod(value.shape[:-1]) if not isinstance(layer, QuantizedFlatten) else layer.positions
         if not (isinstance(layer, FloatLayer) and layer.what == "flatten"):
-            layer = dataclasses.replace(layer, positions=positions)
+            layer = layer.replaced(positions=positions)
         try:
             layer.check(self.dtype, f"layer {layer.name!r}: ")
         except ValueError as error:
@@ -351,7 +351,7 @@ class _Lowering:
         biases = None if bias is None else np.ascontiguousarray(bias, np.float32)
         index = self.floats(source)
         name = self.name(value.name)
-        layer: QuantizedLayer
+        layer: Layer
         if node.kernel is None:
             tensors = {"kernel": np.ascontiguousarray(kernel, np.float32)}
             tensors |= {} if biases is None else {"bias": biases}
@@ -381,8 +381,8 @@ class _Lowering:
     def float_step(self, step: Step, value: Value, before: Value, index: int, width: int) -> tuple[int, int]:
         name = self.name(step.name if isinstance(step, LayerStep) else "")
         last = self.layers[-1] if self.layers and index == len(self.layers) else None
-        takes = before.readers == 1 and (isinstance(last, WeightOnlyDense | DynamicDense) or _is_dense(last))
-        layer: QuantizedLayer
+        takes = before.readers == 1 and (isinstance(last, OfKernelInFloat) or _is_dense(last))
+        layer: Layer
         if isinstance(step, DropoutStep) or (isinstance(step, ShapeStep) and step.keeps_columns):
             self.names.discard(name)
             return index, width
@@ -428,7 +428,7 @@ def _kernel_integers(value: Value) -> Integers | None:
     return value.node.kernel if isinstance(value.node, DenseNode | AccumulatorNode) else None
 
 
-def _is_dense(layer: QuantizedLayer | None) -> bool:
+def _is_dense(layer: Layer | None) -> bool:
     return isinstance(layer, FloatLayer) and layer.what == "dense"
 
 
@@ -444,11 +444,11 @@ def _with_bias(layer: Any, step: Step) -> Any:
     return dataclasses.replace(layer, bias=bias)
 
 
-def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
+def _with_activations(layers: list[Layer]) -> list[Layer]:
     """Return the same layers, with activations in the dense layers before them where nothing else reads these."""
     inputs = [(i,) if layer.inputs is None else layer.inputs for i, layer in enumerate(layers)]
     readers = [tensor for sources in inputs for tensor in sources]
-    kept: list[QuantizedLayer] = []
+    kept: list[Layer] = []
     becomes = {0: 0}  # tensors
     for i, (layer, sources) in enumerate(zip(layers, inputs, strict=True)):
         joined = None
@@ -458,12 +458,12 @@ def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
             kept[-1] = joined
         else:
             renamed = tuple(becomes[tensor] for tensor in sources)
-            kept.append(dataclasses.replace(layer, inputs=None if renamed == (len(kept),) else renamed))
+            kept.append(layer.replaced(inputs=None if renamed == (len(kept),) else renamed))
         becomes[i + 1] = len(kept)
     return kept
 
 
-def _joined(layer: Any, function: QuantizedLayer) -> Any:
+def _joined(layer: Any, function: Layer) -> Any:
     """Return a linear dense layer with an activation; None where it is no such, or the activation none."""
     if isinstance(layer, QuantizedDense) and isinstance(function, QuantizedActivation):
         if layer.table is not None or layer.activation != "linear":
@@ -474,7 +474,7 @@ def _joined(layer: Any, function: QuantizedLayer) -> Any:
             return dataclasses.replace(layer, **fields)
         fields |= {"output_scale": function.output_scale, "output_zero_point": function.output_zero_point}
         return dataclasses.replace(layer, table=function.table, **fields)
-    in_float = isinstance(layer, WeightOnlyDense | DynamicDense) or (isinstance(layer, FloatLayer) and _is_dense(layer))
+    in_float = isinstance(layer, OfKernelInFloat) or (isinstance(layer, FloatLayer) and _is_dense(layer))
     if in_float and isinstance(function, FloatLayer) and function.what == "activation" and layer.activation == "linear":
         return dataclasses.replace(layer, activation=function.activation, alpha=function.alpha)
     return None

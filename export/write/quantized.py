@@ -378,7 +378,7 @@ def weight_format(layer: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.i
 
     Parameters
     ----------
-    layer : QuantizedDense, DynamicDense or WeightOnlyDense
+    layer : OfKernel
         The layer.
     """
     scales, zeros = layer.kernel_scales, layer.kernel_zero_points

@@ -195,7 +195,8 @@ def affine_parts(mean: Array, scale: Array, shift: Array) -> tuple[dict[str, Arr
 def _layer(tensors: Tensors, settings: Settings, name: str | None) -> tuple[Any, dict[str, Array]]:
     """Make the layer; one without a momentum does not learn."""
     known = {"mean": "moving_mean", "variance": "moving_variance"}
-    layer = BatchNormalization(**settings, name=name, trainable="momentum" in settings)
+    learns = {"momentum": settings["momentum"]} if "momentum" in settings else {"trainable": False}
+    layer = BatchNormalization(epsilon=settings["epsilon"], name=name, **learns)
     return layer, {known.get(tensor, tensor): value for tensor, value in tensors.items()}
 
 

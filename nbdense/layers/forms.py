@@ -93,7 +93,7 @@ class OnnxCall(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RowForm:
-    """What is to be known of a kind of row outside the engine.
+    """Form of a kind of row: all that is to be known of it outside the engine.
 
     Parameters
     ----------

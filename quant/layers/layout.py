@@ -157,6 +157,7 @@ class Layout:
             "ld_out": leading_dimension(n_out),
             "zero_points": -1,
             "table": -1,
+            "exponentials": -1,
             "engine_row": -1,
             "high": 255,
             **fields,

@@ -147,6 +147,8 @@ class Scheme:
     ----------
     name : str
         In `quantize` and in files.
+    title : str
+        What models of it are called in messages.
     layers : tuple of types
         The layers that it makes, beside those that stay in float.
     granularities : tuple of str
@@ -161,6 +163,7 @@ class Scheme:
     """
 
     name: str
+    title: str
     layers: tuple[type[Layer], ...]
     granularities: tuple[str, ...]
     calibrates: bool

@@ -169,6 +169,7 @@ _OF_KIND = {ACTIVATION: _activation, ADD: _add, RESHAPE: _flatten}
 
 STATIC = Scheme(
     "static",
+    title="a quantized model",
     layers=(QuantizedDense, QuantizedAdd, QuantizedActivation, QuantizedSoftmax, QuantizedFlatten),
     granularities=GRANULARITIES,
     calibrates=True,

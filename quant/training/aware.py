@@ -191,7 +191,7 @@ def _check_rows(network: Network) -> None:
 
 def _with_ranges(model: Sequential, plain: Sequential, ranges: Ranges, options: Options, learned: bool) -> Sequential:
     """Make the model of ``plain``, which is ``model`` with its batch normalisation folded."""
-    made = _Rewriting(plain.network, ranges, options, learned).layers(plain._all)
+    made = _Rewriting(plain.network, ranges, options, learned).layers(plain.input_and_layers)
     aware = empty_like(plain, model.name, made)
     aware.epochs_trained = model.epochs_trained
     aware.network.take_tensors(plain.network)

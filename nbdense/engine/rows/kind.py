@@ -48,7 +48,8 @@ class RowKind:
         What it calls the offsets of its parameters and its numbers, and the columns of `nbdense.engine.tables.LAYER`
         that they are in.
     vector : int
-        Of its first parameter, where that is no kernel: GAMMA, one number a column, or FACTORS.
+        Of its first parameter, where that is no kernel: GAMMA, a number a column, whose gradients are the sums of what
+        backward leaves in the ``pre`` buffer, or FACTORS.
     keeps : bool
         Whether it keeps as much as its output for backward, in its ``pre`` buffer.
     aside : int
