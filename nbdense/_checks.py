@@ -174,3 +174,25 @@ def matrix_of(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]
     """Copy to a C-ordered matrix that may be written to; numbers too large for ``dtype`` become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array(array, dtype, order="C")
+
+
+def finite_float32(array: npt.NDArray[np.floating], layer: str, tensor: str) -> npt.NDArray[np.float32]:
+    """Return an array as float32; refuse it where that is not finite.
+
+    Parameters
+    ----------
+    array : ndarray
+        Of floats.
+    layer, tensor : str
+        Names of the layer and its tensor, for the error.
+
+    Raises
+    ------
+    ValueError
+        If something in it is not finite in float32.
+    """
+    with np.errstate(over="ignore"):
+        converted = array.astype(np.float32)
+    if not np.isfinite(converted).all():
+        raise ValueError(f"{layer}: its {tensor} holds NaN, infinity, or a number too large for float32")
+    return converted

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.tables import DENSE
+from nbdense.engine.rows import DENSE, rows_of
 from nbdense.network import Network, Row
 
 
@@ -102,11 +102,11 @@ def _kept(sizes: npt.NDArray[Any], sparsity: float) -> npt.NDArray[np.bool_]:
 
 def _dense(network: Network) -> list[Row]:
     """Return the rows that have a kernel; a norm's gamma is none."""
-    return [row for row in network.rows() if row.kind == DENSE]
+    return [row for row in network.rows() if row.kind is DENSE]
 
 
 def _kernels(network: Network, vector: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     """Return views of a flat vector like the parameters, one for each dense row's kernel."""
     at = {parameter.offset: parameter for parameter in network.parameters}
-    dense = network.layers[network.layers["kind"] == DENSE]
+    dense = rows_of(network.layers, DENSE)
     return [network.tensor(at[int(row["kernel"])], vector) for row in dense]

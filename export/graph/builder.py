@@ -141,14 +141,14 @@ class Graph:
         """
         return value if self.axis == -1 else value.reshape(-1, 1, 1)
 
-    def node(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
+    def node(self, operator: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output; return the output's name.
 
         Parameters
         ----------
         operator : str
             The operator.
-        inputs : list of str
+        inputs : sequence of str
             Tensor names.
         output : str
             Name of the tensor that it writes.
@@ -160,7 +160,7 @@ class Graph:
         return self.nodes(operator, inputs, [output], domain, **attributes)[0]
 
     def nodes(
-        self, operator: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any
+        self, operator: str, inputs: Sequence[str], outputs: list[str], domain: str = "", **attributes: Any
     ) -> list[str]:
         """Add a node with several outputs; return their names.
 
@@ -168,7 +168,7 @@ class Graph:
         ----------
         operator : str
             The operator.
-        inputs, outputs : list of str
+        inputs, outputs : sequence and list of str
             Tensor names.
         domain : str
             As in `node`.
@@ -286,25 +286,3 @@ def _references(arrays: Mapping[str, npt.NDArray[Any]], file_name: str | None) -
         tensors.append(tensor)
         offset += array.nbytes + -array.nbytes % ALIGNMENT
     return tensors
-
-
-def finite_float32(array: npt.NDArray[np.floating], layer: str, tensor: str) -> npt.NDArray[np.float32]:
-    """Return an array as float32; refuse it where that is not finite.
-
-    Parameters
-    ----------
-    array : ndarray
-        Of floats.
-    layer, tensor : str
-        Names of the layer and its tensor, for the error.
-
-    Raises
-    ------
-    ValueError
-        If something in it is not finite in float32.
-    """
-    with np.errstate(over="ignore"):
-        converted = array.astype(np.float32)
-    if not np.isfinite(converted).all():
-        raise ValueError(f"{layer}: its {tensor} holds NaN, infinity, or a number too large for float32")
-    return converted

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.layers.forms import RowForm, Settings, Tensors
 
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
@@ -61,14 +62,13 @@ class FunctionStep:
 
 
 @dataclass(eq=False)
-class NormStep:
-    """A batch or layer normalisation: its tensors by their names in a Network."""
+class LayerStep:
+    """A layer of a form that reads and writes its own operators, with its tensors and its numbers."""
 
-    batch: bool
+    form: RowForm
     width: int
-    tensors: dict[str, Array]
-    epsilon: float
-    momentum: float = 0.99
+    tensors: Tensors
+    settings: Settings
     name: str = ""
 
 
@@ -109,7 +109,7 @@ class SumStep:
     place: str = ""
 
 
-Step = DenseStep | AffineStep | FunctionStep | NormStep | ShapeStep | DropoutStep | ColumnsStep | SumStep
+Step = DenseStep | AffineStep | FunctionStep | LayerStep | ShapeStep | DropoutStep | ColumnsStep | SumStep
 
 
 def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float | Array = 0.0) -> AffineStep:

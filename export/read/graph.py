@@ -17,11 +17,12 @@ from onnx import TensorProto, helper
 
 from nbdense.export.graph.activations import ACTIVATION_OPERATORS
 from nbdense.export.read.file import OnnxFile, describe
-from nbdense.export.read.nodes import DenseNode, FunctionNode, InputNode, Node
+from nbdense.export.read.nodes import DenseNode, FunctionNode, InputNode, LayerNode, Node
 from nbdense.export.read.tensors import Array
 from nbdense.export.read.values import Value
 from nbdense.export.read.weights import Integers
 from nbdense.files import FileFormatError
+from nbdense.layers.forms import RowForm, Settings, Tensors
 
 LARGEST_ROW = 2**24  # elements that one row of data may have, anywhere in the network
 BATCH = -(2**30) - 7  # stands for the number of rows where a graph computes with shapes, in int32 too
@@ -222,6 +223,25 @@ class Call:
             raise self.fail(f"its {label} must be {'there' if value is None else 'constant'}")
         return value
 
+    def constants(self, labels: Sequence[str], optional: int = 0) -> list[Array]:
+        """Return the inputs behind the first, which must be constant.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            Their names for errors. The first of them has as many elements as the data has columns, where the file does
+            not say.
+        optional : int
+            How many of the last may be left out.
+        """
+        parts = [self.input(index) for index in range(1, 1 + len(labels))]
+        while optional and parts[-1] is None:
+            parts.pop()
+            optional -= 1
+        arrays = [self.constant(part, label) for part, label in zip(parts, labels, strict=False)]
+        self.state.width_of(self.data(), arrays[0].size)
+        return arrays
+
     def whole_numbers(self, value: Any, label: str) -> list[int]:
         """Return a list of whole numbers, of an input or an attribute.
 
@@ -289,6 +309,19 @@ class Call:
             As of `Value`.
         """
         return Value(node or FunctionNode(self.node.op_type), inputs, shape, self.place, name, merged)
+
+    def layer(self, form: RowForm, tensors: Tensors, settings: Settings) -> Value:
+        """Return the Value of a layer whose form has read the node.
+
+        Parameters
+        ----------
+        form : RowForm
+            The form.
+        tensors, settings : mapping
+            Of the layer.
+        """
+        value, name = self.data(), self.state.origin.get(self.node.input[1], self.node.input[1])
+        return self.make([value, *tensors.values()], value.shape, LayerNode(form, tuple(tensors), settings), name)
 
     def dense(self, value: Value, kernel: Array, bias: Array | None, node: DenseNode) -> Value:
         """Return a dense layer's Value.

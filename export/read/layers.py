@@ -12,7 +12,7 @@ from nbdense.export.graph.steps import (
     DenseStep,
     DropoutStep,
     FunctionStep,
-    NormStep,
+    LayerStep,
     ShapeStep,
     Step,
     SumStep,
@@ -20,25 +20,14 @@ from nbdense.export.graph.steps import (
     function,
 )
 from nbdense.export.read import nodes
-from nbdense.export.read.patterns import FUNCTIONS, affine_of, fitted_layer_norm, layer_norm, recognise
+from nbdense.export.read.patterns import FUNCTIONS, affine_of, composed, fitted, recognise
 from nbdense.export.read.tensors import Array
 from nbdense.export.read.tidying import tidy
 from nbdense.export.read.values import Value
-from nbdense.layers import (
-    Activation,
-    BatchNormalization,
-    Dense,
-    Dropout,
-    Flatten,
-    Input,
-    Layer,
-    LayerNormalization,
-    Residual,
-)
+from nbdense.layers import Activation, Dense, Dropout, Flatten, Input, Layer, Residual, batch_normalization
 from nbdense.models import Sequential
 
 MOST_NESTED = 32  # residual blocks in one another
-_ONE_LESS = 2.0**-10  # an epsilon that adds up to exactly 1 with its complement, in float32 too
 _LAST_WORDS = {  # of weights' names, behind the layer's
     *("weight", "weights", "kernel", "bias", "gamma", "beta", "scale", "w", "matmul", "readvariableop", "quantized"),
     *("weight_quantized", "kernel_quantized", "gemm", "biasadd", "cast", "batchnorm", "transpose"),
@@ -111,7 +100,7 @@ def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Valu
             return FUNCTIONS[operator](value), value.values[0]
         except ValueError as error:
             raise UnknownError(str(error)) from error
-    pattern = layer_norm(value) or recognise(value, half) or affine_of(value) or fitted_layer_norm(value)
+    pattern = composed(value) or recognise(value, half) or affine_of(value) or fitted(value)
     if pattern is not None:
         return pattern
     if operator in ("Add", "Sum") and not single and depth is not None:
@@ -127,15 +116,12 @@ def _own_steps(value: Value) -> list[Step] | None:
             kernel, bias = value.inputs[1:3]
             assert isinstance(kernel, np.ndarray) and not isinstance(bias, Value)
             return [DenseStep(kernel, bias, name=value.name)]
-        case nodes.BatchNormNode(epsilon=epsilon, momentum=momentum):
-            gamma, beta, mean, variance = constants
-            if epsilon == 0:  # no layer's
-                return [affine(mean, gamma / np.sqrt(variance.astype(np.float64)), beta)]
-            tensors = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
-            return [NormStep(True, gamma.size, tensors, epsilon, momentum, value.name)]
-        case nodes.LayerNormNode(epsilon=epsilon):
-            tensors = dict(zip(("gamma", "beta"), constants, strict=False))
-            return [NormStep(False, constants[0].size, tensors, epsilon, name=value.name)]
+        case nodes.LayerNode(form=form, settings=settings):
+            tensors = dict(zip(value.node.tensors, constants, strict=True))
+            known = None if form.affine is None else form.affine(tensors, settings)
+            if known is not None:
+                return [affine(*known)]
+            return [LayerStep(form, value.shape[-1], tensors, settings, value.name)]
         case nodes.DropoutNode(rate=rate):
             return [DropoutStep(rate)]
         case nodes.ColumnsNode(rest=rest):
@@ -147,7 +133,7 @@ def _own_steps(value: Value) -> list[Step] | None:
         case nodes.QuantizeNode(format=form):
             # In float it is nothing; or, where the range begins at 0, a relu that its writer has left out.
             before = value.values[0]
-            bare = isinstance(before.node, nodes.DenseNode | nodes.BatchNormNode) or before.operator == "Add"
+            bare = isinstance(before.node, nodes.DenseNode | nodes.LayerNode) or before.operator == "Add"
             return [function("relu")] if bare and form.zero == np.iinfo(form.dtype).min else []
         case _:
             return None
@@ -261,16 +247,10 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
     if isinstance(step, AffineStep):
         if not step.by_column:
             raise ValueError(f"{step.place}: its constant differs from position to position of a row")
-        mean, scale, shift = step.over(shape[-1])
-        tensors = {"gamma": scale, "beta": shift, "moving_mean": mean}
-        tensors["moving_variance"] = np.full(len(scale), 1.0 - _ONE_LESS)
-        return BatchNormalization(epsilon=_ONE_LESS, trainable=False), tensors
-    if isinstance(step, NormStep):
-        name = layer_name(step.name, names)
-        if step.batch:
-            return BatchNormalization(momentum=step.momentum, epsilon=step.epsilon, name=name), step.tensors
-        has_gamma, has_beta = "gamma" in step.tensors, "beta" in step.tensors
-        return LayerNormalization(epsilon=step.epsilon, center=has_beta, scale=has_gamma, name=name), step.tensors
+        step = as_layer(step, shape[-1])
+        return _layer_of(step, None)
+    if isinstance(step, LayerStep):
+        return _layer_of(step, layer_name(step.name, names))
     if isinstance(step, DropoutStep):
         return Dropout(step.rate), {}
     assert isinstance(step, SumStep)
@@ -284,6 +264,25 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
     if step.projection is not None:
         named["projection/kernel"] = step.projection
     return block, named
+
+
+def _layer_of(step: LayerStep, name: str | None) -> tuple[Layer, dict[str, Array]]:
+    assert step.form.layer is not None
+    layer, tensors = step.form.layer(step.tensors, step.settings, name)
+    return layer, tensors
+
+
+def as_layer(step: AffineStep, width: int) -> LayerStep:
+    """Return an affine step of columns as a batch normalisation that does not learn.
+
+    Parameters
+    ----------
+    step : AffineStep
+        The same at all positions of a row.
+    width : int
+        Columns.
+    """
+    return LayerStep(batch_normalization.FORM, width, *batch_normalization.affine_parts(*step.over(width)))
 
 
 def layer_name(weights: str, names: set[str]) -> str | None:

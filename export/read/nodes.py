@@ -14,6 +14,7 @@ import numpy as np
 
 from nbdense.export.read.tensors import Array
 from nbdense.export.read.weights import Integers
+from nbdense.layers.forms import RowForm, Settings
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,13 @@ class DenseNode:
     is_dynamic: bool = False
 
 
-@dataclass(frozen=True)
-class BatchNormNode:
-    """A batch normalisation; the value's other inputs are gamma, beta, mean and variance."""
+@dataclass(frozen=True, eq=False)
+class LayerNode:
+    """A layer of a form that reads its own operators; the value's other inputs are its ``tensors``."""
 
-    epsilon: float
-    momentum: float
-
-
-@dataclass(frozen=True)
-class LayerNormNode:
-    """A layer normalisation; the value's other inputs are gamma and beta."""
-
-    epsilon: float
+    form: RowForm
+    tensors: tuple[str, ...]
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -159,8 +154,7 @@ Node = (
     InputNode
     | FunctionNode
     | DenseNode
-    | BatchNormNode
-    | LayerNormNode
+    | LayerNode
     | DropoutNode
     | ReshapeNode
     | ColumnsNode

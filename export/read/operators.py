@@ -10,17 +10,16 @@ from nbdense.export.read.graph import BATCH, COMPARISONS, ONE_ARGUMENT, TWO_ARGU
 from nbdense.export.read.integers import INDICES, Rule, clip_integers, integers_through, scaled_product
 from nbdense.export.read.nodes import (
     AccumulatorNode,
-    BatchNormNode,
     ColumnsNode,
     DenseNode,
     DropoutNode,
     FunctionNode,
-    LayerNormNode,
     ReshapeNode,
 )
 from nbdense.export.read.tensors import FLOATS, Array
 from nbdense.export.read.values import Value
 from nbdense.export.read.weights import Integers
+from nbdense.layers import FORMS
 
 
 def _same(call: Call) -> Value:
@@ -145,44 +144,6 @@ def _gemm(call: Call) -> Value:
     if beta != 1.0 or added.shape != product.shape:
         raise call.fail("what it adds is neither constant nor the same size as its output")
     return call.make([product, added], product.shape, FunctionNode("Add"))
-
-
-def _batch_norm(call: Call) -> Value:
-    value = call.data()
-    if call.attributes.get("training_mode", 0) or call.uses_more:
-        raise call.fail("it is in training mode: export the model for inference")
-    if len(value.seen) != 1:
-        raise call.fail(f"its channels are the first axis of rows of shape {value.shape}; one axis is taken")
-    arrays = [call.constant(statistics, "statistics") for statistics in call.inputs[1:5]]
-    call.state.width_of(value, arrays[0].size)
-    if len(arrays) != 4 or any(array.shape != value.seen or array.dtype.kind != "f" for array in arrays):
-        raise call.fail(f"scale, bias, mean and variance must have {value.seen[0]} elements each")
-    epsilon, momentum = float(call.attributes.get("epsilon", 1e-5)), float(call.attributes.get("momentum", 0.9))
-    if not (arrays[3].astype(np.float64) + epsilon > 0).all() or epsilon < 0:
-        raise call.fail("its variance plus epsilon is not above zero everywhere")
-    name = call.state.origin.get(call.node.input[1], call.node.input[1])
-    return call.make([value, *arrays], value.shape, BatchNormNode(epsilon, momentum), name)
-
-
-def _layer_norm(call: Call) -> Value:
-    value = call.data()
-    axis = call.attributes.get("axis", -1)
-    if not value.shape or axis not in (-1, len(value.seen)):
-        raise call.fail(f"it normalises from axis {axis} on; the last alone is taken")
-    if call.uses_more:
-        raise call.fail("its mean or deviation is read; its output alone is taken")
-    gamma = call.constant(call.inputs[1], "scale")
-    beta = call.inputs[2] if len(call.inputs) > 2 else None
-    call.state.width_of(value, gamma.size)
-    parts = [gamma] if beta is None else [gamma, call.constant(beta, "bias")]
-    if any(part.dtype.kind != "f" or part.size not in (1, value.shape[-1]) for part in parts):
-        raise call.fail(f"scale and bias must have {value.shape[-1]} elements each")
-    parts = [np.broadcast_to(part.reshape(-1), value.shape[-1:]) for part in parts]
-    epsilon = float(call.attributes.get("epsilon", 1e-5))
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise call.fail(f"epsilon must be above 0, got {epsilon}")
-    name = call.state.origin.get(call.node.input[1], call.node.input[1])
-    return call.make([value, *parts], value.shape, LayerNormNode(epsilon), name)
 
 
 def _reduce_mean(call: Call) -> Value:
@@ -379,10 +340,10 @@ def _transpose(call: Call) -> Value:
 
 
 OPERATORS: dict[str, Rule] = {
+    **{operator: rule for form in FORMS.values() for operator, rule in form.operators.items()},
     **dict.fromkeys(ONE_ARGUMENT, _same),
     **dict.fromkeys(TWO_ARGUMENTS, _elementwise),
     **dict.fromkeys(COMPARISONS, _elementwise),
-    "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "CastLike": _cast,
     "Clip": _clip,
@@ -392,7 +353,6 @@ OPERATORS: dict[str, Rule] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _global_mean,
     "Identity": _identity,
-    "LayerNormalization": _layer_norm,
     "MatMul": _matmul,
     "ReduceMean": _reduce_mean,
     "Reshape": _reshape,

@@ -1,4 +1,4 @@
-"""Operators as activations, and what several of them make together: decomposed activations and layer normalisations.
+"""Operators as activations, and what several of them make together: decomposed activations and normalisations.
 
 A decomposition of an activation is not looked up by its form, of which every exporter has its own: what elementwise
 operators with scalar constants make of one tensor is a function of one number, and it is compared, value by value, with
@@ -17,9 +17,11 @@ import numpy as np
 from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.engine.tables import LAYER
 from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
-from nbdense.export.graph.steps import Doubles, FunctionStep, NormStep, Step, affine, clip
+from nbdense.export.graph.steps import Doubles, FunctionStep, LayerStep, Step, affine, clip
 from nbdense.export.read.nodes import FunctionNode
 from nbdense.export.read.values import Value
+from nbdense.layers import FORMS, RowForm
+from nbdense.layers.forms import number_of
 from nbdense.quant.kernels.activations import evaluate
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
@@ -241,39 +243,26 @@ def _values(name: str, alpha: float) -> Doubles:
     return values
 
 
-def layer_norm(value: Value) -> tuple[list[Step], Value] | None:
-    """Return a layer normalisation by core operators, without gamma and beta, and the value that it reads.
+def composed(value: Value) -> tuple[list[Step], Value] | None:
+    """Return the layer that core operators make in a form that its form of rows knows, and the value that it reads.
 
     Parameters
     ----------
     value : Value
-        (x - mean) / sqrt(variance + epsilon), or times the reciprocal, in any order.
+        The result.
     """
-    if value.operator not in ("Div", "Mul") or len(value.values) != 2:
-        return None
-    one, two = value.values
-    for centred, other in [(one, two)] if value.operator == "Div" else [(one, two), (two, one)]:
-        if value.operator == "Mul":
-            root = other.values[0] if other.operator == "Reciprocal" else None
-            if other.operator == "Div" and len(other.values) == 1 and isinstance(other.inputs[1], Value):
-                root = other.inputs[1] if _number(other.inputs[0]) == 1.0 else None
-        else:
-            root = other
-        if root is None or root.operator not in ("Sqrt", "Pow"):
-            continue
-        if root.operator == "Pow" and (not isinstance(root.inputs[0], Value) or _number(root.inputs[1]) != 0.5):
-            continue
-        standard = _standardised(centred, root.values[0])
-        if standard is not None:
-            epsilon, source = standard
-            return [NormStep(batch=False, width=source.shape[-1], tensors={}, epsilon=epsilon)], source
+    for form in FORMS.values():
+        known = None if form.composed is None else form.composed(value)
+        if known is not None:
+            settings, source = known
+            return [LayerStep(form, source.shape[-1], {}, settings)], source
     return None
 
 
-def fitted_layer_norm(value: Value) -> tuple[list[Step], Value] | None:
-    """Return a layer normalisation written in another way, as TensorFlow's x (gamma / s) + (beta - mean gamma / s).
+def fitted(value: Value) -> tuple[list[Step], Value] | None:
+    """Return the layer that operators make in any other way, and the value that it reads.
 
-    What operators make of random rows is compared with what a layer normalisation of the same epsilon makes of them.
+    What they make of random rows is compared with what such a layer of the same epsilon makes of them.
 
     Parameters
     ----------
@@ -282,8 +271,16 @@ def fitted_layer_norm(value: Value) -> tuple[list[Step], Value] | None:
     """
     if value.operator not in ("Add", "Sub", "Mul", "Div", "Sum"):
         return None
+    for form in FORMS.values():
+        known = None if form.fitted is None else _fitted(form, value)
+        if known is not None:
+            return known
+    return None
+
+
+def _fitted(form: RowForm, value: Value) -> tuple[list[Step], Value] | None:
     start, inside = value.dominator, list[Value]()
-    while start is not None and sum(part.operator == "ReduceMean" for part in inside) < 2:
+    while start is not None and sum(part.operator == "ReduceMean" for part in inside) < form.means:
         if inside:
             start = start.dominator
         found_inside = None if start is None else _between(start, value, means=True)
@@ -295,56 +292,16 @@ def fitted_layer_norm(value: Value) -> tuple[list[Step], Value] | None:
     if start is None or start.shape != value.shape or epsilon is None or not 2 <= width <= WIDEST_FIT:
         return None
     rows = np.random.default_rng(0).standard_normal((8, width)) * np.geomspace(0.1, 10.0, 8)[:, None] + 0.5
-    values = np.broadcast_to(_evaluate(inside, start, rows), rows.shape)
-    centred = rows - rows.mean(axis=-1, keepdims=True)
-    standard = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
-    middle = standard - standard.mean(axis=0)
-    gamma = (middle * values).sum(axis=0) / (middle**2).sum(axis=0)
-    beta = (values - gamma * standard).mean(axis=0)
-    away = np.abs(gamma * standard + beta - values)
-    if not (away <= 1e-9 * np.maximum(np.abs(values), 1.0)).all():
-        return None
-    tensors = {"gamma": gamma, "beta": beta}
-    return [NormStep(batch=False, width=width, tensors=tensors, epsilon=epsilon)], start
+    assert form.fitted is not None
+    tensors = form.fitted(rows, np.broadcast_to(_evaluate(inside, start, rows), rows.shape), epsilon)
+    return None if tensors is None else ([LayerStep(form, width, tensors, {"epsilon": epsilon})], start)
 
 
 def _epsilon(root: Value) -> float | None:
     """Return the number that is added to a mean before its root is taken."""
-    if root.operator != "Sqrt" and not (root.operator == "Pow" and abs(_number(root.inputs[1]) or 0.0) == 0.5):
+    if root.operator != "Sqrt" and not (root.operator == "Pow" and abs(number_of(root.inputs[1]) or 0.0) == 0.5):
         return None
     raised = root.values[0]
     if raised.operator not in ("Add", "Sum") or len(raised.values) != 1 or raised.values[0].operator != "ReduceMean":
         return None
-    return _number(next(part for part in raised.inputs if not isinstance(part, Value)))
-
-
-def _standardised(centred: Value, raised: Value) -> tuple[float, Value] | None:
-    """Return epsilon and x, where ``centred`` is x less its mean and ``raised`` its variance plus epsilon."""
-    if raised.operator not in ("Add", "Sum") or len(raised.values) != 1:
-        return None
-    epsilon = _number(next(part for part in raised.inputs if not isinstance(part, Value)))
-    variance = raised.values[0]
-    if epsilon is None or not (0 < epsilon < math.inf) or variance.operator != "ReduceMean":
-        return None
-    source = _less_its_mean(centred)
-    square = variance.values[0]
-    if square.operator == "Pow":
-        exponent = square.inputs[1]
-        factors = [square.inputs[0]] * 2 if not isinstance(exponent, Value) and _number(exponent) == 2.0 else []
-    else:
-        factors = square.inputs if square.operator == "Mul" else []
-    same = [isinstance(part, Value) and _less_its_mean(part) is source for part in factors]
-    return (epsilon, source) if source is not None and same == [True, True] else None
-
-
-def _less_its_mean(value: Value) -> Value | None:
-    if value.operator != "Sub" or len(value.values) != 2:
-        return None
-    source, mean = value.values
-    return source if mean.operator == "ReduceMean" and mean.values[0] is source else None
-
-
-def _number(array: Any) -> float | None:
-    if not isinstance(array, np.ndarray) or array.size != 1:
-        return None
-    return float(array.reshape(-1)[0])
+    return number_of(next(part for part in raised.inputs if not isinstance(part, Value)))

@@ -9,31 +9,30 @@ from typing import Any
 import numpy as np
 
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.engine.tables import ACTIVATION
-from nbdense.export.graph.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, NormStep, ShapeStep, Step
+from nbdense.engine.rows import ACTIVATION
+from nbdense.export.graph.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, LayerStep, ShapeStep, Step
 from nbdense.export.read.graph import Trace
-from nbdense.export.read.layers import UnknownError, layer_name, one_step
+from nbdense.export.read.layers import UnknownError, as_layer, layer_name, one_step
 from nbdense.export.read.nodes import AccumulatorNode, DenseNode, DequantizeNode, InputNode, LookupNode, ReshapeNode
 from nbdense.export.read.tidying import tidy
 from nbdense.export.read.values import Value
 from nbdense.export.read.weights import Integers
 from nbdense.network import Row
 from nbdense.quant.layers.activations import activation_table, exponentials
+from nbdense.quant.layers.base import Layer, OfKernelInFloat
 from nbdense.quant.model.network import (
     LIMITS,
-    DynamicDense,
     FloatLayer,
     QuantizedActivation,
     QuantizedAdd,
     QuantizedDense,
     QuantizedFlatten,
-    QuantizedLayer,
     QuantizedNetwork,
     QuantizedSoftmax,
-    WeightOnlyDense,
 )
+from nbdense.quant.schemes.dynamic import DynamicDense
+from nbdense.quant.schemes.weight_only import WeightOnlyDense
 
-_ONE_LESS = 2.0**-10  # an epsilon that adds up to exactly 1 with its complement
 Format = tuple[float, int]
 
 
@@ -72,7 +71,7 @@ class _Lowering:
 
     def __init__(self, state: Trace) -> None:
         self.state = state
-        self.layers: list[QuantizedLayer] = []
+        self.layers: list[Layer] = []
         self.names: set[str] = set()
         self.integers_of: dict[Value, int] = {}
         self.floats_of: dict[Value, int] = {state.input: 0}
@@ -119,13 +118,13 @@ class _Lowering:
             number += 1
         return name
 
-    def add(self, layer: QuantizedLayer, value: Value) -> int:
-        """Append a layer that reads the tensors that it names; return its output's index."""
+    def add(self, layer: Layer, value: Value) -> int:
+        """Append a layer that reads the tensors that it says; the index of its output."""
         if layer.inputs == (len(self.layers),):
-            layer = dataclasses.replace(layer, inputs=None)
+            layer = layer.replaced(inputs=None)
         positions = math.prod(value.shape[:-1]) if not isinstance(layer, QuantizedFlatten) else layer.positions
         if not (isinstance(layer, FloatLayer) and layer.what == "flatten"):
-            layer = dataclasses.replace(layer, positions=positions)
+            layer = layer.replaced(positions=positions)
         try:
             layer.check(self.dtype, f"layer {layer.name!r}: ")
         except ValueError as error:
@@ -352,7 +351,7 @@ class _Lowering:
         biases = None if bias is None else np.ascontiguousarray(bias, np.float32)
         index = self.floats(source)
         name = self.name(value.name)
-        layer: QuantizedLayer
+        layer: Layer
         if node.kernel is None:
             tensors = {"kernel": np.ascontiguousarray(kernel, np.float32)}
             tensors |= {} if biases is None else {"bias": biases}
@@ -380,10 +379,10 @@ class _Lowering:
         return index
 
     def float_step(self, step: Step, value: Value, before: Value, index: int, width: int) -> tuple[int, int]:
-        name = self.name(step.name if isinstance(step, NormStep) else "")
+        name = self.name(step.name if isinstance(step, LayerStep) else "")
         last = self.layers[-1] if self.layers and index == len(self.layers) else None
-        takes = before.readers == 1 and (isinstance(last, WeightOnlyDense | DynamicDense) or _is_dense(last))
-        layer: QuantizedLayer
+        takes = before.readers == 1 and (isinstance(last, OfKernelInFloat) or _is_dense(last))
+        layer: Layer
         if isinstance(step, DropoutStep) or (isinstance(step, ShapeStep) and step.keeps_columns):
             self.names.discard(name)
             return index, width
@@ -399,14 +398,9 @@ class _Lowering:
         elif isinstance(step, AffineStep):
             if not step.by_column:
                 raise _refusal(value, "its constant differs from position to position of a row")
-            mean, scale, shift = (part.astype(np.float32) for part in step.over(width))
-            variance = np.full(width, 1.0 - _ONE_LESS, np.float32)
-            tensors = {"gamma": scale, "beta": shift, "mean": mean, "variance": variance}
-            layer = FloatLayer(name, "batch_norm", width, tensors, alpha=_ONE_LESS, inputs=(index,))
-        elif isinstance(step, NormStep):
-            tensors = {key.removeprefix("moving_"): np.array(t, np.float32) for key, t in step.tensors.items()}
-            kind = "batch_norm" if step.batch else "layer_norm"
-            layer = FloatLayer(name, kind, width, tensors, alpha=step.epsilon, inputs=(index,))
+            layer = _float_layer(as_layer(step, width), name, index)
+        elif isinstance(step, LayerStep):
+            layer = _float_layer(step, name, index)
         elif isinstance(step, ShapeStep):
             if len(step.after) != 1:
                 raise _refusal(value, f"rows of shape {step.before} become {step.after}; a layer flattens them")
@@ -423,11 +417,18 @@ class _Lowering:
         return self.add(layer, value), layer.n_out
 
 
+def _float_layer(step: LayerStep, name: str, index: int) -> FloatLayer:
+    tensors = {key: np.array(tensor, np.float32) for key, tensor in step.tensors.items()}
+    return FloatLayer(
+        name, step.form.name, step.width, tensors, alpha=step.settings[step.form.setting], inputs=(index,)
+    )
+
+
 def _kernel_integers(value: Value) -> Integers | None:
     return value.node.kernel if isinstance(value.node, DenseNode | AccumulatorNode) else None
 
 
-def _is_dense(layer: QuantizedLayer | None) -> bool:
+def _is_dense(layer: Layer | None) -> bool:
     return isinstance(layer, FloatLayer) and layer.what == "dense"
 
 
@@ -443,11 +444,11 @@ def _with_bias(layer: Any, step: Step) -> Any:
     return dataclasses.replace(layer, bias=bias)
 
 
-def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
+def _with_activations(layers: list[Layer]) -> list[Layer]:
     """Return the same layers, with activations in the dense layers before them where nothing else reads these."""
     inputs = [(i,) if layer.inputs is None else layer.inputs for i, layer in enumerate(layers)]
     readers = [tensor for sources in inputs for tensor in sources]
-    kept: list[QuantizedLayer] = []
+    kept: list[Layer] = []
     becomes = {0: 0}  # tensors
     for i, (layer, sources) in enumerate(zip(layers, inputs, strict=True)):
         joined = None
@@ -457,13 +458,13 @@ def _with_activations(layers: list[QuantizedLayer]) -> list[QuantizedLayer]:
             kept[-1] = joined
         else:
             renamed = tuple(becomes[tensor] for tensor in sources)
-            kept.append(dataclasses.replace(layer, inputs=None if renamed == (len(kept),) else renamed))
+            kept.append(layer.replaced(inputs=None if renamed == (len(kept),) else renamed))
         becomes[i + 1] = len(kept)
     return kept
 
 
-def _joined(layer: Any, function: QuantizedLayer) -> Any:
-    """Return a linear dense layer joined with an activation; None where there is no such pair."""
+def _joined(layer: Any, function: Layer) -> Any:
+    """Return a linear dense layer with an activation; None where it is no such, or the activation none."""
     if isinstance(layer, QuantizedDense) and isinstance(function, QuantizedActivation):
         if layer.table is not None or layer.activation != "linear":
             return None
@@ -473,7 +474,7 @@ def _joined(layer: Any, function: QuantizedLayer) -> Any:
             return dataclasses.replace(layer, **fields)
         fields |= {"output_scale": function.output_scale, "output_zero_point": function.output_zero_point}
         return dataclasses.replace(layer, table=function.table, **fields)
-    in_float = isinstance(layer, WeightOnlyDense | DynamicDense) or (isinstance(layer, FloatLayer) and _is_dense(layer))
+    in_float = isinstance(layer, OfKernelInFloat) or (isinstance(layer, FloatLayer) and _is_dense(layer))
     if in_float and isinstance(function, FloatLayer) and function.what == "activation" and layer.activation == "linear":
         return dataclasses.replace(layer, activation=function.activation, alpha=function.alpha)
     return None
@@ -493,5 +494,4 @@ def _refusal(value: Value, why: str) -> ValueError:
 
 def _row(activation: Activation) -> Row:
     """Return a row that `activation_table` can read."""
-    none = np.zeros(0, np.float32)
-    return Row(0, activation.name, ACTIVATION, 1, 1, 1, 0, 0, 0, none, None, None, None, activation, activation.alpha)
+    return Row(0, activation.name, ACTIVATION, 1, 1, 1, 0, -1, 0, {}, {}, activation, activation.alpha)

@@ -18,7 +18,7 @@ from nbdense.export.graph.steps import (
     DenseStep,
     Doubles,
     FunctionStep,
-    NormStep,
+    LayerStep,
     ShapeStep,
     Step,
     function,
@@ -84,12 +84,8 @@ def _append_affine(kept: list[Step], last: Step | None, step: AffineStep) -> Non
         bias = np.zeros(len(scale)) if last.bias is None else last.bias.astype(np.float64)
         bias = (bias - mean) * scale + shift
         kept[-1] = dataclasses.replace(last, kernel=_times(last.kernel, scale), bias=bias)
-    elif isinstance(last, NormStep) and not last.batch and step.by_column:
-        mean, scale, shift = step.over(last.width)
-        gamma = last.tensors.get("gamma", np.ones(len(scale))).astype(np.float64)
-        beta = (last.tensors.get("beta", np.zeros(len(scale))).astype(np.float64) - mean) * scale + shift
-        tensors = {**last.tensors, "gamma": gamma * scale, "beta": beta}
-        kept[-1] = dataclasses.replace(last, tensors=tensors)
+    elif isinstance(last, LayerStep) and last.form.absorb is not None and step.by_column:
+        kept[-1] = dataclasses.replace(last, tensors=last.form.absorb(last.tensors, *step.over(last.width)))
     else:
         kept.append(step)
 

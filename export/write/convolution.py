@@ -8,13 +8,15 @@ says of one window (Long et al. 2015, section 3.1; there "fully convolutional").
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nbdense.engine.tables import ACTIVATION, DENSE, LAYER_NORM
-from nbdense.export.graph.builder import Graph, Shape, finite_float32
-from nbdense.export.write.float_flavour import ROW_WRITERS, RowWriter, write_layer_norm, write_rows
+from nbdense._checks import finite_float32
+from nbdense.engine.rows import ACTIVATION, DENSE
+from nbdense.export.graph.builder import Graph, Shape
+from nbdense.export.write.float_flavour import write_rows
 from nbdense.export.write.folding import inference_rows
 from nbdense.network import Network, Row
 from nbdense.network.folding import reads
@@ -57,14 +59,13 @@ def write_convolution(graph: Graph, network: Network, fold: bool = True) -> None
     images = images_of(network.input_shape, stages)
     graph.axis = CHANNELS
     conv = functools.partial(_conv, images=images, shape=network.input_shape)
-    writers: dict[int, RowWriter] = {**ROW_WRITERS, DENSE: conv, LAYER_NORM: write_layer_norm}
-    write_rows(graph, rows, graph.input, graph.output, writers)
+    write_rows(graph, rows, graph.input, graph.output, {DENSE: conv})
 
 
 def _what(row: Row) -> str:
-    if row.kind == DENSE:
+    if row.kind is DENSE:
         return "dense"
-    return "activation" if row.kind == ACTIVATION and row.activation.name != "softmax" else ""
+    return "activation" if row.kind is ACTIVATION and row.activation.name != "softmax" else ""
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,14 @@ def images_of(shape: tuple[int, ...], stages: list[Stage]) -> set[int]:
 
 
 def _conv(
-    graph: Graph, row: Row, prefix: str, source: str, target: str, images: set[int], shape: tuple[int, ...]
+    graph: Graph, row: Row, prefix: str, inputs: Sequence[str], target: str, images: set[int], shape: tuple[int, ...]
 ) -> None:
-    write_conv(graph, row, prefix, source, target, shape if row.input in images else (row.n_in, 1, 1))
+    write_conv(graph, row, prefix, inputs, target, shape if row.input in images else (row.n_in, 1, 1))
 
 
-def write_conv(graph: Graph, row: Row, prefix: str, source: str, target: str, window: tuple[int, ...]) -> None:
+def write_conv(
+    graph: Graph, row: Row, prefix: str, inputs: Sequence[str], target: str, window: tuple[int, ...]
+) -> None:
     """Write a dense row as a Conv.
 
     Parameters
@@ -132,13 +135,15 @@ def write_conv(graph: Graph, row: Row, prefix: str, source: str, target: str, wi
         Of kind DENSE.
     prefix : str
         The prefix of its tensors' names.
-    source, target : str
-        The tensors that it reads and writes.
+    inputs : sequence of str
+        The tensor that it reads.
+    target : str
+        The tensor that it writes.
     window : tuple of int
         Channels, height and width of what it multiplies.
     """
     kernel = finite_float32(row.kernel, row.label, "kernel").T.reshape(row.n_out, *window)
-    inputs = [source, graph.constant(f"{prefix}/weight", kernel, np.float32)]
+    factors = [*inputs, graph.constant(f"{prefix}/weight", kernel, np.float32)]
     if row.bias is not None:
-        inputs.append(graph.constant(f"{prefix}/bias", finite_float32(row.bias, row.label, "bias"), np.float32))
-    graph.node("Conv", inputs, target, kernel_shape=list(window[1:]))
+        factors.append(graph.constant(f"{prefix}/bias", finite_float32(row.bias, row.label, "bias"), np.float32))
+    graph.node("Conv", factors, target, kernel_shape=list(window[1:]))

@@ -13,7 +13,8 @@ from onnx import TensorProto
 from nbdense.export.graph.builder import PLAIN, Form, Graph
 from nbdense.export.write import weight_only_flavour
 from nbdense.export.write.quantized import LayerWriter, Walk, weight_format
-from nbdense.quant.model.network import DynamicDense, QuantizedNetwork
+from nbdense.quant.model.network import QuantizedNetwork
+from nbdense.quant.schemes.dynamic import DynamicDense
 
 
 def write_dynamic(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> None:

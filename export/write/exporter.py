@@ -21,6 +21,8 @@ from nbdense.export.write.metadata import as_json, listed_class_names, metadata_
 from nbdense.export.write.qdq_flavour import write_qdq
 from nbdense.export.write.qoperator_flavour import write_qoperator
 from nbdense.export.write.weight_only_flavour import needed_opset, write_weight_only
+from nbdense.quant.schemes.options import Options
+from nbdense.quant.schemes.table import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,8 @@ FLAVOURS = {
 # What models of each kind are called, and what quantize() makes them of float ones.
 KINDS = {
     "float": ("a float model", ""),
-    "static": ("a quantized model", "quantize it first"),
-    "dynamic": ("a dynamically quantized model", "quantize it with scheme='dynamic'"),
-    "weight_only": ("a model of which the weights alone are quantized", "quantize it with scheme='weight_only'"),
+    **{name: (scheme.title, f"quantize it with scheme={name!r}") for name, scheme in SCHEMES.items()},
+    Options.scheme: (SCHEMES[Options.scheme].title, "quantize it first"),
 }
 
 
@@ -118,11 +119,7 @@ def _last_activation(network: Any) -> str:
 
 
 def _kind(network: Any) -> str:
-    if not is_quantized(network):
-        return "float"
-    if any(form is not None for form in network.formats):
-        return "static"
-    return "dynamic" if any(layer.kind == "dynamic_dense" for layer in network.layers) else "weight_only"
+    return str(network.scheme) if is_quantized(network) else "float"
 
 
 def _flavour(name: str | None, kind: str) -> str:

@@ -1,34 +1,29 @@
 """The float flavour: each row of inference as a few nodes, wired by the buffers that the rows name.
 
-On inputs of one axis Dense is a Gemm with weights [N, K], which is what runtimes fuse and quantize; on more axes it is
-MatMul and Add, on the last one. There is no dropout, and softmax is on the last axis.
-
-Batch normalisation that is not folded (`nbdense.export.write.folding`) is BatchNormalization. That operator has its
-channels on axis 1, ours are the last: with more axes it is Mul and Add, by scale = gamma / sqrt(variance + epsilon) and
-shift = beta - mean scale, computed in float64. Both lose digits where a mean is many deviations away from zero (data
-that nobody scaled): runtimes fold BatchNormalization too, and x scale + shift cancels. There it is Sub, Mul and Add,
-which lose none. Layer normalisation is LayerNormalization from opset 17 on, and core operators before.
+How a kind of row is written, the module of its layer says (`nbdense.layers.forms`). On inputs of one axis Dense is a
+Gemm with weights [N, K], which is what runtimes fuse and quantize; on more axes it is MatMul and Add, on the last one.
+There is no dropout, and softmax is on the last axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from nbdense.activations import CUSTOM
-from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, LAYER_NORM, RESHAPE
+from nbdense.engine.rows import ACTIVATION, FAKE_QUANT, RESHAPE, RowKind
 from nbdense.export.graph.activations import ActivationWriter, activation_writer, custom_writer
-from nbdense.export.graph.builder import Graph, finite_float32
-from nbdense.export.write.folding import inference_rows, is_far_from_zero, norm_tensors, scale_and_shift
+from nbdense.export.graph.builder import Graph
+from nbdense.export.write.folding import inference_rows
+from nbdense.layers import form_of
 from nbdense.network import Network, Row
 from nbdense.network.folding import reads
 
-LAYER_NORM_OPSET = 17
-REDUCE_OPSET = 18  # from which ReduceMean takes its axes as an input
-
-# (graph, row, prefix of its tensors, the input's tensor, the output's)
-RowWriter = Callable[[Graph, Row, str, str, str], None]
+# (graph, row, prefix of its tensors, the inputs' tensors, the output's)
+RowWriter = Callable[[Graph, Row, str, Sequence[str], str], None]
+Writers = Mapping[RowKind, RowWriter]
+NO_WRITERS: Writers = {}
 
 
 def write_float(graph: Graph, network: Network, fold: bool = True) -> None:
@@ -53,17 +48,17 @@ def write_float(graph: Graph, network: Network, fold: bool = True) -> None:
     flat_input = len(network.input_shape) > 1 and any(0 in reads(row) and row.positions == 1 for row in rows)
     if flat_input:  # the network has no row for it: it reads the same numbers as one row of columns
         source = graph.node("Flatten", [source], f"{source}_flat", axis=1)
-    flat_output = flat_input or len(network.input_shape) == 1 or any(row.kind == RESHAPE for row in rows)
+    flat_output = flat_input or len(network.input_shape) == 1 or any(row.kind is RESHAPE for row in rows)
     if not flat_output or len(network.output_shape) == 1:
-        write_rows(graph, rows, source, graph.output, ROW_WRITERS)
+        write_rows(graph, rows, source, graph.output)
         return
     # All of the output's axes but the last are of one element.
-    flat = write_rows(graph, rows, source, f"{graph.output}_flat", ROW_WRITERS)
+    flat = write_rows(graph, rows, source, f"{graph.output}_flat")
     shape = graph.constant(f"{graph.output}_shape", [0, *network.output_shape], np.int64)  # 0: the batch stays
     graph.node("Reshape", [flat, shape], graph.output)
 
 
-def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers: dict[int, RowWriter]) -> str:
+def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers: Writers = NO_WRITERS) -> str:
     """Write rows as nodes that are wired by the buffers that the rows name; returns ``target``.
 
     Parameters
@@ -76,8 +71,8 @@ def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers:
         The tensor in buffer 0.
     target : str
         The tensor that the last row writes.
-    writers : dict of int to RowWriter
-        By kind of row, those that are more than an activation or a sum.
+    writers : mapping of RowKind to RowWriter
+        By kind of row, of those that are written in another way than their forms say.
 
     Raises
     ------
@@ -94,7 +89,7 @@ def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers:
 
 
 def write_row(
-    graph: Graph, row: Row, prefix: str, inputs: list[str], target: str, writers: dict[int, RowWriter]
+    graph: Graph, row: Row, prefix: str, inputs: list[str], target: str, writers: Writers = NO_WRITERS
 ) -> str:
     """Write one row and its activation; returns ``target``.
 
@@ -110,7 +105,7 @@ def write_row(
         The tensors that it reads.
     target : str
         The tensor that it writes.
-    writers : dict of int to RowWriter
+    writers : mapping of RowKind to RowWriter
         As in `write_rows`.
 
     Raises
@@ -120,15 +115,15 @@ def write_row(
     """
     write_activation = _activation(row)
     before = target if write_activation is None else f"{prefix}/preactivation"
-    if row.kind == ACTIVATION:
-        before = graph.node("Identity", inputs, target) if write_activation is None else inputs[0]
-    elif row.kind == ADD:
-        graph.node("Add", inputs, before)
-    elif row.kind in writers:
-        writers[row.kind](graph, row, prefix, inputs[0], before)
-    else:
-        hint = "; write what nbdense.quantize makes of the model" if row.kind == FAKE_QUANT else ""
+    form = form_of(row.kind)
+    write = writers.get(row.kind) or (None if form is None else form.write_onnx)
+    if write is None:
+        hint = "; write what nbdense.quantize makes of the model" if row.kind is FAKE_QUANT else ""
         raise ValueError(f"{row.label} has no ONNX form{hint}")
+    if row.kind is ACTIVATION and write_activation is not None:
+        (before,) = inputs
+    else:
+        write(graph, row, prefix, inputs, before)
     if write_activation is not None:
         write_activation(graph, row.activation, row.alpha, before, target)
     return target
@@ -139,113 +134,3 @@ def _activation(row: Row) -> ActivationWriter | None:
     if row.activation.code >= CUSTOM:  # whatever its name
         return custom_writer(row.label, row.activation)
     return activation_writer(row.label, row.activation.name)
-
-
-def _dense(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
-    kernel = finite_float32(row.kernel, row.label, "kernel")
-    bias = None
-    if row.bias is not None:
-        bias = graph.constant(f"{prefix}/bias", finite_float32(row.bias, row.label, "bias"), np.float32)
-    if row.positions == 1:
-        weight = graph.constant(f"{prefix}/weight", kernel.T, np.float32)
-        graph.node("Gemm", [source, weight, *([] if bias is None else [bias])], target, transB=1)
-        return
-    inputs = [source, graph.constant(f"{prefix}/weight", kernel, np.float32)]
-    if bias is None:
-        graph.node("MatMul", inputs, target)
-    else:
-        graph.node("Add", [graph.node("MatMul", inputs, f"{prefix}/product"), bias], target)
-
-
-def write_batch_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
-    """Write a batch normalisation by its running statistics.
-
-    Parameters
-    ----------
-    graph : Graph
-        The graph that is written.
-    row : Row
-        Of kind FROZEN_NORM.
-    prefix : str
-        The prefix of its tensors' names.
-    source, target : str
-        The tensors that it reads and writes.
-    """
-    tensors = norm_tensors(row)
-    far = is_far_from_zero(row)
-    if row.positions == 1 and not far:
-        inputs = [graph.constant(f"{prefix}/{name}", value, np.float32) for name, value in tensors.items()]
-        graph.node("BatchNormalization", [source, *inputs], target, epsilon=row.alpha)
-        return
-    scale, shift = scale_and_shift(row)
-    parts = {"scale": scale, "shift": tensors["beta"] if far else shift, **({"mean": tensors["mean"]} if far else {})}
-    names = {
-        name: graph.constant(
-            f"{prefix}/{name}", graph.along_columns(finite_float32(value, row.label, name)), np.float32
-        )
-        for name, value in parts.items()
-    }
-    if far:
-        source = graph.node("Sub", [source, names["mean"]], f"{prefix}/centred")
-    graph.node("Add", [graph.node("Mul", [source, names["scale"]], f"{prefix}/scaled"), names["shift"]], target)
-
-
-def _layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
-    if graph.opset < LAYER_NORM_OPSET:
-        write_layer_norm(graph, row, prefix, source, target)
-        return
-    scale = finite_float32(row.kernel, row.label, "gamma") if row.kernel.size else np.ones(row.n_out, np.float32)
-    inputs = [source, graph.constant(f"{prefix}/gamma", scale, np.float32)]
-    if row.bias is not None:
-        inputs.append(graph.constant(f"{prefix}/beta", finite_float32(row.bias, row.label, "beta"), np.float32))
-    graph.node("LayerNormalization", inputs, target, axis=graph.axis, epsilon=row.alpha)
-
-
-def write_layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
-    """Write a layer normalisation in core operators, over the graph's axis of columns.
-
-    Parameters
-    ----------
-    graph : Graph
-        The graph that is written.
-    row : Row
-        Of kind LAYER_NORM.
-    prefix : str
-        The prefix of its tensors' names.
-    source, target : str
-        The tensors that it reads and writes.
-    """
-    mean = _mean(graph, prefix, source, f"{prefix}/mean")
-    centred = graph.node("Sub", [source, mean], f"{prefix}/centred")
-    square = graph.node("Mul", [centred, centred], f"{prefix}/square")
-    variance = _mean(graph, prefix, square, f"{prefix}/variance")
-    epsilon = graph.constant(f"{prefix}/epsilon", row.alpha, np.float32)
-    deviation = graph.node("Sqrt", [graph.node("Add", [variance, epsilon], f"{prefix}/raised")], f"{prefix}/deviation")
-    factors = [("Mul", "gamma", row.kernel if row.kernel.size else None), ("Add", "beta", row.bias)]
-    steps = [(operator, name, value) for operator, name, value in factors if value is not None]
-    tensor = graph.node("Div", [centred, deviation], f"{prefix}/standardised" if steps else target)
-    for operator, name, value in steps:
-        constant = graph.constant(
-            f"{prefix}/{name}", graph.along_columns(finite_float32(value, row.label, name)), np.float32
-        )
-        after = target if name == steps[-1][1] else f"{prefix}/scaled"
-        tensor = graph.node(operator, [tensor, constant], after)
-
-
-def _mean(graph: Graph, prefix: str, source: str, target: str) -> str:
-    if graph.opset < REDUCE_OPSET:
-        return graph.node("ReduceMean", [source], target, axes=[graph.axis], keepdims=1)
-    axes = graph.constant(f"{prefix}/axes", [graph.axis], np.int64)
-    return graph.node("ReduceMean", [source, axes], target, keepdims=1)
-
-
-def _flatten(graph: Graph, row: Row, prefix: str, source: str, target: str) -> None:
-    graph.node("Flatten", [source], target, axis=1)
-
-
-ROW_WRITERS: dict[int, RowWriter] = {
-    DENSE: _dense,
-    FROZEN_NORM: write_batch_norm,
-    LAYER_NORM: _layer_norm,
-    RESHAPE: _flatten,
-}

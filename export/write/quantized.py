@@ -20,13 +20,12 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from nbdense.activations import CUSTOM
-from nbdense.engine.tables import DENSE, LAYER_NORM
+from nbdense.engine.rows import DENSE
 from nbdense.export.graph.activations import activation_writer, custom_writer
 from nbdense.export.graph.builder import Graph
 from nbdense.export.write.convolution import CHANNELS, Stage, images_of, write_conv
-from nbdense.export.write.float_flavour import ROW_WRITERS, write_layer_norm, write_row
+from nbdense.export.write.float_flavour import NO_WRITERS, Writers, write_row
 from nbdense.network import Row
-from nbdense.quant.layers.float_layers import ENGINE_KINDS
 from nbdense.quant.model.network import LIMITS, FloatLayer, QuantizedNetwork
 
 
@@ -379,7 +378,7 @@ def weight_format(layer: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.i
 
     Parameters
     ----------
-    layer : QuantizedDense, DynamicDense or WeightOnlyDense
+    layer : OfKernel
         The layer.
     """
     scales, zeros = layer.kernel_scales, layer.kernel_zero_points
@@ -416,28 +415,24 @@ def write_float_layer(walk: Walk, index: int, layer: FloatLayer, prefix: str) ->
         walk.give_floats(index, walk.graph.node("Reshape", [*inputs, shape], walk.target(index)))
         return
     walk.activation(layer)  # refuses
-    tensors = layer.tensors
     row = Row(
         index=index,
         name=layer.name,
-        kind=ENGINE_KINDS[layer.what],
+        kind=layer.form.kind,
         n_in=layer.n_in,
         n_out=layer.n_out,
         positions=1,  # its rows are the matrix's
         input=0,
-        second=0,
+        second=-1,
         output=0,
-        kernel=tensors.get("kernel", tensors.get("gamma", np.zeros(0, np.float32))),
-        bias=tensors.get("bias", tensors.get("beta")),
-        mean=tensors.get("mean"),
-        variance=tensors.get("variance"),
+        tensors=layer.tensors,
+        settings=layer.settings,
         activation=layer.function,
         alpha=layer.alpha,
     )
-    writers = ROW_WRITERS
+    writers: Writers = NO_WRITERS
     if walk.convolution:
-        conv = functools.partial(write_conv, window=walk.window(index, layer.n_in))
-        writers = {**ROW_WRITERS, DENSE: conv, LAYER_NORM: write_layer_norm}
+        writers = {DENSE: functools.partial(write_conv, window=walk.window(index, layer.n_in))}
     walk.give_floats(index, write_row(walk.graph, row, prefix, inputs, walk.target(index), writers))
 
 

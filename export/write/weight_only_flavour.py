@@ -19,7 +19,8 @@ import numpy.typing as npt
 from nbdense.activations import Activation
 from nbdense.export.graph.builder import PLAIN, Form, Graph
 from nbdense.export.write.quantized import LayerWriter, Walk, weight_format, write_float_layer
-from nbdense.quant.model.network import FloatLayer, QuantizedNetwork, WeightOnlyDense
+from nbdense.quant.model.network import FloatLayer, QuantizedNetwork
+from nbdense.quant.schemes.weight_only import WeightOnlyDense
 
 BLOCKS_OPSET = 21  # the first with int4, and with scales of blocks
 

@@ -25,14 +25,13 @@ from nbdense.engine.elementwise.loss import losses_of_rows, metric_of_row
 from nbdense.engine.elementwise.optimizer import rate_of_step
 from nbdense.engine.kernels.gather import gather
 from nbdense.engine.kernels.random import key_of, shuffled
-from nbdense.engine.rows import fake_quant, norm
-from nbdense.engine.rows.dispatch import backward_row, dense, finish_dense, forward_row
+from nbdense.engine.rows import fake_quant
+from nbdense.engine.rows.dense import DENSE, dense, finish_dense
+from nbdense.engine.rows.dispatch import backward_row, column_statistics, column_sums, forward_row
 from nbdense.engine.rows.slabs import set_factors, work_on_slabs
 from nbdense.engine.tables import (
-    ADD,
     CLIP,
     CLIP_NORM,
-    DENSE,
     DROPOUT_STREAM,
     GATHER,
     GRADIENT,
@@ -46,6 +45,7 @@ from nbdense.engine.tables import (
     UPDATE,
 )
 
+_DENSE = DENSE.code
 SHARED_KERNEL = 65_536  # elements of a kernel that are worth a parallel region of their own
 CHUNK = 96  # rows that predict takes through all layers at a time: the activations stay in the L2 cache
 
@@ -173,10 +173,10 @@ def _work_on_columns(layers, scratch, run, phase, batch, thread):
     last = first + count
     m, aside = batch * row["positions"], run["aside"] + row["transposed"]
     if phase["kind"] == STATISTICS:
-        norm.column_statistics(row, work, aside, row["input"] * capacity, m, first, last)
+        column_statistics(row["kind"], row, work, aside, row["input"] * capacity, m, first, last)
     else:
         d = run["deltas"] + row["output"] * capacity
-        norm.column_sums(row, work, aside, row["pre"] * capacity, d, m, first, last)
+        column_sums(row["kind"], row, work, aside, row["pre"] * capacity, d, m, first, last)
 
 
 @kernel
@@ -289,7 +289,7 @@ def _predict(layers, params, x, out, width, threads, by_columns):
         work = np.empty(width * rows, params.dtype)
         for index in range(layers.shape[0]):
             row = layers[index]
-            if row["kind"] == DENSE and row["n_in"] * row["n_out"] >= SHARED_KERNEL:
+            if row["kind"] == _DENSE and row["n_in"] * row["n_out"] >= SHARED_KERNEL:
                 for thread in prange(threads):
                     _some_columns(layers, params, (flat, 0, layers[0]["n_in"]), work, rows, index, thread, threads)
                 finish_dense(row, work, rows, (0, rows))
@@ -329,7 +329,7 @@ def _reads_workspace(layers):
     """Tell whether a row that is not dense reads the network's input, which dense rows read where it lies."""
     for index in range(layers.shape[0]):
         row = layers[index]
-        if row["kind"] != DENSE and (row["input"] == 0 or (row["kind"] == ADD and row["second"] == 0)):
+        if row["kind"] != _DENSE and (row["input"] == 0 or row["second"] == 0):
             return True
     return False
 
@@ -359,7 +359,7 @@ def _round_kernels(layers, params, values):
         values[i] = params[i]
     for index in range(layers.shape[0]):
         row = layers[index]
-        if row["kind"] == DENSE and row["scales"] >= 0:
+        if row["kind"] == _DENSE and row["scales"] >= 0:
             fake_quant.round_kernel(row, params, values, 0, row["n_in"])
     fake_quant.round_biases(layers, params, values)
 

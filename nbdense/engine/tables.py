@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Kinds of row. FROZEN_NORM is a batch normalisation by its running statistics; FAKE_QUANT rounds to what integers hold.
-DENSE, ACTIVATION, DROPOUT, BATCH_NORM, FROZEN_NORM, LAYER_NORM, ADD, RESHAPE, FAKE_QUANT = range(9)
-
 ADD_DELTA = 1  # flags: the input's delta is added to, not set: a later row has set it
 NO_DELTA = 2  # nothing before this row learns: its input's delta is not wanted
 GATE_DELTA = 4  # the input comes from a relu: its delta passes only where the input is above zero
@@ -20,21 +17,23 @@ IDLE = 64  # nothing up to here learns: backward leaves the row out
 
 # A row names its buffers by their first column in the workspace: buffer b of m rows starts at element b * m. The
 # network's input is buffer 0. A row of data has ``positions`` rows of columns in a buffer, one after the other.
+# A kind of row (`nbdense.engine.rows.kind`) says by what names it has its offsets and numbers in which columns.
 LAYER = np.dtype(
     [
-        ("kind", np.int64),
+        ("kind", np.int64),  # its code
         ("number", np.int64),  # of the row in training: what names it, and its dropout's random numbers
         ("n_in", np.int64),
         ("n_out", np.int64),
-        ("positions", np.int64),  # of the input, and, but for RESHAPE, of the output
+        ("positions", np.int64),  # of the input
         ("positions_out", np.int64),
         ("input", np.int64),
         ("ld_in", np.int64),
-        ("second", np.int64),  # ADD's other input
+        ("second", np.int64),  # the other input; -1: none
         ("output", np.int64),
         ("ld_out", np.int64),
         ("pre", np.int64),  # what backward wants beside the output: see NetworkBuilder; the output where it wants none
-        # Offsets into the parameter vector; -1: none. Of a norm, its gamma and beta; of a FAKE_QUANT, its factors.
+        # Offsets into the parameter vector; -1: none. The first is a kernel, or another parameter that is divided as
+        # `RowKind.vector` says; what "bias" names has the sum of the output's deltas as its gradient.
         ("kernel", np.int64),
         ("bias", np.int64),
         ("mean", np.int64),
@@ -43,10 +42,11 @@ LAYER = np.dtype(
         ("transposed", np.int64),  # offset aside: of the kernel's transpose, or of a batch's statistics
         ("activation", np.int64),
         ("flags", np.int64),
-        ("alpha", np.float64),  # the activation's parameter; a norm's epsilon; the low end of a FAKE_QUANT's range
-        ("lower", np.float64),  # clamp in the product's epilogue; a FAKE_QUANT's least and greatest integer
+        # Numbers: of rows with an activation its parameter and its clamp, of others what their kinds have in them.
+        ("alpha", np.float64),
+        ("lower", np.float64),
         ("upper", np.float64),
-        ("rate", np.float64),  # dropout's share of zeros; a batch norm's momentum; the high end of a FAKE_QUANT's range
+        ("rate", np.float64),
         ("scales", np.int64),  # offset: of the columns' scales, where the kernel is read rounded to them; -1: it is not
         ("limit", np.float64),  # of the integers that such a kernel is rounded to
         ("quantizer", np.int64),  # index of the FAKE_QUANT that the input comes from; -1: from none
@@ -68,7 +68,7 @@ SEGMENT = np.dtype(
 )
 
 # The unit of work of the update: rows first..last of one layer's kernel, or (first = BIAS or GAMMA) a vector, or
-# (MOVING) a batch norm's running statistics, which are trained by no optimizer, or (FACTORS) those of a FAKE_QUANT.
+# (MOVING) statistics that follow the batches' and are trained by no optimizer, or (FACTORS) those of a rounded range.
 BIAS, GAMMA, MOVING, FACTORS = -1, -2, -3, -4
 SLAB = np.dtype(
     [
@@ -160,6 +160,11 @@ PHASE = np.dtype(
         ("backward_end", np.int64),
     ]
 )
-ROWS, STATISTICS, SUMS, SLABS, TRANSPOSES = range(5)  # STATISTICS and SUMS are of the batch norm at row ``forward``
+ROWS, STATISTICS, SUMS, SLABS, TRANSPOSES = range(5)  # STATISTICS and SUMS are of the row ``forward``
 GATHER, LOSS = 1, 2  # flags of ROWS: before going forward, and behind that
 GRADIENT, CLIP, UPDATE = 1, 2, 4  # flags of SLABS: each works on what the one before has left, or the user
+
+
+def sources(row: Any) -> list[int]:
+    """Return the buffers that a row of the table reads."""
+    return [int(row[name]) for name in ("input", "second") if row[name] >= 0]

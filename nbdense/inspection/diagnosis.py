@@ -12,35 +12,13 @@ import numpy.typing as npt
 from nbdense import backends
 from nbdense.backends.base import Workspace
 from nbdense.engine.elementwise.loss import SQUARED_ERROR
-from nbdense.engine.tables import (
-    ACTIVATION,
-    ADD,
-    BATCH_NORM,
-    DENSE,
-    DROPOUT,
-    FAKE_QUANT,
-    FROZEN_NORM,
-    IDLE,
-    LAYER_NORM,
-    RESHAPE,
-    aligned_zeros,
-)
+from nbdense.engine.rows import kind_of
+from nbdense.engine.tables import IDLE, aligned_zeros
 from nbdense.inspection.plots import label_places, new_axes
 from nbdense.network import Network
 from nbdense.training.evaluation import loss_and_gradient
 from nbdense.training.state import Model
 
-_KINDS = {
-    DENSE: "dense",
-    ACTIVATION: "activation",
-    DROPOUT: "dropout",
-    BATCH_NORM: "batch_normalization",
-    FROZEN_NORM: "batch_normalization",
-    LAYER_NORM: "layer_normalization",
-    ADD: "add",
-    RESHAPE: "flatten",
-    FAKE_QUANT: "fake_quantize",
-}
 _DIES = ("relu", "relu6")  # activations that are flat at 0
 _ENDS = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
@@ -303,7 +281,7 @@ def _record(
     learns = gradients is not None and not row["flags"] & IDLE
     return LayerRecord(
         name=network.names[int(row["number"])],
-        kind=_KINDS[int(row["kind"])],
+        kind=kind_of(row).title,
         activation=activation,
         shape=(values.shape[1], values.shape[2]),
         mean=float(values.mean(dtype=np.float64)),
@@ -320,7 +298,7 @@ def _record(
 def _parameter_records(
     network: Network, row: Any, gradients: dict[str, npt.NDArray[Any]] | None
 ) -> dict[str, ParameterRecord]:
-    offsets = [int(row[name]) for name in ("kernel", "bias", "mean", "variance")]
+    offsets = kind_of(row).offsets(row).values()
     records = {}
     for parameter, segment in zip(network.parameters, network.segments, strict=True):
         if parameter.offset in offsets:

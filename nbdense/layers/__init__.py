@@ -1,21 +1,24 @@
 """Layers that describe a network, as in Keras."""
 
+from nbdense.layers.activation import Activation as Activation
+from nbdense.layers.activation import LeakyReLU as LeakyReLU
+from nbdense.layers.activation import ReLU as ReLU
+from nbdense.layers.activation import Softmax as Softmax
 from nbdense.layers.base import Input as Input
 from nbdense.layers.base import Layer as Layer
 from nbdense.layers.base import assign as assign
 from nbdense.layers.base import hold_pruned as hold_pruned
 from nbdense.layers.base import inner_layers as inner_layers
 from nbdense.layers.base import name_layers as name_layers
-from nbdense.layers.core import Activation as Activation
-from nbdense.layers.core import Dense as Dense
-from nbdense.layers.core import Dropout as Dropout
-from nbdense.layers.core import Flatten as Flatten
-from nbdense.layers.core import LeakyReLU as LeakyReLU
-from nbdense.layers.core import ReLU as ReLU
-from nbdense.layers.core import Softmax as Softmax
+from nbdense.layers.batch_normalization import BatchNormalization as BatchNormalization
+from nbdense.layers.dense import Dense as Dense
+from nbdense.layers.dropout import Dropout as Dropout
 from nbdense.layers.fake_quantization import FakeQuantize as FakeQuantize
-from nbdense.layers.normalization import BatchNormalization as BatchNormalization
-from nbdense.layers.normalization import LayerNormalization as LayerNormalization
+from nbdense.layers.flatten import Flatten as Flatten
+from nbdense.layers.forms import FORMS as FORMS
+from nbdense.layers.forms import RowForm as RowForm
+from nbdense.layers.forms import form_of as form_of
+from nbdense.layers.layer_normalization import LayerNormalization as LayerNormalization
 from nbdense.layers.registry import LAYERS as LAYERS
 from nbdense.layers.registry import layer_from_config as layer_from_config
 from nbdense.layers.registry import register as register

@@ -156,6 +156,13 @@ class Input(Layer):
         return {"shape": list(self.shape), "name": self.name or None}  # one that fit put there has none
 
 
+def input_of(input_shape: tuple[int, ...] | None, input_dim: int | None) -> Input | None:
+    """Return the Input that a first layer's arguments stand for, if any."""
+    if input_dim is not None:
+        input_shape = (input_dim,)
+    return None if input_shape is None else Input(input_shape)
+
+
 def inner_layers(layers: Sequence[Layer]) -> Iterator[Layer]:
     """Yield the layers, each followed by those inside it."""
     for layer in layers:

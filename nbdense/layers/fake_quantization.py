@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nbdense.layers.base import Layer, Shape
-from nbdense.layers.core import Dense
+from nbdense.layers.dense import Dense
 from nbdense.layers.registry import register
 from nbdense.layers.residual import Residual
 from nbdense.network.builder import NetworkBuilder

@@ -1,17 +1,24 @@
-"""Layers that standardise."""
+"""Common parts of the layers that standardise."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from nbdense import initializers
-from nbdense._checks import finite_number
+from nbdense._checks import finite_float32, finite_number
 from nbdense.layers.base import Layer, Shape
-from nbdense.layers.registry import register
+from nbdense.layers.forms import Array, OnnxGraph, Tensors
+from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
 
+REDUCE_OPSET = 18  # from which ReduceMean takes its axes as an input
 
-class _Normalization(Layer):
+
+class Normalization(Layer):
+    """A layer that standardises, then multiplies by gamma and adds beta, where it has them."""
+
     def __init__(
         self,
         axis: int,
@@ -31,7 +38,8 @@ class _Normalization(Layer):
         self.beta_initializer = initializers.get(beta_initializer)
         self.gamma_initializer = initializers.get(gamma_initializer)
 
-    def _gamma_and_beta(self, builder: NetworkBuilder, seed: int, number: int) -> tuple[int, int]:
+    def gamma_and_beta(self, builder: NetworkBuilder, seed: int, number: int) -> tuple[int, int]:
+        """Make the parameters; returns their offsets, -1 for one that it does not have."""
         offsets = []
         for which, (name, wanted, make) in enumerate(
             [("gamma", self.scale, self.gamma_initializer), ("beta", self.center, self.beta_initializer)]
@@ -51,113 +59,72 @@ class _Normalization(Layer):
         return config | super().get_config()
 
 
-@register
-class BatchNormalization(_Normalization):
-    """Batch normalisation: each column standardised over batch and positions, then gamma times it plus beta.
-
-    Ioffe and Szegedy 2015, algorithms 1 and 2. Outside training, and where ``trainable`` is false, running
-    statistics take the place of the batch's, as in Keras.
+def write_gamma_and_beta(graph: OnnxGraph, row: Row, prefix: str, source: str, target: str) -> None:
+    """Write the end of a normalisation: gamma times the standardised tensor plus beta, where the row has them.
 
     Parameters
     ----------
-    axis : int
-        -1, the last.
-    momentum : float
-        Of the running statistics, in [0, 1].
-    epsilon : float
-        Added to the (biased) variance.
-    center, scale : bool
-        Whether there are a beta and a gamma.
-    beta_initializer, gamma_initializer : str or Initializer
-        See `nbdense.initializers`.
-    moving_mean_initializer, moving_variance_initializer : str or Initializer
-        See `nbdense.initializers`.
-    name : str, optional
-        Unique within a model.
-    trainable : bool
-        Whether gamma and beta learn.
+    graph : OnnxGraph
+        The graph that is written.
+    row : Row
+        The normalisation.
+    prefix : str
+        The prefix of its tensors' names.
+    source, target : str
+        The standardised tensor and the result; the same where the row has neither.
     """
-
-    kind = "batch_normalization"
-
-    def __init__(
-        self,
-        axis: int = -1,
-        momentum: float = 0.99,
-        epsilon: float = 1e-3,
-        center: bool = True,
-        scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        moving_mean_initializer: Any = "zeros",
-        moving_variance_initializer: Any = "ones",
-        name: str | None = None,
-        trainable: bool = True,
-    ) -> None:
-        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable)
-        self.momentum = finite_number("BatchNormalization", "momentum", momentum, 0, 1)
-        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
-        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
-
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
-        gamma, beta = self._gamma_and_beta(builder, seed, number)
-        running = [
-            builder.parameter(
-                f"{self.name}/moving_{what}",
-                make((builder.n,), initializers.generator(seed, 2 * number)),
-                trainable=False,
-            )
-            for what, make in (("mean", self.moving_mean_initializer), ("variance", self.moving_variance_initializer))
-        ]
-        builder.batch_norm(
-            self.name, gamma, beta, *running, momentum=self.momentum, epsilon=self.epsilon, frozen=not self.trainable
-        )
-
-    def count_params(self, shape: Shape) -> int:
-        return super().count_params(shape) + 2 * shape[-1]
-
-    def get_config(self) -> dict[str, Any]:
-        config: dict[str, Any] = {"momentum": self.momentum}
-        for field in ("moving_mean_initializer", "moving_variance_initializer"):
-            config[field] = initializers.serialize(getattr(self, field))
-        return config | super().get_config()
+    steps = [(operator, name) for operator, name in (("Mul", "gamma"), ("Add", "beta")) if name in row.tensors]
+    for operator, name in steps:
+        values = finite_float32(row.tensors[name], row.label, name)
+        constant = graph.constant(f"{prefix}/{name}", graph.along_columns(values), np.float32)
+        after = target if name == steps[-1][1] else f"{prefix}/scaled"
+        source = graph.node(operator, [source, constant], after)
 
 
-@register
-class LayerNormalization(_Normalization):
-    """Layer normalisation: each row standardised, then gamma times it plus beta (Ba, Kiros and Hinton 2016, section 3).
+def mean_of_columns(graph: OnnxGraph, prefix: str, source: str, target: str) -> str:
+    """Write a mean over the columns; return ``target``.
 
     Parameters
     ----------
-    axis : int
-        -1, the last.
-    epsilon : float
-        Added to the variance.
-    center, scale : bool
-        Whether there are a beta and a gamma.
-    beta_initializer, gamma_initializer : str or Initializer
-        See `nbdense.initializers`.
-    name : str, optional
-        Unique within a model.
-    trainable : bool
-        Whether gamma and beta learn.
+    graph : OnnxGraph
+        The graph that is written.
+    prefix : str
+        The prefix of the normalisation's tensors' names.
+    source, target : str
+        The tensor, and its means.
     """
+    if graph.opset < REDUCE_OPSET:
+        return graph.node("ReduceMean", [source], target, axes=[graph.axis], keepdims=1)
+    axes = graph.constant(f"{prefix}/axes", [graph.axis], np.int64)
+    return graph.node("ReduceMean", [source, axes], target, keepdims=1)
 
-    kind = "layer_normalization"
 
-    def __init__(
-        self,
-        axis: int = -1,
-        epsilon: float = 1e-3,
-        center: bool = True,
-        scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        name: str | None = None,
-        trainable: bool = True,
-    ) -> None:
-        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable)
+def absorb(tensors: Tensors, mean: Array, scale: Array, shift: Array) -> Tensors:
+    """Return the tensors of a normalisation with (x - mean) scale + shift done behind it: gamma and beta take it over.
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
-        gamma, beta = self._gamma_and_beta(builder, seed, number)
-        builder.layer_norm(self.name, gamma, beta, self.epsilon)
+    Parameters
+    ----------
+    tensors : mapping of str to ndarray
+        Those of the normalisation.
+    mean, scale, shift : ndarray of float64, (n,)
+        Of the columns.
+    """
+    gamma = tensors.get("gamma", np.ones(len(scale))).astype(np.float64)
+    beta = (tensors.get("beta", np.zeros(len(scale))).astype(np.float64) - mean) * scale + shift
+    return {**tensors, "gamma": gamma * scale, "beta": beta}
+
+
+def fit_gamma_and_beta(standard: Array, values: Array) -> Tensors | None:
+    """Return the gamma and the beta with which standardised rows become these values; None where there are none.
+
+    Parameters
+    ----------
+    standard, values : ndarray of float64, (rows, n)
+        The rows, and what operators make of them.
+    """
+    middle = standard - standard.mean(axis=0)
+    gamma = (middle * values).sum(axis=0) / (middle**2).sum(axis=0)
+    beta = (values - gamma * standard).mean(axis=0)
+    away = np.abs(gamma * standard + beta - values)
+    fits = (away <= 1e-9 * np.maximum(np.abs(values), 1.0)).all()
+    return {"gamma": gamma, "beta": beta} if fits else None

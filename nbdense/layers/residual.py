@@ -8,9 +8,12 @@ from typing import Any, Self
 
 from nbdense import initializers
 from nbdense.activations import ACTIVATIONS
+from nbdense.engine.rows import ADD
 from nbdense.layers.base import Input, Layer, Shape, name_layers
-from nbdense.layers.core import Flatten
+from nbdense.layers.flatten import Flatten
+from nbdense.layers.forms import OnnxGraph, RowForm, register_form
 from nbdense.layers.registry import layer_from_config, register
+from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
 
 _INNER = 4096  # layers of a block are numbered from a multiple of this: random numbers differ from all others'
@@ -118,3 +121,10 @@ class Residual(Layer):
     def get_config(self) -> dict[str, Any]:
         inner = [{"kind": layer.kind, "config": layer.get_config()} for layer in self.layers]
         return {"layers": inner, **super().get_config()}
+
+
+def _write_onnx(graph: OnnxGraph, row: Row, prefix: str, inputs: Sequence[str], target: str) -> None:
+    graph.node("Add", inputs, target)
+
+
+register_form(RowForm(ADD, "add", inputs=2, write_onnx=_write_onnx))

@@ -17,7 +17,7 @@ ModelT = TypeVar("ModelT", bound=LayerStack)
 def upto(model: ModelT, name: str) -> ModelT:
     """Return a model that ends with the layer of that name, with copies of the weights."""
     last = model.layers.index(model.get_layer(name))
-    kept = [layer for layer in model._all if isinstance(layer, Input)] + model.layers[: last + 1]
+    kept = [layer for layer in model.input_and_layers if isinstance(layer, Input)] + model.layers[: last + 1]
     part = empty_like(model, f"{model.name}_upto_{name}", [layer.copy() for layer in kept])
     part.network.take_tensors(model.network)
     part.network.take_mask(model.network)
@@ -30,7 +30,7 @@ def fold_batch_normalization(model: ModelT, at_input: bool) -> ModelT:
     `Sequential.fold_batch_normalization` says which can.
     """
     tensors: dict[str, Any] = {name: view.astype(np.float64) for name, view in model.parameters.items()}
-    folded = empty_like(model, model.name, _folded(model._all, "", tensors, at_input))
+    folded = empty_like(model, model.name, _folded(model.input_and_layers, "", tensors, at_input))
     folded.epochs_trained = model.epochs_trained
     for name, view in folded.parameters.items():
         view[...] = tensors[name]

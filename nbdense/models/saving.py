@@ -21,7 +21,7 @@ def save_model(model: LayerStack, path: str | os.PathLike[str]) -> None:
         "dtype": str(model.dtype),
         "seed": model.seed,
         "epochs_trained": model.epochs_trained,
-        "layers": [{"kind": layer.kind, "config": layer.get_config()} for layer in model._all],
+        "layers": [{"kind": layer.kind, "config": layer.get_config()} for layer in model.input_and_layers],
         "masked": network.mask is not None,
     }
     if model.optimizer is not None and model.loss is not None:

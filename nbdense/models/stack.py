@@ -74,6 +74,11 @@ class LayerStack:
         """The layers, without the Input, as in Keras."""
         return [layer for layer in self._all if not isinstance(layer, Input)]
 
+    @property
+    def input_and_layers(self) -> list[Layer]:
+        """The layers behind the Input, if there is one: all that a file says of the architecture."""
+        return list(self._all)
+
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return the layer of that name or index.
 

@@ -1,6 +1,5 @@
 """The model as data: tables, parameters, and the passes that rewrite them."""
 
-from nbdense.network.network import LAYER_KINDS as LAYER_KINDS
 from nbdense.network.network import SHARED_SIZE as SHARED_SIZE
 from nbdense.network.network import SLAB_ROWS as SLAB_ROWS
 from nbdense.network.network import SLABS as SLABS

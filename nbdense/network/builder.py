@@ -9,23 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.elementwise.activations import ACTIVATIONS, CUSTOM, Activation
-from nbdense.engine.tables import (
-    ACTIVATION,
-    ADD,
-    BATCH_NORM,
-    DENSE,
-    DROPOUT,
-    FAKE_QUANT,
-    FROZEN_NORM,
-    LAYER,
-    LAYER_NORM,
-    PAD,
-    RESHAPE,
-    SEGMENT,
-    aligned_zeros,
-    leading_dimension,
-    padded,
-)
+from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, RowKind
+from nbdense.engine.tables import LAYER, PAD, SEGMENT, aligned_zeros, leading_dimension, padded
 from nbdense.network.network import Network, Parameter
 
 
@@ -115,7 +100,7 @@ class NetworkBuilder:
     def activation(self, name: str, activation: Activation, alpha: float) -> None:
         """Add an activation, in the row before where that is linear and dense and nothing else reads it."""
         before = self._rows[-1] if self._rows else None
-        fits = before is not None and before["kind"] == DENSE and before["activation"] == 0
+        fits = before is not None and before["kind"] == DENSE.code and before["activation"] == 0
         if fits and before is not None and self.output not in self._pinned:
             self._set_activation(before, activation, alpha)
             return
@@ -124,48 +109,34 @@ class NetworkBuilder:
         if not activation.from_output:
             row["pre"] = row["input"]
 
-    def dropout(self, name: str, rate: float) -> None:
-        """Add dropout: zeros for a share ``rate`` of the elements in training, the others times 1 / (1 - rate)."""
-        row = self._row(DROPOUT, name, self.n, rate=rate)
-        row["pre"] = self._buffer()  # what each element was multiplied by
+    def row(self, kind: RowKind, name: str, **values: Any) -> None:
+        """Add a row of a kind that leaves the shape as it is.
 
-    def batch_norm(
-        self,
-        name: str,
-        gamma: int,
-        beta: int,
-        mean: int,
-        variance: int,
-        *,
-        momentum: float,
-        epsilon: float,
-        frozen: bool = False,
-    ) -> None:
-        """Add a batch norm: each column standardised over batch and positions, then gamma times it plus beta.
-
-        ``frozen`` uses the running statistics in training too. Offsets of -1 stand for a gamma of 1, a beta of 0.
+        Parameters
+        ----------
+        kind : RowKind
+            Its kind.
+        name : str
+            The name of its layer.
+        **values
+            Offsets of its parameters, -1 for one that it lacks, and its numbers, by the names that the kind has for
+            them.
         """
-        kind = FROZEN_NORM if frozen else BATCH_NORM
-        row = self._row(kind, name, self.n, kernel=gamma, bias=beta, mean=mean, variance=variance)
-        row["alpha"], row["rate"] = epsilon, momentum
-        row["pre"] = self._buffer()  # standardised; and beside the deltas, deltas times that
-        row["transposed"] = self._take_aside(5 * leading_dimension(self.n))
-
-    def layer_norm(self, name: str, gamma: int, beta: int, epsilon: float) -> None:
-        """Add a layer norm: each row of columns standardised, then gamma times it plus beta."""
-        row = self._row(LAYER_NORM, name, self.n, kernel=gamma, bias=beta, alpha=epsilon)
-        row["pre"] = self._buffer()  # as in batch_norm
+        row = self._row(kind, name, self.n, **values)
+        if kind.keeps:
+            row["pre"] = self._buffer()
+        row["transposed"] = self._take_aside(kind.aside * leading_dimension(self.n))
 
     def add(self, name: str, other: int) -> None:
         """Add the sum of the current output and a pinned buffer of the same shape."""
-        self._row(ADD, name, self.n)["second"] = other
+        self.row(ADD, name, second=other)
 
     def fake_quant(self, name: str, low: float, high: float, least: int, most: int, factors: int) -> None:
         """Add a rounding of the values to integers in least..most, which stand for low..high.
 
         ``factors`` is the offset of two numbers that low and high are multiplied by, -1 where these stay as they are.
         """
-        row = self._row(FAKE_QUANT, name, self.n, kernel=factors, alpha=low, rate=high, lower=least, upper=most)
+        row = self._row(FAKE_QUANT, name, self.n, factors=factors, low=low, high=high, least=least, most=most)
         if factors >= 0:
             row["pre"] = self._width  # two sums of whole vectors for each row of columns, for the factors' gradients
             self._width += self.positions * 2 * PAD
@@ -201,13 +172,13 @@ class NetworkBuilder:
         self._aside += size
         return self._aside - size
 
-    def _row(self, kind: int, name: str, n_out: int, **fields: Any) -> dict[str, Any]:
-        """Add a row from the current output to a new buffer, which becomes the current output."""
+    def _row(self, kind: RowKind, name: str, n_out: int, **values: Any) -> dict[str, Any]:
+        """Add a row from the current output to a new buffer, the current one from now on; ``values`` as for `row`."""
         n_in, source = self.n, self.output
         self.shape = (*self.shape[:-1], n_out)
         self.output = self._buffer()
         row = {
-            "kind": kind,
+            "kind": kind.code,
             "number": len(self._rows),
             "n_in": n_in,
             "n_out": n_out,
@@ -226,7 +197,7 @@ class NetworkBuilder:
             "scales": -1,
             "lower": -math.inf,
             "upper": math.inf,
-            **fields,
+            **kind.columns(values),
         }
         self._rows.append(row)
         self._names.append(name)
@@ -242,7 +213,7 @@ class NetworkBuilder:
             code = CUSTOM + self._custom.index(activation)
             row["call_forward"], row["call_backward"] = activation.calls(self.dtype)
         row |= {"activation": code, "alpha": alpha, "lower": activation.lower, "upper": activation.upper}
-        if not activation.from_output and row["kind"] == DENSE:
+        if not activation.from_output and row["kind"] == DENSE.code:
             row["pre"] = self._buffer()
 
     def finish(self) -> Network:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS
-from nbdense.engine.tables import ADD, DENSE, FROZEN_NORM
+from nbdense.engine.rows import DENSE, FROZEN_NORM
 from nbdense.network.network import Row
 
 Float64 = npt.NDArray[np.float64]
@@ -100,7 +100,7 @@ def fold_rows(rows: list[Row]) -> list[Row]:
     rows : list of Row
         In the order in which they run; not changed. Statistics are finite, variances plus epsilon above zero.
     """
-    for norm in [row for row in rows if row.kind == FROZEN_NORM]:
+    for norm in [row for row in rows if row.kind is FROZEN_NORM]:
         rows = _without(rows, norm)
     return rows
 
@@ -113,7 +113,7 @@ def reads(row: Row) -> tuple[int, ...]:
     row : Row
         The row.
     """
-    return (row.input, row.second) if row.kind == ADD else (row.input,)
+    return (row.input,) if row.second < 0 else (row.input, row.second)
 
 
 def norm_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
@@ -124,13 +124,7 @@ def norm_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
     row : Row
         Of kind FROZEN_NORM.
     """
-    assert row.mean is not None and row.variance is not None
-    return {
-        "gamma": row.kernel if row.kernel.size else np.ones(row.n_out),
-        "beta": np.zeros(row.n_out) if row.bias is None else row.bias,
-        "mean": row.mean,
-        "variance": row.variance,
-    }
+    return {"gamma": np.ones(row.n_out), "beta": np.zeros(row.n_out), **row.tensors}
 
 
 def into_row_before(dense: Row, norm: Row) -> Row:
@@ -141,9 +135,9 @@ def into_row_before(dense: Row, norm: Row) -> Row:
     dense, norm : Row
         Of kinds DENSE and FROZEN_NORM.
     """
-    factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.alpha)
+    factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.settings["epsilon"])
     kernel, bias = into_layer_before(dense.kernel, dense.bias, *factors)
-    return dataclasses.replace(dense, kernel=kernel, bias=bias, output=norm.output)
+    return dataclasses.replace(dense, tensors={"kernel": kernel, "bias": bias}, output=norm.output)
 
 
 def into_row_behind(dense: Row, norm: Row) -> Row:
@@ -154,9 +148,9 @@ def into_row_behind(dense: Row, norm: Row) -> Row:
     dense, norm : Row
         Of kinds DENSE and FROZEN_NORM.
     """
-    factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.alpha)
+    factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.settings["epsilon"])
     kernel, bias = into_layer_behind(dense.kernel, dense.bias, *factors)
-    return dataclasses.replace(dense, kernel=kernel, bias=bias, input=norm.input)
+    return dataclasses.replace(dense, tensors={"kernel": kernel, "bias": bias}, input=norm.input)
 
 
 def _without(rows: list[Row], norm: Row) -> list[Row]:
@@ -166,9 +160,9 @@ def _without(rows: list[Row], norm: Row) -> list[Row]:
     behind = [row for row in rows if norm.output in reads(row)]
     if before is not None and _is_linear(before) and sum(norm.input in reads(row) for row in rows) == 1:
         changed = {before.index: into_row_before(before, norm)}
-    elif behind and all(row.kind == DENSE for row in behind) and norm.index != rows[-1].index:
+    elif behind and all(row.kind is DENSE for row in behind) and norm.index != rows[-1].index:
         tensors = norm_tensors(norm)
-        if not is_far_from_zero(tensors["mean"], tensors["variance"], norm.alpha):
+        if not is_far_from_zero(tensors["mean"], tensors["variance"], norm.settings["epsilon"]):
             changed = {row.index: into_row_behind(row, norm) for row in behind}
     if not changed:
         return rows
@@ -176,4 +170,4 @@ def _without(rows: list[Row], norm: Row) -> list[Row]:
 
 
 def _is_linear(row: Row) -> bool:
-    return row.kind == DENSE and row.activation.code == ACTIVATIONS["linear"].code
+    return row.kind is DENSE and row.activation.code == ACTIVATIONS["linear"].code

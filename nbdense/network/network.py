@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,46 +20,25 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.elementwise.activations import CUSTOM, RELU, Activation, activation_by_code
+from nbdense.engine.rows import ACTIVATION, DENSE, FAKE_QUANT, RowKind, kind_of, rows_of
 from nbdense.engine.tables import (
-    ACTIVATION,
-    ADD,
     ADD_DELTA,
     ADD_DELTA_2,
-    BATCH_NORM,
     BIAS,
     DELTA_GATED,
-    DENSE,
-    DROPOUT,
     FACTORS,
-    FAKE_QUANT,
-    FROZEN_NORM,
-    GAMMA,
     GATE_DELTA,
     IDLE,
     LAYER,
-    LAYER_NORM,
     MOVING,
     NO_DELTA,
     NO_DELTA_2,
     PAD,
-    RESHAPE,
     SLAB,
     aligned_zeros,
     padded,
+    sources,
 )
-
-# What a user calls the layer that such a row is of
-LAYER_KINDS = {
-    DENSE: "Dense",
-    ACTIVATION: "Activation",
-    DROPOUT: "Dropout",
-    BATCH_NORM: "BatchNormalization",
-    FROZEN_NORM: "BatchNormalization",
-    LAYER_NORM: "LayerNormalization",
-    ADD: "Residual",
-    RESHAPE: "Flatten",
-    FAKE_QUANT: "FakeQuantize",
-}
 
 SLAB_ROWS = 48  # at most: a multiple of every tile height and vector width
 SHARED_SIZE = 32768  # elements from which an update may be worth sharing: then there are slabs to share evenly
@@ -82,19 +61,27 @@ class Row:
 
     index: int
     name: str
-    kind: int
+    kind: RowKind
     n_in: int
     n_out: int
     positions: int
     input: int
     second: int
     output: int
-    kernel: npt.NDArray[Any]  # of a norm: its gamma; of no elements where there is none
-    bias: npt.NDArray[Any] | None
-    mean: npt.NDArray[Any] | None
-    variance: npt.NDArray[Any] | None
+    tensors: Mapping[str, npt.NDArray[Any]]  # by the names that its kind has for them
+    settings: Mapping[str, float]
     activation: Activation
-    alpha: float
+    alpha: float  # the activation's parameter
+
+    @property
+    def kernel(self) -> npt.NDArray[Any]:
+        """The kernel of a dense row; of no elements where there is none."""
+        return self.tensors.get("kernel", np.zeros(0))
+
+    @property
+    def bias(self) -> npt.NDArray[Any] | None:
+        """The bias of a dense row, if it has one."""
+        return self.tensors.get("bias")
 
     @property
     def label(self) -> str:
@@ -102,10 +89,10 @@ class Row:
         return layer_label(self.kind, self.name)
 
 
-def layer_label(kind: int, name: str) -> str:
+def layer_label(kind: RowKind, name: str) -> str:
     """Return what the user calls the layer of a row of this kind and name, in which blocks' names go before."""
     *blocks, own = name.split("/")
-    return f"{LAYER_KINDS[kind]} layer {own!r}" + "".join(f" in Residual {block!r}" for block in reversed(blocks))
+    return f"{kind.layer} layer {own!r}" + "".join(f" in Residual {block!r}" for block in reversed(blocks))
 
 
 @dataclass
@@ -173,7 +160,7 @@ class Network:
 
     def __post_init__(self) -> None:
         self.n_in, self.n_out = math.prod(self.input_shape), math.prod(self.output_shape)
-        dense = self.layers[self.layers["kind"] == DENSE]
+        dense = rows_of(self.layers, DENSE)
         self.multiply_adds = int((dense["positions"] * dense["n_in"] * dense["n_out"]).sum())
         self.rounds_kernels = bool((dense["scales"] >= 0).any())
         self.refresh()
@@ -189,8 +176,7 @@ class Network:
     def kept_inference(self) -> npt.NDArray[Any]:
         """Return rows like ``inference``, as many as ``layers``, which keep what backward wants."""
         layers = self.layers.copy()
-        layers["kind"][layers["kind"] == DROPOUT] = ACTIVATION  # linear: a copy
-        layers["kind"][layers["kind"] == BATCH_NORM] = FROZEN_NORM
+        layers["kind"] = [_in_inference(row).code for row in layers]
         return layers
 
     @property
@@ -214,29 +200,28 @@ class Network:
         """Yield the rows of inference, read."""
         at = {p.offset: self.tensor(p) for p in self.parameters}
         for i, row in enumerate(self.inference):
+            kind = kind_of(row)
             yield Row(
                 index=i,
                 name=self.names[int(row["number"])],
-                kind=int(row["kind"]),
+                kind=kind,
                 n_in=int(row["n_in"]),
                 n_out=int(row["n_out"]),
                 positions=int(row["positions"]),
                 input=int(row["input"]),
                 second=int(row["second"]),
                 output=int(row["output"]),
-                kernel=at.get(int(row["kernel"]), np.zeros(0, self.dtype)),
-                bias=at.get(int(row["bias"])),
-                mean=at.get(int(row["mean"])),
-                variance=at.get(int(row["variance"])),
+                tensors={name: at[offset] for name, offset in kind.offsets(row).items()},
+                settings={name: kind.setting(row, name) for name in kind.settings},
                 activation=self.activation_of(row),
-                alpha=float(row["alpha"]),
+                alpha=float(row["alpha"]) if row["activation"] else 0.0,
             )
 
     @property
     def first_label(self) -> str:
         """The layer that reads the input, as its user knows it, for messages about rows of data."""
         row = self.inference[0]
-        return layer_label(int(row["kind"]), self.names[int(row["number"])])
+        return layer_label(kind_of(row), self.names[int(row["number"])])
 
     def activation_of(self, row: Any) -> Activation:
         """Return the activation of a table row."""
@@ -310,10 +295,9 @@ def set_delta_flags(layers: npt.NDArray[Any], segments: npt.NDArray[Any], input_
     readers: dict[int, list[tuple[int, int]]] = {}  # of each buffer, in the order in which backward comes to them
     layers["flags"] = 0
     for i, row in enumerate(layers):
-        sources = [int(row["input"])] + ([int(row["second"])] if row["kind"] == ADD else [])
-        learnt = any(learns[source] for source in sources)
-        learns[int(row["output"])] = learnt or any(int(row[name]) in trainable for name in ("kernel", "bias"))
-        for which, source in reversed(list(enumerate(sources))):
+        learnt = any(learns[source] for source in sources(row))
+        learns[int(row["output"])] = learnt or not trainable.isdisjoint(kind_of(row).offsets(row).values())
+        for which, source in reversed(list(enumerate(sources(row)))):
             readers.setdefault(source, []).insert(0, (i, which))
             if not learns[source]:
                 row["flags"] |= (NO_DELTA, NO_DELTA_2)[which]
@@ -327,11 +311,16 @@ def set_delta_flags(layers: npt.NDArray[Any], segments: npt.NDArray[Any], input_
         # All contributions pass the gate if the last of them passes it.
         if known and row["activation"] == RELU and learns[source]:
             last, which = known[-1]
-            if layers[last]["kind"] == DENSE:
+            if kind_of(layers[last]) is DENSE:
                 layers[last]["flags"] |= GATE_DELTA
                 row["flags"] |= DELTA_GATED
     for i, which in readers[0][1:]:
         layers[i]["flags"] |= (ADD_DELTA, ADD_DELTA_2)[which]
+
+
+def _in_inference(row: Any) -> RowKind:
+    """Return the kind that a row is of where nothing is trained."""
+    return kind_of(row).inference or kind_of(row)
 
 
 def _inference(layers: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -340,13 +329,10 @@ def _inference(layers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     for i, row in enumerate(layers.copy()):
         for name in ("input", "second"):
             row[name] = stands_for.get(int(row[name]), row[name])
-        if row["kind"] == DROPOUT:
-            if i < len(layers) - 1:
-                stands_for[int(row["output"])] = int(row["input"])
-                continue
-            row["kind"] = ACTIVATION  # the output must be a row's: a copy
-        if row["kind"] == BATCH_NORM:
-            row["kind"] = FROZEN_NORM
+        if kind_of(row).inference is ACTIVATION and i < len(layers) - 1:  # a copy: only the output must be a row's
+            stands_for[int(row["output"])] = int(row["input"])
+            continue
+        row["kind"] = _in_inference(row).code
         row["pre"] = row["output"]
         kept.append(row)
     return np.array(kept, LAYER)
@@ -357,9 +343,9 @@ def _find_quantizers(layers: npt.NDArray[Any]) -> None:
     made_by: dict[int, int] = {}
     for i, row in enumerate(layers):
         row["quantizer"] = made_by.get(int(row["input"]), -1)
-        if row["kind"] == FAKE_QUANT:
+        if kind_of(row) is FAKE_QUANT:
             made_by[int(row["output"])] = i
-        elif row["kind"] in (DROPOUT, RESHAPE) or (row["kind"] == ACTIVATION and row["activation"] == 0):
+        elif kind_of(row).keeps_format and row["activation"] == 0:
             made_by[int(row["output"])] = int(row["quantizer"])
 
 
@@ -370,24 +356,20 @@ def _slabs(network: Network) -> npt.NDArray[Any]:
     slabs: list[tuple[int, int, int, int, int]] = []
     before = 0
     for i, row in enumerate(network.layers):
-        n_in, ld_out = int(row["n_in"]), int(row["ld_out"])
-        if row["kind"] == DENSE:
+        kind, n_in, ld_out = kind_of(row), int(row["n_in"]), int(row["ld_out"])
+        if kind is DENSE:
             step = min(SLAB_ROWS, max(PAD, padded(wanted // ld_out)))
             for first in range(0, n_in, step):
                 last = min(first + step, n_in)
                 slabs.append((i, segment_at[int(row["kernel"])], first, last, before))
                 before += (last - first) * ld_out
-        elif row["kind"] == FAKE_QUANT:
-            if row["kernel"] >= 0:
-                slabs.append((i, segment_at[int(row["kernel"])], FACTORS, 0, before))
-                before += PAD
         elif row["kernel"] >= 0:
-            slabs.append((i, segment_at[int(row["kernel"])], GAMMA, 0, before))
-            before += ld_out
+            slabs.append((i, segment_at[int(row["kernel"])], kind.vector, 0, before))
+            before += PAD if kind.vector == FACTORS else ld_out
         if row["bias"] >= 0:
             slabs.append((i, segment_at[int(row["bias"])], BIAS, 0, before))
             before += ld_out
-        if row["kind"] == BATCH_NORM:
+        if kind.move is not None:
             slabs.append((i, segment_at[int(row["mean"])], MOVING, 0, before))
             before += ld_out
     return np.array(slabs, SLAB)

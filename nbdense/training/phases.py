@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense.engine.rows import kind_of
 from nbdense.engine.tables import (
-    BATCH_NORM,
     CLIP,
     GATHER,
     GRADIENT,
@@ -77,7 +77,8 @@ def _update(flags: int, clipped: bool) -> list[tuple[int, ...]]:
 
 
 def _norms(layers: npt.NDArray[Any]) -> list[int]:
-    return [i for i, row in enumerate(layers) if row["kind"] == BATCH_NORM]
+    """Return the rows that need statistics of the whole batch."""
+    return [i for i, row in enumerate(layers) if kind_of(row).statistics is not None]
 
 
 def _forward(layers: npt.NDArray[Any], last_flags: int) -> list[tuple[int, ...]]:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from nbdense import _checks, metrics
 from nbdense._warn import warn
 from nbdense.backends.base import Data, Objective
-from nbdense.engine.tables import ACTIVATION, DENSE, aligned_zeros
+from nbdense.engine.rows import ACTIVATION, DENSE, kind_of
+from nbdense.engine.tables import aligned_zeros
 from nbdense.layers import Layer
 from nbdense.losses import Loss
 from nbdense.network import Network
@@ -117,7 +118,7 @@ class TrainState:
         _, loss = self.compiled()
         network = self.network
         last = network.layers[-1]
-        activated = last["kind"] in (DENSE, ACTIVATION)
+        activated = kind_of(last) in (DENSE, ACTIVATION)
         activation = network.activation_of(last).name if activated else "none"
         form, fused, parameter = loss.form(activation)
         advice = loss.advice_after(activation)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nbdense import _checks, backends
 from nbdense.backends.base import NOTHING, Data, Workspace
-from nbdense.engine.tables import ACTIVATION, DENSE
+from nbdense.engine.rows import ACTIVATION, DENSE
 from nbdense.network import Network, Row
 from nbdense.quant.calibration import observers
 from nbdense.quant.layers.activations import is_clamp
@@ -115,7 +115,7 @@ def calibrate(
     make = observers.maker(method, percentile, levels)
     rows = list(network.rows())
     seen = {buffer: make() for buffer in [0, *(row.output for row in rows)]}
-    before = {row.index: make() for row in rows if row.kind == DENSE and not is_clamp(row.activation)}
+    before = {row.index: make() for row in rows if row.kind is DENSE and not is_clamp(row.activation)}
     for x, values in walk(network, data):
         seen[0].update(x)
         for row, value in zip(rows, values, strict=True):
@@ -126,7 +126,7 @@ def calibrate(
             except observers.NotFiniteError:
                 raise ValueError(f"{row.label}: its outputs for the calibration data are not finite") from None
     output = {buffer: observer.range() for buffer, observer in seen.items()}
-    inputs = [output[row.input if row.kind == ACTIVATION else row.output] for row in rows]
+    inputs = [output[row.input if row.kind is ACTIVATION else row.output] for row in rows]
     pre = [before[row.index].range() if row.index in before else given for row, given in zip(rows, inputs, strict=True)]
     return Ranges(output[0], pre, [output[row.output] for row in rows])
 
@@ -281,7 +281,7 @@ def _keeping_pre(network: Network) -> tuple[npt.NDArray[Any], int]:
     """Return the rows of inference, with buffers for the pre-activations of dense rows that are more than clamped."""
     layers, width = network.inference.copy(), network.width
     for layer, row in zip(layers, network.rows(), strict=True):
-        if row.kind == DENSE and not is_clamp(row.activation):
+        if row.kind is DENSE and not is_clamp(row.activation):
             layer["pre"] = width
             width += int(layer["positions"] * layer["ld_out"])
     return layers, width
@@ -294,6 +294,6 @@ def _row_values(workspace: Workspace, layer: Any, row: Row, rows: int) -> RowVal
 
     source, output = tensor("input"), tensor("output")
     second = tensor("second") if row.second >= 0 else None
-    if row.kind == DENSE:
+    if row.kind is DENSE:
         return RowValues(source, second, tensor("pre"), output)
-    return RowValues(source, second, source if row.kind == ACTIVATION else output, output)
+    return RowValues(source, second, source if row.kind is ACTIVATION else output, output)

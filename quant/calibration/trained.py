@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, kind_of, rows_of
 from nbdense.engine.rows.fake_quant import LEAST_FACTOR
-from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE
+from nbdense.engine.tables import sources
 from nbdense.layers.fake_quantization import KERNEL_LIMITS
 from nbdense.network import Network, Parameter, layer_label
 from nbdense.network.builder import NetworkBuilder
@@ -41,11 +42,12 @@ def range_of(network: Network, row: Any) -> Range:
         float32 numbers.
     """
     factors: tuple[float, ...] = (1.0, 1.0)
-    if row["kernel"] >= 0:
-        at = int(row["kernel"])
+    at = FAKE_QUANT.offsets(row).get("factors")
+    if at is not None:
         factors = tuple(max(float(factor), LEAST_FACTOR) for factor in network.params[at : at + 2])
     low, high = (
-        float(np.float32(float(row[end]) * factor)) for end, factor in zip(("alpha", "rate"), factors, strict=True)
+        float(np.float32(FAKE_QUANT.setting(row, end) * factor))
+        for end, factor in zip(("low", "high"), factors, strict=True)
     )
     return low, high
 
@@ -101,7 +103,7 @@ def trained_ranges(network: Network) -> TrainedRanges | None:
     ValueError
         If its layers are not such as `quantize_aware` puts together.
     """
-    if not network.rounds_kernels and not (network.inference["kind"] == FAKE_QUANT).any():
+    if not network.rounds_kernels and not rows_of(network.inference, FAKE_QUANT).size:
         return None
     if not _is_ours(network):
         raise ValueError(_NOT_OURS)
@@ -120,9 +122,9 @@ def _is_ours(network: Network) -> bool:
     if not all(isinstance(value, str | int) and value in known.get(key, (value,)) for key, value in options.items()):
         return False
     rows, limit = network.inference, KERNEL_LIMITS[options["bits"]]
-    rounding, dense = rows[rows["kind"] == FAKE_QUANT], rows[rows["kind"] == DENSE]
-    least, most = LIMITS[options["activation_dtype"]]
-    fits = (rounding["lower"] == least).all() and (rounding["upper"] == most).all() and rounding.size
+    rounding, dense = rows_of(rows, FAKE_QUANT), rows_of(rows, DENSE)
+    held = {(FAKE_QUANT.setting(row, "least"), FAKE_QUANT.setting(row, "most")) for row in rounding}
+    fits = held == {LIMITS[options["activation_dtype"]]}
     return bool(fits and (dense["scales"] >= 0).all() and (dense["limit"] == limit).all())
 
 
@@ -151,12 +153,11 @@ class _Restoring:
         stands_for: dict[int, int] = {}
         self._readers: dict[int, int] = {}
         for row in network.inference:
-            sources = [int(row["input"])] + ([int(row["second"])] if row["kind"] == ADD else [])
-            sources = [stands_for.get(source, source) for source in sources]
-            if row["kind"] == FAKE_QUANT:
-                stands_for[int(row["output"])] = sources[0]
+            read = [stands_for.get(source, source) for source in sources(row)]
+            if kind_of(row) is FAKE_QUANT:
+                stands_for[int(row["output"])] = read[0]
             else:
-                for source in sources:
+                for source in read:
                     self._readers[source] = self._readers.get(source, 0) + 1
         self._stands_for = stands_for
 
@@ -164,7 +165,7 @@ class _Restoring:
         """Return the plain network, its ranges and its scales."""
         for row in self._network.inference:
             name = self._network.names[int(row["number"])]
-            if row["kind"] == FAKE_QUANT:
+            if kind_of(row) is FAKE_QUANT:
                 self._take_range(row)
             else:
                 self._take_row(row, name)
@@ -175,7 +176,7 @@ class _Restoring:
         plain.refresh()
         plain.take_mask(self._network)
         count = len(plain.inference)
-        if self._input is None or set(self._scales) != {r.index for r in plain.rows() if r.kind == DENSE}:
+        if self._input is None or set(self._scales) != {r.index for r in plain.rows() if r.kind is DENSE}:
             raise ValueError(_NOT_OURS)
         pre = [self._pre.get(i, (0.0, 0.0)) for i in range(count)]
         output = [self._output.get(i, pre[i]) for i in range(count)]
@@ -198,32 +199,32 @@ class _Restoring:
         return self._builder.parameter(parameter.name, self._network.tensor(parameter))
 
     def _take_row(self, row: Any, name: str) -> None:
-        builder, kind = self._builder, int(row["kind"])
+        builder, kind = self._builder, kind_of(row)
         source, builder.shape, before = self._now[int(row["input"])]
         builder.output = source
         activation, last = self._network.activation_of(row), self._last
         if activation.least != np.inf:
             activation = activation.with_alpha(float(row["alpha"]))
-        if kind == DENSE:
+        if kind is DENSE:
             kernel, bias = self._parameter(int(row["kernel"])), self._parameter(int(row["bias"]))
             builder.dense(name, int(row["n_out"]), activation, float(row["alpha"]), kernel, bias)
-        elif kind == ACTIVATION:
+        elif kind is ACTIVATION:
             given = int(row["input"])
             shared = self._readers[self._stands_for.get(given, given)] > 1
             rounded = before in self._pre
             if before != last or shared or (rounded and is_clamp(activation)):
                 builder.pin()  # keeps it a row of its own
             builder.activation(name, activation, float(row["alpha"]))
-        elif kind == ADD:
+        elif kind is ADD:
             builder.add(name, self._now[int(row["second"])][0])
-        elif kind == RESHAPE:
+        elif kind is RESHAPE:
             builder.flatten(name)
         else:
             raise ValueError(f"quantize: {layer_label(kind, name)} is not supported")
         number = before if builder.output == source else last + 1
-        if kind == DENSE and row["scales"] >= 0:
+        if kind is DENSE and row["scales"] >= 0:
             self._scales[number] = self._network.tensor(self._at[int(row["scales"])]).astype(np.float32)
-        elif kind != DENSE and kind != ADD and number != before:  # as calibrate has it: its input's range
+        elif kind not in (DENSE, ADD) and number != before:  # as calibrate has it: its input's range
             bounds = self._output.get(before, (0.0, 0.0)) if before >= 0 else self._input or (0.0, 0.0)
             self._pre[number] = self._output[number] = bounds
         self._now[int(row["output"])] = builder.output, builder.shape, number

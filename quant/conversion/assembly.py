@@ -12,8 +12,9 @@ import numpy.typing as npt
 from nbdense.quant.conversion.bias_correction import Carried
 from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.layers.activations import Parameters, activation_parameters
+from nbdense.quant.layers.base import Layer
 from nbdense.quant.layers.checks import LIMITS
-from nbdense.quant.model.network import QuantizedLayer, QuantizedNetwork, between, cuts
+from nbdense.quant.model.network import QuantizedNetwork, between, cuts
 from nbdense.quant.schemes.scheme import Step
 
 
@@ -61,7 +62,7 @@ class Assembly:
     def __init__(self, quantizer: Quantizer, choices: Mapping[int, Choice]) -> None:
         self.options, self.settled = quantizer.options, quantizer.trained is not None
         self._quantizer, self._choices = quantizer, choices
-        self._layers: list[QuantizedLayer] = []
+        self._layers: list[Layer] = []
         # By tensor of the plan: that of the network, and the integers in which it is read.
         self._tensors = [0]
         bounds = quantizer.ranges.input if quantizer.ranges else (0.0, 0.0)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.tables import DENSE
+from nbdense.engine.rows import DENSE
 from nbdense.network import Network
 from nbdense.quant.calibration.calibration import batches, walk
 from nbdense.quant.model.model import QuantizedModel
@@ -193,7 +193,7 @@ def input_means(network: Network, data: Any) -> dict[int, Float64]:
     TypeError, ValueError
         For unfit data.
     """
-    means = {row.index: Mean(row.n_in) for row in network.rows() if row.kind == DENSE}
+    means = {row.index: Mean(row.n_in) for row in network.rows() if row.kind is DENSE}
     for _, values in walk(network, data):
         for index, mean in means.items():
             mean.update(values[index].input)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks
-from nbdense.engine.tables import DENSE
+from nbdense.engine.rows import DENSE
 from nbdense.quant.conversion.assembly import Choice, assemble
 from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.model import QuantizedModel
@@ -127,7 +127,7 @@ def search(quantizer: Quantizer, model: Any, budget: float, evaluate: Any) -> tu
     def cost(choices: Mapping[int, Choice]) -> float:
         return base - rate(QuantizedModel(assemble(quantizer, choices)))
 
-    dense = [number for number, step in enumerate(quantizer.steps) if step.row.kind == DENSE]
+    dense = [number for number, step in enumerate(quantizer.steps) if step.row.kind is DENSE]
     choices: dict[int, Choice] = {}
     alone: dict[int, float] = {}
     total = cost(choices)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.tables import ACTIVATION, DENSE, RESHAPE
+from nbdense.engine.rows import ACTIVATION, DENSE, RESHAPE
 from nbdense.network import Network, Row
 
 HOMOGENEOUS = ("linear", "relu", "leaky_relu")  # f(s z) = s f(z) for every s > 0
@@ -66,7 +66,7 @@ def equalize(network: Network) -> Network:
     equalized = network.copy()
     rows = list(equalized.rows())
     for row in rows:
-        if row.kind == DENSE and not (np.isfinite(row.kernel).all() and _is_finite(row.bias)):
+        if row.kind is DENSE and not (np.isfinite(row.kernel).all() and _is_finite(row.bias)):
             raise ValueError(f"{row.label}: its weights are not all finite")
     pairs = _pairs(rows)
     kernels = {i: rows[i].kernel.astype(np.float64) for pair in pairs for i in (pair.first, pair.second)}
@@ -98,11 +98,11 @@ def _pairs(rows: list[Row]) -> list[_Pair]:
             readers.setdefault(source, []).append(row)
     pairs = []
     for first in rows:
-        last = first if first.kind == DENSE else None
+        last = first if first.kind is DENSE else None
         while last is not None and last.activation.name in HOMOGENEOUS:
             following = readers.get(last.output, [])
             last = following[0] if len(following) == 1 and following[0].kind in _PASSED_ON else None
-            if last is not None and last.kind == DENSE:
+            if last is not None and last.kind is DENSE:
                 pairs.append(_Pair(first.index, last.index, np.ones(first.n_out)))
                 break
     return pairs

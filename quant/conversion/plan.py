@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FROZEN_NORM
+from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FROZEN_NORM, rows_of
 from nbdense.network import Network, Row, folding
 from nbdense.quant.calibration.calibration import Ranges
 from nbdense.quant.layers.activations import is_clamp
@@ -32,7 +32,7 @@ def source_of(model: Any) -> Any:
         The float model.
     """
     network = getattr(model, "network", model)
-    if network is model or not isinstance(network, Network) or not (network.inference["kind"] == FROZEN_NORM).any():
+    if network is model or not isinstance(network, Network) or not rows_of(network.inference, FROZEN_NORM).size:
         return network
     return model.fold_batch_normalization(at_input=False).network
 
@@ -62,9 +62,9 @@ def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = Fals
     steps: list[Step] = []
     tensor_of = {0: 0}
     for row in rows:
-        for what, value in (("kernel", row.kernel), ("bias", row.bias), ("mean", row.mean), ("variance", row.variance)):
-            if value is not None and not np.isfinite(value).all():
-                raise ValueError(f"{row.label}: its weights are not all finite ({what})")
+        for part, value in row.tensors.items():
+            if not np.isfinite(value).all():
+                raise ValueError(f"{row.label}: its weights are not all finite ({part})")
         pre, output = (ranges.pre[row.index], ranges.output[row.index]) if ranges else (_NO_RANGES, _NO_RANGES)
         tensor = tensor_of[row.input]
         before = steps[tensor - 1] if tensor > 0 else None
@@ -80,16 +80,16 @@ def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = Fals
 
 
 def _is_copy(row: Row) -> bool:
-    return row.kind == ACTIVATION and row.activation.name == "linear"
+    return row.kind is ACTIVATION and row.activation.name == "linear"
 
 
 def _merge(step: Step, row: Row, pre: Range, output: Range, settled: bool) -> bool:
     """Work a row into the step before it, where that can be; returns whether it could."""
     linear = step.row.activation.name == "linear"
-    if row.kind == FROZEN_NORM and step.row.kind == DENSE and linear:
+    if row.kind is FROZEN_NORM and step.row.kind is DENSE and linear:
         step.row = folding.into_row_before(step.row, row)
         step.pre = step.output = output
-    elif row.kind == ACTIVATION and linear and (step.row.kind == DENSE or (not settled and _takes(step, row))):
+    elif row.kind is ACTIVATION and linear and (step.row.kind is DENSE or (not settled and _takes(step, row))):
         step.row = dataclasses.replace(step.row, activation=row.activation, alpha=row.alpha)
         step.pre, step.output = (pre if not is_clamp(row.activation) else output), output
     else:
@@ -99,4 +99,4 @@ def _merge(step: Step, row: Row, pre: Range, output: Range, settled: bool) -> bo
 
 
 def _takes(step: Step, row: Row) -> bool:
-    return step.row.kind == ADD and is_clamp(row.activation)
+    return step.row.kind is ADD and is_clamp(row.activation)

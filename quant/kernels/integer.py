@@ -146,8 +146,8 @@ def _look_up(row, tables, work, capacity, m):
 
 @kernel
 def _softmax(row, exponentials, work, capacity, m):
-    """Compute the softmax of rows of bytes: see nbdense.quant.layers.integer_layers.QuantizedSoftmax."""
-    n, at = row["n_in"], row["table"]
+    """Take the softmax of rows of bytes: see nbdense.quant.layers.integer_layers.QuantizedSoftmax."""
+    n, at = row["n_in"], row["exponentials"]
     for i in range(m):
         source, output = row["input"] * capacity + i * row["ld_in"], row["output"] * capacity + i * row["ld_out"]
         largest = np.int64(0)

@@ -23,7 +23,8 @@ LAYER = np.dtype(
         ("kernel", np.int64),  # among the weights, in packed rows of ld_out columns
         ("channels", np.int64),  # among the `COLUMNS`
         ("zero_points", np.int64),  # among the zero points: of a kernel's columns, or of the terms of a sum; -1: none
-        ("table", np.int64),  # among the tables; of SOFTMAX_OF_BYTES among the exponentials; -1: none
+        ("table", np.int64),  # among the tables; -1: none
+        ("exponentials", np.int64),  # among the exponentials; -1: none
         ("engine_row", np.int64),  # of FLOAT the layer, of DYNAMIC its activation
         ("scale", np.float64),  # a float32 number: of the bytes that QUANTIZE gives, or DEQUANTIZE takes
         ("zero_point", np.int64),  # of the requantised bytes, and the bytes that the activation leaves possible:

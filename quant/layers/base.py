@@ -10,13 +10,14 @@ and zero point of who writes them) or float; what reads one in the other form qu
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import dataclasses
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import Activation
-from nbdense.quant.layers.checks import activation_of
+from nbdense.quant.layers.checks import activation_of, check_columns, check_kernel, check_scales
 
 Format = tuple[float, int] | None  # scale and zero point; None: float
 Range = tuple[float, float]  # the least and the greatest value of a tensor
@@ -32,6 +33,60 @@ class Layer:
     name: str
     inputs: tuple[int, ...] | None
     positions: int
+
+    @property
+    def n_in(self) -> int:
+        """Columns of its input."""
+        raise NotImplementedError
+
+    @property
+    def n_out(self) -> int:
+        """Columns of its output."""
+        raise NotImplementedError
+
+    @property
+    def input_formats(self) -> tuple[Format, ...]:
+        """Scales and zero points with which it reads its inputs."""
+        raise NotImplementedError
+
+    @property
+    def output_format(self) -> Format:
+        """Scale and zero point of its output."""
+        raise NotImplementedError
+
+    def check(self, dtype: str, where: str) -> None:
+        """Refuse what does not fit together, or what the program could not run exactly.
+
+        Parameters
+        ----------
+        dtype : str
+            The network's activation dtype.
+        where : str
+            What errors begin with.
+        """
+        raise NotImplementedError
+
+    def lay_out(self, layout: Any, index: int) -> None:
+        """Write its row of the program and all that this reads.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the program.
+        index : int
+            The layer's place in the network.
+        """
+        raise NotImplementedError
+
+    def replaced(self, **fields: Any) -> Self:
+        """Return a layer like this one, but for some fields.
+
+        Parameters
+        ----------
+        **fields
+            Their values.
+        """
+        return cast(Self, dataclasses.replace(cast(Any, self), **fields))
 
     @property
     def title(self) -> str:
@@ -92,6 +147,11 @@ class OfKernel(Layer):
         """Return the weights that the integers stand for, float32 (n_in, n_out)."""
         return self.weights().astype(np.float32) * self.of_inputs(self.kernel_scales)
 
+    @property
+    def scales_shape(self) -> tuple[int, ...]:
+        """Shape of the scales, and of the zero points."""
+        return (self.n_out,)
+
     def of_inputs(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return scales or zero points in a shape that meets the kernel elementwise.
 
@@ -119,7 +179,7 @@ class OfColumns(Layer):
         return self.n
 
 
-class FromIntegers:
+class FromIntegers(Layer):
     """A layer that reads one tensor of integers."""
 
     input_scale: float
@@ -131,7 +191,7 @@ class FromIntegers:
         return ((self.input_scale, self.input_zero_point),)
 
 
-class ToIntegers:
+class ToIntegers(Layer):
     """A layer that gives integers."""
 
     output_scale: float
@@ -176,3 +236,17 @@ class InFloat(Layer):
     def output_format(self) -> Format:
         """None: the output is float."""
         return None
+
+
+class OfKernelInFloat(OfKernel, InFloat):
+    """A dense layer of integer weights that reads and gives floats."""
+
+    bias: npt.NDArray[np.float32] | None
+
+    def check(self, dtype: str, where: str) -> None:
+        """Refuse what does not fit together."""
+        check_kernel(self, where)
+        check_scales(self.kernel_scales, where)
+        if self.bias is not None:
+            check_columns(self.bias, (self.n_out,), np.float32, f"{where}bias")
+        _ = self.function

@@ -85,12 +85,12 @@ def one_of(what: str, value: Any, allowed: Any) -> None:
 
 
 def check_kernel(layer: Any, where: str) -> None:
-    """Refuse a kernel that is no int8 matrix or exceeds its bits, or zero points that are not shaped as the scales.
+    """Refuse a kernel that is no matrix of int8, scales or zero points of another shape, or what its bits do not hold.
 
     Parameters
     ----------
     layer : layer
-        With ``kernel``, ``kernel_scales``, ``kernel_zero_points`` and ``bits``.
+        With ``kernel``, ``kernel_scales``, their shape ``scales_shape``, ``kernel_zero_points`` and ``bits``.
     where : str
         What the error begins with.
     """
@@ -99,11 +99,11 @@ def check_kernel(layer: Any, where: str) -> None:
         raise ValueError(f"{where}kernel must be two-dimensional and not empty, got shape {kernel.shape}")
     check_columns(kernel, kernel.shape, np.int8, f"{where}kernel")
     one_of(f"{where}bits", layer.bits, WEIGHT_LIMITS)
+    check_columns(layer.kernel_scales, layer.scales_shape, np.float32, f"{where}kernel_scales")
     parts = {"a weight": kernel}
     if layer.kernel_zero_points is not None:
         parts["a kernel zero point"] = layer.kernel_zero_points
-        shape = layer.kernel_scales.shape
-        check_columns(layer.kernel_zero_points, shape, np.int8, f"{where}kernel_zero_points")
+        check_columns(layer.kernel_zero_points, layer.scales_shape, np.int8, f"{where}kernel_zero_points")
     low, high = -(2 ** (layer.bits - 1)), 2 ** (layer.bits - 1) - 1
     for what, part in parts.items():
         least, most = int(part.min()), int(part.max())

@@ -10,33 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import Activation
-from nbdense.engine import tables as engine
+from nbdense.layers import FORMS, RowForm
 from nbdense.quant.layers.base import Format, InFloat
 from nbdense.quant.layers.checks import check_columns, one_of
 from nbdense.quant.layers.layout import Layout
-
-# What float layers are called, and the engine's kinds of row.
-ENGINE_KINDS = {
-    "dense": engine.DENSE,
-    "activation": engine.ACTIVATION,
-    "batch_norm": engine.FROZEN_NORM,
-    "layer_norm": engine.LAYER_NORM,
-    "add": engine.ADD,
-    "flatten": engine.RESHAPE,
-}
-
-# Where the engine's rows have the tensors of norms.
-_ENGINE_PLACES = {"gamma": "kernel", "beta": "bias"}
-
-# Kinds of float layers, the tensors that each has (a "?" marks those that may be missing), and its inputs.
-FLOAT_KINDS: dict[str, tuple[tuple[str, ...], int]] = {
-    "dense": (("kernel", "bias?"), 1),
-    "activation": ((), 1),
-    "batch_norm": (("gamma?", "beta?", "mean", "variance"), 1),
-    "layer_norm": (("gamma?", "beta?"), 1),
-    "add": ((), 2),
-    "flatten": ((), 1),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +25,15 @@ class FloatLayer(InFloat):
     name : str
         The layer's name.
     what : str
-        "dense", "activation", "batch_norm" (by its running statistics), "layer_norm", "add" or "flatten".
+        The name of its form, of `nbdense.layers.FORMS`: "dense" or "add", for instance.
     n : int
         Columns of the input.
     tensors : dict of str to ndarray of float32
-        "kernel" (n, n_out) and "bias"; "gamma", "beta", "mean" and "variance" of norms.
+        Those of its form: "kernel" (n, n_out) and "bias" of a dense layer, vectors of columns of others.
     activation : str
         Name in ``nbdense.activations.ACTIVATIONS``, or a custom one's.
     alpha : float
-        The activation's parameter, if it has one; a norm's epsilon.
+        The activation's parameter, if it has one; else the number that its form names as its setting.
     inputs : tuple of int, or None
         The tensors that it reads; None: the one before.
     positions : int
@@ -77,6 +54,16 @@ class FloatLayer(InFloat):
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     custom: Activation | None = field(default=None, repr=False)
+
+    @property
+    def form(self) -> RowForm:
+        """Form of such layers."""
+        return FORMS[self.what]
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Numbers of the layer by the names that its kind of row has for them."""
+        return {self.form.setting: self.alpha} if self.form.setting else {}
 
     @property
     def n_in(self) -> int:
@@ -112,19 +99,17 @@ class FloatLayer(InFloat):
 
     @property
     def input_formats(self) -> tuple[Format, ...]:
-        """None for each input: they are float."""
-        return (None,) * FLOAT_KINDS[self.what][1]
+        """Its inputs are float."""
+        return (None,) * self.form.inputs
 
     def check(self, dtype: str, where: str) -> None:
-        """Refuse parts of the layer that do not fit together."""
-        one_of(f"{where}what", self.what, FLOAT_KINDS)
-        names, inputs = FLOAT_KINDS[self.what]
-        if inputs == 2 and (self.inputs is None or len(self.inputs) != 2):
+        """Refuse what does not fit together."""
+        one_of(f"{where}what", self.what, FORMS)
+        if self.form.inputs == 2 and (self.inputs is None or len(self.inputs) != 2):
             raise ValueError(f"{where}a sum needs two inputs")
-        wanted = {name.rstrip("?") for name in names}
-        missing = {name for name in names if not name.endswith("?")} - set(self.tensors)
-        if missing or not set(self.tensors) <= wanted:
-            raise ValueError(f"{where}a {self.what} has the tensors {sorted(wanted)}, got {sorted(self.tensors)}")
+        allowed = self.form.allowed
+        if not self.form.required <= set(self.tensors) <= allowed:
+            raise ValueError(f"{where}a {self.what} has the tensors {sorted(allowed)}, got {sorted(self.tensors)}")
         columns = self.tensors["kernel"].shape[-1:] if "kernel" in self.tensors else (self.n,)
         for name, value in self.tensors.items():
             shape = (self.n, *columns) if name == "kernel" else columns
@@ -143,6 +128,4 @@ class FloatLayer(InFloat):
         index : int
             The layer's place in the network.
         """
-        fields = {"alpha": self.alpha} if self.what in ("batch_norm", "layer_norm") else {}
-        tensors = {_ENGINE_PLACES.get(name, name): value for name, value in self.tensors.items()}
-        layout.float_row(ENGINE_KINDS[self.what], index, self.function, tensors, **fields)
+        layout.float_row(self.form.kind, index, self.function, self.tensors, **self.settings)

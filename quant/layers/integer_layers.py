@@ -123,7 +123,6 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
     def check(self, dtype: str, where: str) -> None:
         """Refuse what the integer program could not run exactly."""
         check_kernel(self, where)
-        check_columns(self.kernel_scales, (self.n_out,), np.float32, f"{where}kernel_scales")
         check_columns(self.bias, (self.n_out,), np.int32, f"{where}bias")
         check_table(self, dtype, where)
         for key in ("input", "output", "pre"):
@@ -400,7 +399,7 @@ class QuantizedSoftmax(OfColumns, FromIntegers):
         index : int
             The layer's place in the network.
         """
-        layout.integer_row(tables.SOFTMAX_OF_BYTES, index, table=layout.exponentials(self.exponentials))
+        layout.integer_row(tables.SOFTMAX_OF_BYTES, index, exponentials=layout.exponentials(self.exponentials))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from nbdense.activations import CUSTOM, Activation
 from nbdense.engine import tables as engine
+from nbdense.engine.rows import DENSE, RowKind
 from nbdense.engine.tables import aligned_zeros, leading_dimension
 from nbdense.quant.kernels import rounding, tables
 from nbdense.quant.kernels.microkernel import GROUP, pack
@@ -156,6 +157,7 @@ class Layout:
             "ld_out": leading_dimension(n_out),
             "zero_points": -1,
             "table": -1,
+            "exponentials": -1,
             "engine_row": -1,
             "high": 255,
             **fields,
@@ -269,31 +271,36 @@ class Layout:
     # -- rows --
 
     def float_row(
-        self, kind: int, index: int, function: Activation, tensors: Mapping[str, npt.NDArray[Any] | None], **fields: Any
+        self,
+        kind: RowKind,
+        index: int,
+        function: Activation,
+        tensors: Mapping[str, npt.NDArray[Any] | None],
+        **values: Any,
     ) -> None:
         """Write a row of the engine's that reads and gives floats.
 
         Parameters
         ----------
-        kind : int
-            Of `nbdense.engine.tables`.
+        kind : RowKind
+            Its kind.
         index : int
             The layer's place in the network.
         function : Activation
             The row's.
         tensors : mapping of str to ndarray or None
-            Its parameters, by the names of the row's fields.
-        **fields
-            Of the row, other than usual.
+            Its parameters, by the names that the kind has for them.
+        **values
+            Its numbers, likewise.
         """
         sources = [self.floats_of_input(index, which) for which in range(len(self.inputs[index]))]
-        self._copies_input |= kind != engine.DENSE and 0 in sources
+        self._copies_input |= kind is not DENSE and 0 in sources
         output = self.float_output(index)
-        fields |= {name: self._parameter(value) for name, value in tensors.items() if value is not None}
-        fields["start"] = fields.get("bias", -1)
+        values |= {name: self._parameter(value) for name, value in tensors.items() if value is not None}
+        values["start"] = values.get("bias", -1)
         if len(sources) > 1:
-            fields["second"] = sources[1]
-        number = self.engine_row(kind, index, sources[0], output, function, **fields)
+            values["second"] = sources[1]
+        number = self.engine_row(kind, index, sources[0], output, function, **values)
         self.row(tables.FLOAT, self.inputs[index][0], index + 1, input=sources[0], output=output, engine_row=number)
 
     def float_output(self, index: int) -> int:
@@ -307,26 +314,28 @@ class Layout:
         self._floats_of[index + 1] = output = self._float_buffer(index + 1)
         return output
 
-    def engine_row(self, kind: int, index: int, source: int, output: int, function: Activation, **fields: Any) -> int:
+    def engine_row(
+        self, kind: RowKind, index: int, source: int, output: int, function: Activation, **values: Any
+    ) -> int:
         """Write a row for the engine's table; returns its number.
 
         Parameters
         ----------
-        kind : int
-            Of `nbdense.engine.tables`.
+        kind : RowKind
+            Its kind.
         index : int
             The layer's place in the network.
         source, output : int
             Buffers of floats.
         function : Activation
             The row's.
-        **fields
-            Of the row, other than usual.
+        **values
+            Its parameters' places and its numbers, by the names that the kind has for them.
         """
         tensor = self.inputs[index][0]
         (positions, n_in), (positions_out, n_out) = self.tensors[tensor], self.tensors[index + 1]
         row = {
-            "kind": kind,
+            "kind": kind.code,
             "n_in": n_in,
             "n_out": n_out,
             "positions": positions,
@@ -346,7 +355,7 @@ class Layout:
             "alpha": function.alpha,
             "lower": function.lower,
             "upper": function.upper,
-            **fields,
+            **kind.columns(values),
         }
         if function.code >= CUSTOM:
             row["call_forward"], row["call_backward"] = function.calls(np.float32)

@@ -6,8 +6,8 @@ See `nbdense.quant.layers.base` for what a layer is, and how it names the tensor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -27,22 +27,10 @@ from nbdense.quant.layers.integer_layers import QuantizedAdd as QuantizedAdd
 from nbdense.quant.layers.integer_layers import QuantizedDense as QuantizedDense
 from nbdense.quant.layers.integer_layers import QuantizedFlatten as QuantizedFlatten
 from nbdense.quant.layers.integer_layers import QuantizedSoftmax as QuantizedSoftmax
-from nbdense.quant.schemes.dynamic import DynamicDense as DynamicDense
 from nbdense.quant.schemes.table import SCHEMES
-from nbdense.quant.schemes.weight_only import WeightOnlyDense as WeightOnlyDense
 
 FINAL_ACTIVATIONS = ("linear", "softmax")
 
-QuantizedLayer = (
-    QuantizedDense
-    | QuantizedAdd
-    | QuantizedActivation
-    | QuantizedSoftmax
-    | QuantizedFlatten
-    | DynamicDense
-    | WeightOnlyDense
-    | FloatLayer
-)
 _LAYERS: list[type[Layer]] = [*(layer for scheme in SCHEMES.values() for layer in scheme.layers), FloatLayer]
 LAYERS: dict[str, type[Any]] = {layer.kind: layer for layer in _LAYERS}  # by what files call them
 
@@ -77,7 +65,7 @@ class QuantizedNetwork:
         If the parts do not fit together, or an accumulator could leave int32; the message names the layer.
     """
 
-    layers: list[QuantizedLayer]
+    layers: list[Layer]
     activation_dtype: str = "int8"
     rounding: str = "onnx"
     final_activation: str = "linear"
@@ -144,6 +132,12 @@ class QuantizedNetwork:
         return (*ahead, n) if math.prod(ahead) == positions else (positions, n)
 
     @property
+    def scheme(self) -> str:
+        """Name of the scheme whose layers it has; where all stayed in float, of the last."""
+        kinds = {type(layer) for layer in self.layers}
+        return next((name for name, scheme in SCHEMES.items() if kinds.intersection(scheme.layers)), list(SCHEMES)[-1])
+
+    @property
     def takes_whole_call(self) -> bool:
         """Tell whether a layer takes its scale from all rows of a call together."""
         return any(layer.takes_whole_call for layer in self.layers)
@@ -202,7 +196,7 @@ class QuantizedNetwork:
                     tensors[f"{index}/kernel_int4"] = pack_nibbles(np.asarray(value, np.int8))
                 elif value is not None:
                     tensors[f"{index}/{key}"] = value
-            settings = {f.name: getattr(layer, f.name) for f in fields(layer) if f.name in _SETTINGS}
+            settings = {name: getattr(layer, name) for name in _settings(layer)}
             if getattr(layer, "bits", 8) == 4:
                 settings["n_in"] = layer.n_in
             layers.append({"kind": layer.kind, **settings})
@@ -259,8 +253,8 @@ def cuts(inputs: Sequence[Sequence[int]]) -> set[int]:
     return found
 
 
-def between(layers: Sequence[QuantizedLayer], start: int, tensor: int) -> list[QuantizedLayer]:
-    """Return the layers that make one tensor of an earlier one, as those of a network that reads it as its input.
+def between(layers: Sequence[Layer], start: int, tensor: int) -> list[Layer]:
+    """Return the layers that make a tensor of an earlier one, as those of a network that reads it as its input.
 
     Parameters
     ----------
@@ -272,7 +266,7 @@ def between(layers: Sequence[QuantizedLayer], start: int, tensor: int) -> list[Q
         The one that is made.
     """
     return [
-        layer if layer.inputs is None else replace(layer, inputs=tuple(source - start for source in layer.inputs))
+        layer if layer.inputs is None else layer.replaced(inputs=tuple(source - start for source in layer.inputs))
         for layer in layers[start:tensor]
     ]
 
@@ -281,29 +275,20 @@ def _numbers(kind: Any) -> Any:
     return lambda value: None if value is None else tuple(kind(item) for item in value)
 
 
-# Of a layer, what is no array: JSON holds it.
-_SETTINGS: dict[str, Any] = {
-    "name": str,
-    "what": str,
-    "n": int,
-    "input_scale": float,
-    "input_zero_point": int,
-    "input_scales": _numbers(float),
-    "input_zero_points": _numbers(int),
-    "output_scale": float,
-    "output_zero_point": int,
-    "pre_scale": float,
-    "pre_zero_point": int,
-    "scale": float,
-    "zero_point": int,
-    "activation": str,
-    "granularity": str,
-    "alpha": float,
-    "inputs": _numbers(int),
-    "positions": int,
-    "bits": int,
-    "block_size": int,
+# Of a layer's fields, by their annotations, those that are no arrays, and how JSON's values become theirs.
+_FROM_JSON: dict[str, Callable[[Any], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "tuple[int, ...] | None": _numbers(int),
+    "tuple[int, int]": _numbers(int),
+    "tuple[float, float]": _numbers(float),
 }
+
+
+def _settings(layer: Any) -> dict[str, Callable[[Any], Any]]:
+    """Return the fields of a class of layers, or of a layer, that are no arrays, and how to make them of JSON."""
+    return {f.name: _FROM_JSON[f.type] for f in fields(layer) if f.type in _FROM_JSON}
 
 
 def _layer(settings: Mapping[str, Any], held: dict[str, npt.NDArray[Any]], prefix: str) -> Any:
@@ -312,7 +297,7 @@ def _layer(settings: Mapping[str, Any], held: dict[str, npt.NDArray[Any]], prefi
         raise ValueError(f"unknown kind of layer {kind!r}")
     layer = LAYERS[kind]
     names = {f.name for f in fields(layer)}
-    values = {key: _SETTINGS[key](value) for key, value in settings.items() if key in _SETTINGS and key in names}
+    values = {name: make(settings[name]) for name, make in _settings(layer).items() if name in settings}
     if "kernel_int4" in held:
         held["kernel"] = unpack_nibbles(held.pop("kernel_int4"), int(settings["n_in"]))
     if layer is FloatLayer:

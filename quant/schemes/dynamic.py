@@ -9,23 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import Activation
-from nbdense.engine.tables import ACTIVATION, leading_dimension
+from nbdense.engine.rows import ACTIVATION
+from nbdense.engine.tables import leading_dimension
 from nbdense.quant.kernels import tables
-from nbdense.quant.layers.base import InFloat, OfKernel
-from nbdense.quant.layers.checks import (
-    GRANULARITIES,
-    check_accumulator,
-    check_columns,
-    check_granularity,
-    check_kernel,
-    check_scales,
-)
+from nbdense.quant.layers.base import OfKernelInFloat
+from nbdense.quant.layers.checks import GRANULARITIES, check_accumulator, check_granularity
 from nbdense.quant.layers.layout import Layout
 from nbdense.quant.schemes.scheme import Conversion, Converted, Scheme, Step, convert_weights
 
 
 @dataclass(frozen=True, eq=False)
-class DynamicDense(OfKernel, InFloat):
+class DynamicDense(OfKernelInFloat):
     """A dense layer of int8 weights on float inputs, which are quantized anew in every call.
 
     The whole call's input becomes uint8 by ONNX's DynamicQuantizeLinear (one scale and zero point from its least and
@@ -76,15 +70,10 @@ class DynamicDense(OfKernel, InFloat):
 
     def check(self, dtype: str, where: str) -> None:
         """Refuse what the integer program could not run exactly."""
-        check_kernel(self, where)
-        check_columns(self.kernel_scales, (self.n_out,), np.float32, f"{where}kernel_scales")
-        check_scales(self.kernel_scales, where)
-        if self.bias is not None:
-            check_columns(self.bias, (self.n_out,), np.float32, f"{where}bias")
+        super().check(dtype, where)
         check_granularity(self, where)
         largest = 255 * int(np.abs(self.weights().astype(np.int64)).sum(axis=0).max())
         check_accumulator(-largest, largest, self, where)
-        _ = self.function
 
     def lay_out(self, layout: Layout, index: int) -> None:
         """Write the layer's row of the dynamic program, its weights and columns, and its activation.
@@ -135,5 +124,11 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
 
 
 DYNAMIC = Scheme(
-    "dynamic", layers=(DynamicDense,), granularities=GRANULARITIES, calibrates=False, trains=False, convert=convert
+    "dynamic",
+    title="a dynamically quantized model",
+    layers=(DynamicDense,),
+    granularities=GRANULARITIES,
+    calibrates=False,
+    trains=False,
+    convert=convert,
 )

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import CUSTOM
+from nbdense.layers import RowForm, form_of
 from nbdense.network import Row
 from nbdense.quant.layers.activations import Parameters
 from nbdense.quant.layers.base import Layer, Range
-from nbdense.quant.layers.float_layers import ENGINE_KINDS, FloatLayer
+from nbdense.quant.layers.float_layers import FloatLayer
 from nbdense.quant.schemes.options import Options
 
 # Of a step that becomes two layers, one has its name, the other its name and this: the softmax behind logits, or the
@@ -44,9 +45,16 @@ class Step:
     last: int
 
     @property
+    def form(self) -> RowForm:
+        """Form of its row."""
+        form = form_of(self.row.kind)
+        assert form is not None
+        return form
+
+    @property
     def kind(self) -> str:
-        """Kind of the layer: "dense", "activation", "batch_norm", "layer_norm", "add" or "flatten"."""
-        return next(name for name, kind in ENGINE_KINDS.items() if kind == self.row.kind)
+        """Name of its form: "dense", "activation" or "add", for instance."""
+        return self.form.name
 
 
 class Conversion(Protocol):
@@ -139,6 +147,8 @@ class Scheme:
     ----------
     name : str
         In `quantize` and in files.
+    title : str
+        What models of it are called in messages.
     layers : tuple of types
         The layers that it makes, beside those that stay in float.
     granularities : tuple of str
@@ -153,6 +163,7 @@ class Scheme:
     """
 
     name: str
+    title: str
     layers: tuple[type[Layer], ...]
     granularities: tuple[str, ...]
     calibrates: bool
@@ -171,19 +182,13 @@ def layers_in_float(conversion: Conversion, step: Step) -> list[Any]:
         Of any kind.
     """
     row = step.row
-    tensors: dict[str, npt.NDArray[Any] | None] = {}
-    if step.kind == "dense":
-        tensors = {"kernel": row.kernel, "bias": row.bias}
-    elif step.kind in ("batch_norm", "layer_norm"):
-        tensors = {"gamma": row.kernel if row.kernel.size else None, "beta": row.bias}
-    if step.kind == "batch_norm":
-        tensors |= {"mean": row.mean, "variance": row.variance}
     place = conversion.place(step)
     if step.kind == "add" and row.activation.name != "linear":
         total = FloatLayer(what="add", n=row.n_in, **{**place, "name": f"{row.name}{SUM}"})
         return [total, FloatLayer(row.name, "activation", row.n_in, positions=row.positions, **_activation(row))]
-    arrays = {name: _as_float32(value, row, name) for name, value in tensors.items() if value is not None}
-    return [FloatLayer(what=step.kind, n=row.n_in, tensors=arrays, **_activation(row), **place)]
+    arrays = {name: _as_float32(value, row, name) for name, value in row.tensors.items()}
+    fields = _activation(row) | ({"alpha": row.settings[step.form.setting]} if step.form.setting else {})
+    return [FloatLayer(what=step.kind, n=row.n_in, tensors=arrays, **fields, **place)]
 
 
 def convert_weights(

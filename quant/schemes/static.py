@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nbdense.engine.rows import ACTIVATION, ADD, DENSE, RESHAPE
 from nbdense.network import Row
 from nbdense.quant.layers.activations import (
     FIXED_OUTPUTS,
@@ -34,7 +35,7 @@ from nbdense.quant.schemes.scheme import SOFTMAX, Conversion, Converted, Scheme,
 
 
 def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Converted:
-    """Make the integer layers of a step; normalisations stay in float.
+    """Make the integer layers of a step; what has none stays in float.
 
     Parameters
     ----------
@@ -47,16 +48,16 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
     last : bool
         Whether it is the last.
     """
-    if step.kind in ("batch_norm", "layer_norm") or (step.kind == "dense" and not bits):
-        return Converted(layers_in_float(conversion, step), _parameters(step.output, conversion.options))
-    if step.kind == "dense":
+    if step.row.kind is DENSE and bits:
         return _dense(conversion, step, bits, last)
+    if step.row.kind not in _OF_KIND:
+        return Converted(layers_in_float(conversion, step), _parameters(step.output, conversion.options))
     if step.row.activation.name == "softmax":
         place = conversion.place(step)
         in_float = last and conversion.options.softmax == "float" and place["inputs"] is None
         given = conversion.format_of(step.inputs[0])
         return Converted([], given, "softmax") if in_float else _softmax(conversion, step, given, place)
-    return _BY_KIND[step.kind](conversion, step)
+    return _OF_KIND[step.row.kind](conversion, step)
 
 
 def _parameters(bounds: Range, options: Options) -> Parameters:
@@ -164,10 +165,11 @@ def _flatten(conversion: Conversion, step: Step) -> Converted:
     return Converted([layer], (scale, zero_point))
 
 
-_BY_KIND = {"activation": _activation, "add": _add, "flatten": _flatten}
+_OF_KIND = {ACTIVATION: _activation, ADD: _add, RESHAPE: _flatten}
 
 STATIC = Scheme(
     "static",
+    title="a quantized model",
     layers=(QuantizedDense, QuantizedAdd, QuantizedActivation, QuantizedSoftmax, QuantizedFlatten),
     granularities=GRANULARITIES,
     calibrates=True,

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import Activation
-from nbdense.engine.tables import DENSE
-from nbdense.quant.layers.base import InFloat, OfKernel
-from nbdense.quant.layers.checks import GRANULARITIES, check_columns, check_kernel, check_scales
+from nbdense.engine.rows import DENSE
+from nbdense.quant.layers.base import OfKernelInFloat
+from nbdense.quant.layers.checks import GRANULARITIES
 from nbdense.quant.layers.layout import Layout
 from nbdense.quant.schemes.options import BLOCK
 from nbdense.quant.schemes.scheme import Conversion, Converted, Scheme, Step, convert_weights
 
 
 @dataclass(frozen=True, eq=False)
-class WeightOnlyDense(OfKernel, InFloat):
+class WeightOnlyDense(OfKernelInFloat):
     """A dense layer that computes in float with weights kept as integers, of 8 or 4 bits.
 
     Attributes
@@ -67,6 +67,11 @@ class WeightOnlyDense(OfKernel, InFloat):
     custom: Activation | None = field(default=None, repr=False)
     kernel_zero_points: npt.NDArray[np.int8] | None = None
 
+    @property
+    def scales_shape(self) -> tuple[int, ...]:
+        """One for each column of each block."""
+        return -(-self.n_in // (self.block_size or self.n_in)), self.n_out
+
     def of_inputs(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return scales or zero points that meet the kernel elementwise: those of blocks once for each input.
 
@@ -78,16 +83,10 @@ class WeightOnlyDense(OfKernel, InFloat):
         return np.repeat(table, self.block_size or self.n_in, axis=0)[: self.n_in]
 
     def check(self, dtype: str, where: str) -> None:
-        """Refuse parts of the layer that do not fit together."""
-        check_kernel(self, where)
+        """Refuse what does not fit together."""
         if self.block_size < 0:
             raise ValueError(f"{where}block_size must be at least 0, got {self.block_size}")
-        blocks = -(-self.n_in // (self.block_size or self.n_in))
-        check_columns(self.kernel_scales, (blocks, self.n_out), np.float32, f"{where}kernel_scales")
-        check_scales(self.kernel_scales, where)
-        if self.bias is not None:
-            check_columns(self.bias, (self.n_out,), np.float32, f"{where}bias")
-        _ = self.function
+        super().check(dtype, where)
 
     def lay_out(self, layout: Layout, index: int) -> None:
         """Write the layer's row of the engine's table, with the weights as floats.
@@ -126,6 +125,7 @@ def _with_blocks(kernel_scales: npt.NDArray[np.float32], **fields: Any) -> Weigh
 
 WEIGHT_ONLY = Scheme(
     "weight_only",
+    title="a model of which the weights alone are quantized",
     layers=(WeightOnlyDense,),
     granularities=(*GRANULARITIES, BLOCK),
     calibrates=False,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import CUSTOM
-from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE
+from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE, kind_of
 from nbdense.layers import Activation, Dense, Dropout, Flatten, Input, Layer, Residual, inner_layers
 from nbdense.layers.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 from nbdense.models import Sequential
@@ -179,7 +179,7 @@ def _check_rows(network: Network) -> None:
                 "supported; quantize takes it, without this training"
             )
         if row.kind not in (DENSE, ACTIVATION, ADD, RESHAPE):
-            fold = "only one beside a Dense, not at the input, can be folded; " if row.kind == FROZEN_NORM else ""
+            fold = "only one beside a Dense, not at the input, can be folded; " if row.kind is FROZEN_NORM else ""
             raise ValueError(
                 f"quantize_aware: {row.label} is not supported; {fold}quantize takes it, without this training"
             )
@@ -190,8 +190,8 @@ def _check_rows(network: Network) -> None:
 
 
 def _with_ranges(model: Sequential, plain: Sequential, ranges: Ranges, options: Options, learned: bool) -> Sequential:
-    """Make the trainable model of ``plain``, which is ``model`` with its batch normalisation folded."""
-    made = _Rewriting(plain.network, ranges, options, learned).layers(plain._all)
+    """Make the model of ``plain``, which is ``model`` with its batch normalisation folded."""
+    made = _Rewriting(plain.network, ranges, options, learned).layers(plain.input_and_layers)
     aware = empty_like(plain, model.name, made)
     aware.epochs_trained = model.epochs_trained
     aware.network.take_tensors(plain.network)
@@ -290,14 +290,14 @@ class _Rewriting:
     def _output(self, name: str, row: Row, taken: set[str]) -> list[Layer]:
         """Make the rounding of a row's output; of a softmax and of a copy, none."""
         activation = row.activation.name
-        if activation == "softmax" or (row.kind == ACTIVATION and activation == "linear"):
+        if activation == "softmax" or (row.kind is ACTIVATION and activation == "linear"):
             return []
         name = _new_name(f"{name}_values", taken)
         if row.kind in (DENSE, ACTIVATION) and activation in FIXED_OUTPUTS:
             scale, zero_point = FIXED_OUTPUTS[activation][0], FIXED_OUTPUTS[activation][1][self._dtype]
             low, high = (scale * (limit - zero_point) for limit in LIMITS[self._dtype])
             return [FakeQuantize(low, high, self._dtype, learned=False, name=name)]
-        which = 1 if row.kind != DENSE or not is_clamp(row.activation) else 0
+        which = 1 if row.kind is not DENSE or not is_clamp(row.activation) else 0
         return [FakeQuantize(**self._range(self._ranges[row.name][which]), name=name)]
 
     def _range(self, bounds: Range) -> dict[str, Any]:
@@ -325,7 +325,8 @@ def _new_name(wanted: str, taken: set[str]) -> str:
 
 def _dtype_of(row: Any) -> str:
     """Return the dtype that a FAKE_QUANT row stands for."""
-    return next(dtype for dtype, limits in LIMITS.items() if limits == (int(row["lower"]), int(row["upper"])))
+    held = tuple(int(FAKE_QUANT.setting(row, end)) for end in ("least", "most"))
+    return next(dtype for dtype, limits in LIMITS.items() if limits == held)
 
 
 def _set_kernel_scales(network: Network, granularity: str) -> None:
@@ -334,7 +335,7 @@ def _set_kernel_scales(network: Network, granularity: str) -> None:
     input_scales: dict[int, float] = {}
     for row in network.inference:
         scale = input_scales.get(int(row["input"]), 1 / 255)
-        if row["kind"] == FAKE_QUANT:
+        if kind_of(row) is FAKE_QUANT:
             scale = activation_parameters(range_of(network, row), _dtype_of(row))[0]
         elif row["scales"] >= 0:
             bias = at[int(row["bias"])] if row["bias"] >= 0 else np.zeros(int(row["n_out"]))

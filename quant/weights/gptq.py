@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.tables import DENSE, aligned_zeros, leading_dimension
+from nbdense.engine.rows import DENSE
+from nbdense.engine.tables import aligned_zeros, leading_dimension
 from nbdense.network import Network
 from nbdense.quant.calibration.calibration import walk
 from nbdense.quant.kernels import solvers
@@ -100,7 +101,7 @@ def input_moments(network: Network, data: Any) -> dict[int, Float64]:
     TypeError, ValueError
         For unfit data.
     """
-    readers = {row.index: row.input for row in network.rows() if row.kind == DENSE}
+    readers = {row.index: row.input for row in network.rows() if row.kind is DENSE}
     first = {buffer: index for index, buffer in reversed(readers.items())}
     moments: dict[int, Moments] = {}
     for _, values in walk(network, data):

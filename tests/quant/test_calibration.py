@@ -7,7 +7,7 @@ import pytest
 
 from nbdense._compile import thread_pool
 from nbdense.activations import ACTIVATIONS
-from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE
+from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FROZEN_NORM, LAYER_NORM, RESHAPE
 from nbdense.layers import Activation, BatchNormalization, Dense, Dropout, Flatten, Input, LayerNormalization, Residual
 from nbdense.models import Sequential
 from nbdense.quant.calibration.calibration import BATCH, batches, calibrate, check_repeatable, walk

@@ -9,19 +9,19 @@ from nbdense.models import load_model
 from nbdense.quant import QuantizedModel, QuantizedNetwork
 from nbdense.quant.model.network import (
     LIMITS,
-    DynamicDense,
     FloatLayer,
     QuantizedActivation,
     QuantizedAdd,
     QuantizedDense,
     QuantizedFlatten,
     QuantizedSoftmax,
-    WeightOnlyDense,
     between,
     cuts,
     pack_nibbles,
     unpack_nibbles,
 )
+from nbdense.quant.schemes.dynamic import DynamicDense
+from nbdense.quant.schemes.weight_only import WeightOnlyDense
 from tests.reference import naive, naive_integer
 from tests.support.drawn_networks import draw_network
 

@@ -24,7 +24,8 @@ from nbdense.models import Sequential, load_model
 from nbdense.quant import compare, quantize, quantize_aware
 from nbdense.quant.conversion import bias_correction
 from nbdense.quant.layers.checks import LIMITS
-from nbdense.quant.model.network import DynamicDense, FloatLayer, QuantizedAdd, QuantizedDense, QuantizedSoftmax
+from nbdense.quant.model.network import FloatLayer, QuantizedAdd, QuantizedDense, QuantizedSoftmax
+from nbdense.quant.schemes.dynamic import DynamicDense
 
 SCHEMES = {
     "static": {},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nbdense._compile import thread_pool
-from nbdense.engine.tables import DENSE
+from nbdense.engine.rows import DENSE
 from nbdense.layers import (
     Activation,
     BatchNormalization,

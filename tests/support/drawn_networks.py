@@ -6,14 +6,14 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.quant.layers.activations import FIXED_OUTPUTS
 from nbdense.quant.model.network import (
     LIMITS,
-    DynamicDense,
     FloatLayer,
     QuantizedAdd,
     QuantizedDense,
     QuantizedFlatten,
     QuantizedNetwork,
-    WeightOnlyDense,
 )
+from nbdense.quant.schemes.dynamic import DynamicDense
+from nbdense.quant.schemes.weight_only import WeightOnlyDense
 from tests.reference import naive
 
 F32 = np.float32

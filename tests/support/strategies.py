@@ -69,7 +69,7 @@ def width_behind(layer, width):
 @st.composite
 def stacks(draw, last=None):
     """(the input's shape, the layers): any chain, perhaps of several positions, and a dense layer at the end."""
-    shape = tuple(draw(st.lists(st.integers(1, 3), max_size=2))) + (draw(st.integers(1, 17)),)
+    shape = (*draw(st.lists(st.integers(1, 3), max_size=2)), draw(st.integers(1, 17)))
     layers = draw(chains(shape[-1]))
     if len(shape) > 1:
         layers.append(("flatten", {}))

@@ -109,6 +109,24 @@ def copy_block(values, source, target, size):
 
 
 @kernel
+def accumulate(values, source, target, size):
+    """Add ``size`` elements from one place to those at another."""
+    s, t = np.uint64(source), np.uint64(target)
+    for j in range(size):
+        k = np.uint64(j)
+        values[t + k] += values[s + k]
+
+
+@kernel
+def hand_over(values, source, target, size, adds):
+    """Add ``size`` elements to those at another place, or put them there."""
+    if adds:
+        accumulate(values, source, target, size)
+    else:
+        copy_block(values, source, target, size)
+
+
+@kernel
 def _clamp(values, offset, count, lower, upper):
     """Clamp ``count`` elements in place; ordered comparisons leave a NaN as it is."""
     number = values.dtype.type

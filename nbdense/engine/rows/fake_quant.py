@@ -14,7 +14,13 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel
-from nbdense.engine.tables import DENSE
+from nbdense.engine.rows.dense import DENSE
+from nbdense.engine.rows.kind import RowKind, buffers, register
+from nbdense.engine.tables import FACTORS
+
+# The row's columns: the offset of the range's factors (-1: it does not learn), its ends, and the integers in it.
+_FACTORS, _LOW, _HIGH, _LEAST, _MOST = "kernel", "alpha", "rate", "lower", "upper"
+_DENSE = DENSE.code
 
 LANES = 16  # that the sums over a row of columns are taken in: the same on every CPU
 LEAST_FACTOR = 1 / 16  # no range shrinks to less: it would have to grow again by steps as small as itself
@@ -26,9 +32,9 @@ _ROUND_32, _ROUND_64 = 12582912.0, 6755399441055744.0
 
 @kernel
 def _end(row, params, which, end):
-    """Return one end of a row's range, times its factor, as a float32 number."""
-    if row["kernel"] >= 0:
-        factor = np.float64(params[row["kernel"] + which])
+    """One end of a row's range, times its factor, as a float32 number."""
+    if row[_FACTORS] >= 0:
+        factor = np.float64(params[row[_FACTORS] + which])
         end = end * (factor if factor > LEAST_FACTOR else LEAST_FACTOR)
     return np.float64(np.float32(end))
 
@@ -39,22 +45,23 @@ def parameters(row, params):
 
     The same arithmetic as that of `nbdense.quant.layers.activations.activation_parameters`, to the last bit.
     """
-    low, high = _end(row, params, 0, row["alpha"]), _end(row, params, 1, row["rate"])
+    low, high = _end(row, params, 0, row[_LOW]), _end(row, params, 1, row[_HIGH])
     low, high = low if low < 0.0 else 0.0, high if high > 0.0 else 0.0
-    steps = row["upper"] - row["lower"]
+    steps = row[_MOST] - row[_LEAST]
     scale = np.float64(np.float32((high - low) / steps))
     if scale < LEAST_SCALE:
         low, scale = 0.0, np.float64(np.float32(1.0 / steps))
-    zero_point = (row["lower"] - low / scale + _ROUND_64) - _ROUND_64
-    zero_point = row["lower"] if zero_point < row["lower"] else zero_point
-    zero_point = row["upper"] if zero_point > row["upper"] else zero_point
-    return scale, row["lower"] - zero_point, row["upper"] - zero_point, low
+    zero_point = (row[_LEAST] - low / scale + _ROUND_64) - _ROUND_64
+    zero_point = row[_LEAST] if zero_point < row[_LEAST] else zero_point
+    zero_point = row[_MOST] if zero_point > row[_MOST] else zero_point
+    return scale, row[_LEAST] - zero_point, row[_MOST] - zero_point, low
 
 
 @kernel
-def forward(row, params, work, source, output, m):
-    """Round m rows, from ``source`` to ``output``; zeros stay zeros, those of the padding too."""
+def _forward(row, params, work, capacity, span, aside, noise):
+    """Zeros stay zeros, those of the padding too."""
     number = work.dtype.type
+    m, source, _, output = buffers(row, capacity, span)
     scale, least, most, _ = parameters(row, params)
     s, low, high = number(scale), number(least), number(most)
     rounder = number(_ROUND_32 if work.itemsize == 4 else _ROUND_64)
@@ -68,16 +75,18 @@ def forward(row, params, work, source, output, m):
 
 
 @kernel
-def backward(row, params, work, source, d, sums, first, m):
-    """Turn the deltas ``d`` of the outputs into those of the inputs: zero where these were outside the range.
+def _backward(row, params, work, capacity, span, deltas, aside, batch):
+    """Turn the deltas of the outputs into those of the inputs: zero where these were outside the range.
 
-    Where the range learns, each row of columns, ``first`` and on, leaves at ``sums`` what `gradient` adds up.
+    Where the range learns, each row of columns leaves in the ``pre`` buffer what `_gradient` adds up.
     """
     number = work.dtype.type
+    m, source, _, output = buffers(row, capacity, span)
+    d, sums, first = deltas + output, row["pre"] * capacity, span[0] * row["positions"]
     scale, least, most, bottom = parameters(row, params)
     s, ld, half = number(scale), row["ld_in"], number(0.5)
     low, high, zero = number(least) - half, number(most) + half, number(0.0)
-    if row["kernel"] >= 0:
+    if row[_FACTORS] >= 0:
         for i in range(m):
             at = sums + (first + i) * 2 * LANES
             _sum_row(
@@ -89,6 +98,7 @@ def backward(row, params, work, source, d, sums, first, m):
         t = work[x + k] / s
         inside = t >= low and t <= high
         work[delta + k] = work[delta + k] if inside else zero
+    return d
 
 
 @kernel
@@ -120,12 +130,13 @@ def _sum_row(work, source, d, sums, ld, bounds):
 
 
 @kernel
-def gradient(row, work, sums, m, gradients, at):
-    """Compute the gradients of the two factors, from what m rows of columns left at ``sums``, row by row.
+def _gradient(row, gradient, work, run, count, slab, low):
+    """Add up the gradients of the two factors, from what rows of columns left in the ``pre`` buffer, row by row.
 
     The scale is (high - low) / steps; outside its range y moves with low besides.
     """
     number = work.dtype.type
+    sums, m = row["pre"] * run["batch"], count * row["positions"]
     first = np.uint64(sums)
     for i in range(1, m):
         of = np.uint64(sums + i * 2 * LANES)
@@ -136,9 +147,9 @@ def gradient(row, work, sums, m, gradients, at):
     for j in range(LANES):
         outside += work[first + np.uint64(j)]
         slope += work[first + np.uint64(LANES + j)]
-    of_scale = slope / number(row["upper"] - row["lower"])
-    gradients[at] = number(row["alpha"]) * (outside - of_scale)
-    gradients[at + 1] = number(row["rate"]) * of_scale
+    of_scale = slope / number(row[_MOST] - row[_LEAST])
+    gradient[low] = number(row[_LOW]) * (outside - of_scale)
+    gradient[low + 1] = number(row[_HIGH]) * of_scale
 
 
 @kernel
@@ -172,7 +183,7 @@ def round_biases(layers, params, values):
     number = values.dtype.type
     for index in range(layers.shape[0]):
         row = layers[index]
-        if row["kind"] != DENSE or row["scales"] < 0 or row["bias"] < 0 or row["quantizer"] < 0:
+        if row["kind"] != _DENSE or row["scales"] < 0 or row["bias"] < 0 or row["quantizer"] < 0:
             continue
         given, _, _, _ = parameters(layers[row["quantizer"]], params)
         for j in range(row["n_out"]):
@@ -181,3 +192,17 @@ def round_biases(layers, params, values):
             if step > 0.0:
                 bias = ((bias / step + _ROUND_64) - _ROUND_64) * step
             values[row["bias"] + j] = number(bias)
+
+
+FAKE_QUANT = register(
+    RowKind(
+        "fake_quantize",
+        "FakeQuantize",
+        tensors={"factors": _FACTORS},
+        settings={"low": _LOW, "high": _HIGH, "least": _LEAST, "most": _MOST},
+        vector=FACTORS,
+        forward=_forward,
+        backward=_backward,
+        gradient=_gradient,
+    )
+)

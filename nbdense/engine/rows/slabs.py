@@ -11,16 +11,15 @@ from nbdense.engine.elementwise.optimizer import update
 from nbdense.engine.kernels.microkernel import product
 from nbdense.engine.kernels.norms import norms
 from nbdense.engine.kernels.transpose import transpose
-from nbdense.engine.rows import fake_quant, norm
+from nbdense.engine.rows import fake_quant
+from nbdense.engine.rows.kind import by_kind
 from nbdense.engine.tables import (
-    BATCH_NORM,
     BIAS,
     CLIP,
     CLIP_GLOBAL_NORM,
     CLIP_NORM,
     CLIP_VALUE,
     FACTORS,
-    FAKE_QUANT,
     GAMMA,
     GRADIENT,
     MOVING,
@@ -46,18 +45,10 @@ def _slab_range(row, slab):
 
 
 @inlined
-def _slab_gradient(row, gradient, work, run, count, slab, low):
-    """Compute one slab's gradient, of ``count`` rows of data."""
+def _sum_or_product(row, gradient, work, run, count, slab, low):
+    """Compute a slab's gradient, as a product of ``count`` rows of inputs with the deltas of outputs."""
     number = work.dtype.type
     n_out, ld_in, ld_out, capacity = row["n_out"], row["ld_in"], row["ld_out"], run["batch"]
-    if row["kind"] == BATCH_NORM:  # its sums were taken by columns
-        at = run["aside"] + row["transposed"] + (2 if slab["first"] == BIAS else 3) * ld_out
-        for j in range(n_out):
-            gradient[low + j] = work[at + j]
-        return
-    if row["kind"] == FAKE_QUANT:
-        fake_quant.gradient(row, work, row["pre"] * capacity, count * row["positions"], gradient, low)
-        return
     deltas = run["deltas"] + row["output"] * capacity
     if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
         rows = 1
@@ -69,6 +60,11 @@ def _slab_gradient(row, gradient, work, run, count, slab, low):
         x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
     d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], 0), (gradient, low, ld_out)
     product(rows, n_out, count * row["positions"], x, d, zeros, g, number(-np.inf), number(np.inf))
+
+
+_ARGUMENTS = "row, gradient, work, run, count, slab, low"
+_slab_gradient = by_kind("gradient", _ARGUMENTS, globals(), otherwise=f"_sum_or_product({_ARGUMENTS})")
+_move = by_kind("move", "row, params, work, aside", globals())
 
 
 # The loops below run over slices, from 0: an index that might be negative would keep them from becoming vectors.
@@ -167,12 +163,12 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
         if phase["kind"] == TRANSPOSES:
             _transpose(row, values, work, run, slab)
         elif slab["first"] == MOVING:
-            if updates and row["kind"] == BATCH_NORM:
-                norm.move_averages(row, params, work, run["aside"] + row["transposed"])
+            if updates:
+                _move(row["kind"], row, params, work, run["aside"] + row["transposed"])
         elif segment["trainable"]:
             low, high = _slab_range(row, slab)
             if makes_gradient:
-                _slab_gradient(row, gradient, work, run, batch, slab, low)
+                _slab_gradient(row["kind"], row, gradient, work, run, batch, slab, low)
                 if run["penalties"]:
                     _penalise(segment, params, gradient, sums, index, low, high)
             if holds:

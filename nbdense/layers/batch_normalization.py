@@ -1,0 +1,214 @@
+"""Batch normalisation: the layer, and how rows of it, by their running statistics, are written to and read from ONNX.
+
+BatchNormalization has its channels on axis 1, ours are the last: with more axes it is Mul and Add, by
+scale = gamma / sqrt(variance + epsilon) and shift = beta - mean scale, computed in float64. Both lose digits where a
+mean is many deviations away from zero (data that nobody scaled): runtimes fold BatchNormalization too, and
+x scale + shift cancels. There it is Sub, Mul and Add, which lose none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense import initializers
+from nbdense._checks import finite_float32
+from nbdense.engine.rows import BATCH_NORM, FROZEN_NORM
+from nbdense.layers.base import Shape
+from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, RowForm, Settings, Tensors, register_form
+from nbdense.layers.normalization import Normalization
+from nbdense.layers.registry import register
+from nbdense.network import Row, folding
+from nbdense.network.builder import NetworkBuilder
+
+_OPERATOR = "BatchNormalization"
+_ONE_LESS = 2.0**-10  # an epsilon that adds up to exactly 1 with its complement, in float32 too
+
+
+@register
+class BatchNormalization(Normalization):
+    """Every column standardised over batch and positions, then gamma times it plus beta.
+
+    Ioffe and Szegedy 2015, algorithms 1 and 2. Outside training, and where ``trainable`` is false, running
+    statistics take the place of the batch's, as in Keras.
+
+    Parameters
+    ----------
+    axis : int
+        -1, the last.
+    momentum : float
+        Of the running statistics, in [0, 1].
+    epsilon : float
+        Added to the (biased) variance.
+    center, scale : bool
+        Whether there are a beta and a gamma.
+    beta_initializer, gamma_initializer : str or Initializer
+        See `nbdense.initializers`.
+    moving_mean_initializer, moving_variance_initializer : str or Initializer
+        See `nbdense.initializers`.
+    name : str, optional
+        Unique within a model.
+    trainable : bool
+        Whether gamma and beta learn.
+    """
+
+    kind = "batch_normalization"
+
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        moving_mean_initializer: Any = "zeros",
+        moving_variance_initializer: Any = "ones",
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable)
+        if not 0.0 <= momentum <= 1.0:
+            raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {momentum!r}")
+        self.momentum = float(momentum)
+        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
+        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
+
+    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+        gamma, beta = self.gamma_and_beta(builder, seed, number)
+        running = [
+            builder.parameter(
+                f"{self.name}/moving_{what}",
+                make((builder.n,), initializers.generator(seed, 2 * number)),
+                trainable=False,
+            )
+            for what, make in (("mean", self.moving_mean_initializer), ("variance", self.moving_variance_initializer))
+        ]
+        builder.row(
+            BATCH_NORM if self.trainable else FROZEN_NORM,
+            self.name,
+            gamma=gamma,
+            beta=beta,
+            mean=running[0],
+            variance=running[1],
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+        )
+
+    def count_params(self, shape: Shape) -> int:
+        return super().count_params(shape) + 2 * shape[-1]
+
+    def get_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {"momentum": self.momentum}
+        for field in ("moving_mean_initializer", "moving_variance_initializer"):
+            config[field] = initializers.serialize(getattr(self, field))
+        return config | super().get_config()
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def finite_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
+    """Return gamma, beta, mean and variance of a row, ones and zeros where it has none, if files can have them.
+
+    Parameters
+    ----------
+    row : Row
+        Of kind FROZEN_NORM.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite in float32, or a variance is not above zero, epsilon included.
+    """
+    tensors = folding.norm_tensors(row)
+    for name, value in tensors.items():
+        finite_float32(value, row.label, name)
+    if (tensors["variance"].astype(np.float64) + row.settings["epsilon"] <= 0).any():
+        raise ValueError(f"{row.label}: its moving variance plus epsilon is not above zero")
+    return tensors
+
+
+def _write_onnx(graph: OnnxGraph, row: Row, prefix: str, inputs: Sequence[str], target: str) -> None:
+    tensors, epsilon = finite_tensors(row), row.settings["epsilon"]
+    far = folding.is_far_from_zero(tensors["mean"], tensors["variance"], epsilon)
+    if row.positions == 1 and not far:
+        constants = [graph.constant(f"{prefix}/{name}", value, np.float32) for name, value in tensors.items()]
+        graph.node(_OPERATOR, [*inputs, *constants], target, epsilon=epsilon)
+        return
+    scale, shift = folding.scale_and_shift(**tensors, epsilon=epsilon)
+    parts = {"scale": scale, "shift": tensors["beta"] if far else shift, **({"mean": tensors["mean"]} if far else {})}
+    names = {
+        name: graph.constant(
+            f"{prefix}/{name}", graph.along_columns(finite_float32(value, row.label, name)), np.float32
+        )
+        for name, value in parts.items()
+    }
+    (source,) = inputs
+    if far:
+        source = graph.node("Sub", [source, names["mean"]], f"{prefix}/centred")
+    graph.node("Add", [graph.node("Mul", [source, names["scale"]], f"{prefix}/scaled"), names["shift"]], target)
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read_operator(call: OnnxCall) -> Any:
+    value = call.data()
+    if call.attributes.get("training_mode", 0) or call.uses_more:
+        raise call.fail("it is in training mode: export the model for inference")
+    if len(value.seen) != 1:
+        raise call.fail(f"its channels are the first axis of rows of shape {value.shape}; one axis is taken")
+    arrays = call.constants(("scale", "bias", "mean", "variance"))
+    if any(array.shape != value.seen or array.dtype.kind != "f" for array in arrays):
+        raise call.fail(f"scale, bias, mean and variance must have {value.seen[0]} elements each")
+    epsilon, momentum = float(call.attributes.get("epsilon", 1e-5)), float(call.attributes.get("momentum", 0.9))
+    if not (arrays[3].astype(np.float64) + epsilon > 0).all() or epsilon < 0:
+        raise call.fail("its variance plus epsilon is not above zero everywhere")
+    tensors = dict(zip(("gamma", "beta", "mean", "variance"), arrays, strict=True))
+    return call.layer(FORM, tensors, {"epsilon": epsilon, "momentum": momentum})
+
+
+def _affine(tensors: Tensors, settings: Settings) -> tuple[Array, Array, Array] | None:
+    if settings["epsilon"] != 0:
+        return None
+    scale = tensors["gamma"] / np.sqrt(tensors["variance"].astype(np.float64))
+    return tensors["mean"], scale, tensors["beta"]
+
+
+def affine_parts(mean: Array, scale: Array, shift: Array) -> tuple[dict[str, Array], dict[str, float]]:
+    """Return tensors and settings of a normalisation that is (x - mean) scale + shift, and does not learn.
+
+    Parameters
+    ----------
+    mean, scale, shift : ndarray, (n,)
+        Of the columns.
+    """
+    variance = np.full(len(scale), 1.0 - _ONE_LESS)
+    return {"gamma": scale, "beta": shift, "mean": mean, "variance": variance}, {"epsilon": _ONE_LESS}
+
+
+def _layer(tensors: Tensors, settings: Settings, name: str | None) -> tuple[Any, dict[str, Array]]:
+    """Make the layer; one without a momentum does not learn."""
+    known = {"mean": "moving_mean", "variance": "moving_variance"}
+    learns = {"momentum": settings["momentum"]} if "momentum" in settings else {"trainable": False}
+    layer = BatchNormalization(epsilon=settings["epsilon"], name=name, **learns)
+    return layer, {known.get(tensor, tensor): value for tensor, value in tensors.items()}
+
+
+FORM = register_form(
+    RowForm(
+        FROZEN_NORM,
+        "batch_norm",
+        tensors=("gamma?", "beta?", "mean", "variance"),
+        setting="epsilon",
+        write_onnx=_write_onnx,
+        operators={_OPERATOR: _read_operator},
+        affine=_affine,
+        layer=_layer,
+    )
+)

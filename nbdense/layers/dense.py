@@ -1,0 +1,147 @@
+"""The dense layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nbdense import activations, initializers, regularizers
+from nbdense._checks import finite_float32, positive_int
+from nbdense.engine.rows import DENSE
+from nbdense.layers.base import Layer, Shape, input_of
+from nbdense.layers.forms import OnnxGraph, RowForm, register_form
+from nbdense.layers.registry import register
+from nbdense.network import Row
+from nbdense.network.builder import NetworkBuilder
+
+
+@register
+class Dense(Layer):
+    """activation(x kernel + bias) on the last axis, kernel of shape (n_in, units).
+
+    Parameters
+    ----------
+    units : int
+        Columns of the output; positive.
+    activation : str, Activation or activation layer, optional
+        A row of ``nbdense.activations.ACTIVATIONS`` or one's own; None is linear.
+    use_bias : bool
+        Whether a bias is added.
+    kernel_initializer, bias_initializer : str or Initializer
+        See `nbdense.initializers`.
+    kernel_regularizer, bias_regularizer : str or Regularizer, optional
+        See `nbdense.regularizers`.
+    name : str, optional
+        Unique within a model.
+    trainable : bool
+        Whether the parameters learn.
+    input_shape : tuple of int, optional
+        Shape of one input row, where this is the first layer and there is no Input.
+    input_dim : int, optional
+        The same as ``input_shape=(input_dim,)``.
+    """
+
+    kind = "dense"
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        name: str | None = None,
+        trainable: bool = True,
+        input_shape: tuple[int, ...] | None = None,
+        input_dim: int | None = None,
+    ) -> None:
+        super().__init__(name, trainable)
+        self.units = positive_int("Dense", "units", units)
+        self.activation = activations.get(activation)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.input = input_of(input_shape, input_dim)
+        if self.activation.name == "softmax" and self.units == 1:
+            raise ValueError(
+                "Dense: softmax over 1 unit is always 1; use activation='sigmoid', or a unit for each class"
+            )
+
+    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+        n_in = builder.n
+        random = initializers.generator(seed, 2 * number)
+        kernel = builder.parameter(
+            f"{self.name}/kernel",
+            self.kernel_initializer((n_in, self.units), random),
+            trainable=self.trainable,
+            **_penalties(self.kernel_regularizer),
+        )
+        bias = -1
+        if self.use_bias:
+            random = initializers.generator(seed, 2 * number + 1)
+            bias = builder.parameter(
+                f"{self.name}/bias",
+                self.bias_initializer((self.units,), random, n_in),
+                trainable=self.trainable,
+                **_penalties(self.bias_regularizer),
+            )
+        builder.dense(self.name, self.units, self.activation, self.activation.alpha, kernel, bias)
+
+    @property
+    def is_linear(self) -> bool:
+        """Tell whether it has no activation."""
+        return self.activation.name == "linear"
+
+    def count_params(self, shape: Shape) -> int:
+        return self.units * (shape[-1] + (1 if self.use_bias else 0))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*shape[:-1], self.units)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(shape) * self.units
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            "units": self.units,
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": initializers.serialize(self.kernel_initializer),
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            **super().get_config(),
+        }
+        for field in ("kernel_regularizer", "bias_regularizer"):
+            if getattr(self, field) is not None:
+                config[field] = regularizers.serialize(getattr(self, field))
+        return config
+
+
+def _penalties(regularizer: Any) -> dict[str, float]:
+    return {} if regularizer is None else {"l1": regularizer.l1, "l2": regularizer.l2}
+
+
+def _write_onnx(graph: OnnxGraph, row: Row, prefix: str, inputs: Sequence[str], target: str) -> None:
+    """Write a Gemm with weights [N, K], which is what runtimes fuse; on more axes MatMul and Add, on the last one."""
+    kernel = finite_float32(row.kernel, row.label, "kernel")
+    bias = None
+    if row.bias is not None:
+        bias = graph.constant(f"{prefix}/bias", finite_float32(row.bias, row.label, "bias"), np.float32)
+    if row.positions == 1:
+        weight = graph.constant(f"{prefix}/weight", kernel.T, np.float32)
+        graph.node("Gemm", [*inputs, weight, *([] if bias is None else [bias])], target, transB=1)
+        return
+    factors = [*inputs, graph.constant(f"{prefix}/weight", kernel, np.float32)]
+    if bias is None:
+        graph.node("MatMul", factors, target)
+    else:
+        graph.node("Add", [graph.node("MatMul", factors, f"{prefix}/product"), bias], target)
+
+
+register_form(RowForm(DENSE, "dense", tensors=("kernel", "bias?"), write_onnx=_write_onnx))

@@ -1,0 +1,48 @@
+"""Dropout, which no quantized network and no ONNX file has: it is not there where nothing is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbdense.engine.rows import DROPOUT
+from nbdense.layers.base import Layer
+from nbdense.layers.registry import register
+from nbdense.network.builder import NetworkBuilder
+
+
+@register
+class Dropout(Layer):
+    """In training, zeros for a random share of the elements, and the others times 1 / (1 - rate).
+
+    Srivastava et al. 2014, section 10 ("inverted"). Which elements is a function of the model's seed, the step, the
+    layer and the element: the same with any number of threads, and after a stop and resume.
+
+    Parameters
+    ----------
+    rate : float
+        The share, in [0, 1).
+    noise_shape : None
+        Accepted for Keras's sake.
+    seed : int, optional
+        Accepted for Keras's sake; the model's seed decides.
+    name : str, optional
+        Unique within a model.
+    """
+
+    kind = "dropout"
+
+    def __init__(self, rate: float, noise_shape: None = None, seed: int | None = None, name: str | None = None) -> None:
+        super().__init__(name)
+        del seed
+        if noise_shape is not None:
+            raise ValueError("Dropout: noise_shape is not supported")
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+            raise ValueError(f"Dropout: rate must be in [0, 1), got {rate!r}; 1 would leave nothing")
+        self.rate = float(rate)
+
+    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+        if self.rate:
+            builder.row(DROPOUT, self.name, rate=self.rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, **super().get_config()}
