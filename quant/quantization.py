@@ -49,7 +49,7 @@ def quantize(
     scheme : str
         "static": integers all the way. Weights become int8, symmetric about 0; activations int8 or uint8 with one scale
         and zero point a tensor, from the calibration data; biases int32. Activations other than clamps become tables
-        of 256 entries, residual sums are rescaled; layer normalisations, and batch normalisations that cannot be
+        of 256 entries, residual sums are rescaled; normalisations of rows, and of batches where these cannot be
         folded, stay in float. "dynamic": int8 weights; each dense layer's input is quantized to uint8 by the range that
         it has in the call, as ONNX's DynamicQuantizeLinear does it, and all else is float. "weight_only": weights are
         stored as integers, and everything is computed in float.

@@ -56,7 +56,7 @@ def _elementwise(call: Call) -> Value:
     if array.ndim and array.shape[-1] != 1:
         call.state.width_of(value, array.shape[-1])
     shape, seen = value.shape, value.seen
-    if shape[-1:] == (1,) and array.ndim and array.shape[-1] > 1:  # a mean times a column each: in layer norms
+    if shape[-1:] == (1,) and array.ndim and array.shape[-1] > 1:  # a mean times a column each: in norms
         shape, seen = (*shape[:-1], array.shape[-1]), (*seen[:-1], array.shape[-1])
     cut = call.row_constant(array, seen)
     return call.make([cut if other is not value else value for other in call.inputs], shape)
@@ -151,7 +151,7 @@ def _reduce_mean(call: Call) -> Value:
     axes = call.input(1) if call.input(1) is not None else call.attributes.get("axes")
     listed = [] if axes is None else call.whole_numbers(axes, "axes")
     if listed not in ([-1], [len(value.seen)]) or not call.attributes.get("keepdims", 1) or not value.shape:
-        raise call.fail("only a mean over the last axis, kept, is taken: in a layer normalisation")
+        raise call.fail("only a mean over the last axis, kept, is taken: in a normalisation")
     return call.make([value], (*value.shape[:-1], 1))
 
 
@@ -185,7 +185,7 @@ def _global_mean(call: Call) -> Value:
     """Return a mean over the last axis of three, as tf2onnx writes it."""
     value = call.data()
     if len(value.seen) != 2:
-        raise call.fail("only a mean over the last of three axes is taken: in a layer normalisation")
+        raise call.fail("only a mean over the last of three axes is taken: in a normalisation")
     return call.make([value], (*value.shape[:-1], 1), FunctionNode("ReduceMean"))
 
 

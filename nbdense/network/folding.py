@@ -124,7 +124,8 @@ def norm_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
     row : Row
         Of kind FROZEN_NORM.
     """
-    return {"gamma": np.ones(row.n_out), "beta": np.zeros(row.n_out), **row.tensors}
+    known = {"gamma": np.ones(row.n_out), "beta": np.zeros(row.n_out), **row.tensors}
+    return {name: known[name] for name in FROZEN_NORM.tensors}
 
 
 def into_row_before(dense: Row, norm: Row) -> Row:

@@ -27,6 +27,7 @@ class Layer:
     """A layer of a quantized network, as reports, files and the program know it."""
 
     kind: ClassVar[str]
+    arrays: ClassVar[tuple[str, ...]]  # fields that files hold as tensors
     # Whether its scale is that of all rows of a call, which then cannot be cut into parts.
     takes_whole_call: ClassVar[bool] = False
 

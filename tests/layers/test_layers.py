@@ -6,6 +6,8 @@ import pytest
 import nbdense as nb
 from nbdense import layers as k
 from nbdense._compile import thread_pool
+from nbdense.engine.rows import FAKE_QUANT, ROW_KINDS, RowKind
+from nbdense.engine.rows.kind import register as register_kind
 from tests.reference import naive
 from tests.support.stacks import STACKS, STAIRS, made, randomise
 
@@ -327,3 +329,53 @@ def test_folded_batch_normalisation():
     model.layers[0].set_weights(before[:4])
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_forms_are_of_kinds_and_have_their_tensors():
+    """Storeys above know of a kind what its form says; the two are written in different modules."""
+    trained = {kind.inference or kind for kind in ROW_KINDS}
+    assert {form.kind for form in k.FORMS.values()} == trained - {FAKE_QUANT}
+    for name, form in k.FORMS.items():
+        assert form.name == name and k.form_of(form.kind) is form
+        assert form.allowed == set(form.kind.tensors)
+        assert not form.setting or form.setting in form.kind.settings
+    assert k.form_of(FAKE_QUANT) is None
+    operators = [operator for form in k.FORMS.values() for operator in form.operators]
+    assert len(operators) == len(set(operators))
+
+
+def test_a_name_of_rows_is_one_kinds():
+    before = list(ROW_KINDS)
+    assert [kind.code for kind in before] == list(range(len(before)))
+    with pytest.raises(ValueError, match="there is a kind of row named 'dense' already"):
+        register_kind(RowKind("dense", "Other"))
+    with pytest.raises(ValueError, match="there is a form of rows named 'add' already"):
+        k.forms.register_form(k.FORMS["add"])
+    assert before == ROW_KINDS
+
+
+def test_rows_name_what_is_in_their_columns():
+    """Each kind by its own names: of an epsilon, a momentum and the ends of a range none is called another."""
+    model = made(
+        [
+            k.BatchNormalization(momentum=0.75, epsilon=0.5),
+            k.LayerNormalization(epsilon=0.25, center=False),
+            k.LeakyReLU(0.125),
+            FakeQuantize(-2.0, 3.0, learned=False),
+            k.Dense(3, use_bias=False),
+        ],
+        (4,),
+    )
+    batch, layer, activation, rounding, dense = model.network.rows()
+    assert (batch.settings, batch.alpha) == ({"epsilon": 0.5, "momentum": 0.75}, 0.0)
+    assert (layer.settings, layer.alpha) == ({"epsilon": 0.25}, 0.0)
+    assert (activation.settings, activation.alpha) == ({}, 0.125)
+    assert rounding.settings == {"low": -2.0, "high": 3.0, "least": -128, "most": 127}
+    assert [sorted(row.tensors) for row in (batch, layer, activation, rounding, dense)] == [
+        ["beta", "gamma", "mean", "variance"],
+        ["gamma"],
+        [],
+        [],
+        ["kernel"],
+    ]
+    assert dense.bias is None and not layer.kernel.size

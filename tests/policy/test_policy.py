@@ -190,6 +190,44 @@ def test_first_lines_of_docstrings_say_something():
     assert not offences, "\n".join(offences)
 
 
+# Of a kind of layer and of a scheme of quantization, the library's sources that name it, `__init__`s aside.
+# CONTRIBUTING.md counts them.
+ONE_MODULE = {
+    "layer normalization": (
+        r"layer[ _-]?norm",
+        {
+            "nbdense/engine/rows/layer_norm.py",  # what is compiled
+            "nbdense/layers/layer_normalization.py",  # the layer; its form in quantized networks and in ONNX files
+        },
+    ),
+    "weight-only quantization": (
+        r"weight[ _-]?only",
+        {
+            "quant/schemes/weight_only.py",  # the scheme and its layer
+            "quant/schemes/table.py",  # the list of schemes
+            "export/write/weight_only_flavour.py",  # its ONNX form, for training and quantizing need no onnx
+            "export/write/exporter.py",  # the list of flavours
+            "export/write/dynamic_flavour.py",  # flavours take the writers of the one before
+            "export/read/quantized.py",  # foreign graphs, which nothing but their integers tells from other schemes'
+            "quant/quantization.py",  # users' documentation
+            "export/api.py",
+            "nbdense/commands/warmup.py",  # a user
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("thing", ONE_MODULE)
+def test_a_thing_is_named_where_it_is(thing):
+    pattern, expected = ONE_MODULE[thing]
+    naming = {
+        path.relative_to(ROOT).as_posix()
+        for path in library_modules().values()
+        if path.name != "__init__.py" and re.search(pattern, path.read_text(encoding="utf-8"), re.IGNORECASE)
+    }
+    assert naming == expected
+
+
 def test_no_path_or_host_of_one_machine():
     pattern = re.compile(r"(?<![\w.])/(?:work|home|root|opt|Users)/|py[p]i\.org|pythonhoste[d]|(?:extra-)?index-ur[l]")
     offences = [

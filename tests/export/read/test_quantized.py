@@ -350,6 +350,22 @@ def test_quantization_aware_graphs_fold_their_weights():
     np.testing.assert_allclose(model.predict(x), session.run(None, {"x": x})[0], atol=1e-6)
 
 
+def test_a_relu_that_was_left_out_behind_a_norm():
+    """A quantizer leaves out a relu whose clamping the least integer does; read as floats, it must come back."""
+    norm = {"g": np.float32([1, -2, 0.5, 1]), "b": np.float32([0, 1, -0.5, 0.2])}
+    nodes = [
+        node("LayerNormalization", "x g b", "h", epsilon=1e-5),
+        node("QuantizeLinear", "h s z", "q"),
+        node("DequantizeLinear", "q s z"),
+    ]
+    x = normal((50, 4)).astype(np.float32)
+    for zero, clamps in ((np.uint8(0), True), (np.uint8(128), False)):
+        model = from_onnx(graph_model(nodes, {**norm, "s": np.float32(0.01), "z": zero}), quantized="float")
+        assert [layer.kind for layer in model.layers] == ["layer_normalization", *(["activation"] if clamps else [])]
+        wanted = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * norm["g"] + norm["b"]
+        np.testing.assert_allclose(model.predict(x), np.maximum(wanted, 0) if clamps else wanted, atol=1e-5)
+
+
 REFUSED = {
     "other scales than before": ([node("DequantizeLinear", "q t z")], "reads .*scale"),
     "scales of columns": ([node("DequantizeLinear", "q c d")], "several scales"),
