@@ -8,6 +8,7 @@ from nbdense import layers as k
 from nbdense._compile import thread_pool
 from nbdense.engine.rows import FAKE_QUANT, ROW_KINDS, RowKind
 from nbdense.engine.rows.kind import register as register_kind
+from nbdense.layers.fake_quantization import FakeQuantize
 from tests.reference import naive
 from tests.support.stacks import STACKS, STAIRS, made, randomise
 
