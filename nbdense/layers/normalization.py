@@ -30,15 +30,15 @@ class _Normalization(Layer):
             raise ValueError(f"{type(self).__name__}: epsilon must be a positive number, got {epsilon!r}")
         self.epsilon = float(epsilon)
         self.center, self.scale = bool(center), bool(scale)
-        self.beta_initializer = initializers.get(beta_initializer)
-        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.beta_initializer = initializers.for_layer(beta_initializer)
+        self.gamma_initializer = initializers.for_layer(gamma_initializer)
 
     def _gamma_and_beta(self, builder: NetworkBuilder, seed: int, number: int) -> tuple[int, int]:
         offsets = []
         for which, (name, wanted, make) in enumerate(
             [("gamma", self.scale, self.gamma_initializer), ("beta", self.center, self.beta_initializer)]
         ):
-            values = make((builder.n,), initializers.generator(seed, 2 * number + which))
+            values = make.draw((builder.n,), initializers.generator(seed, 2 * number + which))
             known = wanted and builder.parameter(f"{self.name}/{name}", values, trainable=self.trainable)
             offsets.append(known if wanted else -1)
         return offsets[0], offsets[1]
@@ -100,15 +100,15 @@ class BatchNormalization(_Normalization):
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {momentum!r}")
         self.momentum = float(momentum)
-        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
-        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
+        self.moving_mean_initializer = initializers.for_layer(moving_mean_initializer)
+        self.moving_variance_initializer = initializers.for_layer(moving_variance_initializer)
 
     def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         gamma, beta = self._gamma_and_beta(builder, seed, number)
         running = [
             builder.parameter(
                 f"{self.name}/moving_{what}",
-                make((builder.n,), initializers.generator(seed, 2 * number)),
+                make.draw((builder.n,), initializers.generator(seed, 2 * number)),
                 trainable=False,
             )
             for what, make in (("mean", self.moving_mean_initializer), ("variance", self.moving_variance_initializer))
