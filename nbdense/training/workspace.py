@@ -13,8 +13,8 @@ import numpy.typing as npt
 from nbdense._compile import thread_pool
 from nbdense.engine import program
 from nbdense.engine.elementwise import optimizer as steps
+from nbdense.engine.elementwise.loss_forms import FORMS, LossForm
 from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE, aligned_zeros, leading_dimension
-from nbdense.losses import FORMS, LossForm
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 
