@@ -136,6 +136,64 @@ def test_initializers(case):
         np.testing.assert_allclose([values.min(), values.max()], [case["min"], case["max"]], atol=0.3 * spread + 1e-7)
 
 
+def test_files_of_before_are_read():
+    """A loss was {"name": ..., "config": its options} once."""
+    old = {"name": "sparse_categorical_crossentropy", "config": {"from_logits": True, "label_smoothing": 0.1}}
+    expected = losses.SparseCategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    assert losses.get(old) == expected and losses.for_training(old) == expected
+    assert losses.get({"name": "huber", "config": {"delta": 0.5, "name": "mine"}}) == losses.Huber(0.5, name="mine")
+
+
+def test_losses_of_ones_own_are_called_alike():
+    y_true, y_pred = INPUTS["y_true"], INPUTS["y_pred"]
+    squared = losses.custom("squared", lambda y, t: (y - t) ** 2, lambda y, t: 2 * (y - t))
+    function = losses.FunctionLoss(lambda t, y: np.mean(np.square(t - y), axis=-1), reduction="sum", dtype="float64")
+    expected = losses.mean_squared_error(y_true, y_pred)
+    np.testing.assert_allclose(squared.call(y_true, y_pred), expected)
+    assert squared(y_true, y_pred, sample_weight=2.0) == pytest.approx(2 * expected.mean(), rel=1e-6)
+    assert function(y_true, y_pred) == pytest.approx(expected.sum()) and function.name == "lambda"
+
+
+def test_ranks_and_weights_as_in_keras():
+    """A last axis of size 1 comes or goes; weights are broadcast to the numbers of rows."""
+    column = np.array([[3.0], [0.0], [1.0]])
+    assert losses.mean_squared_error([4, 8, 12], column).tolist() == [1.0, 64.0, 121.0]
+    loss = losses.MeanAbsoluteError(reduction=None)
+    np.testing.assert_allclose(loss([4, 8, 12], column, sample_weight=[[1], [0], [2]]), [[1], [0], [22]])
+    steps = np.arange(12.0).reshape(2, 3, 2)
+    weights = np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(loss(np.zeros_like(steps), steps, weights), steps.mean(-1) * weights)
+    assert losses.MeanAbsoluteError()([[1.0]], [[2.0]], sample_weight=0) == 0.0
+    assert losses.MeanAbsoluteError(reduction="mean_with_sample_weight")([[1.0]], [[2.0]], sample_weight=[0.0]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: losses.MeanSquaredError(dtype="bfloat16"),
+            "mean_squared_error: dtype must be None, 'float32'",
+        ),
+        (lambda: losses.MeanSquaredError(dtype=np.float16), "dtype must be None, 'float32' or 'float64', got"),
+        (lambda: losses.Huber(reduction="abc"), "Invalid value for argument `reduction`"),
+        (
+            lambda: losses.binary_crossentropy([[0], [1]], [[0.1, 0.2], [0.3, 0.4]]),
+            "have the same shape, got",
+        ),
+        (
+            lambda: losses.sparse_categorical_crossentropy([[0, 1]], [[0.1, 0.9]]),
+            "same shape up until",
+        ),
+        (lambda: losses.categorical_crossentropy([[0, 1]], [[0.1, 0.9]], axis=True), "`axis` must be of type `int`"),
+        (lambda: losses.CategoricalGeneralizedCrossEntropy(1.0), "q must be between 0 and 1, got 1.0"),
+        (lambda: losses.mean_squared_error(np.ma.array([1.0], mask=[True]), [1.0]), "y_true: masked in row 0"),
+    ],
+)
+def test_errors(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
 def test_public_names():
     for kind in LOSSES.values():
         assert getattr(losses, kind.__name__) is kind
