@@ -150,9 +150,9 @@ class VarianceScaling(RandomInitializer):
         output_axes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(seed)
-        self.scale = finite_number(
-            type(self).__name__, "scale", scale, 0.0, ends="()", expected="a number above 0; for zeros use Zeros()"
-        )
+        self.scale = finite_number(type(self).__name__, "scale", scale, 0.0)
+        if self.scale == 0.0:
+            raise ValueError("VarianceScaling: scale must be above 0; for zeros use Zeros()")
         if mode not in _MODES:
             raise ValueError(f"Invalid `mode` argument: mode must be one of {', '.join(_MODES)}, got {mode!r}")
         self.mode = mode
