@@ -35,16 +35,26 @@ if TYPE_CHECKING:
     from nbdense.layers import Residual as Residual
     from nbdense.layers import Softmax as Softmax
     from nbdense.losses import BinaryCrossentropy as BinaryCrossentropy
+    from nbdense.losses import BinaryFocalCrossentropy as BinaryFocalCrossentropy
     from nbdense.losses import CategoricalCrossentropy as CategoricalCrossentropy
+    from nbdense.losses import CategoricalFocalCrossentropy as CategoricalFocalCrossentropy
+    from nbdense.losses import CategoricalGeneralizedCrossEntropy as CategoricalGeneralizedCrossEntropy
+    from nbdense.losses import CategoricalHinge as CategoricalHinge
+    from nbdense.losses import CosineSimilarity as CosineSimilarity
+    from nbdense.losses import Dice as Dice
     from nbdense.losses import Hinge as Hinge
     from nbdense.losses import Huber as Huber
     from nbdense.losses import KLDivergence as KLDivergence
     from nbdense.losses import LogCosh as LogCosh
     from nbdense.losses import MeanAbsoluteError as MeanAbsoluteError
+    from nbdense.losses import MeanAbsolutePercentageError as MeanAbsolutePercentageError
     from nbdense.losses import MeanSquaredError as MeanSquaredError
+    from nbdense.losses import MeanSquaredLogarithmicError as MeanSquaredLogarithmicError
     from nbdense.losses import Poisson as Poisson
     from nbdense.losses import Quantile as Quantile
     from nbdense.losses import SparseCategoricalCrossentropy as SparseCategoricalCrossentropy
+    from nbdense.losses import SquaredHinge as SquaredHinge
+    from nbdense.losses import Tversky as Tversky
     from nbdense.metrics import AUC as AUC
     from nbdense.metrics import BinaryAccuracy as BinaryAccuracy
     from nbdense.metrics import CategoricalAccuracy as CategoricalAccuracy
@@ -117,16 +127,26 @@ _HOMES = {
     ],
     "nbdense.losses": [
         "BinaryCrossentropy",
+        "BinaryFocalCrossentropy",
         "CategoricalCrossentropy",
+        "CategoricalFocalCrossentropy",
+        "CategoricalGeneralizedCrossEntropy",
+        "CategoricalHinge",
+        "CosineSimilarity",
+        "Dice",
         "Hinge",
         "Huber",
         "KLDivergence",
         "LogCosh",
         "MeanAbsoluteError",
+        "MeanAbsolutePercentageError",
         "MeanSquaredError",
+        "MeanSquaredLogarithmicError",
         "Poisson",
         "Quantile",
         "SparseCategoricalCrossentropy",
+        "SquaredHinge",
+        "Tversky",
     ],
     "nbdense.metrics": [
         "AUC",

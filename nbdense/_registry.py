@@ -175,6 +175,9 @@ class Registry(Generic[T]):
         thing, config = identifier, None
         if isinstance(identifier, Mapping):
             if "custom" in identifier:
+                named = objects_by_name().get(identifier["custom"])
+                if not isinstance(named, type) and self._fits(named):  # a function will do, too
+                    return self.get(named)
                 return find_custom(self.noun, identifier["custom"], self.base)
             thing = identifier.get("class_name", identifier.get("name"))
             config = identifier.get("config") or {}

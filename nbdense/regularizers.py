@@ -1,10 +1,12 @@
 """Penalties on weights under Keras's names: added to the loss, and their gradient to the gradient.
 
-The engine knows two factors a tensor, l1 and l2: l1 sum |w| + l2 sum w^2. Every regularizer is such a pair.
+The engine knows two factors a tensor, l1 and l2: l1 sum |w| + l2 sum w^2. Every regularizer that a layer takes is such
+a pair.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -18,7 +20,7 @@ _BLOCK = 1 << 16  # elements converted to float64 in one go
 
 
 class Regularizer:
-    """The penalty l1 sum |w| + l2 sum w^2.
+    """The penalty l1 sum |w| + l2 sum w^2; a class with a ``__call__`` of its own is for calls alone.
 
     Attributes
     ----------
@@ -43,6 +45,17 @@ class Regularizer:
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild this regularizer."""
         return {field: getattr(self, field) for field in self.fields}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Regularizer:
+        """Return the regularizer that `get_config` described.
+
+        Parameters
+        ----------
+        config : dict
+            Arguments by name.
+        """
+        return cls(**config)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.get_config().items())})"
@@ -116,15 +129,52 @@ class L1L2(Regularizer):
         self.l2 = _factor(self, "l2", l2, 0.0)
 
 
-l1, l2, l1_l2 = L1, L2, L1L2  # as Keras has them
+class OrthogonalRegularizer(Regularizer):
+    """``factor`` times the mean of |cosine| over all pairs of rows, or columns: pulls them apart. For calls alone.
 
-REGULARIZERS: dict[str, type[Regularizer]] = {row.__name__: row for row in (L1, L2, L1L2)}
+    Parameters
+    ----------
+    factor : float
+        At least 0.
+    mode : {"rows", "columns"}
+        Vectors of which there are pairs.
+
+    Examples
+    --------
+    >>> round(OrthogonalRegularizer(1.0)([[3.0, 0.0], [2.0, 2.0]]), 6)
+    0.707107
+    """
+
+    fields = ("factor", "mode")
+
+    def __init__(self, factor: float = 0.01, mode: str = "rows") -> None:
+        self.factor = finite_number(type(self).__name__, "factor", factor, 0.0)
+        if mode not in ("rows", "columns"):
+            raise ValueError(
+                f'Invalid value for argument `mode`. Expected one of {{"rows", "columns"}}. Received: mode={mode}'
+            )
+        self.mode = mode
+
+    def __call__(self, weights: npt.ArrayLike) -> float:
+        array = np.asarray(array_of("OrthogonalRegularizer: weights", weights), np.float64)
+        if array.ndim != 2:
+            raise ValueError(f"Inputs to OrthogonalRegularizer must have rank 2. Received: inputs.shape={array.shape}")
+        vectors = array if self.mode == "rows" else array.T
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-7)
+        size = len(vectors)
+        cosines = np.abs(vectors @ vectors.T)
+        return self.factor * float(cosines.sum() - np.trace(cosines)) / (size * (size - 1.0)) if size > 1 else math.nan
+
+
+l1, l2, l1_l2, orthogonal_regularizer = L1, L2, L1L2, OrthogonalRegularizer  # as Keras has them
+
+REGULARIZERS: dict[str, type[Regularizer]] = {row.__name__: row for row in (L1, L2, L1L2, OrthogonalRegularizer)}
 REGISTRY: Registry[Regularizer] = Registry(
     "regularizer",
     Regularizer,
     REGULARIZERS,
-    {"l1": "L1", "l2": "L2", "l1_l2": "L1L2", "l1l2": "L1L2"},
-    listed=("None", "l1", "l2", "l1_l2"),
+    {"l1": "L1", "l2": "L2", "l1l2": "L1L2", "orthogonal_regularizer": "OrthogonalRegularizer"},
+    listed=("None", "l1", "l2", "l1_l2", "l1l2", "orthogonal_regularizer"),
     hint=", and objects such as nbdense.regularizers.L2(0.001); functions can't be compiled into the training program",
 )
 
@@ -135,8 +185,8 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Reg
     Parameters
     ----------
     identifier : None, str, dict, Regularizer or type
-        A name: 'l1', 'l2' or 'l1_l2' (or the class's), with factors of 0.01; {"class_name": name, "config":
-        arguments}; a regularizer or its class.
+        A name: 'l1', 'l2' or 'l1_l2', with factors of 0.01; another or a class's, with its defaults (those of 'l1l2'
+        are 0, as in Keras); {"class_name": name, "config": arguments}; a regularizer or its class.
     custom_objects : mapping of str, optional
         Regularizers and classes of the user's by name; they go before those that there are.
 
@@ -154,9 +204,44 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Reg
     """
     if identifier is None:
         return None
-    if isinstance(identifier, str) and REGISTRY.find(identifier, custom_objects) is L1L2:
-        return L1L2(0.01, 0.01)  # what Keras documents: with its arguments' defaults it would do nothing
+    if isinstance(identifier, str) and identifier == "l1_l2":  # as Keras documents it, and fails to find
+        return L1L2(0.01, 0.01)
     return REGISTRY.get(identifier, custom_objects)
+
+
+def for_layer(identifier: Any) -> Regularizer | None:
+    """Return the regularizer of a layer's tensor; None for None.
+
+    Parameters
+    ----------
+    identifier : None, or what `get` takes
+        The argument of a layer.
+
+    Raises
+    ------
+    ValueError
+        If there is no such regularizer, or the training program has no form for it.
+    """
+    regularizer = get(identifier)
+    if regularizer is not None and type(regularizer).__call__ is not Regularizer.__call__:
+        raise ValueError(
+            f"regularizer {type(regularizer).__name__} is for calls: a layer takes penalties l1 sum |w| + l2 sum w^2, "
+            "such as L1L2(l1, l2); add another's gradient between backward and apply_gradients"
+        )
+    return regularizer
+
+
+def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Regularizer | None:
+    """Return the regularizer that `serialize` described.
+
+    Parameters
+    ----------
+    config : dict or None
+        The description.
+    custom_objects : mapping of str, optional
+        As for `get`.
+    """
+    return get(config, custom_objects)
 
 
 def serialize(regularizer: Any) -> dict[str, Any] | None:

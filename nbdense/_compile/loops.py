@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numba.core import errors, types
 
-from nbdense._compile.policy import JIT, c_function, scalar
+from nbdense._compile.policy import JIT, c_function, inlined, scalar
 
 _BODIES = {
     "forward": "a[i] = f(a[i])",
@@ -19,6 +19,10 @@ _BODIES = {
     "loss": "total += f(a[i], b[i]); c[i] = g(a[i], b[i]) * scale",
 }
 LOOPS: dict[int, Callable[..., Any]] = {}  # by address: what was made, which must live as long as tables name it
+_ROW_FUNCTIONS = (
+    *("abs", "sign", "sqrt", "exp", "expm1", "log", "log1p", "log2", "log10", "logaddexp", "maximum", "minimum"),
+    *("sin", "cos", "tan", "arctan", "sinh", "cosh", "tanh", "isnan", "inf"),
+)
 _FIRST_ADDRESS = 1 << 16  # where nothing is compiled and addresses are numbers: no code of a table is as large
 _at: dict[Any, int] = {}
 _lock = threading.Lock()
@@ -79,6 +83,28 @@ def step_loop(
     return _once(("step", dtype, step, slots, fields), lambda: _make_step(dtype, step, slots, fields, owner))
 
 
+def row_loop(dtype: Any, body: str, *, owner: str = "a custom loss") -> int:
+    """Compile the loop of a loss that is a number of a whole row; returns its address, as `loop` does for "loss".
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the elements.
+    body : str
+        Lines of Python that read ``count`` outputs in ``a`` and targets in ``b``, write ``scale`` times the derivative
+        by the outputs to ``c``, and return the row's number. ``number`` is the dtype; functions are NumPy's.
+    owner : str
+        As in `loop`.
+
+    Raises
+    ------
+    ValueError
+        If numba cannot compile it, with its reason.
+    """
+    dtype = np.dtype(dtype)
+    return _once(("row", dtype, body), lambda: _make_row(dtype, body, owner))
+
+
 def _once(key: Any, make: Callable[[], tuple[Any, int]]) -> int:
     with _lock:
         if key not in _at:
@@ -107,19 +133,33 @@ def _make_step(dtype: np.dtype[Any], step: Any, slots: int, fields: int, owner: 
     return _addressed(space["run"], types.void, (numbers, numbers, *counts, hyper))
 
 
+def _make_row(dtype: np.dtype[Any], body: str, owner: str) -> tuple[Any, int]:
+    space = {name: getattr(np, name) for name in _ROW_FUNCTIONS} | {"number": dtype.type, "carray": numba.carray}
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    exec(f"def row(a, b, c, count, scale):\n{lines}\n", space)
+    try:
+        space["row"] = inlined(space["row"])
+        # callers divide by the columns what is a mean over them: this is none
+        return _addressed_views(space, "return row(a, b, c, count, scale * count) * count", dtype)
+    except errors.NumbaError as error:
+        raise ValueError(f"{owner}: numba cannot compile it: {_reason(error)}") from error
+
+
 def _make(body: str, dtype: np.dtype[Any], f: Any, g: Any, owner: str) -> tuple[Any, int]:
     space: dict[str, Any] = {"carray": numba.carray}
     for name, function in zip("fg", (f, g), strict=True):
         if function is not None:
             space[name] = _scalar(function, (dtype,) * (2 if body == "loss" else 1), owner)
+    lines = f"total = 0.0\n    for i in range(count):\n        {_BODIES[body]}\n    return total"
+    return _addressed_views(space, lines, dtype)
+
+
+def _addressed_views(space: dict[str, Any], lines: str, dtype: np.dtype[Any]) -> tuple[Any, int]:
+    """Compile lines that work on ``count`` elements of a, b and c, as `_addressed` does."""
     # NumPy's slices know their lengths; C's pointers do not.
-    arguments, count = ("a, b, c, count, scale", "count") if JIT else ("a, b, c, scale", "a.size")
-    views = "    a, b, c = carray(a, count), carray(b, count), carray(c, count)\n" if JIT else ""
-    exec(
-        f"def run({arguments}):\n{views}"
-        f"    total = 0.0\n    for i in range({count}):\n        {_BODIES[body]}\n    return total\n",
-        space,
-    )
+    arguments = "a, b, c, count, scale" if JIT else "a, b, c, scale"
+    views = "a, b, c = carray(a, count), carray(b, count), carray(c, count)" if JIT else "count = a.size"
+    exec(f"def run({arguments}):\n    {views}\n    {lines}\n", space)
     pointer = types.CPointer(numba.from_dtype(dtype))  # type: ignore[attr-defined]
     return _addressed(space["run"], types.float64, (pointer, pointer, pointer, types.int64, types.float64))
 

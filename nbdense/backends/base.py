@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.losses import FORMS, LossForm
+from nbdense.engine.elementwise.loss_forms import FORMS, LossForm
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 

@@ -75,15 +75,15 @@ class BatchNormalization(Normalization):
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {momentum!r}")
         self.momentum = float(momentum)
-        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
-        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
+        self.moving_mean_initializer = initializers.for_layer(moving_mean_initializer)
+        self.moving_variance_initializer = initializers.for_layer(moving_variance_initializer)
 
     def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         gamma, beta = self.gamma_and_beta(builder, seed, number)
         running = [
             builder.parameter(
                 f"{self.name}/moving_{what}",
-                make((builder.n,), initializers.generator(seed, 2 * number)),
+                make.draw((builder.n,), initializers.generator(seed, 2 * number)),
                 trainable=False,
             )
             for what, make in (("mean", self.moving_mean_initializer), ("variance", self.moving_variance_initializer))

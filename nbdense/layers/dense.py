@@ -64,10 +64,10 @@ class Dense(Layer):
         self.units = positive_int("Dense", "units", units)
         self.activation = activations.get(activation)
         self.use_bias = bool(use_bias)
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_initializer = initializers.for_layer(kernel_initializer)
+        self.bias_initializer = initializers.for_layer(bias_initializer)
+        self.kernel_regularizer = regularizers.for_layer(kernel_regularizer)
+        self.bias_regularizer = regularizers.for_layer(bias_regularizer)
         self.input = input_of(input_shape, input_dim)
         if self.activation.name == "softmax" and self.units == 1:
             raise ValueError(
@@ -79,7 +79,7 @@ class Dense(Layer):
         random = initializers.generator(seed, 2 * number)
         kernel = builder.parameter(
             f"{self.name}/kernel",
-            self.kernel_initializer((n_in, self.units), random),
+            self.kernel_initializer.draw((n_in, self.units), random),
             trainable=self.trainable,
             **_penalties(self.kernel_regularizer),
         )
@@ -88,7 +88,7 @@ class Dense(Layer):
             random = initializers.generator(seed, 2 * number + 1)
             bias = builder.parameter(
                 f"{self.name}/bias",
-                self.bias_initializer((self.units,), random, n_in),
+                self.bias_initializer.draw((self.units,), random, n_in),
                 trainable=self.trainable,
                 **_penalties(self.bias_regularizer),
             )

@@ -35,8 +35,8 @@ class Normalization(Layer):
             raise ValueError(f"{type(self).__name__}: axis must be -1, the last, got {axis!r}")
         self.epsilon = finite_number(type(self).__name__, "epsilon", epsilon, 0, ends="()")
         self.center, self.scale = bool(center), bool(scale)
-        self.beta_initializer = initializers.get(beta_initializer)
-        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.beta_initializer = initializers.for_layer(beta_initializer)
+        self.gamma_initializer = initializers.for_layer(gamma_initializer)
 
     def gamma_and_beta(self, builder: NetworkBuilder, seed: int, number: int) -> tuple[int, int]:
         """Make the parameters; returns their offsets, -1 for one that it does not have."""
@@ -44,7 +44,7 @@ class Normalization(Layer):
         for which, (name, wanted, make) in enumerate(
             [("gamma", self.scale, self.gamma_initializer), ("beta", self.center, self.beta_initializer)]
         ):
-            values = make((builder.n,), initializers.generator(seed, 2 * number + which))
+            values = make.draw((builder.n,), initializers.generator(seed, 2 * number + which))
             known = wanted and builder.parameter(f"{self.name}/{name}", values, trainable=self.trainable)
             offsets.append(known if wanted else -1)
         return offsets[0], offsets[1]

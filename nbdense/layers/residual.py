@@ -89,7 +89,7 @@ class Residual(Layer):
         builder.output, builder.shape = skip, shape
         kernel = builder.parameter(
             f"{self.name}/projection/kernel",
-            initializers.get("glorot_uniform")((shape[-1], units), initializers.generator(seed, 2 * number)),
+            initializers.for_layer("glorot_uniform").draw((shape[-1], units), initializers.generator(seed, 2 * number)),
             trainable=self.trainable,
         )
         builder.dense(f"{self.name}/projection", units, ACTIVATIONS["linear"], 0.0, kernel, -1)

@@ -1,285 +1,38 @@
-"""Losses, under Keras's names: what each is, how its targets look, and which compiled form computes it.
+"""Losses by name: Keras's, as classes and as functions, and one's own.
 
 A loss is the quantity it is named after, a number for each row; a batch's loss is the sum over its rows, each times
 its weight, divided by the batch's size (Keras's ``sum_over_batch_size``). Where the outputs have positions, each
-position is such a row. A loss that ``fuses`` with the last layer's activation is computed from what enters that
-activation, exactly and without overflow. `nbdense.engine.elementwise.loss_forms` has the formulas.
+position is such a row.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import numpy as np
-
-from nbdense._checks import finite_number
-from nbdense._registry import Registry
-from nbdense.activations import ACTIVATIONS
-from nbdense.engine.elementwise.loss_forms import FORMS as FORMS
-from nbdense.engine.elementwise.loss_forms import LossForm as LossForm
-from nbdense.losses.base import Chosen, CustomLoss, check_derivative
-from nbdense.losses.base import Loss as Loss
-
-_PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid")  # activations whose outputs may be taken for these
-_NOT_NEGATIVE = (*_PROBABILITIES, "softplus", "relu", "relu6")
-
-
-@dataclass(frozen=True)
-class MeanSquaredError(Loss):
-    """Mean over the columns of (y - target)^2.
-
-    Parameters
-    ----------
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "mean_squared_error"
-
-
-@dataclass(frozen=True)
-class MeanAbsoluteError(Loss):
-    """Mean over the columns of |y - target|; its derivative is 0 where they are equal.
-
-    Parameters
-    ----------
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "mean_absolute_error"
-
-
-@dataclass(frozen=True)
-class Huber(Loss):
-    """Mean over the columns of e^2 / 2 where e = |y - target| is up to delta, and of delta e - delta^2 / 2 beyond.
-
-    P. J. Huber, "Robust estimation of a location parameter" (1964), section 3.
-
-    Parameters
-    ----------
-    delta : float
-        Above 0: where the parabola goes over into lines.
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "huber"
-    delta: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        finite_number(self.name, "delta", self.delta, 0.0, ends="()")
-
-    def form(self, activation: str) -> Chosen:
-        return FORMS[self.kind], False, float(self.delta)
-
-
-@dataclass(frozen=True)
-class LogCosh(Loss):
-    """Mean over the columns of log(cosh(y - target)), for errors of any size.
-
-    Parameters
-    ----------
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "log_cosh"
-
-
-@dataclass(frozen=True)
-class Quantile(Loss):
-    """Pinball loss, whose least mean is at a quantile of the targets; Keras has none.
-
-    Mean over the columns of q e where e = target - y is above 0, and of (q - 1) e below; the derivative is 0 between.
-    R. Koenker and G. Bassett, "Regression Quantiles" (1978), section 2.
-
-    Parameters
-    ----------
-    quantile : float
-        Between 0 and 1: the share q of targets that shall lie below the outputs; 0.5 is their median.
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "quantile"
-    quantile: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        finite_number(self.name, "quantile", self.quantile, 0.0, 1.0, ends="()", expected="between 0 and 1")
-
-    def form(self, activation: str) -> Chosen:
-        return FORMS[self.kind], False, float(self.quantile)
-
-
-@dataclass(frozen=True)
-class Poisson(Loss):
-    """Mean over the columns of y - target log(y + 1e-7); targets are counts, or other numbers of at least 0.
-
-    Outputs are rates, at least 0: let the last layer be a softplus, for example.
-
-    Parameters
-    ----------
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "poisson"
-    suited: ClassVar[tuple[str, ...]] = _NOT_NEGATIVE
-    advice: ClassVar[str] = "it takes the outputs' logarithm, and they may be negative; end with 'softplus'"
-
-
-@dataclass(frozen=True)
-class Hinge(Loss):
-    """Mean over the columns of max(1 - target y, 0); targets are -1 and 1.
-
-    If all targets are 0 or 1, 0 stands for -1. The whole data set decides that, where Keras asks each batch. The
-    derivative is 0 where target y = 1.
-
-    Parameters
-    ----------
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "hinge"
-
-
-@dataclass(frozen=True)
-class KLDivergence(Loss):
-    """Sum over the columns of target log(target / y), both clipped to [1e-7, 1]; targets are class probabilities.
-
-    Where y is clipped its derivative is 0.
-
-    Parameters
-    ----------
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "kl_divergence"
-    suited: ClassVar[tuple[str, ...]] = _NOT_NEGATIVE
-    advice: ClassVar[str] = "it takes outputs for probabilities, and clips others to [1e-7, 1]; end with 'softmax'"
-
-
-@dataclass(frozen=True)
-class _Crossentropy(Loss):
-    wanted: ClassVar[str] = ""  # the activation that it fuses with
-    from_logits: bool = False
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.from_logits, bool | np.bool_):
-            raise ValueError(f"{self.name}: from_logits must be True or False, got {self.from_logits!r}")
-        finite_number(self.name, "label_smoothing", self.label_smoothing, 0.0, 1.0)
-
-    def advice_after(self, activation: str) -> str:
-        if self.from_logits and activation in ("softmax", "sigmoid"):
-            return "from_logits=True takes these probabilities for logits; leave it out, or end with 'linear'"
-        if not self.from_logits and activation in ACTIVATIONS and activation not in _NOT_NEGATIVE:
-            return f"outputs are taken for probabilities; end with {self.wanted!r}, or say from_logits=True"
-        return ""
-
-
-@dataclass(frozen=True)
-class BinaryCrossentropy(_Crossentropy):
-    """Mean over the columns of -(t log p + (1 - t) log(1 - p)); targets in [0, 1].
-
-    After a sigmoid layer, or with ``from_logits``, it is computed from the logits: the true value, where Keras
-    clips probabilities to [1e-7, 1 - 1e-7], and so never tells of more than about 16.1.
-
-    Parameters
-    ----------
-    from_logits : bool
-        Whether the model puts out logits instead of probabilities.
-    label_smoothing : float
-        In [0, 1]: this share of each target is moved to 0.5.
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "binary_crossentropy"
-    wanted: ClassVar[str] = "sigmoid"
-
-    def form(self, activation: str) -> Chosen:
-        fused = activation == "sigmoid" and not self.from_logits
-        logits = self.from_logits or fused
-        form = FORMS["binary_crossentropy_from_logits" if logits else "binary_crossentropy"]
-        return form, fused, self.label_smoothing
-
-
-@dataclass(frozen=True)
-class CategoricalCrossentropy(_Crossentropy):
-    """Cross-entropy, -sum t log p; targets are rows of class probabilities (one-hot).
-
-    After a softmax layer, or with ``from_logits``, it is computed from the logits by log-sum-exp: the true value,
-    where Keras clips at about 16.1. After any other activation outputs are normalised and clipped as Keras does;
-    but a row of zeros, of which Keras makes NaN, is clipped to 1e-7 each: a loss of about 16.1, and no gradient.
-
-    Parameters
-    ----------
-    from_logits : bool
-        Whether the model puts out logits instead of probabilities.
-    label_smoothing : float
-        In [0, 1]: this share of each target is spread evenly over the classes.
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "categorical_crossentropy"
-    wanted: ClassVar[str] = "softmax"
-
-    def form(self, activation: str) -> Chosen:
-        if self.from_logits:
-            return FORMS["softmax_crossentropy_of_outputs"], False, self.label_smoothing
-        fused = activation == "softmax"
-        return FORMS["softmax_crossentropy" if fused else "categorical_crossentropy"], fused, self.label_smoothing
-
-
-@dataclass(frozen=True)
-class SparseCategoricalCrossentropy(CategoricalCrossentropy):
-    """`CategoricalCrossentropy` with class numbers 0..n-1 for targets.
-
-    Parameters
-    ----------
-    from_logits : bool
-        Whether the model puts out logits instead of probabilities.
-    label_smoothing : float
-        In [0, 1]: this share of each target is spread evenly over the classes. Keras has it for one-hot targets only.
-    reduction : str
-        Nothing but "sum_over_batch_size".
-    name : str
-        What it is called.
-    """
-
-    kind: ClassVar[str] = "sparse_categorical_crossentropy"
-    sparse: ClassVar[bool] = True
+from typing import Any
+
+from nbdense._registry import Registry, class_and_config, custom_objects
+from nbdense.losses.base import CustomLoss, FunctionLoss, Loss, NamedLoss, check_derivative
+from nbdense.losses.margins import CategoricalHinge, Dice, Hinge, SquaredHinge, Tversky
+from nbdense.losses.probabilities import (
+    BinaryCrossentropy,
+    BinaryFocalCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalFocalCrossentropy,
+    CategoricalGeneralizedCrossEntropy,
+    KLDivergence,
+    Poisson,
+    SparseCategoricalCrossentropy,
+)
+from nbdense.losses.regression import (
+    CosineSimilarity,
+    Huber,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    Quantile,
+)
 
 
 def custom(name: str, value: Callable[[Any, Any], Any], derivative: Callable[[Any, Any], Any]) -> Loss:
@@ -331,30 +84,33 @@ def custom(name: str, value: Callable[[Any, Any], Any], derivative: Callable[[An
     return CustomLoss(name=name, value=value, derivative=derivative)
 
 
-_ROWS: dict[str, type[Loss]] = {
+_ROWS: dict[str, type[NamedLoss]] = {
     kind.kind: kind
     for kind in (
-        MeanSquaredError,
-        MeanAbsoluteError,
-        Huber,
-        LogCosh,
-        Quantile,
-        Poisson,
-        BinaryCrossentropy,
-        CategoricalCrossentropy,
-        SparseCategoricalCrossentropy,
-        Hinge,
-        KLDivergence,
+        *(MeanSquaredError, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredLogarithmicError),
+        *(Huber, LogCosh, Quantile, CosineSimilarity, Poisson, KLDivergence),
+        *(BinaryCrossentropy, BinaryFocalCrossentropy, CategoricalCrossentropy, CategoricalFocalCrossentropy),
+        *(SparseCategoricalCrossentropy, CategoricalGeneralizedCrossEntropy),
+        *(Hinge, SquaredHinge, CategoricalHinge, Dice, Tversky),
     )
 }
 _ALIASES = {
     "mse": "mean_squared_error",
     "mae": "mean_absolute_error",
+    "mape": "mean_absolute_percentage_error",
+    "msle": "mean_squared_logarithmic_error",
     "logcosh": "log_cosh",
     "bce": "binary_crossentropy",
     "kld": "kl_divergence",
 }
-LOSSES: dict[str, type[Loss]] = {**_ROWS, **{alias: _ROWS[name] for alias, name in _ALIASES.items()}}
+LOSSES: dict[str, type[NamedLoss]] = {**_ROWS, **{alias: _ROWS[name] for alias, name in _ALIASES.items()}}
+
+
+def _from_function(function: Callable[[Any, Any], Any]) -> Loss:
+    """Return the loss that a function stands for: the library's own have classes."""
+    kind = _ROWS.get(getattr(function, "__name__", ""))
+    return kind() if kind is not None and kind.function is function else FunctionLoss(function)
+
 
 REGISTRY: Registry[Loss] = Registry(
     "loss",
@@ -362,52 +118,93 @@ REGISTRY: Registry[Loss] = Registry(
     _ROWS,
     _ALIASES,
     spelling=lambda name: name.lower() if name.isupper() else name,
-    hint="; losses.custom(name, value, derivative) makes a loss of scalar functions",
-    describe=lambda loss: {"name": loss.kind, "config": loss.get_config()},
-    is_custom=lambda loss: isinstance(loss, CustomLoss),
+    hint="; a function of (y_true, y_pred) written with NumPy is one too, and losses.custom(name, value, derivative); "
+    "files name one's own, and custom_objects brings them",
+    describe=class_and_config,
+    is_custom=lambda loss: isinstance(loss, CustomLoss | FunctionLoss),
+    from_function=_from_function,
 )
 
 
-def serialize(loss: Loss) -> dict[str, Any]:
-    """Describe a loss so that `get` makes the same again: JSON-able, {"name": ..., "config": ...} or {"custom": name}.
+def serialize(loss: Any) -> Any:
+    """Describe a loss so that `get` makes the same again: JSON-able.
 
     Parameters
     ----------
-    loss : Loss
-        The loss.
+    loss : Loss, or what `get` takes
+        A function of the library is described by its name, a function or custom loss of one's own by {"custom": name},
+        and any other by {"class_name": ..., "config": ...}.
     """
-    description: dict[str, Any] = REGISTRY.serialize(loss)
-    return description
+    if not isinstance(loss, Loss) and callable(loss):
+        named = _from_function(loss)
+        if isinstance(named, NamedLoss):
+            return named.kind
+    return REGISTRY.serialize(loss)
 
 
-def get(loss: str | Loss | type[Loss] | Mapping[str, Any]) -> Loss:
-    """Return the loss of a name, class or description.
+def deserialize(name: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """Return what `serialize` described.
 
     Parameters
     ----------
-    loss : str, Loss, class of Loss, or mapping
-        A name ("mse", "mean_squared_error", "MeanSquaredError"), a loss, a class for its defaults, or what `serialize`
-        returned; Keras's {"class_name": ..., "config": ...} too.
+    name : str or mapping
+        The description.
+    custom_objects : mapping of str to object, optional
+        Losses, their classes and functions of one's own by name.
+    """
+    with _objects(custom_objects):
+        return get(name)
 
-    Returns
-    -------
-    Loss
+
+_objects = custom_objects  # whose name is an argument above
+
+
+def get(identifier: Any) -> Any:
+    """Return the loss that an identifier names, describes or is, as Keras does; `for_training` makes a Loss of it.
+
+    Parameters
+    ----------
+    identifier : None, str, mapping, Loss, class of Loss, or callable
+        The name of a function ("mse", "mean_squared_error"), which is returned; of a class ("MeanSquaredError"), for
+        its object with the defaults, as for a class; what `serialize` returned, or Keras's {"class_name": ...,
+        "config": ...}. A function, an object and None are returned as they are.
 
     Raises
     ------
     ValueError
         If there is no such loss, or it has no such options.
+
+    Examples
+    --------
+    >>> from nbdense import losses
+    >>> losses.get("mse") is losses.mean_squared_error
+    True
+    >>> losses.get("Huber")
+    Huber(delta=1.0)
     """
-    if isinstance(loss, Mapping):
-        _check_options(loss)
-    return REGISTRY.get(loss)
+    if identifier is None or (callable(identifier) and not isinstance(identifier, type)):
+        return identifier
+    if isinstance(identifier, str):
+        found = REGISTRY.find(identifier)
+        named = isinstance(found, type) and issubclass(found, NamedLoss) and identifier != found.__name__
+        if named or (callable(found) and not isinstance(found, type)):
+            return found.function if named else found
+    return REGISTRY.get(identifier)
 
 
-def _check_options(description: Mapping[str, Any]) -> None:
-    name = description.get("class_name", description.get("name"))
-    kind = REGISTRY.find(name) if isinstance(name, str) else None
-    if isinstance(kind, type) and issubclass(kind, Loss):
-        known = [f.name for f in dataclasses.fields(kind)]
-        for option in description.get("config") or {}:
-            if option not in known:
-                raise ValueError(f"{kind.kind}: no option {option!r}; there are: {', '.join(known)}")
+def for_training(identifier: Any) -> Loss:
+    """Return the Loss that a model can learn by.
+
+    Parameters
+    ----------
+    identifier : str, mapping, Loss, class of Loss, or callable
+        What `get` takes; a function of (y_true, y_pred) is recorded.
+
+    Raises
+    ------
+    ValueError
+        If there is no such loss, or it cannot be compiled.
+    """
+    loss = REGISTRY.get(identifier)
+    loss.check_trainable()
+    return loss

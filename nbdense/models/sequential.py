@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Sequential(LayerStack):
     def compile(
         self,
         optimizer: str | optimizers.Optimizer = "adam",
-        loss: str | losses.Loss | None = None,
+        loss: str | losses.Loss | Callable[[Any, Any], Any] | None = None,
         metrics: Iterable[str | metrics.Metric] | None = None,
     ) -> None:
         """Choose how the model learns.
@@ -75,8 +75,10 @@ class Sequential(LayerStack):
         ----------
         optimizer : str or Optimizer
             A name takes the defaults.
-        loss : str or Loss
-            What is minimised.
+        loss : str, Loss or callable
+            What is minimised. A function of (y_true, y_pred) written with NumPy, such as
+            ``lambda y_true, y_pred: np.mean(np.square(y_true - y_pred), axis=-1)``, is called once to record what it
+            does to a row, and that is compiled.
         metrics : iterable of str, optional
             What is reported beside the loss, such as "accuracy".
 
@@ -88,7 +90,7 @@ class Sequential(LayerStack):
         """
         if loss is None:
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
-        self._train.compile(optimizers.get(optimizer), losses.get(loss), list(metrics or []))
+        self._train.compile(optimizers.get(optimizer), losses.for_training(loss), list(metrics or []))
         self._steps.forget()
         if self.built:
             self._set_trainable()

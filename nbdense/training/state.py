@@ -129,7 +129,7 @@ class TrainState:
         reported = metrics.get_all(self.metrics, loss, n_out)
         codes = tuple(metric.code for metric in reported)
         width = 1 if loss.sparse else n_out
-        return Objective(form, parameter, fused, loss.sparse, codes, width, loss.call(network.dtype)), reported
+        return Objective(form, parameter, fused, loss.sparse, codes, width, loss.loop(network.dtype)), reported
 
     def inputs(self, x: Any) -> Rows:
         """Return inputs as a matrix of rows, in any dtype and memory layout, after a look at their shape."""

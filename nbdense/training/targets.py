@@ -13,7 +13,15 @@ import numpy.typing as npt
 from nbdense import _checks
 from nbdense._warn import warn
 from nbdense.backends.base import Data
-from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Hinge, KLDivergence, Loss, Poisson
+from nbdense.losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalHinge,
+    Hinge,
+    KLDivergence,
+    Loss,
+    Poisson,
+)
 
 SUM_TOLERANCE = 0.01  # by which a row of class probabilities may miss 1 unremarked
 _NEVER_NEGATIVE = (CategoricalCrossentropy, KLDivergence, Poisson)  # losses of targets that are never negative
@@ -69,7 +77,7 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
         hint = ""
         if isinstance(loss, CategoricalCrossentropy):
             hint = "; for class numbers use loss='sparse_categorical_crossentropy', or to_categorical(y)"
-        elif isinstance(loss, BinaryCrossentropy | Hinge | KLDivergence) and array.ndim == 1:
+        elif isinstance(loss, BinaryCrossentropy | CategoricalHinge | Hinge | KLDivergence) and array.ndim == 1:
             hint = "; of class numbers to_categorical(y) makes such rows"
         expected = ", ".join(map(str, (rows, *shape)))
         raise ValueError(

@@ -27,8 +27,12 @@ from nbdense.initializers import (
     Zeros,
     generator,
     get,
+    orthonormal,
     serialize,
 )
+from nbdense.layers import Dense, Input
+from nbdense.models import Sequential
+from nbdense.utils import set_random_seed
 
 N_IN, N_OUT = 400, 250
 AVERAGE = (N_IN + N_OUT) / 2
@@ -51,7 +55,7 @@ CONSTANTS = {"zeros": 0.0, "ones": 1.0, "constant": 0.0}
 
 
 def values(name, shape=(N_IN, N_OUT), seed=3, **arguments):
-    return INITIALIZERS[name](**arguments)(shape, generator(seed, 0))
+    return INITIALIZERS[name](**arguments).draw(shape, generator(seed, 0))
 
 
 def normal_cdf(x):
@@ -67,7 +71,7 @@ def distance(sample, cdf):
 
 
 def test_every_initializer_is_tested():
-    assert set(DISTRIBUTIONS) | set(CONSTANTS) == set(INITIALIZERS)
+    assert {*DISTRIBUTIONS, *CONSTANTS, "identity"} == set(INITIALIZERS)
     assert all(kind.name == name for name, kind in INITIALIZERS.items())
 
 
@@ -134,17 +138,17 @@ def test_normal_is_keras_name_of_the_truncated_normal():
 def test_a_bias_has_both_fans_equal(name):
     """As in Keras: what is known of a one-axis tensor is its length, whatever layer it belongs to."""
     scale = {"glorot_uniform": 1, "he_normal": 2, "lecun_uniform": 1}[name]
-    bias = get(name)((20000,), generator(1, 1), fan_in=7)
+    bias = get(name).draw((20000,), generator(1, 1), fan_in=7)
     assert abs(bias.var() * 20000 / scale - 1) < 0.05
 
 
 def test_torch_linear_bias_takes_the_layers_inputs():
-    bias = TorchLinear()((20000,), generator(1, 1), fan_in=16)
+    bias = TorchLinear().draw((20000,), generator(1, 1), fan_in=16)
     assert 0.249 < np.abs(bias).max() <= 0.25
-    kernel = TorchLinear()((16, 2000), generator(1, 0), fan_in=99)  # a kernel knows its own
+    kernel = TorchLinear().draw((16, 2000), generator(1, 0), fan_in=99)  # a kernel knows its own
     assert 0.249 < np.abs(kernel).max() <= 0.25
     with pytest.raises(ValueError, match="TorchLinear: a bias needs fan_in"):
-        TorchLinear()((5,), generator(1, 1))
+        TorchLinear().draw((5,), generator(1, 1))
 
 
 # -- orthogonal --
@@ -155,7 +159,7 @@ def test_torch_linear_bias_takes_the_layers_inputs():
 )
 @pytest.mark.parametrize("gain", [1.0, 1.7])
 def test_orthogonal(shape, gain):
-    w = Orthogonal(gain)(shape, generator(5, 0))
+    w = Orthogonal(gain).draw(shape, generator(5, 0))
     assert w.shape == shape and w.flags.c_contiguous
     gram = w.T @ w if shape[0] >= shape[1] else w @ w.T
     assert np.abs(gram - gain**2 * np.eye(min(shape))).max() < 1e-11
@@ -166,7 +170,7 @@ def test_orthogonal_is_the_q_of_a_qr_decomposition(shape):
     tall = generator(5, 0).standard_normal((75, 120)).T
     q, r = np.linalg.qr(tall)
     q *= np.sign(np.diag(r))
-    w = Orthogonal()(shape, generator(5, 0))
+    w = Orthogonal().draw(shape, generator(5, 0))
     assert np.abs((w if shape == (120, 75) else w.T) - q).max() < 1e-10
 
 
@@ -175,24 +179,24 @@ def test_orthogonal_of_rows_that_are_nearly_dependent():
     rows[-1] = rows[:-1].sum(0) / 12 + 1e-6 * rows[-1]
     rows[40] = rows[39] + 1e-6 * rows[40]
     for _ in range(2):
-        initializers._make_orthonormal(rows)
+        orthonormal._make_orthonormal(rows)
     assert np.abs(rows @ rows.T - np.eye(150)).max() < 1e-11
 
 
 def test_orthogonal_in_pieces(monkeypatch):
     """Products are cut so that their parts stay small; the cuts, at any width, leave an orthonormal matrix."""
-    monkeypatch.setattr(initializers, "_PIECE", 70 * 13)
-    w = Orthogonal(seed=1)((101, 70))
+    monkeypatch.setattr(orthonormal, "_PIECE", 70 * 13)
+    w = Orthogonal(seed=1).draw((101, 70))
     assert np.abs(w.T @ w - np.eye(70)).max() < 1e-11
 
 
 def test_exact_products_are_good_products():
     a, b = generator(0, 0).standard_normal((30, 900)), generator(0, 1).standard_normal((900, 40))
     exact = np.array([[math.fsum(x * y for x, y in zip(row, column, strict=True)) for column in b.T] for row in a])
-    assert np.abs(initializers._product(a, b) - exact).max() < 1e-9
+    assert np.abs(orthonormal._product(a, b) - exact).max() < 1e-9
     order = generator(0, 2).permutation(900)  # what another order of addition would be
-    assert np.array_equal(initializers._product(a[:, order], b[order]), initializers._product(a, b))
-    assert not initializers._product(np.zeros((3, 900)), b).any()
+    assert np.array_equal(orthonormal._product(a[:, order], b[order]), orthonormal._product(a, b))
+    assert not orthonormal._product(np.zeros((3, 900)), b).any()
 
 
 HASH = """
@@ -225,26 +229,26 @@ def test_values_are_a_function_of_the_key(name):
     first = values(name, (13, 7))
     assert np.array_equal(first, values(name, (13, 7)))
     assert not np.array_equal(first, values(name, (13, 7), seed=4))
-    assert not np.array_equal(first, INITIALIZERS[name]()((13, 7), generator(3, 1)))
+    assert not np.array_equal(first, INITIALIZERS[name]().draw((13, 7), generator(3, 1)))
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_with_a_seed_the_key_does_not_matter(name):
-    first = INITIALIZERS[name](seed=8)((13, 7))
-    assert np.array_equal(first, INITIALIZERS[name](seed=np.int64(8))((13, 7), generator(3, 1)))
-    assert not np.array_equal(first, INITIALIZERS[name](seed=9)((13, 7)))
+    first = INITIALIZERS[name](seed=8).draw((13, 7))
+    assert np.array_equal(first, INITIALIZERS[name](seed=np.int64(8)).draw((13, 7), generator(3, 1)))
+    assert not np.array_equal(first, INITIALIZERS[name](seed=9).draw((13, 7)))
     # nor is it the stream of a model's own tensor
-    assert not any(np.array_equal(first, INITIALIZERS[name]()((13, 7), generator(8, n))) for n in range(4))
+    assert not any(np.array_equal(first, INITIALIZERS[name]().draw((13, 7), generator(8, n))) for n in range(4))
 
 
 def test_values_that_models_have_had_stay():
     """The streams of version 0.1: a seed gives the weights that it gave."""
-    w = get("glorot_uniform")((2, 2), generator(7, 2))
+    w = get("glorot_uniform").draw((2, 2), generator(7, 2))
     assert np.allclose(
         w.ravel(), [-0.3268881282554015, -0.2452135950303611, 0.852418466169691, 0.4251240145063202], rtol=1e-15, atol=0
     )
     drawn_again = np.abs(generator(7, 2).standard_normal((3, 40))) > 2.0
-    w = get("he_normal")((3, 40), generator(7, 2))
+    w = get("he_normal").draw((3, 40), generator(7, 2))
     assert np.allclose(w[:, 0], [-1.2183928511061783, -0.8146136025656044, -0.6637854032037313], rtol=1e-15, atol=0)
     assert np.allclose(w[drawn_again], [-1.36375208, -0.59247335, -0.62761234, 0.28295927, 1.13521426], rtol=1e-7)
 
@@ -259,19 +263,19 @@ def naive_he_normal(shape, random):
 
 @pytest.mark.parametrize("shape", [(1, 1), (5,), (31, 37), (700, 211)])
 def test_drawing_again_in_blocks(shape):
-    assert np.array_equal(HeNormal()(shape, generator(2, 0)), naive_he_normal(shape, generator(2, 0)))
+    assert np.array_equal(HeNormal().draw(shape, generator(2, 0)), naive_he_normal(shape, generator(2, 0)))
 
 
 @pytest.mark.parametrize(
     ("name", "copies"), [("glorot_uniform", 1.1), ("he_normal", 1.3), ("truncated_normal", 1.3), ("orthogonal", 2.2)]
 )
 def test_memory(name, copies, monkeypatch):
-    monkeypatch.setattr(initializers, "_PIECE", 1 << 14)
+    monkeypatch.setattr(orthonormal, "_PIECE", 1 << 14)
     shape = (2000, 500) if name != "orthogonal" else (8000, 70)
     initializer, random = get(name), generator(0, 0)
     tracemalloc.start()
     try:
-        initializer(shape, random)
+        initializer.draw(shape, random)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -296,7 +300,7 @@ def test_kerass_other_names():
 
 
 CHANGED = {"value": 0.25, "seed": 5, "gain": 2.0, "mean": 0.5, "stddev": 0.75, "minval": -1.0, "maxval": 2.0}
-CHANGED |= {"scale": 2.5, "mode": "fan_avg", "distribution": "uniform"}
+CHANGED |= {"scale": 2.5, "mode": "fan_avg", "distribution": "uniform", "input_axes": [0], "output_axes": [1]}
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
@@ -308,7 +312,7 @@ def test_round_trip(name):
         assert written["class_name"] == kind.__name__
         again = get(written)
         assert again.get_config() == initializer.get_config() != kind().get_config()
-        assert np.array_equal(again((6, 5), generator(1, 1)), initializer((6, 5), generator(1, 1)))
+        assert np.array_equal(again.draw((6, 5), generator(1, 1)), initializer.draw((6, 5), generator(1, 1)))
     keras_form = {"module": "keras.initializers", "class_name": kind.__name__, "config": {}, "registered_name": None}
     assert type(get(keras_form)) is kind
 
@@ -324,16 +328,16 @@ def test_a_users_function():
         return np.arange(math.prod(shape)).reshape(shape) + random.integers(1)
 
     initializer = get(rising)
-    made = initializer((2, 3), generator(0, 0), fan_in=2)
+    made = initializer.draw((2, 3), generator(0, 0), fan_in=2)
     assert made.dtype == np.float64 and np.array_equal(made, [[0, 1, 2], [3, 4, 5]])
     assert serialize(initializer) == serialize(rising) == "rising"
-    assert np.array_equal(get("rising", {"rising": rising})((2, 3), generator(0, 0)), made)
+    assert np.array_equal(get("rising", {"rising": rising}).draw((2, 3), generator(0, 0)), made)
     with pytest.raises(ValueError, match="unknown initializer 'rising'.*custom_objects"):
         get("rising")
     with pytest.raises(ValueError, match=r"initializer 'rows': asked for finite values of shape \(2, 3\), got shape"):
-        get(lambda_named("rows", lambda shape, random: np.zeros(shape[0])))((2, 3), generator(0, 0))
+        get(lambda_named("rows", lambda shape, random: np.zeros(shape[0]))).draw((2, 3), generator(0, 0))
     with pytest.raises(ValueError, match="got NaN or infinity"):
-        get(lambda shape, random: np.full(shape, np.nan))((2, 3), generator(0, 0))
+        get(lambda shape, random: np.full(shape, np.nan)).draw((2, 3), generator(0, 0))
     assert serialize(lambda shape, random: np.zeros(shape)) == "lambda"
 
 
@@ -362,7 +366,7 @@ def test_a_users_class():
         Initializer()((2, 2))
 
 
-@pytest.mark.parametrize("identifier", ["glorot", "", None, 3, np.zeros((2, 2)), {}, {"class_name": ["zeros"]}, dict])
+@pytest.mark.parametrize("identifier", ["glorot", "", 3, {}, {"class_name": ["zeros"]}, dict])
 def test_unknown(identifier):
     with pytest.raises(ValueError, match="(?s)unknown initializer .*there are: constant, .*he_normal, .*zeros"):
         get(identifier)
@@ -382,14 +386,15 @@ def test_unknown(identifier):
         (lambda: TruncatedNormal(mean=math.inf), "TruncatedNormal: mean must be a finite number, got inf"),
         (lambda: RandomUniform(1.0, -1.0), "minval must not be above maxval"),
         (lambda: Orthogonal(gain=math.inf), "Orthogonal: gain must be a finite number"),
-        (lambda: Orthogonal()((5,), generator(0, 0)), r"Orthogonal: shape must have two axes, got \(5,\)"),
+        (lambda: Orthogonal().draw((5,), generator(0, 0)), r"Orthogonal: shape must have two axes, got \(5,\)"),
         (lambda: GlorotUniform(seed=-1), "GlorotUniform: seed must be None or a whole number"),
         (lambda: GlorotUniform(seed=1.5), "seed must be None or a whole number in .*got 1.5"),
         (lambda: GlorotUniform(seed="a"), "seed must be None or a whole number"),
-        (lambda: GlorotUniform()((2, 2)), "GlorotUniform: pass a numpy.random.Generator, or set seed"),
-        (lambda: GlorotUniform(seed=1)((2, 2, 2)), r"shape must be \(n_in, n_out\) or \(n,\)"),
+        (lambda: GlorotUniform().draw((2, 2)), "GlorotUniform: pass a numpy.random.Generator, or set seed"),
+        (lambda: Constant([1.0, math.nan]), "Constant: value must be finite numbers, got NaN"),
+        (lambda: get(np.zeros(3))((2, 2)), r"Constant: Expected `shape` to be \(3,\), as the value has, got \(2, 2\)"),
+        (lambda: INITIALIZERS["identity"]()((2,)), r"Identity: shape must have two axes, got \(2,\)"),
         (lambda: Zeros()((0, 3)), "Zeros: shape must be"),
-        (lambda: Zeros()(()), "Zeros: shape must be"),
         (lambda: Zeros()(5), "Zeros: shape must be"),
         (lambda: Zeros()((2.0, 3.0)), "Zeros: shape must be"),
         (lambda: get({"class_name": "HeNormal", "config": {"sed": 1}}), "'HeNormal' doesn't take these arguments"),
@@ -400,3 +405,80 @@ def test_unknown(identifier):
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# -- called as Keras's --
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_a_call_gives_an_array_of_its_dtype(name):
+    kind = INITIALIZERS[name]
+    assert kind()((5, 4)).dtype == np.float32 and kind()(shape=(5, 4), dtype="float64").dtype == np.float64
+    if name in DISTRIBUTIONS:
+        drawn = kind()
+        first = drawn((5, 4), "float64")
+        np.testing.assert_array_equal(drawn((5, 4), "float64"), first)  # a seed of its own
+        assert not np.array_equal(drawn.clone()((5, 4), "float64"), first)
+        seeded = kind(seed=3)
+        np.testing.assert_array_equal(seeded.clone()((5, 4), "float64"), seeded.draw((5, 4)))
+
+
+def test_set_random_seed_decides_unseeded_calls():
+    made = []
+    for _ in range(2):
+        set_random_seed(5)
+        made.append(GlorotUniform()((3, 3)))
+    np.testing.assert_array_equal(*made)
+
+
+def test_moments_of_calls():
+    assert HeNormal()((N_IN, N_OUT)).var() == pytest.approx(2 / N_IN, rel=0.02)
+    window = VarianceScaling(2.0, seed=1)((3, 5, 40, 60))  # of 3 x 5 columns, as a convolution's
+    assert window.var() == pytest.approx(2 / 600, rel=0.03)
+    axes = VarianceScaling(2.0, seed=1, input_axes=[0], output_axes=[1, 2])((300, 8, 16))
+    assert axes.var() == pytest.approx(2 / 300, rel=0.03)
+    out = VarianceScaling(2.0, mode="fan_out", seed=1, input_axes=[0], output_axes=[1, 2])((300, 8, 16))
+    assert out.var() == pytest.approx(2 / 128, rel=0.03)
+    rows = Orthogonal(2.0)((3, 4, 5), "float64").reshape(12, 5)
+    np.testing.assert_allclose(rows.T @ rows, 4 * np.eye(5), atol=1e-12)
+
+
+def test_constants_of_arrays():
+    values = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(get(values)((2, 3)), values)
+    np.testing.assert_array_equal(Constant([1.0, 2.0, 3.0])((2, 3)), [[1, 2, 3]] * 2)
+    again = get(json.loads(json.dumps(serialize(Constant(values)))))
+    np.testing.assert_array_equal(again((2, 3), "float64"), values)
+    np.testing.assert_array_equal(initializers.Identity(2.0)((2, 3)), [[2, 0, 0], [0, 2, 0]])
+    assert type(get("IdentityInitializer")) is initializers.identity is initializers.Identity
+
+
+def keras_function(shape, dtype=None):
+    return np.arange(math.prod(shape), dtype=dtype).reshape(shape)
+
+
+class KerasClass(Initializer):
+    def __call__(self, shape, dtype=None, **options):
+        return np.full(shape, 0.25, dtype)
+
+
+class WithTheModelsSeed(Initializer):
+    def __call__(self, shape, dtype=None, random=None):
+        return random.normal(size=shape)
+
+
+def test_layers_take_callables_of_keras():
+    model = Sequential([Input((2,)), Dense(3, kernel_initializer=keras_function, bias_initializer=KerasClass())])
+    np.testing.assert_array_equal(model.get_weights()[0], [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(model.get_weights()[1], [0.25] * 3)
+    drawn = []
+    for seed in (1, 1, 2):
+        model = Sequential([Input((2,)), Dense(3, kernel_initializer=WithTheModelsSeed())])
+        model.seed = seed
+        drawn.append(model.get_weights()[0])
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+
+
+def test_none_is_a_layers_default():
+    assert get(None) is None
+    assert type(Dense(2, kernel_initializer=None).kernel_initializer) is GlorotUniform

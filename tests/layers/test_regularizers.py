@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nbdense import regularizers
+from nbdense.layers import Dense
 from nbdense.regularizers import L1, L1L2, L2, REGULARIZERS, Regularizer, get, l1, l1_l2, l2, serialize
 
 W = np.array([[1.0, -2.0, 0.0], [0.5, -0.25, 4.0]])  # sum |w| = 7.75, sum w^2 = 21.3125
@@ -61,7 +62,8 @@ def test_keras_aliases_and_old_keywords():
         ("l2", L2, (0.0, 0.01)),
         ("L2", L2, (0.0, 0.01)),
         ("l1_l2", L1L2, (0.01, 0.01)),
-        ("L1L2", L1L2, (0.01, 0.01)),
+        ("l1l2", L1L2, (0.0, 0.0)),  # its arguments' defaults, as in Keras
+        ("L1L2", L1L2, (0.0, 0.0)),
     ],
 )
 def test_by_name(name, kind, factors):
@@ -92,7 +94,7 @@ def test_round_trip(regularizer):
 def test_serialize():
     assert serialize(None) is None
     assert serialize("l2") == {"class_name": "L2", "config": {"l2": 0.01}}
-    assert set(REGULARIZERS) == {"L1", "L2", "L1L2"}
+    assert set(REGULARIZERS) == {"L1", "L2", "L1L2", "OrthogonalRegularizer"}
 
 
 class Heavy(Regularizer):
@@ -136,3 +138,39 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="'L1' doesn't take these arguments: .*l2"):
         get({"class_name": "L1", "config": {"l2": 0.1}})
     assert regularizers.get({"class_name": "L1"}).l1 == 0.01
+
+
+# -- for calls alone --
+
+
+@pytest.mark.parametrize("mode", ["rows", "columns"])
+def test_orthogonal_regularizer(mode):
+    regularizer = regularizers.OrthogonalRegularizer(0.5, mode)
+    vectors = W if mode == "rows" else W.T
+    cosines = [abs(a @ b) / math.sqrt((a @ a) * (b @ b)) for i, a in enumerate(vectors) for b in vectors[:i]]
+    assert regularizer(W) == pytest.approx(0.5 * np.mean(cosines), rel=1e-14)
+    assert regularizer(3 * W[:, ::-1] if mode == "rows" else 3 * W[::-1]) == pytest.approx(regularizer(W), rel=1e-14)
+    again = get(json.loads(json.dumps(serialize(regularizer))))
+    assert type(again) is type(regularizer) and again.get_config() == {"factor": 0.5, "mode": mode}
+    assert type(get("orthogonal_regularizer")) is type(regularizers.OrthogonalRegularizer.from_config({}))
+    with pytest.raises(ValueError, match=r"must have rank 2. Received: inputs.shape=\(3,\)"):
+        regularizer(W[0])
+    with pytest.raises(ValueError, match="Expected one of .*Received: mode=diagonal"):
+        regularizers.OrthogonalRegularizer(mode="diagonal")
+
+
+class Cubic(Regularizer):
+    def __call__(self, weights):
+        return float(np.sum(np.abs(weights) ** 3))
+
+
+@pytest.mark.parametrize("regularizer", [Cubic(), "orthogonal_regularizer"])
+def test_layers_refuse_penalties_that_they_have_no_form_for(regularizer):
+    with pytest.raises(ValueError, match=r"is for calls: a layer takes penalties l1 sum \|w\| \+ l2 sum w\^2"):
+        Dense(2, kernel_regularizer=regularizer)
+    assert Cubic()(W) == pytest.approx(float(np.sum(np.abs(W) ** 3)))
+
+
+def test_descriptions_come_back():
+    assert regularizers.deserialize(serialize(L2(0.5))).l2 == 0.5
+    assert L1L2.from_config({"l2": 0.5}).get_config() == {"l1": 0.0, "l2": 0.5}

@@ -252,7 +252,7 @@ def test_not_built():
     ("arguments", "words"),
     [
         (("adamant", "mse"), "unknown optimizer 'adamant'; there are: .*adam"),
-        (("adam", "msle"), "unknown loss 'msle'; there are: .*mse"),
+        (("adam", "hubert"), "unknown loss 'hubert'; there are: .*mse"),
         (("adam", "mse", ["accurate"]), "unknown metric 'accurate'; there are: accuracy"),
         (("adam", SPARSE, ["mse"]), "takes class numbers"),
         (("adam",), "name a loss"),

@@ -85,7 +85,8 @@ def test_names_resolve_as_in_keras():
     assert initializers.get("he_normal").__class__.__name__ == "HeNormal"
     assert regularizers.get("l2").l2 == pytest.approx(0.01)
     assert optimizers.get("sgd").learning_rate == 0.01
-    assert losses.get("mse").name == losses.get(losses.MeanSquaredError).name
+    assert losses.get("mse") is losses.mean_squared_error
+    assert losses.get("MeanSquaredError") == losses.get(losses.MeanSquaredError)
     assert activations.get("swish") is activations.get("silu")
     assert activations.get(None).name == "linear"
     assert issubclass(callbacks.CSVLogger, callbacks.Callback)

@@ -1,7 +1,8 @@
 """The slow, obvious reference that every kernel is compared with: textbook NumPy, nothing of nbdense.
 
 Everything computes in the dtype it is handed (float64 unless a test hands float32 on purpose). Rows are
-samples. Optimizers are in naive_optimizers.py, integer arithmetic is in naive_integer.py.
+samples. Losses that a model compiles on demand are in naive_losses.py, optimizers in naive_optimizers.py, integer
+arithmetic is in naive_integer.py.
 """
 
 import math
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from tests.reference import naive_losses
 
 Array = np.ndarray
 Layer = tuple[Array, Array | None, str]  # kernel (n_in, n_out), bias (n_out,) or None, name of the activation
@@ -300,6 +303,7 @@ _LOSS_ROWS: list[tuple[Callable[..., Array], Callable[..., Array]]] = [
     (sparse_categorical_crossentropy, sparse_categorical_crossentropy_gradient),
     (hinge, hinge_gradient),
     (kl_divergence, kl_divergence_gradient),
+    *naive_losses.ROWS,
 ]
 LOSSES: dict[str, Callable[..., Array]] = {f.__name__: f for f, _ in _LOSS_ROWS}
 LOSS_GRADIENTS: dict[str, Callable[..., Array]] = {f.__name__: df for f, df in _LOSS_ROWS}

@@ -84,11 +84,12 @@ def loss_case(name: str, n: int = 5) -> tuple[np.ndarray, np.ndarray]:
     r = rng(3)
     outputs: np.ndarray = r.normal(size=(4, n))
     targets: np.ndarray = r.normal(size=(4, n))
-    if name in ("binary_crossentropy", "hinge"):
+    if name in ("binary_crossentropy", "hinge", "binary_focal_crossentropy", "squared_hinge"):
         targets = r.integers(0, 2, (4, n)).astype(float)
-    if name in ("poisson", "kl_divergence", "binary_crossentropy"):
+    positive = ("mean_squared_logarithmic_error", "dice", "tversky", "binary_focal_crossentropy")
+    if name in ("poisson", "kl_divergence", "binary_crossentropy", *positive):
         outputs = r.uniform(0.05, 0.95, (4, n))
-    if name in ("poisson", "kl_divergence"):
+    if name in ("poisson", "kl_divergence", "dice", "tversky"):
         targets = r.uniform(0.05, 0.95, (4, n))
     if "categorical" in name:
         outputs, targets = r.uniform(0.05, 0.95, (4, n)), naive.softmax(r.normal(size=(4, n)))
@@ -107,6 +108,11 @@ LOSS_OPTIONS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in naive.L
     ("categorical_crossentropy", {"from_logits": True, "label_smoothing": 0.1}),
     ("categorical_crossentropy", {"label_smoothing": 0.1}),
     ("sparse_categorical_crossentropy", {"from_logits": True}),
+    ("binary_focal_crossentropy", {"from_logits": True, "label_smoothing": 0.2, "gamma": 1.5}),
+    ("binary_focal_crossentropy", {"apply_class_balancing": True, "alpha": 0.3}),
+    ("categorical_focal_crossentropy", {"from_logits": True, "label_smoothing": 0.2, "gamma": 1.5}),
+    ("categorical_generalized_cross_entropy", {"q": 0.8}),
+    ("tversky", {"alpha": 0.3, "beta": 0.6}),
 ]
 
 
@@ -124,7 +130,7 @@ def test_loss_gradient(name: str, options: dict[str, Any]) -> None:
 
 
 def test_every_loss_has_a_gradient() -> None:
-    assert naive.LOSSES.keys() == naive.LOSS_GRADIENTS.keys() and len(naive.LOSSES) == 11
+    assert naive.LOSSES.keys() == naive.LOSS_GRADIENTS.keys() and len(naive.LOSSES) == 21
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import numpy as np
 from nbdense import backends
 from nbdense.activations import ACTIVATIONS
 from nbdense.layers import Dense, Input
-from nbdense.losses import LOSSES, BinaryCrossentropy, CategoricalCrossentropy, KLDivergence, MeanSquaredError, Poisson
+from nbdense.losses import (
+    LOSSES,
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalGeneralizedCrossEntropy,
+    KLDivergence,
+    MeanSquaredError,
+    Poisson,
+)
 from nbdense.models import Sequential
 from tests.reference import naive
 
@@ -44,10 +52,10 @@ def draw_targets(rng, loss, rows, n_out):
 
 def naive_objective(loss, y, n_out):
     """The loss's name, targets and options as tests/reference/naive.py takes them."""
-    options = {k: v for k, v in loss.get_config().items() if v}
+    options = {k: v for k, v in options_of(loss).items() if v}
     if loss.sparse:
-        return "categorical_crossentropy", naive.one_hot(y, n_out), options
-    return loss.name, y, options
+        return loss.kind.removeprefix("sparse_"), naive.one_hot(y, n_out), options
+    return loss.kind, y, options
 
 
 OF_CLASSES = CategoricalCrossentropy, KLDivergence
@@ -56,21 +64,40 @@ OPTIONS = {
     "label_smoothing": [0.0, 0.2],
     "delta": [1.0, 0.3],
     "quantile": [0.5, 0.9],
+    "apply_class_balancing": [False, True],
+    "alpha": [0.25, 0.4],
+    "beta": [0.5, 0.7],
+    "gamma": [2.0, 1.5],
+    "q": [0.5, 0.8],
 }
+LAST_AXIS = {"dice": {"axis": -1}, "tversky": {"axis": -1}}  # what a model trains with, where it is no default
+
+
+def options_of(loss):
+    """A loss's options that change its formula."""
+    return {name: value for name, value in loss.arguments.items() if name in OPTIONS}
 
 
 def variants(kind):
-    """A loss's class with each of its options."""
-    options = kind().get_config()
-    for values in itertools.product(*(OPTIONS[name] for name in options)):
-        yield kind(**dict(zip(options, values, strict=True)))
+    """A loss's class with each of its options, and the first two with each other."""
+    first, second, *rest = [*options_of(make_loss(kind)), None, None]
+    names = [name for name in (first, second) if name]
+    for values in itertools.product(*(OPTIONS[name] for name in names)):
+        yield make_loss(kind, **dict(zip(names, values, strict=True)))
+    for name in filter(None, rest):
+        yield make_loss(kind, **{name: OPTIONS[name][1]})
+
+
+def make_loss(kind, **options):
+    """A loss that a model can train with."""
+    return kind(**LAST_AXIS.get(kind.kind, {}), **options)
 
 
 def suits(loss, activation):
     """Tell whether the loss can take an activation's outputs, and says nothing to them."""
     advice, fused = loss.advice_after(activation), loss.form(activation)[1]
     outputs = naive.activate(activation, np.random.default_rng(0).normal(0, 5, (50, 4)))
-    takes_logarithms = isinstance(loss, (*OF_CLASSES, BinaryCrossentropy, Poisson))
+    takes_logarithms = isinstance(loss, (*OF_CLASSES, BinaryCrossentropy, CategoricalGeneralizedCrossEntropy, Poisson))
     if advice or fused or not takes_logarithms or getattr(loss, "from_logits", False):
         return not advice
     return bool((outputs > 0).all() and (isinstance(loss, Poisson) or (outputs < 1).all()))
@@ -102,8 +129,8 @@ PAIRS += [(hidden, OBJECTIVES[(5 * i + k) % len(OBJECTIVES)]) for i, hidden in e
 
 def objective_name(objective):
     loss, activation = objective
-    options = "-".join(f"{k}={v}" for k, v in loss.get_config().items() if v)
-    return "-".join(part for part in (activation, loss.name, options) if part)
+    options = "-".join(f"{k}={v}" for k, v in options_of(loss).items() if v)
+    return "-".join(part for part in (activation, loss.kind, options) if part)
 
 
 def workspace_and_data(model, x, y, weights=None, batch=None):

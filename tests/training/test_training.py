@@ -90,7 +90,7 @@ COUNTS = np.array([3.0, 0.0, 1.0, 2.0, 0.0, 1.0, 2.0, 0.0])  # of the rows; clas
 def test_balance_counts_rows_as_often_as_they_weigh(form):
     """A row of weight k weighs what k rows would, and one of weight 0 is none."""
     y = BALANCED.reshape(-1, 1) if form == "numbers" else np.eye(3)[BALANCED]
-    loss = losses.get("sparse_categorical_crossentropy" if form == "numbers" else "categorical_crossentropy")
+    loss = losses.for_training("sparse_categorical_crossentropy" if form == "numbers" else "categorical_crossentropy")
     weighted = row_weights(COUNTS, "balanced", y, loss)[:, 0]
     rows = np.repeat(np.arange(8), COUNTS.astype(int))
     repeated = row_weights(None, "balanced", y[rows], loss)[:, 0]
