@@ -10,7 +10,7 @@ from typing import Any
 from nbdense._checks import plain
 from nbdense.training.state import FittedModel
 
-Logs = dict[str, float]
+Logs = dict[str, Any]  # numbers, or arrays of metrics that have several
 
 
 class Callback:

@@ -8,6 +8,8 @@ import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nbdense._warn import warn
 from nbdense.callbacks.base import Callback, Logs, learning_rate_of, real, whole
 from nbdense.metrics import direction_of
@@ -38,7 +40,13 @@ class _Monitor(Callback):
         """Return the monitored value; None, with one warning a fit, where there is none."""
         logs = logs or {}
         if self.monitor in logs:
-            return float(logs[self.monitor])
+            value = np.asarray(logs[self.monitor])
+            if value.size != 1:
+                raise ValueError(
+                    f"{type(self).__name__}: {self.monitor!r} has {value.size} numbers an epoch; monitor a metric with "
+                    "one, such as F1Score(average='macro') or Precision(class_id=0)"
+                )
+            return float(value.reshape(()))
         if not self._warned:
             self._warned = True
             hint = ", or give fit validation data" if self.monitor.startswith("val_") else ""

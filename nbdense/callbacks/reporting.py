@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nbdense.callbacks.base import Callback as Callback
 from nbdense.callbacks.base import Logs as Logs
 from nbdense.callbacks.base import learning_rate_of, real
@@ -28,12 +30,12 @@ class History(Callback):
     epoch : list of int
         Epoch numbers.
     history : dict of str to list of float
-        Loss and metrics, a value an epoch.
+        Loss and metrics, a value an epoch: an array of a metric that has several numbers.
     """
 
     def __init__(self) -> None:
         self.epoch: list[int] = []
-        self.history: dict[str, list[float]] = {}
+        self.history: dict[str, list[Any]] = {}
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch.append(epoch)
@@ -217,10 +219,15 @@ class CSVLogger(Callback):
                 names += [f"val_{name}" for name in names]
             self._columns = ["epoch", *names]
             rows.append(self._columns)
-        rows.append([epoch, *(logs.get(name, "NA") for name in self._columns[1:])])
+        rows.append([epoch, *(_cell(logs.get(name, "NA")) for name in self._columns[1:])])
         # Opened for each row: nothing is lost or left open when the fit ends with an error.
         with Path(self.filename).open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, delimiter=self.sep).writerows(rows)
+
+
+def _cell(value: Any) -> Any:
+    """Return what a cell shows: of a metric that has several numbers all of them, as in Keras."""
+    return f"[{', '.join(map(str, value.tolist()))}]" if isinstance(value, np.ndarray) else value
 
 
 class TerminateOnNaN(Callback):

@@ -159,7 +159,13 @@ class _Scorer:
             tally_data(tally, self._workspace, Data(_checks.source(block), targets_of_block, weights, len(block)))
         results = tally.results()
         results["loss"] += self._penalty
-        return results[self.name]
+        value = results[self.name]
+        if np.ndim(value):
+            raise ValueError(
+                f"importance: metric {self.name!r} has {np.size(value)} numbers; give one with a single number, such "
+                "as F1Score(average='macro')"
+            )
+        return float(value)
 
 
 def saliency(model: Model, x: Any, output: int | None = None) -> npt.NDArray[Any]:

@@ -3,78 +3,217 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from dataclasses import dataclass
-from typing import Any, ClassVar
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import finite_number
+from nbdense import initializers
+from nbdense._checks import array_of
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses import Loss
+from nbdense.metrics.variable import Variable
 
 Array = npt.NDArray[Any]
 COLLECTED = rows.COLLECTED
+_DTYPES = ("float32", "float64")
 
 
-@dataclass(frozen=True)
 class Metric:
-    """A metric: the name it is reported under, and the code of its compiled form.
+    """A metric that is told of targets and outputs batch by batch, with Keras's methods.
 
-    A plain function (targets, outputs) -> number can be a metric. One with parameters is a frozen dataclass below
-    this, with ``code: int = COLLECTED``, ``collects = True`` and a `compute`; and with ``direction = "max"`` or
-    ``"min"``, so that callbacks and `importance` know which way it gets better.
+    One of your own defines `update_state` and `result`, as in Keras, and makes its state by `add_variable`; or, where
+    it needs all rows at once, `compute` alone. Its constructor's arguments are attributes of its objects: files keep
+    them. ``direction = "max"`` or ``"min"`` tells callbacks and `importance` which way it gets better.
+
+    Training leaves an object's state alone: it counts in a copy, or in the compiled program.
 
     Parameters
     ----------
-    name : str
-        What fit and evaluate report it as.
-    code : int
-        Of its compiled form, a number a row, in ``engine.loss.metric_of_row``.
+    dtype : {None, "float32", "float64"}
+        In which targets and outputs are compared with thresholds; float32 by default. State is float64.
+    name : str, optional
+        What fit and evaluate report it as; by default the class's name, as in "true_positives".
 
     Examples
     --------
-    >>> from dataclasses import dataclass
     >>> import numpy as np
-    >>> from nbdense.metrics import COLLECTED, Metric
-    >>> @dataclass(frozen=True)
-    ... class ShareAbove(Metric):
-    ...     name: str = "share_above"
-    ...     code: int = COLLECTED
-    ...     limit: float = 0.5
-    ...     collects = True
-    ...     direction = "max"
+    >>> from nbdense.metrics import Metric
+    >>> class Largest(Metric):
+    ...     direction = "min"
     ...
-    ...     def compute(self, targets, outputs):
-    ...         return float(np.mean(outputs > self.limit))
-    >>> ShareAbove(limit=0.2).compute(None, np.array([[0.1], [0.4]]))
+    ...     def __init__(self, name="largest_error", **kwargs):
+    ...         super().__init__(name=name, **kwargs)
+    ...         self.largest = self.add_variable((), "zeros")
+    ...
+    ...     def update_state(self, y_true, y_pred, sample_weight=None):
+    ...         self.largest.assign(np.maximum(self.largest, np.abs(y_true - y_pred).max()))
+    ...
+    ...     def result(self):
+    ...         return float(self.largest)
+    >>> metric = Largest()
+    >>> metric.update_state(np.array([[1.0], [2.0]]), np.array([[1.5], [2.0]]))
+    >>> metric.update_state(np.array([[1.0], [2.0]]), np.array([[1.0], [2.25]]))
+    >>> metric.result()
     0.5
     """
 
     name: str
-    code: int
-    collects: ClassVar[bool] = False  # whether it needs all outputs at once; then `compute` is asked
+    code: int = COLLECTED  # of the compiled form, a number a row, in `engine.loss.metric_of_row`
     # "max" or "min": which way is better, for callbacks with mode="auto" and for `importance`; empty where nobody said
-    direction: ClassVar[str] = ""
-    targets: ClassVar[str] = ""  # "rows": of the outputs' shape; "classes": class numbers; empty: either
+    direction: str = ""
+    targets: str = ""  # "rows": of the outputs' shape; "classes": class numbers; empty: either
+    by_batch: bool = True  # whether its value may depend on how rows are cut into batches
+    _dtype: str = _DTYPES[0]
+
+    def __init__(self, dtype: Any = None, name: str | None = None) -> None:
+        self.name = snake_case(type(self).__name__) if name is None else name
+        self._dtype = self._dtype if dtype is None else _dtype_name(type(self).__name__, dtype)
+        self.__post_init__()
 
     def __post_init__(self) -> None:
+        owner = type(self).__name__
         if not isinstance(self.name, str) or not self.name or self.name == "loss":
-            raise ValueError(
-                f"{type(self).__name__}: name must be a non-empty string other than 'loss', got {self.name!r}"
-            )
-        self._check_direction(self.direction)
+            raise ValueError(f"{owner}: name must be a non-empty string other than 'loss', got {self.name!r}")
+        if self.direction not in ("", "min", "max"):
+            raise ValueError(f"{owner}: direction must be 'max', 'min' or '', got {self.direction!r}")
 
-    def _check_direction(self, direction: str) -> None:
-        if direction not in ("", "min", "max"):
-            raise ValueError(f"{type(self).__name__}: direction must be 'max', 'min' or '', got {direction!r}")
+    @property
+    def collects(self) -> bool:
+        """True where it has no compiled form: each batch's outputs are handed to `update_state` then."""
+        return self.code == COLLECTED
 
-    def finish(self, mean: float) -> float:
-        """Return the metric from the mean over rows of its compiled form."""
-        return mean
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype in which targets and outputs are compared with thresholds."""
+        return self._dtype
 
-    def compute(self, targets: Array, outputs: Array) -> float:
-        """Compute the metric of a whole data set, where it ``collects``.
+    # -- state: made when it is first wanted, so that a class with a constructor of its own (a dataclass) has it too ---
+
+    @functools.cached_property
+    def _variables(self) -> list[Variable]:
+        return []
+
+    @functools.cached_property
+    def _batches(self) -> list[tuple[Array, ...]]:
+        return []
+
+    def add_variable(
+        self,
+        shape: tuple[int, ...] | list[int],
+        initializer: Any = None,
+        dtype: Any = None,
+        aggregation: str = "sum",
+        name: str | None = None,
+    ) -> Variable:
+        """Make a variable of this metric's state; `reset_state` sets it to zero.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Its shape.
+        initializer : str, Initializer or callable, optional
+            Gives the first values; zeros by default.
+        dtype : dtype-like, optional
+            float64 by default: sums over many rows need it.
+        aggregation : str
+            Accepted for Keras's sake: there is one device.
+        name : str, optional
+            Name of the variable.
+
+        Returns
+        -------
+        Variable
+        """
+        chosen = initializers.get("zeros" if initializer is None else initializer)
+        assert chosen is not None  # as it is for None alone
+        variable = Variable(chosen(tuple(shape)), dtype or "float64", name)
+        self._variables.append(variable)
+        return variable
+
+    def add_weight(
+        self,
+        shape: tuple[int, ...] | list[int] = (),
+        initializer: Any = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> Variable:
+        """Make a variable: `add_variable` under its older name.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Its shape.
+        initializer : str, Initializer or callable, optional
+            As for `add_variable`.
+        dtype : dtype-like, optional
+            As for `add_variable`.
+        name : str, optional
+            Name of the variable.
+
+        Returns
+        -------
+        Variable
+        """
+        return self.add_variable(shape, initializer, dtype, name=name)
+
+    @property
+    def variables(self) -> list[Variable]:
+        """Variables of the state, those of metrics among the attributes (and their lists and dicts) included."""
+        inner = [metric for value in vars(self).values() for metric in _metrics_in(value)]
+        return [*self._variables, *(variable for metric in inner for variable in metric.variables)]
+
+    def reset_state(self) -> None:
+        """Forget all that was counted: set the variables to zero."""
+        self._batches.clear()
+        for variable in self._variables:
+            variable.assign(np.zeros(variable.shape))
+        for value in vars(self).values():
+            for metric in _metrics_in(value):
+                metric.reset_state()
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Count in targets and outputs of a batch; here: keep them for `compute`.
+
+        Parameters
+        ----------
+        y_true : array-like, (rows, n_out)
+            Targets; a vector is a column.
+        y_pred : array-like, (rows, n_out)
+            Outputs; a vector is a column.
+        sample_weight : array-like, optional
+            A weight for each row.
+        """
+        if type(self).compute is Metric.compute:
+            raise NotImplementedError(f"{type(self).__name__} must define update_state and result, or compute")
+        batch: tuple[Array, ...] = as_columns(y_true, y_pred)
+        if sample_weight is not None:
+            if len(_arguments(type(self).compute)) < 3:
+                raise ValueError(f"metric {self.name!r} weighs no rows: its compute takes targets and outputs alone")
+            batch = (*batch, np.broadcast_to(np.asarray(sample_weight).reshape(-1), len(batch[1])))
+        if self._batches and len(batch) != len(self._batches[0]):
+            raise ValueError(f"metric {self.name!r}: give each batch a sample_weight, or none")
+        self._batches.append(tuple(np.array(part) for part in batch))
+
+    def result(self) -> Any:
+        """Return the metric of what was counted: a number, an array of them, or a dict of numbers by name."""
+        if type(self).compute is Metric.compute:
+            raise NotImplementedError(f"{type(self).__name__} must define update_state and result, or compute")
+        if not self._batches:
+            return float("nan")
+        return self.compute(*(np.concatenate(parts) for parts in zip(*self._batches, strict=True)))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Count in targets and outputs, and return the metric of all that was counted."""
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+    def compute(self, targets: Array, outputs: Array) -> Any:
+        """Compute the metric of a whole data set, whatever was counted before.
 
         Parameters
         ----------
@@ -85,10 +224,22 @@ class Metric:
 
         Returns
         -------
-        float
-            NaN where the metric is not defined: no rows, NaN among the outputs, one class where it takes two.
+        float or ndarray
+            What `result` returns.
         """
-        raise NotImplementedError
+        return self.fresh()(targets, outputs)
+
+    def finish(self, mean: float) -> float:
+        """Return the metric from the mean over rows of its compiled form."""
+        return mean
+
+    def fresh(self) -> Self:
+        """Return a copy that has counted nothing."""
+        other = copy.deepcopy(self, {id(self._batches): []})  # rows that it keeps need not be copied
+        other.reset_state()
+        return other
+
+    # -- in a model ---------------------------------------------------------------------------------------------------
 
     def for_loss(self, loss: Loss, n_out: int) -> Metric:
         """Return this metric for the targets that ``loss`` takes and for ``n_out`` outputs.
@@ -108,19 +259,76 @@ class Metric:
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild it."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "code"}
+        names = [each.name for each in _arguments(type(self).__init__) if hasattr(self, each.name)]
+        if any(each.kind is each.VAR_KEYWORD for each in _arguments(type(self).__init__)):
+            names += ["name", "dtype"]
+        return {name: getattr(self, name) for name in dict.fromkeys(names) if name != "code"}
 
-    def renamed(self, name: str) -> Metric:
-        """Return the same metric under another name."""
-        other = copy.copy(self)
-        other._set(name=name)
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a metric of what `get_config` returned.
+
+        Parameters
+        ----------
+        config : mapping
+            Arguments of the class.
+        """
+        return cls(**config)
+
+    def renamed(self, name: str) -> Self:
+        """Return the same metric under another name; it has counted nothing."""
+        other = self.fresh()
+        other.__dict__["name"] = name  # dataclasses may be frozen
         return other
 
-    def _set(self, **values: Any) -> None:  # for the constructors: instances are frozen
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.get_config().items())})"
 
 
-def threshold_of(owner: str, name: str, value: Any) -> float:
-    """Return a metric's threshold as a finite float, or raise: Keras's list of several is refused."""
-    return finite_number(owner, name, value, expected="one finite number")
+def _metrics_in(value: Any) -> list[Metric]:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    return [part for part in parts if isinstance(part, Metric)]
+
+
+def _arguments(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())[1:]
+
+
+def _dtype_name(owner: str, dtype: Any) -> str:
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", getattr(dtype, "__name__", None))
+    if name not in _DTYPES:
+        raise ValueError(f"{owner}: dtype must be None, 'float32' or 'float64', got {dtype!r}")
+    return name
+
+
+def snake_case(name: str) -> str:
+    """Return a class's name as Keras writes it in snake case: TruePositives is true_positives."""
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
+
+
+def plain_number(value: Any) -> Any:
+    """Return an array without axes as a float, and others as they are."""
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 else array
+
+
+def as_columns(targets: Any, outputs: Any) -> tuple[Array, Array]:
+    """Return targets and outputs as matrices of as many rows; a vector is a column.
+
+    Raises
+    ------
+    ValueError
+        If ``targets`` has neither one column nor as many as ``outputs``.
+    """
+    targets, outputs = array_of("y_true", targets), array_of("y_pred", outputs)
+    targets, outputs = (value.reshape(-1, 1) if value.ndim == 1 else value for value in (targets, outputs))
+    if targets.ndim != 2 or outputs.ndim != 2 or targets.shape not in ((len(outputs), 1), outputs.shape):
+        raise ValueError(f"compute: targets of shape {targets.shape} do not go with outputs of shape {outputs.shape}")
+    return targets, outputs
+
+
+def one_hot_targets(y_true: Array, y_pred: Array) -> Array:
+    """Return class numbers, a column beside several columns of outputs, as rows with a 1 at the class."""
+    if y_pred.ndim != 2 or y_pred.shape[1] == 1 or y_true.size != len(y_pred) or y_true.ndim > 2:
+        return y_true
+    return np.asarray(y_true.reshape(-1, 1) == np.arange(y_pred.shape[1]))

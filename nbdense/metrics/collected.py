@@ -1,4 +1,4 @@
-"""Metrics that are no mean over rows: they collect all outputs of an epoch and compute once, in NumPy.
+"""Metrics of all rows at once: scikit-learn's scores of classes, exact areas, and functions of one's own.
 
 Values are scikit-learn's, down to what it makes of a class that does not occur; NaN where it has none.
 """
@@ -7,34 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import array_of, positive_int
+from nbdense._checks import finite_number
 from nbdense._registry import name_of
 from nbdense.losses import BinaryCrossentropy, Loss
-from nbdense.metrics.base import COLLECTED, Array, Metric, threshold_of
+from nbdense.metrics.base import Array, Metric, as_columns
 
-Counts = tuple[Array, Array, Array]  # hits, predictions, targets of each class
+Counts = tuple[Array, Array, Array]  # weights of hits, predictions and targets of each class
 Ratio = Callable[[Array, Array, Array], Array]
-
-
-def as_columns(targets: Any, outputs: Any) -> tuple[Array, Array]:
-    """Return targets and outputs as matrices of as many rows; a vector is a column.
-
-    Raises
-    ------
-    ValueError
-        If ``targets`` has neither one column nor as many as ``outputs``.
-    """
-    targets, outputs = array_of("compute: targets", targets), array_of("compute: outputs", outputs)
-    targets, outputs = (value.reshape(-1, 1) if value.ndim == 1 else value for value in (targets, outputs))
-    if targets.ndim != 2 or outputs.ndim != 2 or targets.shape not in ((len(outputs), 1), outputs.shape):
-        raise ValueError(f"compute: targets of shape {targets.shape} do not go with outputs of shape {outputs.shape}")
-    return targets, outputs
 
 
 def is_undefined(outputs: Array) -> bool:
@@ -54,19 +38,19 @@ def positives(targets: Array, n_out: int, multi_label: bool) -> npt.NDArray[np.b
     return np.asarray(classes_of(targets)[:, None] == np.arange(n_out))
 
 
-def count(targets: Array, outputs: Array, threshold: float, multi_label: bool) -> Counts:
-    """Count the hits, predictions and targets of each class or label. One output makes two classes."""
+def count(targets: Array, outputs: Array, weights: Array, threshold: float, multi_label: bool) -> Counts:
+    """Sum the weights of hits, predictions and targets of each class or label. One output makes two classes."""
     n_out = outputs.shape[1]
     if multi_label:
-        marked, positive = outputs > threshold, positives(targets, n_out, True)
-        return (marked & positive).sum(axis=0), marked.sum(axis=0), positive.sum(axis=0)
+        marked, positive, column = outputs > threshold, positives(targets, n_out, True), weights[:, None]
+        return tuple((each * column).sum(axis=0) for each in (marked & positive, marked, positive))
     if n_out == 1:
         predicted, actual = (outputs[:, 0] > threshold).astype(np.int64), (targets[:, 0] > 0.5).astype(np.int64)
     else:
         predicted, actual = outputs.argmax(axis=1), classes_of(targets)
-    lists = actual[actual == predicted], predicted, actual
-    hits, predictions, reals = (np.bincount(values, minlength=max(n_out, 2)) for values in lists)
-    return hits, predictions, reals
+    size = max(n_out, 2)
+    hits = np.bincount(actual, weights * (actual == predicted), size)
+    return hits, np.bincount(predicted, weights, size), np.bincount(actual, weights, size)
 
 
 def average_ratio(ratio: Ratio, counts: Counts, average: str, multi_label: bool) -> float:
@@ -81,78 +65,74 @@ def average_ratio(ratio: Ratio, counts: Counts, average: str, multi_label: bool)
     if average == "binary":
         return float(values[1])
     if average == "weighted":
-        return float((values * actual).sum() / max(int(actual.sum()), 1))
+        return float((values * actual).sum() / (actual.sum() or 1.0))
     return float(values.mean() if multi_label else values[predicted + actual > 0].mean())
 
 
 def precision(hits: Array, predicted: Array, actual: Array) -> Array:
     """Return hits a prediction; 0 without a prediction."""
-    return np.asarray(hits / np.maximum(predicted, 1))
+    return np.asarray(hits / np.where(predicted > 0, predicted, 1.0))
 
 
 def recall(hits: Array, predicted: Array, actual: Array) -> Array:
     """Return hits a target; 0 without a target."""
-    return np.asarray(hits / np.maximum(actual, 1))
+    return np.asarray(hits / np.where(actual > 0, actual, 1.0))
 
 
 def f1(hits: Array, predicted: Array, actual: Array) -> Array:
     """Return the harmonic mean of precision and recall; 0 without a prediction or target."""
-    return np.asarray(2 * hits / np.maximum(predicted + actual, 1))
+    return np.asarray(2.0 * hits / np.where(predicted + actual > 0, predicted + actual, 1.0))
 
 
-def area_under_roc(positive: Array, score: Array) -> float:
+def area_under_roc(positive: Array, score: Array, weights: Array) -> float:
     """Return the share of (positive, negative) pairs whose scores are in order, ties half; NaN without a pair.
 
     It is the area under the ROC curve: Mann and Whitney's U over its greatest value (Fawcett 2006, section 7).
     """
-    hits = int(positive.sum())
-    pairs = hits * (len(positive) - hits)
+    _, place = np.unique(score, return_inverse=True)
+    hits, misses = np.bincount(place, weights * positive), np.bincount(place, weights * ~positive)
+    pairs = hits.sum() * misses.sum()
     if not pairs:
         return math.nan
-    _, place, run = np.unique(score, return_inverse=True, return_counts=True)
-    rank = np.cumsum(run) - (run - 1) / 2.0  # from 1; equal scores share the middle rank of their run
-    return float((rank[place][positive].sum() - hits * (hits + 1) / 2.0) / pairs)
+    return float((hits * (np.cumsum(misses) - misses / 2.0)).sum() / pairs)
 
 
-def average_precision(positive: Array, score: Array) -> float:
+def average_precision(positive: Array, score: Array, weights: Array) -> float:
     """Sum, over falling thresholds, the precision times the gain in recall; 0 without a positive."""
-    values, place = np.unique(score, return_inverse=True)
-    hits = np.bincount(place, weights=positive, minlength=values.size)[::-1]
-    chosen = np.cumsum(np.bincount(place, minlength=values.size)[::-1])
-    return float((np.cumsum(hits) / chosen * hits).sum() / max(int(positive.sum()), 1))
+    _, place = np.unique(score, return_inverse=True)
+    hits, chosen = (np.bincount(place, each)[::-1] for each in (weights * positive, weights))
+    chosen = np.cumsum(chosen)
+    return float((np.cumsum(hits) / np.where(chosen > 0, chosen, 1.0) * hits).sum() / (hits.sum() or 1.0))
 
 
-def r_squared(targets: Array, outputs: Array) -> float:
-    """Return the mean over columns of 1 - sum (target - output)^2 / sum (target - mean)^2; NaN of less than two rows.
-
-    A column whose targets are all the same counts 1 where it is met exactly, else 0.
-    """
-    if len(outputs) < 2:
-        return math.nan
-    targets, outputs = targets.astype(np.float64), outputs.astype(np.float64)
-    with np.errstate(all="ignore"):
-        rest = ((targets - outputs) ** 2).sum(axis=0)
-        spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
-        return float(np.where(spread > 0, 1.0 - rest / spread, np.where(rest > 0, 0.0, 1.0)).mean())
+def weights_of(sample_weight: Any, outputs: Array) -> npt.NDArray[np.float64]:
+    """Return a weight for each row: 1 where none is given."""
+    return np.ones(len(outputs)) if sample_weight is None else np.asarray(sample_weight, np.float64).reshape(-1)
 
 
-@dataclass(frozen=True, init=False)
-class _Counted(Metric):
-    """A ratio of numbers of hits, of predictions and of targets, for each class; averaged."""
+class _OfClasses(Metric):
+    """A ratio of weights of hits, of predictions and of targets, for each class; averaged."""
 
-    average: str | None
-    multi_label: bool
-    collects = True
+    by_batch = False
     direction = "max"
 
-    def __init__(self, name: str, average: str | None, multi_label: bool) -> None:
-        super().__init__(name, COLLECTED)
+    def __init__(
+        self,
+        average: str | None = None,
+        threshold: float | None = None,
+        multi_label: bool = False,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        owner = type(self).__name__
         if average not in (None, "binary", "macro", "micro", "weighted"):
             raise ValueError(
-                f"{type(self).__name__}: average must be None, 'binary', 'macro', 'micro' or 'weighted', "
-                f"got {average!r}"
+                f"{owner}: average must be None, 'binary', 'macro', 'micro' or 'weighted', got {average!r}"
             )
-        self._set(average=average, multi_label=bool(multi_label))
+        if threshold is not None:
+            threshold = finite_number(owner, "threshold", threshold, expected="one finite number")
+        self.average, self.threshold, self.multi_label = average, threshold, bool(multi_label)
 
     def for_loss(self, loss: Loss, n_out: int) -> Metric:
         labels = self.multi_label or (n_out > 1 and isinstance(loss, BinaryCrossentropy))
@@ -166,13 +146,25 @@ class _Counted(Metric):
                 f"{'labels' if labels else 'classes'}; use 'macro', 'micro' or 'weighted'"
             )
 
-    def _value(self, targets: Any, outputs: Any, threshold: float | None) -> float:
+    def compute(self, targets: Any, outputs: Any, sample_weight: Any = None) -> float:
+        """Compute the score of a whole data set.
+
+        Parameters
+        ----------
+        targets : array-like, (rows, n_out) or (rows,)
+            Rows of targets, or class numbers.
+        outputs : array-like, (rows, n_out) or (rows,)
+            What predict returns.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row.
+        """
         targets, outputs = as_columns(targets, outputs)
         n_out = outputs.shape[1]
         self._check_average(n_out, self.multi_label)
         if is_undefined(outputs):
             return math.nan
-        counts = count(targets, outputs, 0.5 if threshold is None else threshold, self.multi_label)
+        threshold = 0.5 if self.threshold is None else self.threshold
+        counts = count(targets, outputs, weights_of(sample_weight, outputs), threshold, self.multi_label)
         average = self.average or ("binary" if n_out <= 2 and not self.multi_label else "macro")
         return average_ratio(self._ratio(), counts, average, self.multi_label)
 
@@ -180,167 +172,133 @@ class _Counted(Metric):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, init=False)
-class Precision(_Counted):
+class ClassPrecision(_OfClasses):
     """The share of a class's predictions that are right; 0 where there are none.
 
     It is scikit-learn's ``precision_score``. Classes are the largest output and target of a row (or the class number
     that is its target). One output makes two classes, parted by the threshold. With several outputs and a binary
-    cross-entropy each output is a label of its own, parted by the threshold too.
+    cross-entropy each output is a label of its own, parted by the threshold too. `Precision` is Keras's.
 
     Parameters
     ----------
-    thresholds : float, optional
-        Of one output, or of labels: a larger output is a prediction. 0.5 by default.
     average : {None, "binary", "macro", "micro", "weighted"}
         None is "binary" (class 1 alone) with two classes, "macro" with more and with labels.
+    threshold : float, optional
+        Of one output, or of labels: a larger output is a prediction. 0.5 by default.
     multi_label : bool
         Whether outputs are labels of their own whatever the loss.
-    name : str
-        What it is reported as.
+    name : str, optional
+        What it is reported as; "class_precision" by default.
+    dtype : {None, "float32", "float64"}
+        Accepted as by all metrics.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nbdense.metrics import Precision
-    >>> Precision().compute(np.array([0, 1, 1, 0]), np.array([0.2, 0.9, 0.3, 0.6]))
+    >>> from nbdense.metrics import ClassPrecision
+    >>> ClassPrecision().compute(np.array([0, 1, 1, 0]), np.array([0.2, 0.9, 0.3, 0.6]))
     0.5
     """
-
-    thresholds: float | None
-
-    def __init__(
-        self,
-        thresholds: float | None = None,
-        *,
-        average: str | None = None,
-        multi_label: bool = False,
-        name: str = "precision",
-    ) -> None:
-        super().__init__(name, average, multi_label)
-        if thresholds is not None:
-            thresholds = threshold_of(type(self).__name__, "thresholds", thresholds)
-        self._set(thresholds=thresholds)
-
-    def compute(self, targets: Array, outputs: Array) -> float:
-        return self._value(targets, outputs, self.thresholds)
 
     def _ratio(self) -> Ratio:
         return precision
 
 
-@dataclass(frozen=True, init=False)
-class Recall(Precision):
+class ClassRecall(_OfClasses):
     """The share of a class's rows that are found; 0 where there are none. It is scikit-learn's ``recall_score``.
 
     Parameters
     ----------
-    thresholds : float, optional
-        As for `Precision`.
     average : {None, "binary", "macro", "micro", "weighted"}
-        As for `Precision`.
+        As for `ClassPrecision`.
+    threshold : float, optional
+        As for `ClassPrecision`.
     multi_label : bool
-        As for `Precision`.
-    name : str
-        What it is reported as.
+        As for `ClassPrecision`.
+    name : str, optional
+        What it is reported as; "class_recall" by default.
+    dtype : {None, "float32", "float64"}
+        Accepted as by all metrics.
     """
-
-    def __init__(
-        self,
-        thresholds: float | None = None,
-        *,
-        average: str | None = None,
-        multi_label: bool = False,
-        name: str = "recall",
-    ) -> None:
-        super().__init__(thresholds, average=average, multi_label=multi_label, name=name)
 
     def _ratio(self) -> Ratio:
         return recall
 
 
-@dataclass(frozen=True, init=False)
-class F1Score(_Counted):
+class ClassF1(_OfClasses):
     """The harmonic mean of precision and recall; 0 where there is neither. It is scikit-learn's ``f1_score``.
 
     Parameters
     ----------
     average : {None, "binary", "macro", "micro", "weighted"}
-        As for `Precision`. One number always, where Keras's None gives one for each class.
+        As for `ClassPrecision`.
     threshold : float, optional
-        As `Precision`'s thresholds.
-    name : str
-        What it is reported as.
+        As for `ClassPrecision`.
     multi_label : bool
-        As for `Precision`.
+        As for `ClassPrecision`.
+    name : str, optional
+        What it is reported as; "class_f1" by default.
+    dtype : {None, "float32", "float64"}
+        Accepted as by all metrics.
     """
-
-    threshold: float | None
-
-    def __init__(
-        self,
-        average: str | None = None,
-        threshold: float | None = None,
-        name: str = "f1_score",
-        multi_label: bool = False,
-    ) -> None:
-        super().__init__(name, average, multi_label)
-        self._set(threshold=None if threshold is None else threshold_of("F1Score", "threshold", threshold))
-
-    def compute(self, targets: Array, outputs: Array) -> float:
-        return self._value(targets, outputs, self.threshold)
 
     def _ratio(self) -> Ratio:
         return f1
 
 
-@dataclass(frozen=True, init=False)
-class AUC(Metric):
+class ExactAUC(Metric):
     """The exact area under the ROC curve (scikit-learn's ``roc_auc_score``), or the average precision.
 
-    Two outputs for two classes are ranked by the second. With more classes it is the mean over one-versus-rest
-    curves; with several outputs and a binary cross-entropy the mean over the labels. NaN where a class or label has
-    no row, or all of them.
+    Outputs may be of any range. Two outputs for two classes are ranked by the second. With more classes it is the
+    mean over one-versus-rest curves; with several outputs and a binary cross-entropy the mean over the labels. NaN
+    where a class or label has no row, or all of them. `AUC` is Keras's, drawn through thresholds.
 
     Parameters
     ----------
-    num_thresholds : int
-        Accepted for Keras's sake, which approximates the curve: every threshold counts here.
     curve : {"ROC", "PR"}
         "PR" is scikit-learn's ``average_precision_score``, 0 for a class without a row, as there.
-    name : str
-        What it is reported as.
     multi_label : bool
         Whether two outputs are labels of their own whatever the loss.
+    name : str, optional
+        What it is reported as; "exact_auc" by default.
+    dtype : {None, "float32", "float64"}
+        Accepted as by all metrics.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nbdense.metrics import AUC
-    >>> AUC().compute(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
+    >>> from nbdense.metrics import ExactAUC
+    >>> ExactAUC().compute(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
     0.75
     """
 
-    num_thresholds: int
-    curve: str
-    multi_label: bool
-    collects = True
+    by_batch = False
     direction = "max"
 
     def __init__(
-        self, num_thresholds: int = 200, curve: str = "ROC", name: str = "auc", multi_label: bool = False
+        self, curve: str = "ROC", multi_label: bool = False, name: str = "exact_auc", dtype: Any = None
     ) -> None:
-        super().__init__(name, COLLECTED)
+        super().__init__(name=name, dtype=dtype)
         if curve not in ("ROC", "PR"):
-            raise ValueError(f"AUC: curve must be 'ROC' or 'PR', got {curve!r}")
-        num_thresholds = positive_int("AUC", "num_thresholds", num_thresholds)
-        self._set(num_thresholds=num_thresholds, curve=curve, multi_label=bool(multi_label))
+            raise ValueError(f"ExactAUC: curve must be 'ROC' or 'PR', got {curve!r}")
+        self.curve, self.multi_label = curve, bool(multi_label)
 
     def for_loss(self, loss: Loss, n_out: int) -> Metric:
         labels = n_out > 1 and isinstance(loss, BinaryCrossentropy)
         return type(self)(**(self.get_config() | {"multi_label": True})) if labels else self
 
-    def compute(self, targets: Array, outputs: Array) -> float:
+    def compute(self, targets: Any, outputs: Any, sample_weight: Any = None) -> float:
+        """Compute the area of a whole data set.
+
+        Parameters
+        ----------
+        targets : array-like, (rows, n_out) or (rows,)
+            Rows of targets, or class numbers.
+        outputs : array-like, (rows, n_out) or (rows,)
+            Scores: larger is likelier.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row.
+        """
         targets, outputs = as_columns(targets, outputs)
         if is_undefined(outputs):
             return math.nan
@@ -348,36 +306,14 @@ class AUC(Metric):
         if outputs.shape[1] == 2 and not self.multi_label:
             positive, outputs = positive[:, 1:], outputs[:, 1:]
         area = area_under_roc if self.curve == "ROC" else average_precision
-        return float(np.mean([area(positive[:, j], outputs[:, j]) for j in range(outputs.shape[1])]))
+        weights = weights_of(sample_weight, outputs)
+        return float(np.mean([area(positive[:, j], outputs[:, j], weights) for j in range(outputs.shape[1])]))
 
 
-@dataclass(frozen=True, init=False)
-class R2Score(Metric):
-    """1 - sum (target - output)^2 / sum (target - mean target)^2, mean over columns: scikit-learn's ``r2_score``.
-
-    A column whose targets are all the same counts as 1 where it is met exactly, else as 0. NaN for a single row.
-
-    Parameters
-    ----------
-    name : str
-        What it is reported as.
-    """
-
-    collects = True
-    direction = "max"
-    targets = "rows"
-
-    def __init__(self, name: str = "r2_score") -> None:
-        super().__init__(name, COLLECTED)
-
-    def compute(self, targets: Array, outputs: Array) -> float:
-        targets, outputs = as_columns(targets, outputs)
-        return math.nan if is_undefined(outputs) else r_squared(targets, outputs)
-
-
-@dataclass(frozen=True, init=False)
 class FunctionMetric(Metric):
-    """A metric made of a function of one's own.
+    """A metric made of a function of all rows of targets and outputs.
+
+    A function by itself, as in ``metrics=[function]``, is called batch by batch instead, as in Keras.
 
     Parameters
     ----------
@@ -390,19 +326,13 @@ class FunctionMetric(Metric):
         Which way it gets better; callbacks with ``mode="auto"`` and `importance` refuse one that does not say.
     """
 
-    function: Callable[[Array, Array], Any]
-    collects = True
+    by_batch = False
 
     def __init__(self, function: Callable[[Array, Array], Any], name: str | None = None, direction: str = "") -> None:
         if not callable(function):
             raise ValueError(f"FunctionMetric: expected a function of (targets, outputs), got {function!r}")
-        super().__init__(name or name_of(function), COLLECTED)
-        self._check_direction(direction)
-        self._set(function=function, direction=direction)
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"function": name_of(self.function), "name": self.name}
-        return config | ({"direction": self.direction} if self.direction else {})
+        self.function, self.direction = function, direction
+        super().__init__(name=name or name_of(function))
 
     def compute(self, targets: Array, outputs: Array) -> float:
         value = np.asarray(self.function(targets, outputs))

@@ -13,6 +13,7 @@ from nbdense.network import Network
 from nbdense.training import phases
 
 EVALUATE_STEPS = 4096  # batches, at most, in a call of the compiled program
+ROWS_TOGETHER = 8192  # that are counted at once: a call of NumPy's costs as much as the step of a small network
 
 
 class Tally:
@@ -30,8 +31,10 @@ class Tally:
         self._metrics, self._positions = metrics, positions
         self._sums = np.zeros(1 + len(metrics))
         self._rows = 0
-        self._batches: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
-        self.collects = any(metric.collects for metric in metrics)
+        # Copies: the objects that were compiled are the user's, to count with by themselves.
+        self._collecting = {metric.name: metric.fresh() for metric in metrics if metric.collects}
+        self._waiting: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []  # batches to count together
+        self.collects = bool(self._collecting)
 
     def add(self, totals: npt.NDArray[np.float64], rows: int, workspace: Workspace, layers: npt.NDArray[Any]) -> None:
         """Count in what a run reported of ``rows`` rows of data.
@@ -49,8 +52,25 @@ class Tally:
         self._sums = np.cumsum(np.vstack([self._sums, totals]), axis=0)[-1]
         self._rows += rows * self._positions
         if self.collects:
-            outputs = workspace.tensor(layers[-1], "output", rows)
-            self._batches.append((workspace.targets(rows).copy(), outputs.copy()))
+            self._collect(workspace.targets(rows).copy(), workspace.tensor(layers[-1], "output", rows).copy())
+
+    def _collect(self, targets: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> None:
+        """Hand a batch's rows to metrics without a compiled form: by themselves, or many together where they may be."""
+        batch = targets.reshape(-1, targets.shape[-1]), outputs.reshape(-1, outputs.shape[-1])
+        for metric in self._collecting.values():
+            if metric.by_batch:
+                metric.update_state(*batch)
+        self._waiting.append(batch)
+        if len(self._waiting) * len(batch[1]) >= ROWS_TOGETHER:
+            self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        if self._waiting:
+            rows = [np.concatenate(arrays) for arrays in zip(*self._waiting, strict=True)]
+            self._waiting.clear()
+            for metric in self._collecting.values():
+                if not metric.by_batch:
+                    metric.update_state(*rows)
 
     def means(self) -> dict[str, float]:
         """Return loss and metrics so far, but for those that need all outputs at once."""
@@ -61,16 +81,22 @@ class Tally:
                 averages[metric.name] = metric.finish(value)
         return averages
 
-    def results(self) -> dict[str, float]:
-        """Return loss and metrics, in their order."""
+    def results(self) -> dict[str, Any]:
+        """Return loss and metrics, in their order: numbers, or an array of a metric that has several."""
+        self._count_waiting()
         averages = self.means()
-        if not self.collects:
-            return averages
-        all_rows = [
-            np.concatenate(arrays).reshape(-1, arrays[0].shape[-1]) for arrays in zip(*self._batches, strict=True)
-        ]
-        collected = {metric.name: metric.compute(*all_rows) for metric in self._metrics if metric.collects}
-        return {name: {**averages, **collected}[name] for name in ["loss", *(m.name for m in self._metrics)]}
+        results: dict[str, Any] = {"loss": averages["loss"]}
+        for metric in self._metrics:
+            collecting = self._collecting.get(metric.name)
+            value = averages[metric.name] if collecting is None else collecting.result()
+            results |= value if isinstance(value, dict) else {metric.name: value}
+        return {name: _plain(value) for name, value in results.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return one number as a float, several as an array."""
+    array = np.asarray(value)
+    return float(array.reshape(())) if array.size == 1 else array
 
 
 def tally_data(tally: Tally, workspace: Workspace, data: Data) -> None:
@@ -87,7 +113,7 @@ def tally_data(tally: Tally, workspace: Workspace, data: Data) -> None:
         first += done
 
 
-def evaluate(workspace: Workspace, metrics: list[Metric], data: Data) -> dict[str, float]:
+def evaluate(workspace: Workspace, metrics: list[Metric], data: Data) -> dict[str, Any]:
     """Return loss and metrics of a data set by name, penalties included."""
     network = workspace.network
     tally = Tally(metrics, network.positions_out)
@@ -134,7 +160,7 @@ def penalty(network: Network) -> float:
     return total
 
 
-def numbers_of(logs: dict[str, float], as_dict: bool) -> Any:
+def numbers_of(logs: dict[str, Any], as_dict: bool) -> Any:
     """Return logs as Keras does: by name, as a list of numbers, or as the loss alone if there are no metrics."""
     if as_dict:
         return logs

@@ -17,12 +17,12 @@ from nbdense.optimizers import Optimizer
 from nbdense.training import phases
 from nbdense.training.evaluation import Tally, evaluate
 from nbdense.training.preparation import Fit
-from nbdense.training.progress import ProgressBar
+from nbdense.training.progress import ProgressBar, number_text
 from nbdense.training.state import TrainState
 
 SLICE_SECONDS = 0.05  # compiled code runs this long before the progress bar and Ctrl-C have their turn
 
-Logs = dict[str, float]
+Logs = dict[str, Any]  # numbers, or arrays of metrics that have several
 
 
 class LossNotFiniteError(FloatingPointError):
@@ -75,7 +75,7 @@ def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
         finally:
             bar.close(logs)
         if verbose == 2:
-            print(f"Epoch {epoch + 1}/{epochs.stop} - " + " - ".join(f"{k}: {v:.4g}" for k, v in logs.items()))
+            print(f"Epoch {epoch + 1}/{epochs.stop} - " + " - ".join(f"{k}: {number_text(v)}" for k, v in logs.items()))
         hooks.call("on_epoch_end", epoch, logs=logs)
         if hooks.stopped:
             break

@@ -311,7 +311,7 @@ class Misses(Metric):
 
 @pytest.mark.parametrize(
     "metric",
-    [None, "MAE", "MeanSquaredError", "misses", Misses(), FunctionMetric(share, "error", "max"), "r2", "F1Score"],
+    [None, "MAE", "MeanSquaredError", "misses", Misses(), FunctionMetric(share, "error", "max"), "r2", "ClassF1"],
     ids=lambda metric: getattr(metric, "name", str(metric)),
 )
 def test_importance_is_positive_where_the_column_matters(metric):

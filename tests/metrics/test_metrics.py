@@ -1,9 +1,7 @@
 """Metrics: scikit-learn's values where it has the metric, Keras's meaning of names, and what files keep of them."""
 
-import json
 import math
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,11 +14,16 @@ from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, MeanSqua
 from nbdense.metrics import (
     AUC,
     BinaryAccuracy,
+    ClassF1,
+    ClassPrecision,
+    ClassRecall,
+    ExactAUC,
     F1Score,
+    FalsePositives,
     FunctionMetric,
+    MeanMetricWrapper,
     Precision,
     R2Score,
-    Recall,
     RootMeanSquaredError,
     SparseTopKCategoricalAccuracy,
     TopKCategoricalAccuracy,
@@ -35,9 +38,9 @@ BINARY, ONE_HOT, SPARSE, SQUARED = (
     MeanSquaredError(),
 )
 RATIOS = [
-    (Precision, sklearn.metrics.precision_score),
-    (Recall, sklearn.metrics.recall_score),
-    (F1Score, sklearn.metrics.f1_score),
+    (ClassPrecision, sklearn.metrics.precision_score),
+    (ClassRecall, sklearn.metrics.recall_score),
+    (ClassF1, sklearn.metrics.f1_score),
 ]
 
 
@@ -192,19 +195,21 @@ def test_thresholds_move_the_prediction():
     for threshold in (0.05, 0.35, 0.4, 0.9):
         marked = (outputs > threshold).astype(int)
         for metric, (_, function) in zip(
-            (Precision(threshold), Recall(thresholds=threshold), F1Score(threshold=threshold)), RATIOS, strict=True
+            (ClassPrecision(threshold=threshold), ClassRecall(threshold=threshold), ClassF1(threshold=threshold)),
+            RATIOS,
+            strict=True,
         ):
             assert metric.compute(labels, outputs) == pytest.approx(function(labels, marked, zero_division=0))
-    logits = metrics.get(Precision(0.0), BinaryCrossentropy(from_logits=True), 1)
-    assert logits.compute(labels, outputs - 0.38) == Precision(0.38).compute(labels, outputs)
+    logits = metrics.get(ClassPrecision(threshold=0.0), BinaryCrossentropy(from_logits=True), 1)
+    assert logits.compute(labels, outputs - 0.38) == ClassPrecision(threshold=0.38).compute(labels, outputs)
 
 
 def test_binary_average_is_for_two_classes():
-    for metric, loss, n_out in ((Precision(average="binary"), SPARSE, 3), (F1Score("binary"), BINARY, 2)):
+    for metric, loss, n_out in ((ClassPrecision("binary"), SPARSE, 3), (ClassF1("binary"), BINARY, 2)):
         with pytest.raises(ValueError, match="average='binary' is for two classes, there are .* use 'macro'"):
             metrics.get(metric, loss, n_out)
     with pytest.raises(ValueError, match="there are 3 classes"):
-        Recall(average="binary").compute(np.array([0, 1]), np.eye(3)[:2])
+        ClassRecall(average="binary").compute(np.array([0, 1]), np.eye(3)[:2])
 
 
 # -- areas, R2 ------------------------------------------------------------------------------------------------------
@@ -224,13 +229,13 @@ def test_areas_of_two_classes(curve):
     for labels, outputs in draws(40, 1):
         expected = theirs_or_nan(function, labels, outputs[:, 0])
         undefined += math.isnan(expected)
-        assert AUC(curve=curve).compute(labels, outputs) == pytest.approx(expected, abs=1e-13, nan_ok=True)
-        assert AUC(curve=curve).compute(labels, outputs.astype(np.float32) * 2) == pytest.approx(
+        assert ExactAUC(curve).compute(labels, outputs) == pytest.approx(expected, abs=1e-13, nan_ok=True)
+        assert ExactAUC(curve).compute(labels, outputs.astype(np.float32) * 2) == pytest.approx(
             theirs_or_nan(function, labels, outputs.astype(np.float32)[:, 0]), abs=1e-13, nan_ok=True
         )
         two = np.stack([np.zeros(len(outputs)), outputs[:, 0]], axis=1)
         for loss, targets in ((SPARSE, labels[:, None]), (ONE_HOT, np.eye(2)[labels])):
-            found = metrics.get(AUC(curve=curve), loss, 2).compute(targets, two)
+            found = metrics.get(ExactAUC(curve), loss, 2).compute(targets, two)
             assert found == pytest.approx(expected, abs=1e-13, nan_ok=True)
     assert (undefined > 0) == (curve == "ROC")
 
@@ -248,10 +253,10 @@ def test_areas_of_many_classes(curve):
         else:
             expected = sklearn.metrics.average_precision_score(np.eye(n_out)[labels], outputs)
         for loss, targets in ((SPARSE, labels[:, None]), (ONE_HOT, np.eye(n_out)[labels])):
-            found = metrics.get(AUC(curve=curve), loss, n_out).compute(targets, outputs)
+            found = metrics.get(ExactAUC(curve), loss, n_out).compute(targets, outputs)
             assert found == pytest.approx(expected, abs=1e-13)
     if curve == "ROC":
-        assert math.isnan(AUC().compute(np.array([[0], [1]]), np.eye(3)[:2]))
+        assert math.isnan(ExactAUC().compute(np.array([[0], [1]]), np.eye(3)[:2]))
 
 
 @pytest.mark.parametrize("curve", ["ROC", "PR"])
@@ -261,25 +266,67 @@ def test_areas_of_labels(curve):
     for n_out in (2, 5):
         targets = rng.integers(0, 2, (30, n_out))
         outputs = rng.integers(0, 9, (30, n_out)) / 9.0
-        metric = metrics.get(AUC(curve=curve), BINARY, n_out)
+        metric = metrics.get(ExactAUC(curve), BINARY, n_out)
         assert metric.compute(targets, outputs) == pytest.approx(function(targets, outputs), abs=1e-13)
-        assert AUC(curve=curve, multi_label=True).compute(targets, outputs) == metric.compute(targets, outputs)
+        assert ExactAUC(curve, multi_label=True).compute(targets, outputs) == metric.compute(targets, outputs)
+
+
+@pytest.mark.parametrize(("kind", "function"), RATIOS)
+def test_scores_of_weighted_rows(kind, function):
+    rng = np.random.default_rng(21)
+    labels, outputs, weights = rng.integers(0, 3, 40), rng.normal(size=(40, 3)), rng.uniform(0, 2, 40)
+    weights[::7] = 0.0
+    for average in ("macro", "micro", "weighted"):
+        expected = function(labels, outputs.argmax(axis=1), average=average, sample_weight=weights, zero_division=0)
+        metric = kind(average)
+        for part in (slice(0, 15), slice(15, None)):
+            metric.update_state(labels[part], outputs[part], weights[part])
+        assert metric.result() == pytest.approx(expected, abs=1e-14)
+
+
+def test_exact_areas_of_weighted_rows():
+    rng = np.random.default_rng(22)
+    labels, outputs, weights = rng.integers(0, 2, 60), rng.integers(0, 9, 60) / 9.0, rng.uniform(0, 2, 60)
+    for curve, function in (
+        ("ROC", sklearn.metrics.roc_auc_score),
+        ("PR", sklearn.metrics.average_precision_score),
+    ):
+        expected = function(labels, outputs, sample_weight=weights)
+        assert ExactAUC(curve)(labels, outputs, weights) == pytest.approx(expected, abs=1e-13)
 
 
 def test_r2():
+    """scikit-learn's value, but of a column whose targets are all the same, which Keras counts as 0 or NaN."""
     rng = np.random.default_rng(4)
     for n_out in (1, 4):
         for rows in (2, 3, 50):
-            targets, outputs = rng.normal(size=(rows, n_out)), rng.normal(size=(rows, n_out))
-            assert R2Score().compute(targets, outputs) == pytest.approx(sklearn.metrics.r2_score(targets, outputs))
-            targets[:, 0] = 0.1
-            assert R2Score().compute(targets, outputs) == pytest.approx(sklearn.metrics.r2_score(targets, outputs))
-            assert R2Score().compute(targets, targets) == 1.0
-    assert math.isnan(R2Score().compute(np.ones((1, 1)), np.ones((1, 1))))
-    assert R2Score().compute(np.array([1.0, 2.0]), np.array([np.inf, 2.0])) == -np.inf
+            targets, outputs = rng.normal(size=(rows, n_out)) + 1e6, rng.normal(size=(rows, n_out)) + 1e6
+            expected = sklearn.metrics.r2_score(targets, outputs)
+            assert R2Score().compute(targets, outputs) == pytest.approx(expected, rel=1e-9)
+            metric = R2Score()
+            for part in (slice(0, 1), slice(1, None)):
+                metric.update_state(targets[part], outputs[part])
+            assert metric.result() == pytest.approx(expected, rel=1e-9)
+            each = sklearn.metrics.r2_score(targets, outputs, multioutput="raw_values")
+            np.testing.assert_allclose(R2Score(None).compute(targets, outputs), each, rtol=1e-9)
+            targets[:, 0] = 0.0
+            expected = np.concatenate([[0.0], each[1:]]).mean()
+            assert R2Score().compute(targets, outputs) == pytest.approx(expected, rel=1e-9)
+            assert math.isnan(R2Score().compute(targets, targets))
+    assert R2Score().compute(np.array([1.0, 2.0]), np.array([0.0, 2.0])) == -1.0
 
 
-@pytest.mark.parametrize("metric", [AUC(), AUC(curve="PR"), R2Score(), Precision(), Recall(), F1Score()], ids=repr)
+def test_adjusted_r2():
+    targets, outputs = np.array([1.0, 2.0, 3.0, 5.0]), np.array([1.5, 2.0, 2.5, 4.0])
+    plain = R2Score()(targets, outputs)
+    assert R2Score(num_regressors=1)(targets, outputs) == pytest.approx(1 - (1 - plain) * 3 / 2)
+    with pytest.warns(UserWarning, match="num_regressors=3 leaves nothing of 4 numbers"):
+        assert R2Score(num_regressors=3)(targets, outputs) == plain
+
+
+@pytest.mark.parametrize(
+    "metric", [ExactAUC(), ExactAUC("PR"), ClassPrecision(), ClassRecall(), ClassF1()], ids=lambda metric: metric.name
+)
 def test_undefined_is_nan(metric):
     for n_out in (1, 3):
         assert math.isnan(metric.compute(np.zeros((0, n_out)), np.zeros((0, n_out))))
@@ -289,9 +336,14 @@ def test_undefined_is_nan(metric):
 
 
 def test_shapes_that_do_not_go_together():
-    for metric in (AUC(), R2Score(), Precision(), BinaryAccuracy(threshold=0.1)):
+    for metric in (ExactAUC(), R2Score(), ClassPrecision()):
         with pytest.raises(ValueError, match=r"targets of shape \(3, 1\) do not go with outputs of shape \(4, 2\)"):
             metric.compute(np.zeros(3), np.zeros((4, 2)))
+    for metric in (AUC(), Precision(), FalsePositives()):
+        with pytest.raises(ValueError, match=r"y_true of shape \(3, 1\) does not go with y_pred of shape \(4, 2\)"):
+            metric(np.zeros((3, 1)), np.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"F1Score: targets and outputs are expected in the shape \(rows, columns\)"):
+        F1Score()(np.zeros(3), np.zeros(3))
 
 
 # -- one's own ------------------------------------------------------------------------------------------------------
@@ -304,151 +356,26 @@ def worst(y_true, y_pred):
 def test_functions_are_metrics():
     targets, outputs = np.zeros((4, 2)), np.arange(8.0).reshape(4, 2)
     metric = metrics.get(worst, SQUARED, 2)
-    assert (metric.name, metric.collects, metric.compute(targets, outputs)) == ("worst", True, 4.0)
+    assert (type(metric), metric.name, metric.collects) == (MeanMetricWrapper, "worst", True)
+    assert metric.compute(targets, outputs) == 4.0
     for value, expected in ((3, 3.0), (np.float32(2.5), 2.5), ([1, 2, 3, 6], 3.0), (True, 1.0), (outputs, 3.5)):
         assert FunctionMetric(lambda t, y, value=value: value).compute(targets, outputs) == expected
     for value in ([1, 2], "much", None, np.zeros((2, 4))):
         with pytest.raises(ValueError, match="metric 'mine' must return a number, or one for each of the 4 rows"):
             FunctionMetric(lambda t, y, value=value: value, name="mine").compute(targets, outputs)
+    for value in ("much", None):
+        with pytest.raises(ValueError, match="metric 'mine' must return a number, or one for each of the 4 rows"):
+            MeanMetricWrapper(lambda t, y, value=value: value, name="mine")(targets, outputs)
 
 
-# -- names ----------------------------------------------------------------------------------------------------------
+def test_functions_of_batches_and_of_all_rows():
+    """A plain function is called with each batch and averaged, as in Keras; a FunctionMetric with all rows."""
 
+    def largest(y_true, y_pred):
+        return np.max(y_pred)
 
-@pytest.mark.parametrize(
-    ("loss", "n_out", "kind"),
-    [
-        (SPARSE, 3, "SparseCategoricalAccuracy"),
-        (ONE_HOT, 3, "CategoricalAccuracy"),
-        (BINARY, 1, "BinaryAccuracy"),
-        (SQUARED, 1, "BinaryAccuracy"),
-        (BINARY, 2, "CategoricalAccuracy"),
-    ],
-)
-def test_accuracy_by_shape(loss, n_out, kind):
-    for name in ("accuracy", "acc", "Accuracy"):
-        metric = metrics.get(name, loss, n_out)
-        assert (type(metric).__name__, metric.name) == (kind, name)
-
-
-def test_each_name_is_a_metric_under_that_name():
-    for name, kind in metrics.METRICS.items():
-        metric = metrics.get(name, SPARSE if kind.targets == "classes" else SQUARED, 3)
-        assert type(metric) is kind
-        assert metric.name == name
-        assert metric.direction == ("min" if "Error" in kind.__name__ else "max")
-        assert metrics.direction_of(f"val_{name}", [metric]) == metric.direction
-    assert {"AUC", "auc", "F1Score", "f1_score", "mse", "MAE", "rmse", "R2Score"} <= set(metrics.METRICS)
-    assert metrics.get(AUC, SPARSE, 3) == AUC()
-
-
-def test_directions():
-    """Each direction is of what the model reports, whatever it is called."""
-    own = [FunctionMetric(worst), FunctionMetric(worst, "accuracy"), FunctionMetric(worst, "auc", "min"), AUC()]
-    chosen = metrics.get_all([*own, RootMeanSquaredError("error"), metrics.MeanAbsoluteError("mae")], SQUARED, 1)
-    names = {"loss": "min", "worst": "", "accuracy": "", "auc": "min", "auc_1": "max", "error": "min", "mae": "min"}
-    for name, direction in {**names, "val_loss": "min", "val_auc_1": "max", "mse": "", "auc_2": ""}.items():
-        assert metrics.direction_of(name, chosen) == direction
-    described = metrics.serialize(own[2])
-    assert metrics.deserialize(described, {"worst": worst}).direction == "min"
-    with pytest.raises(ValueError, match="FunctionMetric: direction must be 'max', 'min' or '', got 'up'"):
-        FunctionMetric(worst, direction="up")
-
-
-def test_names_are_told_apart():
-    chosen = metrics.get_all([AUC(), AUC(curve="PR"), "auc", "mse", worst, worst], SQUARED, 1)
-    assert [metric.name for metric in chosen] == ["auc", "auc_1", "auc_2", "mse", "worst", "worst_1"]
-    assert chosen[1] == AUC(curve="PR", name="auc_1")
-    assert chosen[5].function is worst
-
-
-def test_lambdas_have_a_name():
-    """As in Keras: one that a history's key, a file's description and a format string can hold."""
-    near, far = (lambda t, y: np.abs(t - y) < 1), (lambda t, y: np.abs(t - y) >= 1)
-    chosen = metrics.get_all([near, far, FunctionMetric(far, "far")], SQUARED, 1)
-    assert [metric.name for metric in chosen] == ["lambda", "lambda_1", "far"]
-    described = json.loads(json.dumps(metrics.serialize(near)))
-    assert metrics.deserialize(described, {"lambda": near}) == chosen[0]
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (
-            lambda: metrics.get("accurate", SQUARED, 1),
-            "unknown metric 'accurate'; there are: accuracy, auc, .*mse, .*rmse",
-        ),
-        (lambda: metrics.get(5, SQUARED, 1), "unknown metric 5"),
-        (lambda: metrics.get("mse", SPARSE, 3), "'mse' wants targets of the outputs' shape, but sparse_.* class num"),
-        (lambda: metrics.get(R2Score(), SPARSE, 3), "takes class numbers"),
-        (lambda: metrics.get(SparseTopKCategoricalAccuracy, ONE_HOT, 3), "wants class numbers, but categorical_cross"),
-        (lambda: TopKCategoricalAccuracy(0), "TopKCategoricalAccuracy: k must be a whole number of at least 1"),
-        (lambda: SparseTopKCategoricalAccuracy(2.5), "SparseTopKCategoricalAccuracy: k"),
-        (lambda: Precision([0.2, 0.5]), "Precision: thresholds must be one finite number"),
-        (lambda: Recall(math.nan), "Recall: thresholds"),
-        (lambda: F1Score(threshold="low"), "F1Score: threshold"),
-        (lambda: F1Score("samples"), "F1Score: average must be None, 'binary', .* got 'samples'"),
-        (lambda: BinaryAccuracy(threshold=True), "BinaryAccuracy: threshold"),
-        (lambda: AUC(curve="roc"), "AUC: curve must be 'ROC' or 'PR', got 'roc'"),
-        (lambda: AUC(num_thresholds=0), "num_thresholds"),
-        (lambda: AUC(name="loss"), "name must be a non-empty string other than 'loss'"),
-        (lambda: FunctionMetric("f"), "expected a function"),
-        (lambda: metrics.serialize(metrics.Metric("m", 0)), "no instance of a metric's class"),
-        (lambda: metrics.deserialize(5), "expected a name, or class_name and config, got 5"),
-        (lambda: metrics.deserialize({"class_name": "AUC"}), "class_name and config"),
-        (lambda: metrics.deserialize({"class_name": "os.system", "config": {}}), "'os.system' is not nbdense's: pass"),
-        (lambda: metrics.deserialize({"class_name": "AUC", "config": {"k": 1}}), "are not its arguments"),
-        (lambda: metrics.deserialize(metrics.serialize(worst)), "'worst' is not nbdense's: pass custom_objects"),
-    ],
-)
-def test_misuse(make, words):
-    with pytest.raises(ValueError, match=words):
-        make()
-
-
-# -- files ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Spread(metrics.Metric):
-    """A metric of one's own with a parameter."""
-
-    name: str = "spread"
-    code: int = metrics.COLLECTED
-    low: float = 0.0
-    collects = True
-
-    def compute(self, targets, outputs):
-        return float(np.ptp(outputs) - self.low)
-
-
-@pytest.mark.parametrize(
-    "metric",
-    [
-        *(kind() for kind in dict.fromkeys(metrics.METRICS.values())),
-        BinaryAccuracy("b", 0.25),
-        TopKCategoricalAccuracy(3, "top"),
-        Precision(0.3, average="micro", name="p"),
-        F1Score("macro", 0.1, "f", True),
-        AUC(50, "PR", "area", True),
-    ],
-    ids=repr,
-)
-def test_files_keep_a_metric(metric):
-    loss = SPARSE if metric.targets == "classes" else SQUARED
-    description = json.loads(json.dumps(metrics.serialize(metric)))
-    back = metrics.get(description, loss, 3)
-    assert type(back) is type(metric)
-    assert back == metrics.get(metric, loss, 3)
-    assert back.collects == metric.collects
-
-
-def test_files_keep_names_and_find_custom_objects():
-    assert metrics.serialize("acc") == metrics.deserialize("acc") == "acc"
-    assert metrics.get(metrics.serialize(AUC), SPARSE, 2) == AUC()
-    own = {"worst": worst, "Spread": Spread}
-    back = metrics.deserialize(json.loads(json.dumps(metrics.serialize(worst))), own)
-    assert (back.function, back.name) == (worst, "worst")
-    back = metrics.deserialize(metrics.serialize(Spread(low=2.0)), own)
-    assert isinstance(back, Spread)
-    assert metrics.get(back, SPARSE, 2).compute(None, np.array([[1.0, 6.0]])) == 3.0
+    batches = [np.array([[1.0], [4.0]]), np.array([[2.0]])]
+    for metric, expected in ((metrics.get(largest), 3.0), (FunctionMetric(largest), 4.0)):
+        for outputs in batches:
+            metric.update_state(np.zeros_like(outputs), outputs)
+        assert metric.result() == expected
