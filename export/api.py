@@ -122,7 +122,10 @@ def to_onnx(
     if hasattr(model_or_quantized, "get_params"):  # scikit-learn's: a Pipeline, or an estimator of nbdense's
         options = (flavour or "float", input_name, output_name, labels, as_convolution)
         if options != ("float", INPUT, OUTPUT, False, False):
-            raise ValueError("to_onnx: pipelines have the flavour 'float', and names and labels of their own")
+            raise ValueError(
+                "to_onnx: a pipeline is written in the flavour 'float', with names and labels of its own: leave "
+                "flavour, input_name, output_name, labels and as_convolution out"
+            )
         return pipeline_to_onnx(
             model_or_quantized, path, opset=opset, class_names=class_names, metadata=metadata, verify=verify
         )

@@ -71,7 +71,7 @@ def find_custom(noun: str, name: Any, kind: type[T]) -> T:
     """
     custom = objects_by_name().get(name)
     if custom is None:
-        raise ValueError(f"{noun} {name!r} is a custom one: give it, as in custom_objects={{{name!r}: ...}}")
+        raise ValueError(f"{noun} {name!r} is a custom one: pass it, as in custom_objects={{{name!r}: ...}}")
     if not isinstance(custom, kind):
         raise ValueError(f"custom_objects: {name!r} must be a custom {noun}, got {custom!r}")
     return custom

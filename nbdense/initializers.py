@@ -63,7 +63,7 @@ class Initializer:
             If the initializer has no values for this shape, or ``random`` is needed and not there.
         """
         if random is None and self.seed is None and self.draws:
-            raise ValueError(f"{type(self).__name__}: pass a numpy.random.Generator, or set seed")
+            raise ValueError(f"{type(self).__name__} draws random values: pass a numpy.random.Generator, or set seed")
         if random is None or self.seed is not None:
             random = generator(self.seed or 0, _SEEDED)
         return self._values(_checked_shape(self, shape), random, fan_in)
@@ -421,7 +421,7 @@ class _Function(Initializer):
         values = np.asarray(self.function(shape, random), np.float64)
         if values.shape != shape or not np.isfinite(values).all():
             result = f"shape {values.shape}" if values.shape != shape else "NaN or infinity"
-            raise ValueError(f"initializer {self.label!r}: asked for finite values of shape {shape}, got {result}")
+            raise ValueError(f"initializer {self.label!r} must return finite values of shape {shape}, got {result}")
         return values
 
 

@@ -63,7 +63,9 @@ class LearningRateSchedule:
 def _finite_rates(owner: LearningRateSchedule, first_step: int, rates: _Rates) -> _Rates:
     bad = np.flatnonzero(~np.isfinite(rates))
     if bad.size:
-        raise ValueError(f"{type(owner).__name__}: step {first_step + int(bad[0])} has the rate {rates[bad[0]]}")
+        raise ValueError(
+            f"{type(owner).__name__}: rates must be finite, got {rates[bad[0]]} in step {first_step + int(bad[0])}"
+        )
     return rates
 
 
@@ -91,7 +93,7 @@ class _Formula(LearningRateSchedule):
         return _finite_rates(self, first_step, rates[first_step - start : first_step - start + count].copy())
 
     def _rates(self, steps: _Rates) -> _Rates:
-        raise NotImplementedError(type(self).__name__)
+        raise NotImplementedError(f"{type(self).__name__} must define _rates(self, steps)")
 
     def get_config(self) -> dict[str, Any]:
         return {argument: getattr(self, argument) for argument in inspect.signature(type(self)).parameters}

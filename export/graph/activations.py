@@ -164,7 +164,7 @@ def _read_leaky_relu(attributes: Mapping[str, Any], constants: Sequence[Array | 
 def _read_prelu(attributes: Mapping[str, Any], constants: Sequence[Array | None]) -> list[Step]:
     data, slope = constants
     if data is not None or slope is None or np.unique(slope).size != 1:
-        raise ValueError("its slope must be one number: leaky_relu")
+        raise ValueError("its slope must be one constant number, as leaky_relu's is")
     return [function("leaky_relu", float(str(np.float32(slope.reshape(-1)[0]))))]
 
 

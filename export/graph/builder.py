@@ -77,7 +77,9 @@ class Graph:
                 raise ValueError(f"to_onnx: {side}_name must be a string without '/', got {name!r}")
             for other in [end for key, end in ends.items() if key != side]:
                 if name == other or name.startswith(f"{other}_"):
-                    raise ValueError(f"to_onnx: {side}_name {name!r} is too like the other end's, {other!r}")
+                    raise ValueError(
+                        f"to_onnx: {side}_name must not be or begin with another end's name, {other!r}, got {name!r}"
+                    )
         self.opset, self.input, self.output, self.axis = opset, input, output, -1
         self.outside: dict[str, npt.NDArray[Any]] = {}
         self._label: onnx.ValueInfoProto | None = None

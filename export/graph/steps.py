@@ -151,7 +151,7 @@ def clip(least: float, most: float) -> list[Step]:
         If the bounds leave but one number, or none.
     """
     if math.isnan(least) or math.isnan(most) or least >= most:
-        raise ValueError(f"it clamps to [{least}, {most}], which holds no two numbers")
+        raise ValueError(f"its lower bound must be below its upper one, got {least} and {most}")
     if least == -math.inf and most == math.inf:
         return []
     if most == math.inf:

@@ -52,7 +52,7 @@ def dynamic_dense(walk: Walk, index: int, layer: DynamicDense, prefix: str) -> N
     """
     graph = walk.graph
     if walk.convolution:
-        raise ValueError(f"to_onnx: as_convolution: layer {layer.name!r} is dynamically quantized")
+        raise ValueError(f"to_onnx: as_convolution does not support dynamically quantized layers, as {layer.name!r} is")
     names = [f"{prefix}/input_{part}" for part in ("quantized", "scale", "zero_point")]
     quantized, scale, zero_point = graph.nodes("DynamicQuantizeLinear", [walk.floats(index)], names)
     scales, zeros = weight_format(layer)

@@ -65,7 +65,7 @@ class Walk:
     def __init__(self, graph: Graph, network: QuantizedNetwork, convolution: bool = False) -> None:
         if network.rounding != "onnx" and any(form is not None for form in network.formats):
             raise ValueError(
-                f"the network rounds as {network.rounding!r}, ONNX's operators do not: "
+                f"to_onnx: the network rounds as {network.rounding!r}, which ONNX's operators do not; "
                 "quantize with rounding='onnx' to export"
             )
         self.graph, self.network = graph, network

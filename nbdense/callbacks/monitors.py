@@ -189,7 +189,7 @@ class ModelCheckpoint(_Monitor):
         except ValueError as error:
             raise ValueError(f"ModelCheckpoint: filepath {self.filepath!r}: {error}") from error
         if not self.filepath or "" in places:
-            raise ValueError(f"ModelCheckpoint: filepath must be a path, its fields named, got {self.filepath!r}")
+            raise ValueError(f"ModelCheckpoint: filepath must be a path with named fields only, got {self.filepath!r}")
         self.verbose = verbose
         self.save_best_only, self.save_weights_only = bool(save_best_only), bool(save_weights_only)
         self.save_freq = save_freq if save_freq == "epoch" else whole(self, "save_freq", save_freq, 1)

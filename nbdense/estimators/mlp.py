@@ -193,7 +193,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 raise ValueError("classes must be passed on the first call to partial_fit.")
             self._awaited = np.unique(classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(f"classes={np.unique(classes)} is not what the first call had: {self.classes_}")
+            raise ValueError(f"classes must be those of the first call, {self.classes_}, got {np.unique(classes)}")
         try:
             return self._fit(X, y, sample_weight, incremental=True)
         finally:
@@ -249,7 +249,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if y.ndim == 2 and (type_of_target(y) != target or not np.isin(y, (0, 1)).all()):
             raise ValueError("y: rows of several labels must be 0 and 1, a column for each label")
         if not fresh and target != self._target:
-            raise ValueError(f"y: the fit goes on with {self._target}, these are {target}")
+            raise ValueError(f"y must stay {self._target} while the fit goes on, got {target}")
         here = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
         if fresh:
             self.classes_, self._target = self.__dict__.get("_awaited", here), target
@@ -468,7 +468,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if fresh:
             self._outputs_wanted = y.shape[1]
         elif y.shape[1] != self._outputs_wanted:
-            raise ValueError(f"y has {y.shape[1]} outputs, but the fit goes on with {self._outputs_wanted}")
+            raise ValueError(f"y must keep its {self._outputs_wanted} outputs while the fit goes on, got {y.shape[1]}")
         return np.asarray(y)
 
     def _objective(self) -> tuple[str | Loss, float, str, int]:

@@ -335,7 +335,7 @@ def serialize(metric: Spec) -> str | dict[str, Any]:
     if isinstance(metric, str | dict):
         return metric
     if not callable(metric) and (not isinstance(metric, Metric) or type(metric) is Metric):
-        raise ValueError(f"serialize: {metric!r} is no instance of a metric's class")
+        raise ValueError(f"serialize: expected a name, a function, or a metric of a class of its own, got {metric!r}")
     description: dict[str, Any] = REGISTRY.serialize(metric)
     return description
 

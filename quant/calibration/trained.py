@@ -108,7 +108,10 @@ def trained_ranges(network: Network) -> TrainedRanges | None:
     return _Restoring(network).result()
 
 
-_NOT_OURS = "quantize: the model has fake quantization that quantize_aware has not put there"
+_NOT_OURS = (
+    "quantize: the model has fake quantization that quantize_aware did not make; "
+    "build the model without FakeQuantize layers, or by quantize_aware"
+)
 
 
 def _is_ours(network: Network) -> bool:

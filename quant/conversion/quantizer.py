@@ -137,7 +137,7 @@ def _with_trained(options: Options, trained: TrainedRanges) -> Options:
     for name, value in settled.items():
         if getattr(options, name) not in (value, getattr(default, name)):
             raise ValueError(
-                f"quantize: quantize_aware has trained the model with {name}={value!r}, not {getattr(options, name)!r}"
+                f"quantize: {name} must be {value!r}, with which quantize_aware trained, got {getattr(options, name)!r}"
             )
     if options.equalize:
         raise ValueError("quantize: equalize would undo what quantize_aware has trained")

@@ -109,7 +109,7 @@ def check_kernel(layer: Any, where: str) -> None:
         least, most = int(part.min()), int(part.max())
         if least < low or most > high:
             raise ValueError(
-                f"{where}{what} is {least if least < low else most}; {layer.bits} bits hold [{low}, {high}]"
+                f"{where}{what} must lie in [{low}, {high}], {layer.bits} bits, got {least if least < low else most}"
             )
 
 

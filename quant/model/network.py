@@ -88,7 +88,7 @@ class QuantizedNetwork:
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise ValueError("a quantized network needs a layer")
+            raise ValueError("a quantized network needs at least one layer")
         one_of("activation_dtype", self.activation_dtype, LIMITS)
         one_of("rounding", self.rounding, ROUNDINGS)
         one_of("final_activation", self.final_activation, FINAL_ACTIVATIONS)
@@ -368,13 +368,17 @@ def unpack_nibbles(packed: npt.NDArray[np.uint8], n_in: int) -> npt.NDArray[np.i
 def _check_inputs(network: QuantizedNetwork, index: int, tensors: list[tuple[int, int]], formats: list[Format]) -> None:
     layer, inputs = network.layers[index], network.inputs_of(index)
     if len(inputs) != len(layer.input_formats) or not all(0 <= tensor <= index for tensor in inputs):
-        raise ValueError(f"layer {layer.name!r}: it cannot read the tensors {inputs}")
+        raise ValueError(
+            f"layer {layer.name!r}: inputs must be {len(layer.input_formats)} numbers from 0 to {index}, got {inputs}"
+        )
     for tensor, wanted in zip(inputs, layer.input_formats, strict=True):
         before = "the input" if tensor == 0 else repr(network.layers[tensor - 1].name)
         positions, n = tensors[tensor]
         if layer.n_in != n:
-            raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, {before} {n} outputs")
+            raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, but {before} has {n} outputs")
         if layer.positions != positions:
-            raise ValueError(f"layer {layer.name!r} has {layer.positions} positions, {before} {positions}")
+            raise ValueError(f"layer {layer.name!r} has {layer.positions} positions, but {before} has {positions}")
         if wanted is not None and formats[tensor] not in (None, wanted):
-            raise ValueError(f"layer {layer.name!r}: its input has not the scale and zero point of {before}")
+            raise ValueError(
+                f"layer {layer.name!r}: input scale and zero point must be {formats[tensor]} of {before}, got {wanted}"
+            )

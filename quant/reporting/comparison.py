@@ -109,7 +109,7 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
     if not isinstance(network, Network):
         raise TypeError(f"compare: model must be a float model, got {type(model).__name__}")
     if not isinstance(quantized, QuantizedNetwork):
-        raise TypeError(f"compare: q must be what quantize gave, got {type(q).__name__}")
+        raise TypeError(f"compare: q must be a quantized model, got {type(q).__name__}")
     trained = trained_ranges(network)
     if trained is not None:
         network = trained.network
