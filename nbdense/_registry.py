@@ -93,7 +93,7 @@ class Registry(Generic[T]):
     base : type
         The class of all of them.
     rows : mapping of str
-        By name: objects, or classes that can be made without arguments.
+        Objects by name, or classes that can be made without arguments.
     aliases : mapping of str to str
         Other names of rows. A class's own name is one too.
     spelling : callable

@@ -131,7 +131,7 @@ class ExponentialDecay(_Decay):
     staircase : bool
         Whether step / decay_steps is rounded down, so that the rate falls in stairs.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def _rates(self, steps: _Rates) -> _Rates:
@@ -146,7 +146,7 @@ class StepDecay(ExponentialDecay):
     initial_learning_rate, decay_steps, decay_rate : float
         The rate of step 0, the steps on one stair (a whole number), and the factor from stair to stair.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class InverseTimeDecay(_Decay):
     staircase : bool
         Whether step / decay_steps is rounded down, so that the rate falls in stairs.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def _rates(self, steps: _Rates) -> _Rates:
@@ -183,7 +183,7 @@ class PiecewiseConstantDecay(_Formula):
     values : sequence of float
         Rates; one more than boundaries.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class PolynomialDecay(_Formula):
     cycle : bool
         Whether, instead of staying at the end, decay_steps becomes its next multiple whenever it is passed.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class CosineDecay(_Formula):
     alpha : float
         The last rate as a share of the one where the decay begins.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     warmup_target : float, optional
         The rate that the warm-up ends and the decay begins at; None: no warm-up.
     warmup_steps : float
@@ -306,7 +306,7 @@ class CosineDecayRestarts(_Formula):
     alpha : float
         The least rate as a share of initial_learning_rate.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(
@@ -366,7 +366,7 @@ class OneCycle(_Formula):
         Whether the rate first falls to where it began, in as many steps as it rose, and from there to the end (the
         paper's form); then pct_start may be 0.5 at most.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(

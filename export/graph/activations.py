@@ -53,7 +53,7 @@ class ActivationForm:
     write : ActivationWriter or None
         Writes its nodes; None: there is nothing to write.
     operators : dict of str to Operator
-        Those that are this activation, by their names.
+        Operators that are this activation, by their names.
     elementwise : bool
         Whether it is a function of one number, which several operators together may compute.
     fit : callable, optional

@@ -118,7 +118,7 @@ def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float |
     Parameters
     ----------
     mean, scale, shift : float or ndarray
-        Of (x - mean) scale + shift.
+        Parts of (x - mean) scale + shift.
     """
     return AffineStep(np.asarray(mean, np.float64), np.asarray(scale, np.float64), np.asarray(shift, np.float64))
 
@@ -129,7 +129,7 @@ def function(name: str, alpha: float | None = None) -> FunctionStep:
     Parameters
     ----------
     name : str
-        In ``nbdense.activations.ACTIVATIONS``.
+        Name in ``nbdense.activations.ACTIVATIONS``.
     alpha : float, optional
         Its parameter.
     """

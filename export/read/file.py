@@ -54,9 +54,9 @@ class OnnxFile:
     name : str
         Its name for errors.
     opsets : dict of str to int
-        By domain; ONNX's own is "".
+        Opsets by domain; ONNX's own is "".
     nodes : list of NodeProto
-        Those that the output needs, each behind those that it reads.
+        Nodes that the output needs, each behind those that it reads.
     constants : Constants
         Its tensors.
     input : ValueInfoProto

@@ -249,7 +249,7 @@ class Call:
         array : ndarray
             As the node reads it, against [rows, *shape].
         shape : tuple of int
-            Of one row.
+            Shape of one row.
         """
         if array.dtype.kind not in "fiu":
             raise self.fail(f"its constant must be of numbers, got type {array.dtype}")
@@ -286,7 +286,7 @@ class Call:
         shape : tuple of int
             The shape of one row.
         node : Node, optional
-            By default a FunctionNode of the node's name, without attributes.
+            Node; by default a FunctionNode of the node's name, without attributes.
         name : str
             The name of its weights.
         merged : bool, optional

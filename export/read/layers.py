@@ -55,7 +55,7 @@ def steps_between(start: Value, end: Value, half: bool = False, depth: int = 0) 
     half : bool
         Whether constants were float16.
     depth : int
-        Of residual blocks around.
+        Number of residual blocks around the steps.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def build_model(
     Parameters
     ----------
     steps : list of Step
-        In the order in which they run.
+        Steps, in the order in which they run.
     before, after : tuple of int
         Shape of one row of data, and of one of the output.
     dtype : str
@@ -298,7 +298,7 @@ def layer_name(weights: str, names: set[str]) -> str | None:
     weights : str
         Name of the weights in the file.
     names : set of str
-        Those that are taken; the new one is added.
+        Names that are taken; the new one is added.
     """
     words = [word for word in re.split(r"[./:]+", weights) if word]
     named = False

@@ -38,7 +38,7 @@ class Constants:
     name : str
         The file's name for errors.
     folder : Path or None
-        Where data beside the file may lie.
+        Folder in which data beside the file may lie.
     """
 
     def __init__(self, name: str, folder: Path | None) -> None:

@@ -80,7 +80,7 @@ def check_operator(file: OnnxFile, node: onnx.NodeProto) -> None:
     Parameters
     ----------
     file : OnnxFile
-        For the error.
+        The file, for the error.
     node : NodeProto
         The node.
 

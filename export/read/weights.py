@@ -19,7 +19,7 @@ class Integers:
     values : ndarray of integers
         As they are stored.
     scale, zero : ndarray
-        Of all, or along an axis, or of blocks of it; no zero is 0.
+        Scales and zero points of all, or along an axis, or of blocks of it; no zero is 0.
     axis : int
         Along which there are several.
     block : int
@@ -48,7 +48,7 @@ class Integers:
         Parameters
         ----------
         bits : int
-            That are to hold an integer.
+            The bits that are to hold an integer.
 
         Raises
         ------

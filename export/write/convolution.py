@@ -84,7 +84,7 @@ def images_of(shape: tuple[int, ...], stages: list[Stage]) -> set[int]:
     Parameters
     ----------
     shape : tuple of int
-        Of one row of data.
+        Shape of one row of data.
     stages : list of Stage
         The layers.
 
@@ -129,7 +129,7 @@ def write_conv(graph: Graph, row: Row, prefix: str, source: str, target: str, wi
     graph : Graph
         The graph that is written.
     row : Row
-        Of kind DENSE.
+        A row of kind DENSE.
     prefix : str
         The prefix of its tensors' names.
     source, target : str

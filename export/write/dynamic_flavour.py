@@ -24,7 +24,7 @@ def write_dynamic(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -
     graph : Graph
         The graph that is written.
     network : QuantizedNetwork
-        Of dynamic layers, and others that compute in float.
+        A network of dynamic layers, and others that compute in float.
     form : Form
         Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 

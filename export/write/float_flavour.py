@@ -71,13 +71,13 @@ def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers:
     graph : Graph
         The graph that is written.
     rows : list of Row
-        In the order in which they run.
+        Rows, in the order in which they run.
     source : str
         The tensor in buffer 0.
     target : str
         The tensor that the last row writes.
     writers : dict of int to RowWriter
-        By kind of row, those that are more than an activation or a sum.
+        Writers by kind of row: those that are more than an activation or a sum.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def write_batch_norm(graph: Graph, row: Row, prefix: str, source: str, target: s
     graph : Graph
         The graph that is written.
     row : Row
-        Of kind FROZEN_NORM.
+        A row of kind FROZEN_NORM.
     prefix : str
         The prefix of its tensors' names.
     source, target : str
@@ -209,7 +209,7 @@ def write_layer_norm(graph: Graph, row: Row, prefix: str, source: str, target: s
     graph : Graph
         The graph that is written.
     row : Row
-        Of kind LAYER_NORM.
+        A row of kind LAYER_NORM.
     prefix : str
         The prefix of its tensors' names.
     source, target : str

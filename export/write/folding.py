@@ -40,7 +40,7 @@ def norm_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
     Parameters
     ----------
     row : Row
-        Of kind FROZEN_NORM.
+        A row of kind FROZEN_NORM.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def scale_and_shift(row: Row) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.f
     Parameters
     ----------
     row : Row
-        Of kind FROZEN_NORM.
+        A row of kind FROZEN_NORM.
     """
     return folding.scale_and_shift(**norm_tensors(row), epsilon=row.alpha)
 
@@ -72,7 +72,7 @@ def is_far_from_zero(row: Row) -> bool:
     Parameters
     ----------
     row : Row
-        Of kind FROZEN_NORM.
+        A row of kind FROZEN_NORM.
     """
     tensors = norm_tensors(row)
     return folding.is_far_from_zero(tensors["mean"], tensors["variance"], row.alpha)

@@ -47,7 +47,7 @@ class Walk:
     graph : Graph
         The graph that is written.
     network : QuantizedNetwork
-        Of the rounding "onnx", where there are integers.
+        A network of the rounding "onnx", where there are integers.
     convolution : bool
         Whether to write dense layers as Conv: see `nbdense.export.write.convolution`.
 
@@ -88,7 +88,7 @@ class Walk:
         Parameters
         ----------
         writers : mapping of type to LayerWriter
-            By class of layer.
+            Writers by class of layer.
 
         Raises
         ------

@@ -32,7 +32,7 @@ def write_weight_only(graph: Graph, network: QuantizedNetwork, form: Form = PLAI
     graph : Graph
         The graph that is written.
     network : QuantizedNetwork
-        Of layers that compute in float.
+        A network of layers that compute in float.
     form : Form
         Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 

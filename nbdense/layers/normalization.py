@@ -65,7 +65,7 @@ class BatchNormalization(_Normalization):
     axis : int
         -1, the last.
     momentum : float
-        Of the running statistics, in [0, 1].
+        Momentum of the running statistics, in [0, 1].
     epsilon : float
         Added to the (biased) variance.
     center, scale : bool

@@ -30,7 +30,7 @@ class Metric:
     name : str
         What fit and evaluate report it as.
     code : int
-        Of its compiled form, a number a row, in ``engine.loss.metric_of_row``.
+        Code of its compiled form, a number a row, in ``engine.loss.metric_of_row``.
 
     Examples
     --------

@@ -98,7 +98,7 @@ def fold_rows(rows: list[Row]) -> list[Row]:
     Parameters
     ----------
     rows : list of Row
-        In the order in which they run; not changed. Statistics are finite, variances plus epsilon above zero.
+        Rows, in the order in which they run; not changed. Statistics are finite, variances plus epsilon above zero.
     """
     for norm in [row for row in rows if row.kind == FROZEN_NORM]:
         rows = _without(rows, norm)
@@ -122,7 +122,7 @@ def norm_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
     Parameters
     ----------
     row : Row
-        Of kind FROZEN_NORM.
+        A row of kind FROZEN_NORM.
     """
     assert row.mean is not None and row.variance is not None
     return {
@@ -139,7 +139,7 @@ def into_row_before(dense: Row, norm: Row) -> Row:
     Parameters
     ----------
     dense, norm : Row
-        Of kinds DENSE and FROZEN_NORM.
+        Rows of kinds DENSE and FROZEN_NORM.
     """
     factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.alpha)
     kernel, bias = into_layer_before(dense.kernel, dense.bias, *factors)
@@ -152,7 +152,7 @@ def into_row_behind(dense: Row, norm: Row) -> Row:
     Parameters
     ----------
     dense, norm : Row
-        Of kinds DENSE and FROZEN_NORM.
+        Rows of kinds DENSE and FROZEN_NORM.
     """
     factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.alpha)
     kernel, bias = into_layer_behind(dense.kernel, dense.bias, *factors)

@@ -24,9 +24,9 @@ class Choice:
     Attributes
     ----------
     bits : int
-        Of its weights; 0: it stays in float.
+        Bits of its weights; 0: it stays in float.
     why : str
-        For the report; empty where it is as asked.
+        Reason, for the report; empty where it is as asked.
     """
 
     bits: int
@@ -41,7 +41,7 @@ def assemble(quantizer: Quantizer, choices: Mapping[int, Choice]) -> QuantizedNe
     quantizer : Quantizer
         Whose steps, ranges and weights these are.
     choices : mapping of int to Choice
-        Of steps that are to be otherwise than the options say.
+        Choices for steps that are to be otherwise than the options say.
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # QuantizedNetwork refuses what comes of it
         return Assembly(quantizer, choices).result()
@@ -55,7 +55,7 @@ class Assembly:
     quantizer : Quantizer
         Whose steps, ranges and weights these are.
     choices : mapping of int to Choice
-        Of steps that are to be otherwise than the options say.
+        Choices for steps that are to be otherwise than the options say.
     """
 
     def __init__(self, quantizer: Quantizer, choices: Mapping[int, Choice]) -> None:
@@ -90,7 +90,7 @@ class Assembly:
         Parameters
         ----------
         step : Step
-            That becomes the layer.
+            The step that becomes the layer.
         """
         inputs = tuple(self._tensors[source] for source in step.inputs)
         return {
@@ -105,7 +105,7 @@ class Assembly:
         Parameters
         ----------
         tensor : int
-            Of the plan.
+            Number of a tensor of the plan.
         """
         form = self._formats[tensor]
         assert form is not None
@@ -121,9 +121,9 @@ class Assembly:
         step : Step
             A dense one.
         input_scale : float, optional
-            Of its input; None: its bias stays float.
+            Scale of its input; None: its bias stays float.
         bits : int
-            Of the weights.
+            Bits of the weights.
         """
         return self._quantizer.weights(step, input_scale, bits)
 

@@ -107,7 +107,7 @@ def search(quantizer: Quantizer, model: Any, budget: float, evaluate: Any) -> tu
     model : Sequential or Network
         The float model.
     budget : float
-        By how much the score may be less than the float model's.
+        Amount by which the score may be less than the float model's.
     evaluate : (x, y), or callable
         See `nbdense.quant.quantize`.
 
@@ -115,8 +115,8 @@ def search(quantizer: Quantizer, model: Any, budget: float, evaluate: Any) -> tu
     -------
     network : QuantizedNetwork
     findings : dict
-        For the report: "metric" (float, quantized, asked), and "layers": what each layer costs alone and why it is as
-        it is, by name.
+        Findings for the report: "metric" (float, quantized, asked), and "layers": what each layer costs alone and why
+        it is as it is, by name.
 
     Raises
     ------

@@ -88,7 +88,7 @@ class Layout:
         index : int
             The layer's place in the network.
         which : int
-            Of its inputs.
+            Number of the input among its inputs.
         """
         tensor = self.inputs[index][which]
         wanted = self.input_formats[index][which]
@@ -115,7 +115,7 @@ class Layout:
         index : int
             The layer's place in the network.
         which : int
-            Of its inputs.
+            Number of the input among its inputs.
         """
         tensor = self.inputs[index][which]
         if tensor not in self._floats_of:
@@ -139,7 +139,7 @@ class Layout:
         Parameters
         ----------
         kind : int
-            Of `nbdense.quant.kernels.integer`.
+            Kind of row, as in `nbdense.quant.kernels.integer`.
         source, target : int
             The tensors.
         **fields
@@ -168,7 +168,7 @@ class Layout:
         Parameters
         ----------
         kind : int
-            Of `nbdense.quant.kernels.integer`.
+            Kind of row, as in `nbdense.quant.kernels.integer`.
         index : int
             The layer's place in the network.
         **fields
@@ -221,7 +221,7 @@ class Layout:
         Parameters
         ----------
         zero_points : ndarray of integers, or None
-            Of a kernel's columns, or of the terms of a sum.
+            Zero points of a kernel's columns, or of the terms of a sum.
         """
         return -1 if zero_points is None else self._put("zero_points", zero_points)
 
@@ -276,7 +276,7 @@ class Layout:
         Parameters
         ----------
         kind : int
-            Of `nbdense.engine.tables`.
+            Kind of row, as in `nbdense.engine.tables`.
         index : int
             The layer's place in the network.
         function : Activation
@@ -313,7 +313,7 @@ class Layout:
         Parameters
         ----------
         kind : int
-            Of `nbdense.engine.tables`.
+            Kind of row, as in `nbdense.engine.tables`.
         index : int
             The layer's place in the network.
         source, output : int
@@ -361,7 +361,7 @@ class Layout:
         limits : (int, int)
             The least and greatest integer that its activation leaves possible.
         zero_point : int
-            Of what is clamped.
+            Zero point of what is clamped.
         """
         low, high = limits
         return {"zero_point": zero_point - self.minimum, "low": low - self.minimum, "high": high - self.minimum}

@@ -182,7 +182,7 @@ class QuantizedModel:
         Parameters
         ----------
         file : TensorFile
-            Of kind "quantized model".
+            A file of kind "quantized model".
 
         Raises
         ------

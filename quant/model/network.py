@@ -54,7 +54,7 @@ class QuantizedNetwork:
     Attributes
     ----------
     layers : list of layers
-        In the order in which they run; the last one's output is the network's.
+        Layers, in the order in which they run; the last one's output is the network's.
     activation_dtype : str
         "int8" or "uint8".
     rounding : str
@@ -63,7 +63,7 @@ class QuantizedNetwork:
     final_activation : str
         "softmax": predictions are the softmax, in float, of the last layer's dequantized outputs; or "linear".
     input_shape : tuple of int
-        Of one row of data; by default what the first layer that reads it takes.
+        Shape of one row of data; by default what the first layer that reads it takes.
     tensors : list of (int, int)
         Positions and columns of each tensor: of the input, then of each layer's output.
     formats : list of (float, int) or None
@@ -119,7 +119,7 @@ class QuantizedNetwork:
         Parameters
         ----------
         index : int
-            Which layer.
+            Number of the layer.
         """
         inputs = self.layers[index].inputs
         return (index,) if inputs is None else inputs
@@ -265,7 +265,7 @@ def between(layers: Sequence[QuantizedLayer], start: int, tensor: int) -> list[Q
     Parameters
     ----------
     layers : sequence of layers
-        Of a network.
+        Layers of a network.
     start : int
         The tensor that is read: 0, or one of `cuts`.
     tensor : int
@@ -335,7 +335,7 @@ def pack_nibbles(kernel: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     Parameters
     ----------
     kernel : ndarray of int8, (n_in, n_out)
-        In [-8, 7].
+        Integers in [-8, 7].
     """
     n_in, n_out = kernel.shape
     padded = np.zeros((n_in + n_in % 2, n_out), np.uint8)
