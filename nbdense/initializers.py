@@ -53,7 +53,7 @@ class Initializer:
         shape : tuple of int
             (n_in, n_out) for a kernel, (n,) for a bias.
         random : numpy.random.Generator, optional
-            Where random values come from; needed unless the initializer has a seed or draws nothing.
+            Source of random values; needed unless the initializer has a seed or draws nothing.
         fan_in : int, optional
             Inputs of the layer that a bias belongs to, for initializers that ask (`TorchLinear`).
 
@@ -63,7 +63,7 @@ class Initializer:
             If the initializer has no values for this shape, or ``random`` is needed and not there.
         """
         if random is None and self.seed is None and self.draws:
-            raise ValueError(f"{type(self).__name__}: pass a numpy.random.Generator, or set seed")
+            raise ValueError(f"{type(self).__name__} draws random values: pass a numpy.random.Generator, or set seed")
         if random is None or self.seed is not None:
             random = generator(self.seed or 0, _SEEDED)
         return self._values(_checked_shape(self, shape), random, fan_in)
@@ -133,8 +133,8 @@ class RandomInitializer(Initializer):
     Parameters
     ----------
     seed : int, optional
-        In [0, 2^63). With a seed the values depend on it and on the shape only; without, on the model's seed and the
-        tensor's place in the model.
+        Seed, in [0, 2^63). With a seed the values depend on it and on the shape only; without, on the model's seed and
+        the tensor's place in the model.
     """
 
     draws = True
@@ -215,7 +215,7 @@ class TruncatedNormal(RandomNormal):
     Parameters
     ----------
     mean, stddev : float
-        Of the normal distribution that is cut: the values' own standard deviation is 0.8796 of it.
+        Parameters of the normal distribution that is cut: the values' own standard deviation is 0.8796 of it.
     seed : int, optional
         See `RandomInitializer`.
     """
@@ -237,7 +237,7 @@ class VarianceScaling(RandomInitializer):
     scale : float
         Above zero.
     mode : str
-        Which fan: 'fan_in', 'fan_out' or 'fan_avg', their mean.
+        The fan: 'fan_in', 'fan_out' or 'fan_avg', their mean.
     distribution : str
         'truncated_normal' (or 'normal': cut at two standard deviations, and widened to have the variance all the
         same), 'untruncated_normal' or 'uniform'.
@@ -421,7 +421,7 @@ class _Function(Initializer):
         values = np.asarray(self.function(shape, random), np.float64)
         if values.shape != shape or not np.isfinite(values).all():
             result = f"shape {values.shape}" if values.shape != shape else "NaN or infinity"
-            raise ValueError(f"initializer {self.label!r}: asked for finite values of shape {shape}, got {result}")
+            raise ValueError(f"initializer {self.label!r} must return finite values of shape {shape}, got {result}")
         return values
 
 

@@ -27,7 +27,7 @@ class Loss:
     reduction : str
         "sum_over_batch_size", the only one.
     name : str
-        What it is called; by default Keras's name, ``kind``.
+        Name of the loss; by default Keras's name, ``kind``.
     kind : str
         Keras's name for it.
     sparse : bool
@@ -98,7 +98,7 @@ def check_derivative(name: str, value: Callable[[Any, Any], Any], derivative: Ca
     name : str
         The loss's, for messages.
     value, derivative : callable
-        Of (output, target).
+        Functions of (output, target).
 
     Raises
     ------

@@ -36,7 +36,7 @@ class MeanSquaredError(Loss):
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "mean_squared_error"
@@ -51,7 +51,7 @@ class MeanAbsoluteError(Loss):
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "mean_absolute_error"
@@ -70,7 +70,7 @@ class Huber(Loss):
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "huber"
@@ -93,7 +93,7 @@ class LogCosh(Loss):
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "log_cosh"
@@ -113,7 +113,7 @@ class Quantile(Loss):
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "quantile"
@@ -138,7 +138,7 @@ class Poisson(Loss):
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "poisson"
@@ -158,7 +158,7 @@ class Hinge(Loss):
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "hinge"
@@ -175,7 +175,7 @@ class KLDivergence(Loss):
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "kl_divergence"
@@ -215,11 +215,11 @@ class BinaryCrossentropy(_Crossentropy):
     from_logits : bool
         Whether the model puts out logits instead of probabilities.
     label_smoothing : float
-        In [0, 1]: this share of each target is moved to 0.5.
+        Share in [0, 1]: so much of each target is moved to 0.5.
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "binary_crossentropy"
@@ -245,11 +245,11 @@ class CategoricalCrossentropy(_Crossentropy):
     from_logits : bool
         Whether the model puts out logits instead of probabilities.
     label_smoothing : float
-        In [0, 1]: this share of each target is spread evenly over the classes.
+        Share in [0, 1]: so much of each target is spread evenly over the classes.
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "categorical_crossentropy"
@@ -271,11 +271,12 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
     from_logits : bool
         Whether the model puts out logits instead of probabilities.
     label_smoothing : float
-        In [0, 1]: this share of each target is spread evenly over the classes. Keras has it for one-hot targets only.
+        Share in [0, 1]: so much of each target is spread evenly over the classes. Keras has it for one-hot targets
+        only.
     reduction : str
         Nothing but "sum_over_batch_size".
     name : str
-        What it is called.
+        Name of the loss.
     """
 
     kind: ClassVar[str] = "sparse_categorical_crossentropy"
@@ -288,7 +289,7 @@ def custom(name: str, value: Callable[[Any, Any], Any], derivative: Callable[[An
     Parameters
     ----------
     name : str
-        What it is called. Files keep the name only: whoever loads one brings the loss by ``custom_objects``.
+        Name of the loss. Files keep the name only: whoever loads one brings the loss by ``custom_objects``.
     value : callable
         ``value(y, t)``: an output's share in the loss, of output and target; a number. Numba compiles it, for
         numbers of the model's dtype.

@@ -191,13 +191,13 @@ class Precision(_Counted):
     Parameters
     ----------
     thresholds : float, optional
-        Of one output, or of labels: a larger output is a prediction. 0.5 by default.
+        Threshold of one output, or of labels: a larger output is a prediction. 0.5 by default.
     average : {None, "binary", "macro", "micro", "weighted"}
         None is "binary" (class 1 alone) with two classes, "macro" with more and with labels.
     multi_label : bool
         Whether outputs are labels of their own whatever the loss.
     name : str
-        What it is reported as.
+        Name in the logs.
 
     Examples
     --------
@@ -242,7 +242,7 @@ class Recall(Precision):
     multi_label : bool
         As for `Precision`.
     name : str
-        What it is reported as.
+        Name in the logs.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class F1Score(_Counted):
     threshold : float, optional
         As `Precision`'s thresholds.
     name : str
-        What it is reported as.
+        Name in the logs.
     multi_label : bool
         As for `Precision`.
     """
@@ -309,7 +309,7 @@ class AUC(Metric):
     curve : {"ROC", "PR"}
         "PR" is scikit-learn's ``average_precision_score``, 0 for a class without a row, as there.
     name : str
-        What it is reported as.
+        Name in the logs.
     multi_label : bool
         Whether two outputs are labels of their own whatever the loss.
 
@@ -360,7 +360,7 @@ class R2Score(Metric):
     Parameters
     ----------
     name : str
-        What it is reported as.
+        Name in the logs.
     """
 
     collects = True
@@ -385,9 +385,9 @@ class FunctionMetric(Metric):
         ``function(targets, outputs)`` of arrays as `Metric.compute` takes them; returns a number, or an array of them
         with a first axis of rows, whose mean is taken.
     name : str, optional
-        What it is reported as; by default the function's name, and "lambda" of one that has none.
+        Name in the logs; by default the function's name, and "lambda" of one that has none.
     direction : {"", "max", "min"}
-        Which way it gets better; callbacks with ``mode="auto"`` and `importance` refuse one that does not say.
+        Direction in which it gets better; callbacks with ``mode="auto"`` and `importance` refuse one that does not say.
     """
 
     function: Callable[[Array, Array], Any]

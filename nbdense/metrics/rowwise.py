@@ -39,7 +39,7 @@ class BinaryAccuracy(Metric):
     Parameters
     ----------
     name : str
-        What it is reported as.
+        Name in the logs.
     threshold : float
         An output above it counts as 1; a target does above 0.5. Only 0.5 is compiled, others collect outputs.
     """
@@ -65,7 +65,7 @@ class CategoricalAccuracy(Metric):
     Parameters
     ----------
     name : str
-        What it is reported as.
+        Name in the logs.
     """
 
     direction = "max"
@@ -82,7 +82,7 @@ class SparseCategoricalAccuracy(Metric):
     Parameters
     ----------
     name : str
-        What it is reported as.
+        Name in the logs.
     """
 
     direction = "max"
@@ -103,7 +103,7 @@ class TopKCategoricalAccuracy(Metric):
     k : int
         How many outputs are looked at; at least 1.
     name : str
-        What it is reported as.
+        Name in the logs.
     """
 
     k: int
@@ -125,7 +125,7 @@ class SparseTopKCategoricalAccuracy(Metric):
     k : int
         How many outputs are looked at; at least 1.
     name : str
-        What it is reported as.
+        Name in the logs.
     """
 
     k: int
@@ -145,7 +145,7 @@ class MeanSquaredError(Metric):
     Parameters
     ----------
     name : str
-        What it is reported as.
+        Name in the logs.
     """
 
     direction = "min"
@@ -164,7 +164,7 @@ class RootMeanSquaredError(Metric):
     Parameters
     ----------
     name : str
-        What it is reported as.
+        Name in the logs.
     """
 
     direction = "min"
@@ -184,7 +184,7 @@ class MeanAbsoluteError(Metric):
     Parameters
     ----------
     name : str
-        What it is reported as.
+        Name in the logs.
     """
 
     direction = "min"
@@ -268,7 +268,7 @@ def get_all(metrics: Iterable[Spec], loss: Loss, n_out: int) -> list[Metric]:
     Parameters
     ----------
     metrics : iterable
-        Of what `get` takes.
+        Names, classes, functions or metrics, as `get` takes them.
     loss : Loss
         Says which targets there are.
     n_out : int
@@ -335,7 +335,7 @@ def serialize(metric: Spec) -> str | dict[str, Any]:
     if isinstance(metric, str | dict):
         return metric
     if not callable(metric) and (not isinstance(metric, Metric) or type(metric) is Metric):
-        raise ValueError(f"serialize: {metric!r} is no instance of a metric's class")
+        raise ValueError(f"serialize: expected a name, a function, or a metric of a class of its own, got {metric!r}")
     description: dict[str, Any] = REGISTRY.serialize(metric)
     return description
 

@@ -36,7 +36,7 @@ class Sequential(LayerStack):
     name : str, optional
         The model's name.
     dtype : {"float32", "float64"}
-        Of parameters and all computation.
+        Type of parameters and all computation.
 
     Examples
     --------
@@ -76,9 +76,9 @@ class Sequential(LayerStack):
         optimizer : str or Optimizer
             A name takes the defaults.
         loss : str or Loss
-            What is minimised.
+            Loss to minimise.
         metrics : iterable of str, optional
-            What is reported beside the loss, such as "accuracy".
+            Metrics to report beside the loss, such as "accuracy".
 
         Notes
         -----
@@ -363,7 +363,7 @@ class Sequential(LayerStack):
         repeats : int
             Shuffles of each column.
         seed : int
-            What they depend on.
+            Seed of the shuffles.
         sample_weight : array-like, (rows,), optional
             A weight for each row; it weighs losses, not metrics.
 
@@ -391,7 +391,7 @@ class Sequential(LayerStack):
         Parameters
         ----------
         network : Network
-            Of the same layers.
+            A network of the same layers.
         """
         other = derived.empty_like(self, self.name, [layer.copy() for layer in self._all])
         other._take_network(network)

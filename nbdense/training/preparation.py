@@ -28,9 +28,9 @@ class Fit:
     ----------
     state : TrainState
     data : Data
-        To learn from.
+        Rows to learn from.
     workspace : Workspace
-        For batches of it.
+        Memory for batches of it.
     metrics : list of Metric
         Reported beside the loss.
     validation : Validation or None
@@ -69,7 +69,7 @@ def prepare(
     Parameters
     ----------
     state : TrainState
-        Of a model that is built and compiled; nothing of it is changed.
+        State of a model that is built and compiled; nothing of it is changed.
     x, y : array-like
     batch, validation_batch : int
         Rows a step, and rows that are evaluated at a time, at most.
