@@ -46,7 +46,7 @@ lint: $(INSTALLED_TEST)
 
 # Lines that the tests reach; of compiled code, those that tests run as plain Python.
 coverage: $(INSTALLED_TEST)
-	$(BIN)/$(PYTEST) --cov=nbdense --cov-report=term:skip-covered --cov-report=html $(ARGS)
+	$(BIN)/$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 types: $(INSTALLED_TEST)
 	$(BIN)/pytest -q tests/policy/test_wheel.py -k types

@@ -49,7 +49,7 @@ def to_onnx(
         The model. float64 weights are stored as float32. Or a fitted scikit-learn Pipeline, or an estimator of
         nbdense's: see `pipeline_to_onnx`.
     path : path, optional
-        Where to write the file; replaced, in one step, if it exists. None writes none.
+        File to write; replaced, in one step, if it exists. None writes none.
     flavour : str, optional
         None: the first that fits the model.
 
@@ -65,8 +65,8 @@ def to_onnx(
         Layers that were left in float in a quantized model are float in all of them. Weights of 4 bits are stored as
         such by "weight_only", and as int8 by the others.
     opset : int, optional
-        From 13 to the newest that the installed onnx knows, written with the lowest IR version that has it. By default
-        17, with IR version 8; weights of 4 bits or in blocks need 21, with IR version 10.
+        Opset, from 13 to the newest that the installed onnx knows, written with the lowest IR version that has it. By
+        default 17, with IR version 8; weights of 4 bits or in blocks need 21, with IR version 10.
     input_name, output_name : str
         What the graph calls its input and its output.
     labels : bool
@@ -122,7 +122,10 @@ def to_onnx(
     if hasattr(model_or_quantized, "get_params"):  # scikit-learn's: a Pipeline, or an estimator of nbdense's
         options = (flavour or "float", input_name, output_name, labels, as_convolution)
         if options != ("float", INPUT, OUTPUT, False, False):
-            raise ValueError("to_onnx: pipelines have the flavour 'float', and names and labels of their own")
+            raise ValueError(
+                "to_onnx: a pipeline is written in the flavour 'float', with names and labels of its own: leave "
+                "flavour, input_name, output_name, labels and as_convolution out"
+            )
         return pipeline_to_onnx(
             model_or_quantized, path, opset=opset, class_names=class_names, metadata=metadata, verify=verify
         )

@@ -92,7 +92,7 @@ def refuse_masked(name: str, value: Any, first_row: int = 0) -> None:
     mask = np.atleast_1d(np.ma.getmaskarray(value))
     row, column = np.argwhere(mask.reshape(len(mask), -1))[0]
     where = f"row {first_row + row}" + (f", column {column}" if mask.ndim > 1 else "")
-    raise ValueError(f"{name}: masked in {where}; fill it, or leave its row out, first")
+    raise ValueError(f"{name}: masked element in {where}; fill it, or leave its row out, first")
 
 
 def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:

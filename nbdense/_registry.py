@@ -71,7 +71,7 @@ def find_custom(noun: str, name: Any, kind: type[T]) -> T:
     """
     custom = objects_by_name().get(name)
     if custom is None:
-        raise ValueError(f"{noun} {name!r} is a custom one: give it, as in custom_objects={{{name!r}: ...}}")
+        raise ValueError(f"{noun} {name!r} is a custom one: pass it, as in custom_objects={{{name!r}: ...}}")
     if not isinstance(custom, kind):
         raise ValueError(f"custom_objects: {name!r} must be a custom {noun}, got {custom!r}")
     return custom
@@ -93,7 +93,7 @@ class Registry(Generic[T]):
     base : type
         The class of all of them.
     rows : mapping of str
-        By name: objects, or classes that can be made without arguments.
+        Objects by name, or classes that can be made without arguments.
     aliases : mapping of str to str
         Other names of rows. A class's own name is one too.
     spelling : callable

@@ -168,4 +168,4 @@ def _number(name: str, role: str, function: Callable[[Any], Any], z: float) -> f
     except Exception as error:
         if isinstance(error, ValueError) and "math domain error" in str(error):
             return math.nan
-        raise ValueError(f"activation {name!r}: {role}({z}) gives no number: {error}") from error
+        raise ValueError(f"activation {name!r}: {role}({z}) must return a number: {error}") from error

@@ -108,7 +108,7 @@ class StagedFile:
                 return
             hidden = self.path.parent / f".{self.path.name}.{secrets.token_hex(4)}"
             if not self._link(hidden):
-                raise FileExistsError(f"cannot write {self.path}: there is a file {hidden}")
+                raise FileExistsError(f"cannot write {self.path}: its temporary file {hidden} exists already")
             self._hidden = hidden
         os.close(self._handle)
         self._handle = -1

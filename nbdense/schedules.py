@@ -63,7 +63,9 @@ class LearningRateSchedule:
 def _finite_rates(owner: LearningRateSchedule, first_step: int, rates: _Rates) -> _Rates:
     bad = np.flatnonzero(~np.isfinite(rates))
     if bad.size:
-        raise ValueError(f"{type(owner).__name__}: step {first_step + int(bad[0])} has the rate {rates[bad[0]]}")
+        raise ValueError(
+            f"{type(owner).__name__}: rates must be finite, got {rates[bad[0]]} in step {first_step + int(bad[0])}"
+        )
     return rates
 
 
@@ -91,7 +93,7 @@ class _Formula(LearningRateSchedule):
         return _finite_rates(self, first_step, rates[first_step - start : first_step - start + count].copy())
 
     def _rates(self, steps: _Rates) -> _Rates:
-        raise NotImplementedError(type(self).__name__)
+        raise NotImplementedError(f"{type(self).__name__} must define _rates(self, steps)")
 
     def get_config(self) -> dict[str, Any]:
         return {argument: getattr(self, argument) for argument in inspect.signature(type(self)).parameters}
@@ -129,7 +131,7 @@ class ExponentialDecay(_Decay):
     staircase : bool
         Whether step / decay_steps is rounded down, so that the rate falls in stairs.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def _rates(self, steps: _Rates) -> _Rates:
@@ -144,7 +146,7 @@ class StepDecay(ExponentialDecay):
     initial_learning_rate, decay_steps, decay_rate : float
         The rate of step 0, the steps on one stair (a whole number), and the factor from stair to stair.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class InverseTimeDecay(_Decay):
     staircase : bool
         Whether step / decay_steps is rounded down, so that the rate falls in stairs.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def _rates(self, steps: _Rates) -> _Rates:
@@ -181,7 +183,7 @@ class PiecewiseConstantDecay(_Formula):
     values : sequence of float
         Rates; one more than boundaries.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(
@@ -214,7 +216,7 @@ class PolynomialDecay(_Formula):
     cycle : bool
         Whether, instead of staying at the end, decay_steps becomes its next multiple whenever it is passed.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(
@@ -253,7 +255,7 @@ class CosineDecay(_Formula):
     alpha : float
         The last rate as a share of the one where the decay begins.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     warmup_target : float, optional
         The rate that the warm-up ends and the decay begins at; None: no warm-up.
     warmup_steps : float
@@ -304,7 +306,7 @@ class CosineDecayRestarts(_Formula):
     alpha : float
         The least rate as a share of initial_learning_rate.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(
@@ -364,7 +366,7 @@ class OneCycle(_Formula):
         Whether the rate first falls to where it began, in as many steps as it rose, and from there to the end (the
         paper's form); then pct_start may be 0.5 at most.
     name : str, optional
-        What it is called.
+        Name of the schedule.
     """
 
     def __init__(

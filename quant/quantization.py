@@ -54,7 +54,7 @@ def quantize(
         it has in the call, as ONNX's DynamicQuantizeLinear does it, and all else is float. "weight_only": weights are
         stored as integers, and everything is computed in float.
     bits : int
-        Of the weights: 8, or 4, of which two are stored in a byte.
+        Bits of the weights: 8, or 4, of which two are stored in a byte.
     granularity : str
         "per_channel": a weight scale for each output column; "per_tensor": one for each kernel; "block", with
         "weight_only": one for each ``block_size`` inputs of a column.
@@ -82,7 +82,7 @@ def quantize(
         How much worse than the float model's the score of ``evaluate`` may be. Layers that cost most get 8 bits, if
         they have 4, and then stay in float, one after the other, until it is kept; `QuantizedModel.report` says which.
     evaluate : (x, y), or callable
-        What ``accuracy_budget`` is about: an evaluation set, of which the score is the share of right classes (y of
+        An evaluation set, of which the score is the share of right classes (y of
         class numbers, or one-hot) or the coefficient of determination R^2 (other y); or a function that takes
         something with ``predict`` and returns a score, of which more is better.
 

@@ -53,7 +53,7 @@ class ActivationForm:
     write : ActivationWriter or None
         Writes its nodes; None: there is nothing to write.
     operators : dict of str to Operator
-        Those that are this activation, by their names.
+        Operators that are this activation, by their names.
     elementwise : bool
         Whether it is a function of one number, which several operators together may compute.
     fit : callable, optional
@@ -164,7 +164,7 @@ def _read_leaky_relu(attributes: Mapping[str, Any], constants: Sequence[Array | 
 def _read_prelu(attributes: Mapping[str, Any], constants: Sequence[Array | None]) -> list[Step]:
     data, slope = constants
     if data is not None or slope is None or np.unique(slope).size != 1:
-        raise ValueError("its slope must be one number: leaky_relu")
+        raise ValueError("its slope must be one constant number, as leaky_relu's is")
     return [function("leaky_relu", float(str(np.float32(slope.reshape(-1)[0]))))]
 
 

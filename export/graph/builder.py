@@ -60,7 +60,7 @@ class Graph:
     Attributes
     ----------
     axis : int
-        Which axis of a tensor the layers' columns are: the last, or in a convolution the channels'.
+        Axis of a tensor that the layers' columns are: the last, or in a convolution the channels'.
     outside : dict of str to ndarray
         The constants that `finish` has left to a file beside the model's, in that file's order.
 
@@ -77,7 +77,9 @@ class Graph:
                 raise ValueError(f"to_onnx: {side}_name must be a string without '/', got {name!r}")
             for other in [end for key, end in ends.items() if key != side]:
                 if name == other or name.startswith(f"{other}_"):
-                    raise ValueError(f"to_onnx: {side}_name {name!r} is too like the other end's, {other!r}")
+                    raise ValueError(
+                        f"to_onnx: {side}_name must not be or begin with another end's name, {other!r}, got {name!r}"
+                    )
         self.opset, self.input, self.output, self.axis = opset, input, output, -1
         self.outside: dict[str, npt.NDArray[Any]] = {}
         self._label: onnx.ValueInfoProto | None = None
@@ -110,7 +112,7 @@ class Graph:
         name : str
             The tensor's name.
         value : array-like
-            Of any rank; a number makes a rank-0 tensor.
+            A value of any rank; a number makes a rank-0 tensor.
         dtype : dtype
             The type that it is stored in.
         """
@@ -125,7 +127,7 @@ class Graph:
         name : str
             The tensor's name.
         value : ndarray of int8
-            In [-8, 7].
+            Integers in [-8, 7].
         """
         nibbles = np.append(value.astype(np.uint8).reshape(-1) & 15, np.zeros(value.size % 2, np.uint8))
         self._int4[name] = value.shape
@@ -153,7 +155,7 @@ class Graph:
         output : str
             Name of the tensor that it writes.
         domain : str
-            Of the operator; ONNX's own by default. Of others version 1 is taken.
+            Domain of the operator; ONNX's own by default. Of others version 1 is taken.
         **attributes
             Of the operator.
         """
@@ -201,7 +203,7 @@ class Graph:
         elem_type : int
             Its type, a TensorProto.DataType.
         shape : sequence of int and str
-            Of one row of data.
+            Shape of one row of data.
         """
         self._label = helper.make_tensor_value_info(name, elem_type, [BATCH, *shape])
 
@@ -213,11 +215,11 @@ class Graph:
         Parameters
         ----------
         input_shape, output_shape : sequence of int and str
-            Of one row of data.
+            Shapes of one row of data.
         metadata : mapping of str to str
             What the file says of itself, nbdense's version aside.
         file_name : str, optional
-            Of the model's file, after which one beside it is named.
+            Name of the model's file, after which one beside it is named.
 
         Raises
         ------

@@ -118,7 +118,7 @@ def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float |
     Parameters
     ----------
     mean, scale, shift : float or ndarray
-        Of (x - mean) scale + shift.
+        Parts of (x - mean) scale + shift.
     """
     return AffineStep(np.asarray(mean, np.float64), np.asarray(scale, np.float64), np.asarray(shift, np.float64))
 
@@ -129,7 +129,7 @@ def function(name: str, alpha: float | None = None) -> FunctionStep:
     Parameters
     ----------
     name : str
-        In ``nbdense.activations.ACTIVATIONS``.
+        Name in ``nbdense.activations.ACTIVATIONS``.
     alpha : float, optional
         Its parameter.
     """
@@ -151,7 +151,7 @@ def clip(least: float, most: float) -> list[Step]:
         If the bounds leave but one number, or none.
     """
     if math.isnan(least) or math.isnan(most) or least >= most:
-        raise ValueError(f"it clamps to [{least}, {most}], which holds no two numbers")
+        raise ValueError(f"its lower bound must be below its upper one, got {least} and {most}")
     if least == -math.inf and most == math.inf:
         return []
     if most == math.inf:

@@ -45,7 +45,7 @@ class GraphInput:
     width : int
         How many columns.
     elem_type : int
-        Of its elements, a TensorProto.DataType.
+        Type of its elements, a TensorProto.DataType.
     """
 
     name: str
@@ -62,7 +62,7 @@ class GraphInput:
         data : ndarray or DataFrame
             Some rows.
         dtype : dtype, optional
-            By default the input's own.
+            Type; by default the input's own.
         """
         assert self.first is not None
         columns = slice(self.first, self.first + self.width)
@@ -106,7 +106,7 @@ class Rows:
         Parameters
         ----------
         names : container of str
-            Of the inputs to look at.
+            Names of the inputs to look at.
         """
         coarse = []
         for entry in self.forms[0]:

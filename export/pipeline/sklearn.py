@@ -67,13 +67,13 @@ def pipeline_to_onnx(
     pipeline : Pipeline, MLPClassifier, MLPRegressor, or a search that has found one of these
         Fitted; its last step is one of `nbdense.estimators`. What stands before must be known to skl2onnx.
     path : path, optional
-        Where to write the file; replaced, in one step, if it exists. None writes none.
+        File to write; replaced, in one step, if it exists. None writes none.
     X : array-like or DataFrame, (rows, columns), optional
         Some rows as ``predict`` takes them, the more the better: the inputs' types are theirs, and on them onnxruntime
         is compared. By default all columns are numbers, and the rows are random ones around 0, on which the damage to
         numbers far from 0 is not seen.
     opset : int, optional
-        From 13 to the newest that skl2onnx knows; by default 17, with IR version 8.
+        Opset, from 13 to the newest that skl2onnx knows; by default 17, with IR version 8.
     class_names : sequence of str, optional
         What the classes are called in the file's metadata, "class_names"; by default their labels.
     metadata : mapping of str to str, number, list or dict, optional

@@ -54,9 +54,9 @@ class OnnxFile:
     name : str
         Its name for errors.
     opsets : dict of str to int
-        By domain; ONNX's own is "".
+        Opsets by domain; ONNX's own is "".
     nodes : list of NodeProto
-        Those that the output needs, each behind those that it reads.
+        Nodes that the output needs, each behind those that it reads.
     constants : Constants
         Its tensors.
     input : ValueInfoProto
@@ -121,7 +121,7 @@ def read_file(source: Any, output: str | None) -> OnnxFile:
     inputs = [entry for entry in inputs if entry.name in used]
     if len(inputs) != 1:
         listed = ", ".join(repr(entry.name) for entry in inputs) or "none"
-        raise ValueError(f"{name}: a network has one input that its output depends on, this one: {listed}")
+        raise ValueError(f"{name}: its output must depend on one input, got {listed}")
     functions = {(function.domain, function.name) for function in proto.functions}
     for node in ordered:
         if (node.domain, node.op_type) in functions:
@@ -218,7 +218,7 @@ def _take_constant(node: onnx.NodeProto, constants: Constants, name: str) -> boo
     if node.op_type != "Constant" or node.domain not in CORE:
         return False
     if len(node.output) != 1 or len(node.attribute) != 1:
-        raise FileFormatError(f"{name}: {describe(node)} needs one output and one attribute")
+        raise FileFormatError(f"{name}: {describe(node)} must have one output and one attribute")
     target, attribute = node.output[0], node.attribute[0]
     if attribute.name == "value":
         constants.add(target, attribute.t)
@@ -230,7 +230,7 @@ def _take_constant(node: onnx.NodeProto, constants: Constants, name: str) -> boo
     elif attribute.name in ("value_string", "value_strings"):
         constants.add_array(target, np.array(helper.get_attribute_value(attribute), object))
     else:
-        raise FileFormatError(f"{name}: {describe(node)} has an attribute {attribute.name!r}")
+        raise FileFormatError(f"{name}: {describe(node)} has the attribute {attribute.name!r}, which no Constant has")
     return True
 
 
@@ -245,7 +245,9 @@ def _writers(
             if not output:
                 continue
             if output in writers or output in taken or output in constants:
-                raise FileFormatError(f"{name}: {describe(node)} writes {output!r}, which is there already")
+                raise FileFormatError(
+                    f"{name}: {describe(node)} writes {output!r}, which is another node's, an input or a constant"
+                )
             writers[output] = node
     return writers
 
@@ -256,7 +258,7 @@ def _choose_output(
     """Return the tensor of probabilities or values, and the ZipMap behind it if there is one."""
     if wanted is not None:
         if wanted not in writers:
-            raise ValueError(f"{name}: there is no tensor {wanted!r} that a node writes")
+            raise ValueError(f"{name}: output={wanted!r} must name a tensor that a node writes")
         named = writers[wanted]
         return (named.input[0], named) if named.op_type == "ZipMap" else (wanted, None)
     candidates: dict[str, onnx.NodeProto | None] = {}
@@ -271,12 +273,12 @@ def _choose_output(
     ends = ", ".join(repr(entry.name) for entry in graph.output)
     if candidates:
         raise ValueError(
-            f"{name}: which of its outputs {ends} holds the probabilities or values? Say it: output='...' "
-            "takes the name of any tensor in the graph"
+            f"{name}: several of its outputs ({ends}) may hold the probabilities or values; name the one to read, "
+            "output='...', or any other tensor in the graph"
         )
     raise ValueError(
         f"{name}: none of its outputs ({ends or 'none'}) holds probabilities or values; "
-        "output='...' takes the name of any tensor in the graph"
+        "name a tensor in the graph that does, output='...'"
     )
 
 

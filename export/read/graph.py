@@ -89,24 +89,24 @@ class Trace:
             TensorProto.COMPLEX64,
             TensorProto.COMPLEX128,
         ):
-            raise ValueError(f"{where} is no tensor of numbers")
+            raise ValueError(f"{where} must be a tensor of numbers")
         dims = list(kind.shape.dim) if kind.HasField("shape") else None
         if dims is None:
             return (width or 1,), width is not None
         if not dims:
-            raise ValueError(f"{where} is one number; a network takes rows")
+            raise ValueError(f"{where} must have an axis for the rows of data, got a single number")
         if dims[0].HasField("dim_value"):
             self.batch = dims[0].dim_value
         shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims[1:]]
         if any(n is not None and n < 1 for n in shape) or math.prod(n or 1 for n in shape) > LARGEST_ROW:
-            raise FileFormatError(f"{where} claims rows of shape {shape}; they may have up to {LARGEST_ROW} elements")
+            raise FileFormatError(f"{where} claims rows of shape {shape}; a row must have 1 to {LARGEST_ROW} elements")
         if shape and shape[-1] is None:
             shape[-1] = width or 1
             unknown = width is None
         else:
             unknown = False
         if any(n is None for n in shape):
-            raise ValueError(f"{where}: only its number of rows may be open, its shape is [rows, {shape}]")
+            raise ValueError(f"{where}: only its number of rows and of columns may be open, got rows of shape {shape}")
         return tuple(n for n in shape if n is not None), not unknown
 
     def get(self, name: str) -> Value | Array | None:
@@ -206,7 +206,9 @@ class Call:
         """
         value = self.input(index)
         if not isinstance(value, Value):
-            raise self.fail(f"its input {index} does not depend on the data; weights are the second of a dense layer")
+            raise self.fail(
+                f"its input {index} must depend on the network's input, got a constant; weights are the second input"
+            )
         return value
 
     def constant(self, value: Value | Array | None, label: str) -> Array:
@@ -220,7 +222,9 @@ class Call:
             The input's name for the error.
         """
         if not isinstance(value, np.ndarray):
-            raise self.fail(f"its {label} must be {'there' if value is None else 'constant'}")
+            raise self.fail(
+                f"its {label} {'is missing' if value is None else 'must be a constant, but depends on the data'}"
+            )
         return value
 
     def constants(self, labels: Sequence[str], optional: int = 0) -> list[Array]:
@@ -265,24 +269,24 @@ class Call:
         array : ndarray
             As the node reads it, against [rows, *shape].
         shape : tuple of int
-            Of one row.
+            Shape of one row.
         """
         if array.dtype.kind not in "fiu":
-            raise self.fail(f"its constant is of type {array.dtype}")
+            raise self.fail(f"its constant must be of numbers, got type {array.dtype}")
         if array.size == 1 and array.ndim <= len(shape) + 1:
             return array.reshape(())
         if array.ndim > len(shape):
             if array.ndim > len(shape) + 1 or array.shape[0] == 0:
                 raise self.fail(f"its constant of shape {array.shape} has more axes than rows of shape {shape}")
             if array.shape[0] != 1 and not (array == array[:1]).all():
-                raise self.fail(f"its constant of shape {array.shape} differs from row to row of the data")
+                raise self.fail(f"its constant of shape {array.shape} must be the same for all rows of data")
             array = array[0]
         try:
             fits = np.broadcast_shapes(array.shape, shape) == shape
         except ValueError:
             fits = False
         if not fits:
-            raise self.fail(f"its constant of shape {array.shape} does not fit rows of shape {shape}")
+            raise self.fail(f"its constant of shape {array.shape} does not broadcast to rows of shape {shape}")
         return array
 
     def make(
@@ -302,7 +306,7 @@ class Call:
         shape : tuple of int
             The shape of one row.
         node : Node, optional
-            By default a FunctionNode of the node's name, without attributes.
+            Node; by default a FunctionNode of the node's name, without attributes.
         name : str
             The name of its weights.
         merged : bool, optional
@@ -340,7 +344,7 @@ class Call:
         if kernel.ndim != 2 or not kernel.size or kernel.dtype.kind != "f":
             raise self.fail(f"its weights must be a matrix of real numbers, got {kernel.dtype} {kernel.shape}")
         if not value.shape:
-            raise self.fail("its rows have no columns")
+            raise self.fail("it needs rows of columns, got one number for each row of data")
         self.state.width_of(value, kernel.shape[0])
         if value.shape[-1] != kernel.shape[0]:
             raise self.fail(f"weights of shape {kernel.shape} do not fit rows of shape {value.shape}")

@@ -65,26 +65,30 @@ def _format(call: Call, first: int, label: str, dtype: str | None = None) -> For
     zero_point = call.input(first + 1)
     zero = np.zeros((), dtype or np.uint8) if zero_point is None else call.constant(zero_point, f"{label}'s zero point")
     if scale.size != 1 or zero.size != 1 or scale.dtype.kind != "f":
-        raise call.fail(f"{label} has several scales; one is taken")
+        raise call.fail(
+            f"{label} needs one float scale and one zero point, got {scale.size} ({scale.dtype}) and {zero.size}"
+        )
     number = float(np.float32(scale.reshape(-1)[0]))
     if not (0 < number < math.inf) or zero.dtype.kind not in "iu":
-        raise call.fail(f"{label} has scale {number} and a zero point of type {zero.dtype}")
+        raise call.fail(
+            f"{label} needs a finite scale above 0 and an integer zero point, got {number} and {zero.dtype}"
+        )
     return Format(number, int(zero.reshape(-1)[0]), zero.dtype.name)
 
 
-def _real(call: Call, value: Value, form: Format) -> Value:
+def _real(call: Call, value: Value, form: Format, label: str = "its input") -> Value:
     """Return the DequantizeLinear of an integer value."""
     node = value.integers
     if node is None:
-        raise call.fail("what it takes for integers is none")
+        raise call.fail(f"{label} must be quantized integers, got real numbers")
     if isinstance(node, LookupNode) and node.format is None:
         value.node = node = dataclasses.replace(node, format=dataclasses.replace(form, dtype=node.dtype))
     written = node.format
     assert written is not None
     if written.pair != form.pair:
         raise call.fail(
-            f"it reads integers of scale {written.scale} and zero point {written.zero} with scale {form.scale} and "
-            f"zero point {form.zero}"
+            f"it reads {label} with scale {form.scale} and zero point {form.zero}, but that was written with scale "
+            f"{written.scale} and zero point {written.zero}"
         )
     return call.make([value], value.shape, DequantizeNode())
 
@@ -96,7 +100,7 @@ def _integer(call: Call, value: Value, form: Format) -> Value:
 def _quantize(call: Call) -> Value:
     value = call.data()
     if value.is_integer:
-        raise call.fail("what it quantizes is quantized")
+        raise call.fail("its input is quantized already")
     kinds = {TensorProto.INT8: "int8", TensorProto.INT16: "int16", TensorProto.UINT16: "uint16"}
     return _integer(call, value, _format(call, 1, "its output", kinds.get(call.attributes.get("output_dtype", 0))))
 
@@ -110,8 +114,8 @@ def _input(call: Call, index: int, label: str = "its input") -> Value:
     """Return an input as real numbers, whose scale and zero point are the inputs behind it."""
     value, form = call.input(index), _format(call, index + 1, label)
     if isinstance(value, Value):
-        return _real(call, value, form)
-    raise call.fail(f"{label} does not depend on the data")
+        return _real(call, value, form, label)
+    raise call.fail(f"{label} must depend on the network's input, got a constant")
 
 
 def integers_through(call: Call, value: Value, change: Callable[[Value], Value]) -> Value:
@@ -128,7 +132,7 @@ def integers_through(call: Call, value: Value, change: Callable[[Value], Value])
     """
     form = None if value.integers is None else value.integers.format
     if form is None:
-        raise call.fail("the scale of the integers that it reads is not known")
+        raise call.fail("its input is integers without a known scale: no node dequantizes them")
     return _integer(call, change(_real(call, value, form)), form)
 
 
@@ -143,7 +147,7 @@ def clip_integers(call: Call, value: Value) -> Value:
         The integers.
     """
     if not isinstance(value.node, QuantizeNode) or len(call.inputs) != 3:
-        raise call.fail("it clamps integers that are no layer's")
+        raise call.fail("to clamp integers it needs two bounds, and an input that a quantized operator has written")
     form = value.node.format
     least, most = (int(call.constant(bound, "bound").reshape(-1)[0]) for bound in call.inputs[1:])
     low = _STEPS.get(form.dtype, 0)
@@ -161,7 +165,7 @@ def _lookup(call: Call) -> Value:
     table = call.input(0)
     fits = isinstance(table, np.ndarray) and table.shape == (256,) and table.dtype.name in _STEPS
     if not fits or not isinstance(index, Value) or not index.is_integer or call.attributes.get("axis", 0) != 0:
-        raise call.fail("it reads more than a table of 256 integers")
+        raise call.fail("it must look up quantized integers in a constant table of 256 integers of 8 bits")
     assert isinstance(table, np.ndarray)
     node = index.integers
     assert node is not None
@@ -175,7 +179,7 @@ def _lookup(call: Call) -> Value:
 
 
 def _reduce(call: Call) -> Value:
-    raise call.fail("only of integers is it taken, in a softmax")
+    raise call.fail("it is supported only on integers, as a part of a softmax")
 
 
 def _kernel(call: Call, first: int, rows: bool = False) -> Integers:
@@ -190,7 +194,10 @@ def _kernel(call: Call, first: int, rows: bool = False) -> Integers:
     if scale.size not in (1, weights.values.shape[1]) or (
         weights.zero is not None and weights.zero.size not in (1, scale.size)
     ):
-        raise call.fail("its weights' scales and zero points do not fit them")
+        raise call.fail(
+            f"its weights need one scale and zero point, or {weights.values.shape[1]}, one for each output; got "
+            f"{scale.size} scales and {0 if weights.zero is None else weights.zero.size} zero points"
+        )
     flat = [
         None if part is None else part.reshape(-1) if part.size > 1 else part.reshape(())
         for part in (scale, weights.zero)
@@ -207,13 +214,15 @@ def _qlinear_matmul(call: Call) -> Value:
 
 def _qgemm(call: Call) -> Value:
     if call.attributes.get("transA", 0) or call.attributes.get("alpha", 1.0) != 1.0:
-        raise call.fail("transA and alpha are not taken")
+        raise call.fail("transA must be 0 and alpha 1")
     value, kernel = _input(call, 0), _kernel(call, 3, rows=bool(call.attributes.get("transB", 0)))
     bias = None
     if call.input(6) is not None:
         array = call.constant(call.input(6), "bias")
         if array.shape != kernel.values.shape[1:] and array.size != 1:
-            raise call.fail(f"its bias of shape {array.shape} does not fit {kernel.values.shape[1]} outputs")
+            raise call.fail(
+                f"its bias must have shape {kernel.values.shape[1:]}, one number for each output, got {array.shape}"
+            )
         scale = np.float32(_format(call, 1, "its input").scale) * kernel.scale.astype(np.float32)
         bias = Integers(np.broadcast_to(array.reshape(-1), kernel.values.shape[1:]), scale, axis=0)
     product = call.dense(value, kernel.real, None if bias is None else bias.real, DenseNode(kernel, bias))
@@ -233,7 +242,9 @@ def _qlinear_add(call: Call) -> Value:
     values = [part for part in parts if isinstance(part, Value)]
     cut = [part if isinstance(part, Value) else call.row_constant(np.asarray(part), values[0].seen) for part in parts]
     if len({value.shape for value in values}) != 1:
-        raise call.fail("its inputs have rows of different shapes")
+        raise call.fail(
+            f"its inputs must have rows of one shape, got {' and '.join(str(value.shape) for value in values)}"
+        )
     total = call.make(cut, values[0].shape, FunctionNode("Add"))
     return _integer(call, total, _format(call, 6, "its output"))
 
@@ -244,7 +255,7 @@ def _qlinear(operator: str, first: int = 3) -> Callable[[Call], Value]:
     def rule(call: Call) -> Value:
         value = _input(call, 0)
         if operator == "Softmax" and call.attributes.get("axis", -1) not in (-1, len(value.seen)):
-            raise call.fail("softmax over the last axis is taken")
+            raise call.fail(f"softmax must be over the last axis, got axis {call.attributes['axis']}")
         made = call.make([value], value.shape, FunctionNode(operator, call.attributes))
         return _integer(call, made, _format(call, first, "its output"))
 
@@ -268,11 +279,13 @@ def _matmul_integer(call: Call) -> Value:
     source = integers.values[0] if isinstance(integers.node, DynamicIntegersNode) else None
     known = isinstance(zero, Value) and isinstance(zero.node, DynamicZeroNode) and zero.values[0] is source
     if source is None or not known:
-        raise call.fail("what it multiplies does not come, with its zero point, from a DynamicQuantizeLinear")
+        raise call.fail("its first input and that one's zero point must come from one DynamicQuantizeLinear")
     values = call.constant(call.input(1), "weights")
     zeros = call.input(3)
     if values.ndim != 2 or values.dtype.kind not in "iu" or source.shape[-1:] != values.shape[:1]:
-        raise call.fail(f"weights of {values.dtype} {values.shape} do not fit rows of shape {source.shape}")
+        raise call.fail(
+            f"weights of {values.dtype} {values.shape} must be a matrix of integers that fits rows of {source.shape}"
+        )
     kernel = Integers(values, np.ones((), np.float32), None if zeros is None else call.constant(zeros, "zero point"))
     shape = (*source.shape[:-1], values.shape[1])
     return call.make([source], shape, AccumulatorNode(kernel), call.node.input[1])
@@ -307,13 +320,17 @@ def scaled_product(call: Call) -> Value | None:
     ):
         node = dataclasses.replace(node, factor=other.node.factor * node.factor, is_scaled=True)
     else:
-        raise call.fail("it does not scale what it multiplies by its own scale")
+        raise call.fail(
+            "it must scale a product of integers by its own scale, that of the product's DynamicQuantizeLinear"
+        )
     is_one = np.ndim(node.factor) == 0 and node.factor == 1
     if isinstance(node, DynamicScaleNode) or not node.is_scaled or is_one:
         return call.make([source], value.shape, node, value.name)
     scale = np.asarray(node.factor, np.float32)
     if scale.size not in (1, node.kernel.values.shape[1]):
-        raise call.fail(f"{scale.size} scales do not fit {node.kernel.values.shape[1]} outputs")
+        raise call.fail(
+            f"it needs one scale, or one for each of {node.kernel.values.shape[1]} outputs, got {scale.size}"
+        )
     kernel = dataclasses.replace(node.kernel, scale=scale)
     return call.dense(source, kernel.real, None, DenseNode(kernel, is_dynamic=True))
 

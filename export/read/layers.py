@@ -44,7 +44,7 @@ def steps_between(start: Value, end: Value, half: bool = False, depth: int = 0) 
     half : bool
         Whether constants were float16.
     depth : int
-        Of residual blocks around.
+        Number of residual blocks around the steps.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def steps_between(start: Value, end: Value, half: bool = False, depth: int = 0) 
     value = end
     while value is not start:
         if value.dominator is None:
-            raise ValueError(f"{end.place}: it depends on more than one tensor comes from")
+            raise ValueError(f"{end.place}: its inputs come from different tensors, where a layer reads one")
         try:
             steps, value = _step(value, half, depth)
         except UnknownError as error:
@@ -105,7 +105,7 @@ def _step(value: Value, half: bool, depth: int | None) -> tuple[list[Step], Valu
         return pattern
     if operator in ("Add", "Sum") and not single and depth is not None:
         return _sum(value, half, depth)
-    raise UnknownError("no layer does what it does with what it gets")
+    raise UnknownError("no layer does what this node does with its inputs")
 
 
 def _own_steps(value: Value) -> list[Step] | None:
@@ -172,7 +172,9 @@ def _rows(steps: list[Step], value: Value) -> list[Step]:
         if isinstance(step, ShapeStep):
             if step.keeps_columns:
                 continue
-            raise UnknownError(f"rows change their shape in a branch of it, from {step.before} to {step.after}")
+            raise UnknownError(
+                f"a branch that it adds must keep the rows' shape, but changes it from {step.before} to {step.after}"
+            )
         kept.append(step)
     return kept or [function("linear")]
 
@@ -188,7 +190,7 @@ def build_model(
     Parameters
     ----------
     steps : list of Step
-        In the order in which they run.
+        Steps, in the order in which they run.
     before, after : tuple of int
         Shape of one row of data, and of one of the output.
     dtype : str
@@ -211,7 +213,7 @@ def build_model(
                 continue
             if len(step.after) != 1:
                 raise ValueError(
-                    f"{step.place}: rows of shape {step.before} become {step.after}; a layer flattens them"
+                    f"{step.place}: it turns rows of shape {step.before} into {step.after}; layers only flatten rows"
                 )
             made.append((Flatten(), {}))
             now = step.after
@@ -224,7 +226,7 @@ def build_model(
         made.append((Flatten(), {}))
         now = wanted
     if now != wanted:
-        raise ValueError(f"{place}: its output has rows of shape {wanted}; the layers make {now} of them")
+        raise ValueError(f"{place}: its output has rows of shape {wanted}, but as layers it gives {now}")
     if not made:
         made.append((Activation("linear"), {}))
     model = Sequential([Input(shape), *(layer for layer, _ in made)], dtype=dtype)
@@ -246,7 +248,9 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
         return Activation(step.activation), {}
     if isinstance(step, AffineStep):
         if not step.by_column:
-            raise ValueError(f"{step.place}: its constant differs from position to position of a row")
+            raise ValueError(
+                f"{step.place}: its constant must be the same at all positions of a row; only columns may differ"
+            )
         step = as_layer(step, shape[-1])
         return _layer_of(step, None)
     if isinstance(step, LayerStep):
@@ -293,7 +297,7 @@ def layer_name(weights: str, names: set[str]) -> str | None:
     weights : str
         Name of the weights in the file.
     names : set of str
-        Those that are taken; the new one is added.
+        Names that are taken; the new one is added.
     """
     words = [word for word in re.split(r"[./:]+", weights) if word]
     named = False

@@ -36,19 +36,19 @@ def _elementwise(call: Call) -> Value:
     if scaled is not None:
         return scaled
     if len(call.inputs) != 2:
-        raise call.fail(f"it has {len(call.inputs)} inputs; two are taken")
+        raise call.fail(f"it must have two inputs, got {len(call.inputs)}")
     one, two = call.inputs
     if isinstance(one, Value) and isinstance(two, Value):
         shapes = one.shape, two.shape
         if one.merged != two.merged:
-            raise call.fail("one of its inputs has positions where the other has rows")
+            raise call.fail("one of its inputs has a row for each position, the other one for each row of data")
         # What is narrower must be so on the last axis alone: a mean over it, for instance.
         narrow = [(*shape[:-1], 1) for shape in shapes]
         if one.shape != two.shape and not ((one.shape and two.shape and shapes[0] in narrow) or shapes[1] in narrow):
-            raise call.fail(f"rows of shapes {one.shape} and {two.shape} do not meet element by element")
+            raise call.fail(f"rows of shapes {one.shape} and {two.shape} cannot be combined element by element")
         shape = max(shapes, key=lambda shape: shape[-1:] or (0,))
         if one.shape[:-1] != two.shape[:-1]:
-            raise call.fail(f"rows of shapes {one.shape} and {two.shape} do not meet element by element")
+            raise call.fail(f"rows of shapes {one.shape} and {two.shape} cannot be combined element by element")
         return call.make([one, two], shape)
     value, array = (one, two) if isinstance(one, Value) else (two, one)
     assert isinstance(value, Value)
@@ -66,7 +66,9 @@ def _where(call: Call) -> Value:
     """Return one of two tensors by a comparison, as in decomposed activations."""
     shapes = {(part.merged, part.shape) for part in call.inputs if isinstance(part, Value)}
     if len(call.inputs) != 3 or len(shapes) != 1:
-        raise call.fail(f"its inputs have rows of different shapes, {sorted(shapes)}")
+        raise call.fail(
+            f"it needs three inputs with rows of one shape, got {len(call.inputs)} with {sorted(s for _, s in shapes)}"
+        )
     merged, shape = shapes.pop()
     seen = shape[-1:] if merged else shape
     parts = [
@@ -102,7 +104,7 @@ def _softmax(call: Call) -> Value:
     rank = 1 + len(value.seen)
     axis = call.attributes.get("axis", -1 if call.state.file.opset >= 13 else 1)
     if rank == 1 or axis not in (-1, rank - 1):  # until opset 12 it was over all axes from this one on
-        raise call.fail(f"softmax over axis {axis} of {rank}; the last is taken")
+        raise call.fail(f"softmax must be over the last of {rank} axes, got axis {axis}")
     if value.shape[-1] == 1:
         raise call.fail("softmax over one column is always 1")
     return call.make([value], value.shape)
@@ -122,9 +124,9 @@ def _integers(call: Call, index: int) -> Integers | None:
 def _gemm(call: Call) -> Value:
     value = call.data()
     if call.attributes.get("transA", 0):
-        raise call.fail("transA=1: its columns are rows of data")
+        raise call.fail("transA must be 0: with 1 its columns would be the rows of data")
     if len(value.seen) != 1:
-        raise call.fail(f"it takes rows of one axis, got {value.shape}")
+        raise call.fail(f"its input must have rows of one axis, got shape {value.shape}")
     alpha, beta = call.attributes.get("alpha", 1.0), call.attributes.get("beta", 1.0)
     kernel = call.constant(call.inputs[1], "second input")
     integers = _integers(call, 1) if alpha == 1.0 else None
@@ -142,7 +144,9 @@ def _gemm(call: Call) -> Value:
     if added is None or beta == 0.0:
         return product
     if beta != 1.0 or added.shape != product.shape:
-        raise call.fail("what it adds is neither constant nor the same size as its output")
+        raise call.fail(
+            f"what it adds must be a constant, or with beta=1 rows of shape {product.shape}, got {added.shape}"
+        )
     return call.make([product, added], product.shape, FunctionNode("Add"))
 
 
@@ -151,7 +155,7 @@ def _reduce_mean(call: Call) -> Value:
     axes = call.input(1) if call.input(1) is not None else call.attributes.get("axes")
     listed = [] if axes is None else call.whole_numbers(axes, "axes")
     if listed not in ([-1], [len(value.seen)]) or not call.attributes.get("keepdims", 1) or not value.shape:
-        raise call.fail("only a mean over the last axis, kept, is taken: in a normalisation")
+        raise call.fail("it must be a mean over the last axis with keepdims=1, as in a layer normalisation")
     return call.make([value], (*value.shape[:-1], 1))
 
 
@@ -161,7 +165,7 @@ def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
     batch, rest = shape[0], shape[1:]
     known = math.prod(n for n in rest if n is not None)
     if None in rest and (known == 0 or total % known):
-        raise call.fail(f"rows of shape {value.shape} do not become {rest}")
+        raise call.fail(f"rows of shape {value.shape} cannot take the shape {[-1 if n is None else n for n in rest]}")
     row = tuple(total // known if n is None else n for n in rest)
     kept = batch in (BATCH, None) or (call.state.batch is not None and batch == call.state.batch)
     if batch is None and row == value.shape[-1:] and math.prod(row) != total and value.shape:
@@ -169,8 +173,8 @@ def _reshape_to(call: Call, value: Value, shape: list[int | None]) -> Value:
     if math.prod(row) != total or not kept:
         written = [-1 if n in (None, BATCH) else n for n in shape]
         raise call.fail(
-            f"it does not keep the rows of data, of shape {value.shape}, apart: it makes {written} of all; "
-            f"output={call.node.input[0]!r} takes what it reads",
+            f"it must keep the rows of data, of shape {value.shape}, apart, but turns all of them into {written}; "
+            f"from_onnx(..., output={call.node.input[0]!r}) ends the network before it",
         )
     if row == value.shape and not value.merged:
         return value
@@ -185,7 +189,9 @@ def _global_mean(call: Call) -> Value:
     """Return a mean over the last axis of three, as tf2onnx writes it."""
     value = call.data()
     if len(value.seen) != 2:
-        raise call.fail("only a mean over the last of three axes is taken: in a normalisation")
+        raise call.fail(
+            f"it must be a mean over the last of 3 axes, as in a layer normalisation, got {1 + len(value.seen)} axes"
+        )
     return call.make([value], (*value.shape[:-1], 1), FunctionNode("ReduceMean"))
 
 
@@ -200,7 +206,7 @@ def _reshape(call: Call) -> Value:
     value = call.data()
     target = call.constant(call.inputs[1], "shape")
     if target.ndim != 1 or target.dtype.kind not in "iu" or not target.size:
-        raise call.fail("its shape must be a list of numbers that keeps the rows of data")
+        raise call.fail(f"its shape must be a list of whole numbers, got {target.dtype} of shape {target.shape}")
     copied = [BATCH, *value.seen]
     shape: list[int | None] = []
     for index, number in enumerate(target.tolist()):
@@ -209,7 +215,7 @@ def _reshape(call: Call) -> Value:
         else:
             shape.append(None if number == -1 else number)
     if shape.count(None) > 1 or any(n is not None and n < 0 and n != BATCH for n in shape):
-        raise call.fail(f"its shape {target.tolist()} is none")
+        raise call.fail(f"its shape may have one -1 and no number below that, got {target.tolist()}")
     return _reshape_to(call, value, shape)
 
 
@@ -221,7 +227,7 @@ def _flatten(call: Call) -> Value:
     if value.merged and axis == 1:
         return value
     if axis != 1:
-        raise call.fail(f"axis {call.attributes.get('axis', 1)} does not keep the rows of data apart")
+        raise call.fail(f"axis must be 1, which keeps the rows of data apart, got {call.attributes.get('axis', 1)}")
     return _reshape_to(call, value, [BATCH, math.prod(value.shape)])
 
 
@@ -230,21 +236,25 @@ def _squeeze(call: Call) -> Value:
     axes = call.inputs[1] if len(call.inputs) > 1 and call.inputs[1] is not None else call.attributes.get("axes")
     squeezing = call.node.op_type == "Squeeze"
     if value.merged:
-        raise call.fail("it changes axes where positions are rows")
+        raise call.fail("it changes axes where a Reshape has made rows of positions")
     rank = 1 + len(value.shape)
     if axes is None:
         if not squeezing:
-            raise call.fail("it has no axes")
+            raise call.fail("its axes are missing")
         chosen = {index for index, n in enumerate(value.shape, start=1) if n == 1}
     else:
         listed = call.whole_numbers(axes, "axes")
         rank += 0 if squeezing else len(listed)
         chosen = {axis + rank if axis < 0 else axis for axis in listed}
     if 0 in chosen or any(not 0 < axis < rank for axis in chosen):
-        raise call.fail("its axes do not keep the rows of data apart")
+        raise call.fail(
+            f"its axes must be from 1 to {rank - 1}, which keeps the rows of data apart, got {sorted(chosen)}"
+        )
     if squeezing:
         if any(value.shape[axis - 1] != 1 for axis in chosen):
-            raise call.fail(f"rows of shape {value.shape} have more than one element on its axes")
+            raise call.fail(
+                f"it must drop axes of one element, got axes {sorted(chosen)} of rows of shape {value.shape}"
+            )
         row = [n for index, n in enumerate(value.shape, start=1) if index not in chosen]
     else:
         rest = iter(value.shape)
@@ -255,7 +265,7 @@ def _squeeze(call: Call) -> Value:
 def _shape(call: Call) -> Array:
     value = call.data()
     if value.merged:
-        raise call.fail("it asks for a number of rows that is not the data's")
+        raise call.fail("it asks for a shape where a Reshape has made rows of positions")
     batch = BATCH if call.state.batch is None else call.state.batch
     return np.array([batch, *value.shape], np.int64)[call.attributes.get("start", 0) : call.attributes.get("end")]
 
@@ -271,7 +281,9 @@ def _cast(call: Call) -> Value | Array:
     if (value.is_integer and call.attributes.get("to") in INDICES) or isinstance(value.node, AccumulatorNode):
         return value
     if value.is_integer or (call.node.op_type == "Cast" and call.attributes.get("to") not in FLOATS):
-        raise call.fail("it makes other than real numbers of the data")
+        raise call.fail(
+            "it must cast real numbers to a floating-point type; quantized integers need a DequantizeLinear"
+        )
     return value
 
 
@@ -280,7 +292,7 @@ def _dropout(call: Call) -> Value:
     if len(call.inputs) > 2 and call.inputs[2] is not None and call.constant(call.inputs[2], "training_mode").any():
         raise call.fail("it is in training mode: export the model for inference")
     if call.uses_more:
-        raise call.fail("its mask is read")
+        raise call.fail("other nodes read its mask; only its first output is supported")
     ratio = (
         call.inputs[1]
         if len(call.inputs) > 1 and call.inputs[1] is not None
@@ -320,7 +332,7 @@ def _concat(call: Call) -> Value:
         for place, (rest, value) in enumerate(((one, two), (two, one))):
             if rest.operator == "Sub" and rest.inputs[1] is value and _is_one(rest.inputs[0]):
                 return call.make([value], (*value.shape[:-1], 2), ColumnsNode(place))
-    raise call.fail("only 1 - p and p are put side by side")
+    raise call.fail("it may put only 1 - p and p side by side, the two columns of a binary classifier")
 
 
 def _is_one(value: Value | Array | None) -> bool:
@@ -331,11 +343,11 @@ def _transpose(call: Call) -> Value:
     value = call.data()
     rank = 1 + len(value.shape)
     if value.merged:
-        raise call.fail("it moves axes where positions are rows")
+        raise call.fail("it moves axes where a Reshape has made rows of positions")
     order = list(call.attributes.get("perm", range(rank - 1, -1, -1)))
     moved = [axis for axis in order if 0 < axis < rank and value.shape[axis - 1] > 1]
     if len(order) != rank or order[:1] != [0] or moved != sorted(moved):
-        raise call.fail(f"perm {order} moves the data's elements")
+        raise call.fail(f"perm may only move axes of one element, got {order} for rows of shape {value.shape}")
     return _reshape_to(call, value, [BATCH, *(value.shape[axis - 1] for axis in order[1:])])
 
 

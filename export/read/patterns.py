@@ -60,7 +60,7 @@ def _bound(value: Value) -> list[Step]:
     """Return the clamp of a Max or Min with one number."""
     bounds = [array for array in value.inputs if not isinstance(array, Value)]
     if len(bounds) != 1 or bounds[0] is None or bounds[0].size != 1:
-        raise ValueError("only one with a number is taken")
+        raise ValueError(f"a {value.operator} must be taken with one constant number")
     number = float(bounds[0].reshape(-1)[0])
     return clip(number, math.inf) if value.operator == "Max" else clip(-math.inf, number)
 

@@ -83,7 +83,7 @@ class _Lowering:
         integers = [(value, value.integers) for value in values if value.integers is not None]
         for value, node in integers:
             if node.dtype not in LIMITS:
-                raise _refusal(value, f"activations are {node.dtype}; int8 and uint8 are taken")
+                raise _refusal(value, f"activations must be int8 or uint8, got {node.dtype}")
         self.dtype = integers[-1][1].dtype if integers else "int8"
         for value, node in integers:
             if node.format is not None:  # others are read through another table
@@ -104,7 +104,9 @@ class _Lowering:
         except ValueError as error:
             raise ValueError(f"{self.state.file.name}: {error}") from error
         if network.output_shape != (end.shape or (1,)) and math.prod(end.shape) != network.tensors[-1][1]:
-            raise ValueError(f"{end.place}: its rows have shape {end.shape}; the layers make {network.output_shape}")
+            raise ValueError(
+                f"{end.place}: its rows have shape {end.shape}, but as layers it gives {network.output_shape}"
+            )
         return network
 
     def name(self, weights: str) -> str:
@@ -136,7 +138,7 @@ class _Lowering:
         """Return scale and zero point of integers, in the network's dtype."""
         form = None if value.integers is None else value.integers.format
         if form is None:
-            raise _refusal(value, "nothing says what its integers stand for")
+            raise _refusal(value, "its integers have no known scale: no node dequantizes them")
         return form.scale, form.zero + LIMITS[self.dtype][0] - LIMITS[form.dtype][0]
 
     # -- integers --------------------------------------------------------------------------------------------------
@@ -290,7 +292,7 @@ class _Lowering:
         if (before or (1,))[-1] == (after or (1,))[-1] and math.prod(before[:-1]) == math.prod(after[:-1]):
             return self.integers(source)
         if len(after) != 1:
-            raise _refusal(real, f"rows of shape {before} become {after}; a layer flattens them")
+            raise _refusal(real, f"it turns rows of shape {before} into {after}; layers only flatten rows")
         index = self.integers(source)
         layer = QuantizedFlatten(
             self.name(""), before[-1], *self.format(source), inputs=(index,), positions=math.prod(before[:-1])
@@ -397,13 +399,17 @@ class _Lowering:
             layer = FloatLayer(name, "activation", width, activation=row.name, alpha=row.alpha, inputs=(index,))
         elif isinstance(step, AffineStep):
             if not step.by_column:
-                raise _refusal(value, "its constant differs from position to position of a row")
+                raise _refusal(
+                    value, "its constant must be the same at all positions of a row; only columns may differ"
+                )
             layer = _float_layer(as_layer(step, width), name, index)
         elif isinstance(step, LayerStep):
             layer = _float_layer(step, name, index)
         elif isinstance(step, ShapeStep):
             if len(step.after) != 1:
-                raise _refusal(value, f"rows of shape {step.before} become {step.after}; a layer flattens them")
+                raise _refusal(
+                    value, f"it turns rows of shape {step.before} into {step.after}; layers only flatten rows"
+                )
             positions = math.prod(step.before[:-1])
             if index == 0 and self.state.input.readers == 1:  # the same numbers, read as one row
                 self.names.discard(name)

@@ -41,7 +41,7 @@ def softmax_part(call: Call) -> Value | None:
     if not begins and not parts:
         return None
     if not begins and call.node.op_type not in _OPERATORS:
-        raise call.fail("it computes with integers as no layer does")
+        raise call.fail("no layer computes this with integers")
     nodes = [value.node for value in parts if isinstance(value.node, SoftmaxPartNode)]
     source = call.data() if begins else parts[0].values[0]
     if call.node.op_type == "Cast":
@@ -51,10 +51,10 @@ def softmax_part(call: Call) -> Value | None:
     terms = [_term(call, value, source) for value in inputs]
     axes = call.attributes.get("axes") if call.input(1) is None else call.input(1)
     if reduces and (axes is None or call.whole_numbers(axes, "axes") not in ([-1], [len(source.seen)])):
-        raise call.fail("it does not reduce the last axis alone")
+        raise call.fail("it must reduce the last axis alone")
     depth = 1 + max((node.depth for node in nodes), default=0)
     if depth > DEEPEST:
-        raise call.fail("it computes with integers as no layer does")
+        raise call.fail("no layer computes this with integers")
     tables: list[Array] = [np.asarray(value) for value, term in zip(inputs, terms, strict=True) if term == "table"]
     tables += [node.table for node in nodes if node.table is not None]
     node = SoftmaxPartNode((call.node.op_type, *terms), depth, tables[0] if tables else None)
@@ -70,13 +70,13 @@ def _term(call: Call, value: Any, source: Value) -> Any:
         return "q"
     if isinstance(value, Value):
         if not isinstance(value.node, SoftmaxPartNode) or value.values[0] is not source:
-            raise call.fail("it computes with integers as no layer does")
+            raise call.fail("no layer computes this with integers")
         return value.node.term
     array = call.constant(value, "input")
     if array.shape == (256,) and array.dtype.kind in "iu":
         return "table"
     if array.size != 1 or array.dtype.kind not in "iu":
-        raise call.fail("it computes with integers as no layer does")
+        raise call.fail("no layer computes this with integers")
     return int(array.reshape(-1)[0])
 
 
@@ -88,7 +88,7 @@ def _finished(call: Call, part: Value, node: SoftmaxPartNode, source: Value) -> 
     form = None if source.integers is None else source.integers.format
     meant = form is not None and node.table is not None and node.term == ("Add", _STEPS, _LEAST[kind])
     if form is None or not meant or not np.array_equal(np.asarray(node.table), exponentials(form.scale)):
-        raise call.fail("it computes with integers as no layer does")
+        raise call.fail("no layer computes this with integers")
     real = call.make([source], source.shape, DequantizeNode())
     made = call.make([real], source.shape, FunctionNode("Softmax"))
     return call.make([made], source.shape, QuantizeNode(Format(QuantizedSoftmax.output_scale, _LEAST[kind], kind)))

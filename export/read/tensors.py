@@ -38,7 +38,7 @@ class Constants:
     name : str
         The file's name for errors.
     folder : Path or None
-        Where data beside the file may lie.
+        Folder in which data beside the file may lie.
     """
 
     def __init__(self, name: str, folder: Path | None) -> None:
@@ -160,7 +160,9 @@ class Constants:
             return
         if tensor.data_type not in _BITS:
             kinds = {number: kind for kind, number in TensorProto.DataType.items()}
-            raise ValueError(f"{where} is of type {kinds.get(tensor.data_type, tensor.data_type)}, which is not read")
+            raise ValueError(
+                f"{where} is of type {kinds.get(tensor.data_type, tensor.data_type)}, which from_onnx does not read"
+            )
         wanted = (elements * _BITS[tensor.data_type] + 7) // 8
         if tensor.data_location == TensorProto.EXTERNAL:
             path, _ = self._locate(where, tensor, wanted)
@@ -195,7 +197,7 @@ class Constants:
         size = path.stat().st_size
         numbers = [entries.get("offset", "0"), entries.get("length", str(wanted))]
         if not all(number.isascii() and number.isdigit() and len(number) < 20 for number in numbers):
-            raise FileFormatError(f"{where}: offset and length of its data are {numbers}")
+            raise FileFormatError(f"{where}: offset and length of its data must be whole numbers, got {numbers}")
         offset, length = map(int, numbers)
         if length != wanted or offset + length > size:
             raise FileFormatError(

@@ -32,7 +32,7 @@ def tidy(steps: list[Step]) -> list[Step]:
     Parameters
     ----------
     steps : list of Step
-        In the order in which they run; they stay as they are.
+        Steps, in the order in which they run; they stay as they are.
     """
     kept: list[Step] = []
     for step in steps:

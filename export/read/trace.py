@@ -80,7 +80,7 @@ def check_operator(file: OnnxFile, node: onnx.NodeProto) -> None:
     Parameters
     ----------
     file : OnnxFile
-        For the error.
+        The file, for the error.
     node : NodeProto
         The node.
 
@@ -93,8 +93,8 @@ def check_operator(file: OnnxFile, node: onnx.NodeProto) -> None:
     if (node.op_type not in RULES.get(node.domain, {}) and not _is_folded(node)) or graphs:
         inside = f" (it holds a graph of its own, {graphs[0]!r})" if graphs else ""
         raise ValueError(
-            f"{file.name}: {describe(node)} is no operator that from_onnx takes{inside}; "
-            f"it takes {', '.join(sorted({name for rules in RULES.values() for name in rules}))}"
+            f"{file.name}: {describe(node)}: from_onnx does not read this operator{inside}; "
+            f"it reads {', '.join(sorted({name for rules in RULES.values() for name in rules}))}"
         )
 
 
@@ -117,7 +117,7 @@ def _follow(state: Trace) -> tuple[Trace, Value]:
             state.origin[node.output[0]] = state.origin.get(source, source)
             continue
         if node.op_type not in RULES.get(node.domain, {}):
-            raise call.fail("it cannot be computed with what depends on the data")
+            raise call.fail("it is supported only on constants, but its input depends on the data")
         try:
             part = softmax_part(call)
             made = RULES[node.domain][node.op_type](call) if part is None else part
@@ -136,7 +136,9 @@ def _follow(state: Trace) -> tuple[Trace, Value]:
     if not isinstance(output, Value):
         raise ValueError(f"{state.file.name}: its output {state.file.output!r} does not depend on its input")
     if output.merged:
-        raise ValueError(f"{output.place}: it gives several rows for a row of data, of shape {output.shape}")
+        raise ValueError(
+            f"{output.place}: the output must have one row for each row of data, got several, of shape {output.shape}"
+        )
     return state, output
 
 
@@ -144,9 +146,9 @@ def _fold(call: Call, inputs: list[Array]) -> Array:
     """Compute a node of constants."""
     state, node = call.state, call.node
     if not _is_folded(node):
-        raise call.fail("it is not computed of constants alone")
+        raise call.fail("it is not supported on constants alone; one of its inputs must depend on the data")
     if any(value.dtype.kind == "i" and (value == BATCH).any() for value in inputs) and node.op_type not in _MOVING:
-        raise call.fail("it computes with the number of rows")
+        raise call.fail("it computes with the number of rows of data, which is not known")
     sizes = [value.size for value in inputs]
     if node.op_type == "ConstantOfShape":
         sizes = [abs(math.prod(int(n) for n in inputs[0].reshape(-1)))]
@@ -158,7 +160,9 @@ def _fold(call: Call, inputs: list[Array]) -> Array:
     elif node.op_type == "Gather" and len(inputs) == 2:
         sizes.append(inputs[0].size * inputs[1].size)
     if max(sizes, default=0) > max(LARGEST_FOLDED, sum(value.size for value in inputs)):
-        raise FileFormatError(f"{call.place} would make a constant of {max(sizes)} elements")
+        raise FileFormatError(
+            f"{call.place} would make a constant of {max(sizes)} elements; up to {LARGEST_FOLDED} are allowed"
+        )
     kinds = [helper.np_dtype_to_tensor_dtype(value.dtype) for value in inputs]
     names = [name for name in node.input if name]
     ends = [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(names, kinds, strict=True)]

@@ -18,7 +18,7 @@ class Value:
     inputs : sequence of Value, ndarray or None
         The tensors that the node reads. Constants that meet values elementwise are cut to the shape of one row.
     shape : tuple of int
-        Of one row of data.
+        Shape of one row of data.
     place : str
         Its name for errors.
     name : str

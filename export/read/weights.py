@@ -19,7 +19,7 @@ class Integers:
     values : ndarray of integers
         As they are stored.
     scale, zero : ndarray
-        Of all, or along an axis, or of blocks of it; no zero is 0.
+        Scales and zero points of all, or along an axis, or of blocks of it; no zero is 0.
     axis : int
         Along which there are several.
     block : int
@@ -48,7 +48,7 @@ class Integers:
         Parameters
         ----------
         bits : int
-            That are to hold an integer.
+            The bits that are to hold an integer.
 
         Raises
         ------
@@ -63,7 +63,9 @@ class Integers:
             kernel = self.values.astype(np.int32) - middle
             zeros = np.broadcast_to(self._of_blocks(zero) - middle, scales.shape)
             if not _fits(kernel, bits) or not _fits(zeros, bits):
-                raise ValueError(f"its weights are {self.values.dtype} and need more than {bits} bits")
+                raise ValueError(
+                    f"its weights must be integers of {bits} bits, got {self.values.dtype} of a wider range"
+                )
         block = 0 if self.scale.size == 1 else self.block
         return kernel.astype(np.int8), scales, None if zeros is None else zeros.astype(np.int8), block
 
@@ -75,7 +77,9 @@ class Integers:
         if self.block and self.axis == 0 and part.ndim == 2:
             return part
         if self.block or self.axis != 1 or part.shape != (n,):
-            raise ValueError("its weights have scales along their inputs")
+            raise ValueError(
+                "its weights must have a scale for each output or for blocks of inputs, got one for each input"
+            )
         return part[None]
 
     @property

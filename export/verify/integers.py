@@ -91,7 +91,7 @@ def compare_values(
     outside : mapping of str to ndarray, optional
         Tensors that the model refers to, but does not hold.
     tolerance : float
-        Of floats, as a share of the largest output.
+        Tolerance of floats, as a share of the largest output.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def rows_agree(expected: npt.NDArray[Any], computed: npt.NDArray[Any], tolerance
     expected, computed : ndarray, (rows, ..., n_out)
         Outputs; the second of any shape with as many elements in that order.
     tolerance : float
-        Of floats, as a share of the largest output.
+        Tolerance of floats, as a share of the largest output.
     """
     largest = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
     with np.errstate(invalid="ignore"):

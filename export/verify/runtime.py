@@ -31,7 +31,7 @@ def open_session(
     proto : ModelProto
         The model.
     input_shape, output_shape : sequence of int
-        Of one row of data, which its first input and its last output must have; -1 for what is dynamic. None:
+        Shapes of one row of data, which its first input and its last output must have; -1 for what is dynamic. None:
         whatever it has.
     optimize : bool
         Whether with onnxruntime's optimizations.

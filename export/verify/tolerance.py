@@ -39,7 +39,7 @@ def distances(expected: Floats, computed: Floats) -> npt.NDArray[np.float64]:
     Parameters
     ----------
     expected, computed : ndarray of float
-        Of the same shape.
+        Arrays of the same shape.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(computed.astype(np.float64) - expected)

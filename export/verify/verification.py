@@ -67,7 +67,7 @@ class Verification:
     differing_integers : int or None
         How many of them differ, as onnxruntime runs the file.
     max_integer_difference : int or None
-        By how much at most.
+        Largest difference of an integer.
     differing_as_written : int or None
         How many differ where onnxruntime runs the file without optimizations, in float.
     saturates : bool

@@ -85,7 +85,7 @@ def images_of(shape: tuple[int, ...], stages: list[Stage]) -> set[int]:
     Parameters
     ----------
     shape : tuple of int
-        Of one row of data.
+        Shape of one row of data.
     stages : list of Stage
         The layers.
 
@@ -132,7 +132,7 @@ def write_conv(
     graph : Graph
         The graph that is written.
     row : Row
-        Of kind DENSE.
+        A row of kind DENSE.
     prefix : str
         The prefix of its tensors' names.
     inputs : sequence of str

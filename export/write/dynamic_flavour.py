@@ -25,7 +25,7 @@ def write_dynamic(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -
     graph : Graph
         The graph that is written.
     network : QuantizedNetwork
-        Of dynamic layers, and others that compute in float.
+        A network of dynamic layers, and others that compute in float.
     form : Form
         Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 
@@ -53,7 +53,7 @@ def dynamic_dense(walk: Walk, index: int, layer: DynamicDense, prefix: str) -> N
     """
     graph = walk.graph
     if walk.convolution:
-        raise ValueError(f"to_onnx: as_convolution: layer {layer.name!r} is dynamically quantized")
+        raise ValueError(f"to_onnx: as_convolution does not support dynamically quantized layers, as {layer.name!r} is")
     names = [f"{prefix}/input_{part}" for part in ("quantized", "scale", "zero_point")]
     quantized, scale, zero_point = graph.nodes("DynamicQuantizeLinear", [walk.floats(index)], names)
     scales, zeros = weight_format(layer)

@@ -127,11 +127,11 @@ def _flavour(name: str | None, kind: str) -> str:
         name = next(key for key, flavour in FLAVOURS.items() if flavour.kind == kind)
     if name not in FLAVOURS:
         there = ", ".join(f"{key!r} (of {KINDS[flavour.kind][0]})" for key, flavour in FLAVOURS.items())
-        raise ValueError(f"to_onnx: there is no flavour {name!r}; there are: {there}")
+        raise ValueError(f"to_onnx: unknown flavour {name!r}; there are: {there}")
     wanted, hint = KINDS[FLAVOURS[name].kind]
     if FLAVOURS[name].kind != kind:
         hint = f"; {hint}" if kind == "float" else ""
-        raise ValueError(f"to_onnx: flavour {name!r} is of {wanted}, this is {KINDS[kind][0]}{hint}")
+        raise ValueError(f"to_onnx: flavour {name!r} needs {wanted}, got {KINDS[kind][0]}{hint}")
     return name
 
 

@@ -66,7 +66,7 @@ def write_rows(graph: Graph, rows: list[Row], source: str, target: str, writers:
     graph : Graph
         The graph that is written.
     rows : list of Row
-        In the order in which they run.
+        Rows, in the order in which they run.
     source : str
         The tensor in buffer 0.
     target : str

@@ -28,7 +28,7 @@ def write_labels(
     graph : Graph
         The graph that is written, with the network in it.
     shape : sequence of int and str
-        Of one row of the network's output.
+        Shape of one row of the network's output.
     activation : str
         The last layer's.
     name : str

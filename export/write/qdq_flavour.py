@@ -40,7 +40,7 @@ def write_qdq(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> No
     graph : Graph
         The graph that is written.
     network : QuantizedNetwork
-        Of the rounding "onnx".
+        A network of the rounding "onnx".
     form : Form
         Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 

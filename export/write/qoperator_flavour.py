@@ -36,7 +36,7 @@ def write_qoperator(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN)
     graph : Graph
         The graph that is written.
     network : QuantizedNetwork
-        Of the rounding "onnx".
+        A network of the rounding "onnx".
     form : Form
         Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 

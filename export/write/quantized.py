@@ -46,7 +46,7 @@ class Walk:
     graph : Graph
         The graph that is written.
     network : QuantizedNetwork
-        Of the rounding "onnx", where there are integers.
+        A network of the rounding "onnx", where there are integers.
     convolution : bool
         Whether to write dense layers as Conv: see `nbdense.export.write.convolution`.
 
@@ -64,7 +64,7 @@ class Walk:
     def __init__(self, graph: Graph, network: QuantizedNetwork, convolution: bool = False) -> None:
         if network.rounding != "onnx" and any(form is not None for form in network.formats):
             raise ValueError(
-                f"the network rounds as {network.rounding!r}, ONNX's operators do not: "
+                f"to_onnx: the network rounds as {network.rounding!r}, which ONNX's operators do not; "
                 "quantize with rounding='onnx' to export"
             )
         self.graph, self.network = graph, network
@@ -87,7 +87,7 @@ class Walk:
         Parameters
         ----------
         writers : mapping of type to LayerWriter
-            By class of layer.
+            Writers by class of layer.
 
         Raises
         ------

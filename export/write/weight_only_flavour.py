@@ -33,7 +33,7 @@ def write_weight_only(graph: Graph, network: QuantizedNetwork, form: Form = PLAI
     graph : Graph
         The graph that is written.
     network : QuantizedNetwork
-        Of layers that compute in float.
+        A network of layers that compute in float.
     form : Form
         Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
 
@@ -81,7 +81,9 @@ def weight_only_dense(walk: Walk, index: int, layer: WeightOnlyDense, prefix: st
     bias = [] if layer.bias is None else [graph.constant(f"{prefix}/bias", layer.bias, np.float32)]
     if _in_blocks(layer):
         if walk.convolution:
-            raise ValueError(f"to_onnx: as_convolution: layer {layer.name!r} has weights of 4 bits or in blocks")
+            raise ValueError(
+                f"to_onnx: as_convolution does not support weights of 4 bits or in blocks, as layer {layer.name!r} has"
+            )
         weight = _blocks(graph, layer, prefix)
 
         def multiply(target: str) -> None:

@@ -41,9 +41,9 @@ def loop(
     Parameters
     ----------
     body : {"forward", "backward", "loss"}
-        What is done with them.
+        Kind of loop.
     dtype : dtype
-        Of the elements.
+        Type of the elements.
     f, g : callable
         Scalar functions; numba must be able to compile them.
     owner : str
@@ -65,7 +65,7 @@ def step_loop(
     Parameters
     ----------
     dtype : dtype
-        Of the parameters.
+        Type of the parameters.
     step : callable
         ``step(weight, gradient, *slots, rate, iteration, *fields)`` of numbers, which returns the new weight, or a
         tuple of it and the new slots.

@@ -176,7 +176,7 @@ def scalar(function: Callable[..., Any], arguments: tuple[Any, ...], results: in
         isinstance(part, types.Integer | types.Float | types.Boolean) for part in parts
     ):
         wanted = "a real number" if results == 1 else f"{results} real numbers"
-        raise errors.TypingError(f"it gives {made}, not {wanted}")
+        raise errors.TypingError(f"it must return {wanted}, but returns {made}")
     return dispatcher
 
 

@@ -77,9 +77,9 @@ class CallbackList:
     ----------
     callbacks : list of Callback
     model : FittedModel
-        That is fitted; its ``stop_training`` is set back.
+        The model that is fitted; its ``stop_training`` is set back.
     params : dict
-        For their ``set_params``.
+        Settings for the callbacks' ``set_params``.
 
     Attributes
     ----------

@@ -91,7 +91,7 @@ class EarlyStopping(_Monitor):
     verbose : {0, 1}
         1 says what was done.
     mode : {"auto", "min", "max"}
-        Which way is better; auto knows it of the loss and of the model's metrics with a ``direction``.
+        Direction that is better; auto knows it of the loss and of the model's metrics with a ``direction``.
     baseline : float, optional
         The fit ends too after ``patience`` epochs that are no better than this.
     restore_best_weights : bool
@@ -170,7 +170,7 @@ class ModelCheckpoint(_Monitor):
     save_weights_only : bool
         Accepted for Keras's sake: the whole model is saved, which is its weights and little more.
     mode : {"auto", "min", "max"}
-        Which way is better; auto knows it of the loss and of the model's metrics with a ``direction``.
+        Direction that is better; auto knows it of the loss and of the model's metrics with a ``direction``.
     save_freq : "epoch" or int
         Save after each epoch, or after so many batches; each step is taken by itself then.
     initial_value_threshold : float, optional
@@ -197,7 +197,7 @@ class ModelCheckpoint(_Monitor):
         except ValueError as error:
             raise ValueError(f"ModelCheckpoint: filepath {self.filepath!r}: {error}") from error
         if not self.filepath or "" in places:
-            raise ValueError(f"ModelCheckpoint: filepath must be a path, its fields named, got {self.filepath!r}")
+            raise ValueError(f"ModelCheckpoint: filepath must be a path with named fields only, got {self.filepath!r}")
         self.verbose = verbose
         self.save_best_only, self.save_weights_only = bool(save_best_only), bool(save_weights_only)
         self.save_freq = save_freq if save_freq == "epoch" else whole(self, "save_freq", save_freq, 1)
@@ -252,13 +252,13 @@ class ReduceLROnPlateau(_Monitor):
     monitor : str
         A name in the logs.
     factor : float
-        In [0, 1).
+        Factor, in [0, 1).
     patience : int
         Epochs without an improvement after which the rate is reduced.
     verbose : {0, 1}
         1 says what was done.
     mode : {"auto", "min", "max"}
-        Which way is better; auto knows it of the loss and of the model's metrics with a ``direction``.
+        Direction that is better; auto knows it of the loss and of the model's metrics with a ``direction``.
     min_delta : float
         The least change that counts as an improvement.
     cooldown : int

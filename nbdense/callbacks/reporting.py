@@ -161,9 +161,9 @@ class LearningRateScheduler(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         current = learning_rate_of(self, self.model)
-        rate = real(self, "what schedule returns", self.schedule(*(epoch, current) if self._takes_rate else (epoch,)))
+        rate = real(self, "schedule's rate", self.schedule(*(epoch, current) if self._takes_rate else (epoch,)))
         if rate < 0.0:
-            raise ValueError(f"LearningRateScheduler: what schedule returns must be at least 0, got {rate!r}")
+            raise ValueError(f"LearningRateScheduler: schedule's rate must be at least 0, got {rate!r}")
         assert self.model.optimizer is not None
         self.model.optimizer.learning_rate = rate
         if self.verbose:

@@ -104,7 +104,7 @@ class DemoResults:
     Attributes
     ----------
     folder : Path
-        Where the files are.
+        Folder of the files.
     data : Path
         The test rows, and how they were standardised, as arrays in an npz file.
     float32, int8, pruned : ModelResult
@@ -134,11 +134,11 @@ def run(folder: Path, seed: int = 0, epochs: int = EPOCHS, progress: bool = True
     Parameters
     ----------
     folder : Path
-        Where the files go; made if it is not there. Files of an earlier run are replaced.
+        Folder for the files; made if it is not there. Files of an earlier run are replaced.
     seed : int
-        Of the split, the initial weights and the order of rows: the same seed, the same files.
+        Seed of the split, the initial weights and the order of rows: the same seed, the same files.
     epochs : int
-        Of training, and again of fine-tuning after pruning.
+        Epochs of training, and again of fine-tuning after pruning.
     progress : bool
         Whether progress bars are drawn on stderr.
 
@@ -189,7 +189,7 @@ def load_data(seed: int) -> Digits:
     Parameters
     ----------
     seed : int
-        Of the split, which keeps the shares of the digits.
+        Seed of the split, which keeps the shares of the digits.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

@@ -29,7 +29,7 @@ def warm_up(
     Parameters
     ----------
     dtypes : sequence of {"float32", "float64"}
-        Of the models to compile for.
+        Types of the models to compile for.
     quant : bool
         Compile the entries of `nbdense.quant` too.
     tell : callable

@@ -46,8 +46,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     hidden_layer_sizes : int or sequence of int
         Units of each hidden layer; none of them for logistic regression.
     activation : str
-        Of hidden layers: "identity", "logistic", "tanh", "relu", or any in `nbdense.activations.ACTIVATIONS` but
-        softmax.
+        Activation of hidden layers: "identity", "logistic", "tanh", "relu", or any in `nbdense.activations.ACTIVATIONS`
+        but softmax.
     solver : {"adam", "sgd"}
         There is no "lbfgs".
     alpha : float
@@ -55,8 +55,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     batch_size : int or "auto"
         Rows a step; auto is 200, or as many as there are.
     learning_rate : {"constant", "invscaling", "adaptive"}
-        Of sgd. invscaling divides by the ``power_t``-th power of the rows seen; adaptive divides by 5 where it would
-        stop, down to 1e-6.
+        Course of sgd's rate: invscaling divides by the ``power_t``-th power of the rows seen; adaptive divides by 5
+        where it would stop, down to 1e-6.
     learning_rate_init : float
         Step size.
     power_t : float
@@ -66,7 +66,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     shuffle : bool
         A new order of rows each epoch.
     random_state : int, RandomState or None
-        Of initial weights, the order of rows and what is held out.
+        Seed of initial weights, the order of rows and what is held out.
     tol : float
         The least change that counts as an improvement.
     verbose : bool
@@ -74,23 +74,23 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     warm_start : bool
         Whether fit goes on from the weights there are; ``y`` must have the same classes then.
     momentum : float
-        Of sgd, in [0, 1).
+        Momentum of sgd, in [0, 1).
     nesterovs_momentum : bool
-        Of sgd.
+        Whether sgd's momentum is Nesterov's.
     early_stopping : bool
         Whether to hold rows out, stop when their score (accuracy) has stopped improving, and keep the best weights.
         Without it the loss is what has to improve.
     validation_fraction : float
         The share of rows held out, with the classes' shares alike where a row has one.
     beta_1, beta_2, epsilon : float
-        Of adam.
+        Adam's decay rates, and what is added to its denominator.
     n_iter_no_change : int
         More epochs than these without an improvement end the fit.
     class_weight : mapping of label to float, "balanced" or None
         A weight for each class, 1 where a mapping has none; balanced makes all classes of a fit weigh alike, a row
         counted as often as its sample weight says.
     dtype : {"float32", "float64"}
-        Of weights and computation.
+        Type of weights and computation.
 
     Attributes
     ----------
@@ -101,11 +101,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     coefs_, intercepts_ : list of ndarray
         Copies of its weights, (n_in, units), and biases, (units,).
     loss_, best_loss_ : float
-        Of the last epoch, and the least of all; early stopping has no best loss.
+        Loss of the last epoch, and the least of all; early stopping has no best loss.
     loss_curve_ : list of float
-        Of all epochs; each with the penalty.
+        Losses of all epochs; each with the penalty.
     validation_scores_, best_validation_score_ : list of float, float
-        Of the rows held out; None without early stopping.
+        Scores on the rows held out; None without early stopping.
     n_iter_, t_ : int
         Epochs of the last fit; rows seen by all.
     n_features_in_, n_layers_, n_outputs_ : int
@@ -193,7 +193,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 raise ValueError("classes must be passed on the first call to partial_fit.")
             self._awaited = np.unique(classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(f"classes={np.unique(classes)} is not what the first call had: {self.classes_}")
+            raise ValueError(f"classes must be those of the first call, {self.classes_}, got {np.unique(classes)}")
         try:
             return self._fit(X, y, sample_weight, incremental=True)
         finally:
@@ -249,7 +249,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if y.ndim == 2 and (type_of_target(y) != target or not np.isin(y, (0, 1)).all()):
             raise ValueError("y: rows of several labels must be 0 and 1, a column for each label")
         if not fresh and target != self._target:
-            raise ValueError(f"y: the fit goes on with {self._target}, these are {target}")
+            raise ValueError(f"y must stay {self._target} while the fit goes on, got {target}")
         here = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
         if fresh:
             self.classes_, self._target = self.__dict__.get("_awaited", here), target
@@ -306,13 +306,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     Parameters
     ----------
     loss : {"squared_error", "absolute_error", "huber"}
-        What is minimised, on average: half the squared error, the absolute one, or Huber's with delta = 1. There is no
+        Loss to minimise, on average: half the squared error, the absolute one, or Huber's with delta = 1. There is no
         "poisson".
     hidden_layer_sizes : int or sequence of int
         Units of each hidden layer; none of them for linear regression.
     activation : str
-        Of hidden layers: "identity", "logistic", "tanh", "relu", or any in `nbdense.activations.ACTIVATIONS` but
-        softmax.
+        Activation of hidden layers: "identity", "logistic", "tanh", "relu", or any in `nbdense.activations.ACTIVATIONS`
+        but softmax.
     solver : {"adam", "sgd"}
         There is no "lbfgs".
     alpha : float
@@ -320,8 +320,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     batch_size : int or "auto"
         Rows a step; auto is 200, or as many as there are.
     learning_rate : {"constant", "invscaling", "adaptive"}
-        Of sgd. invscaling divides by the ``power_t``-th power of the rows seen; adaptive divides by 5 where it would
-        stop, down to 1e-6.
+        Course of sgd's rate: invscaling divides by the ``power_t``-th power of the rows seen; adaptive divides by 5
+        where it would stop, down to 1e-6.
     learning_rate_init : float
         Step size.
     power_t : float
@@ -331,7 +331,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     shuffle : bool
         A new order of rows each epoch.
     random_state : int, RandomState or None
-        Of initial weights, the order of rows and what is held out.
+        Seed of initial weights, the order of rows and what is held out.
     tol : float
         The least change that counts as an improvement.
     verbose : bool
@@ -339,20 +339,20 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     warm_start : bool
         Whether fit goes on from the weights there are.
     momentum : float
-        Of sgd, in [0, 1).
+        Momentum of sgd, in [0, 1).
     nesterovs_momentum : bool
-        Of sgd.
+        Whether sgd's momentum is Nesterov's.
     early_stopping : bool
         Whether to hold rows out, stop when their score (R squared) has stopped improving, and keep the best weights.
         Without it the loss is what has to improve.
     validation_fraction : float
         The share of rows held out.
     beta_1, beta_2, epsilon : float
-        Of adam.
+        Adam's decay rates, and what is added to its denominator.
     n_iter_no_change : int
         More epochs than these without an improvement end the fit.
     dtype : {"float32", "float64"}
-        Of weights and computation.
+        Type of weights and computation.
 
     Attributes
     ----------
@@ -361,11 +361,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     coefs_, intercepts_ : list of ndarray
         Copies of its weights, (n_in, units), and biases, (units,).
     loss_, best_loss_ : float
-        Of the last epoch, and the least of all; early stopping has no best loss.
+        Loss of the last epoch, and the least of all; early stopping has no best loss.
     loss_curve_ : list of float
-        Of all epochs; each with the penalty.
+        Losses of all epochs; each with the penalty.
     validation_scores_, best_validation_score_ : list of float, float
-        Of the rows held out; None without early stopping.
+        Scores on the rows held out; None without early stopping.
     n_iter_, t_ : int
         Epochs of the last fit; rows seen by all.
     n_features_in_, n_layers_, n_outputs_ : int
@@ -468,7 +468,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if fresh:
             self._outputs_wanted = y.shape[1]
         elif y.shape[1] != self._outputs_wanted:
-            raise ValueError(f"y has {y.shape[1]} outputs, but the fit goes on with {self._outputs_wanted}")
+            raise ValueError(f"y must keep its {self._outputs_wanted} outputs while the fit goes on, got {y.shape[1]}")
         return np.asarray(y)
 
     def _objective(self) -> tuple[str | Loss, float, str, int]:

@@ -83,15 +83,15 @@ class LayerRecord:
     name, kind, activation : str
         "projection" and the layers inside a Residual are named "residual/...".
     shape : tuple of int
-        Of one row's outputs: (positions, columns).
+        Shape of one row's outputs: (positions, columns).
     mean, std : float
-        Of all outputs.
+        Mean and standard deviation of all outputs.
     zeros : float
         Share of outputs that are 0.
     dead : float or None
-        Of a relu or relu6: share of units that are 0 for every row.
+        Share of units of a relu or relu6 that are 0 for every row.
     saturated : float or None
-        Of a sigmoid, hard_sigmoid or tanh: share of outputs at an end; of a softmax: share of rows that are nearly
+        Share of outputs of a sigmoid, hard_sigmoid or tanh at an end; of a softmax: share of rows that are nearly
         one-hot.
     finite : bool
         Whether all outputs are.
@@ -100,7 +100,7 @@ class LayerRecord:
         batch normalisation, by their inputs, and of layers that only normalise a row, add or reshape, by their
         outputs. None where nothing before or in the layer learns, or the loss is not finite.
     parameters : dict of str to ParameterRecord
-        By their names in ``Sequential.parameters``.
+        Parameters by their names in ``Sequential.parameters``.
     """
 
     name: str
@@ -130,9 +130,9 @@ class Diagnosis:
     Attributes
     ----------
     loss : float
-        Of the batch, penalties included.
+        Loss of the batch, penalties included.
     layers : list of LayerRecord
-        In the order in which they run.
+        Layers, in the order in which they run.
     warnings : list of str
         What is wrong, each with the layer's name.
     """

@@ -84,7 +84,7 @@ class Layer:
         Parameters
         ----------
         weights : sequence of array-like
-            In the order and shapes of `get_weights`. Weights that are pruned stay zero, which is warned of: see
+            Arrays in the order and shapes of `get_weights`. Weights that are pruned stay zero, which is warned of: see
             `Sequential.set_weights`.
         """
         assign(f"set_weights of layer {self.name!r}", self._built(), weights, f"{self.name}/")

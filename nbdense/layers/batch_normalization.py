@@ -162,7 +162,7 @@ def _read_operator(call: OnnxCall) -> Any:
     if call.attributes.get("training_mode", 0) or call.uses_more:
         raise call.fail("it is in training mode: export the model for inference")
     if len(value.seen) != 1:
-        raise call.fail(f"its channels are the first axis of rows of shape {value.shape}; one axis is taken")
+        raise call.fail(f"its input must have rows of one axis, the channels, got shape {value.shape}")
     arrays = call.constants(("scale", "bias", "mean", "variance"))
     if any(array.shape != value.seen or array.dtype.kind != "f" for array in arrays):
         raise call.fail(f"scale, bias, mean and variance must have {value.seen[0]} elements each")

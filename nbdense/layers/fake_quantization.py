@@ -138,7 +138,7 @@ class FakeQuantizedResidual(Residual):
     projection : mapping, optional
         Arguments of a `FakeQuantize` for what the projection gives; without, that is not rounded.
     kernel_bits : int
-        Of the projection's kernel; as for `FakeQuantizedDense`.
+        Bits of the projection's kernel; as for `FakeQuantizedDense`.
     name : str, optional
         Unique within a model.
     trainable : bool

@@ -112,9 +112,9 @@ def _read_operator(call: OnnxCall) -> Any:
     value = call.data()
     axis = call.attributes.get("axis", -1)
     if not value.shape or axis not in (-1, len(value.seen)):
-        raise call.fail(f"it normalises from axis {axis} on; the last alone is taken")
+        raise call.fail(f"it must normalise the last axis alone, got axis {axis}")
     if call.uses_more:
-        raise call.fail("its mean or deviation is read; its output alone is taken")
+        raise call.fail("other nodes read its mean or deviation; only its first output is supported")
     parts = call.constants(("scale", "bias"), optional=1)
     if any(part.dtype.kind != "f" or part.size not in (1, value.shape[-1]) for part in parts):
         raise call.fail(f"scale and bias must have {value.shape[-1]} elements each")

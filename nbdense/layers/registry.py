@@ -33,5 +33,5 @@ def layer_from_config(kind: str, config: dict[str, Any]) -> Layer:
         If there is no such kind of layer.
     """
     if kind not in LAYERS:
-        raise ValueError(f"unknown kind of layer {kind!r}")
+        raise ValueError(f"unknown kind of layer {kind!r}; there are: {', '.join(sorted(LAYERS))}")
     return LAYERS[kind](**config)

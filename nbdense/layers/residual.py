@@ -44,7 +44,7 @@ class Residual(Layer):
             raise ValueError("Residual: give it at least one layer")
         wrong = next((layer for layer in self.layers if isinstance(layer, Input | Flatten)), None)
         if wrong is not None:
-            raise ValueError(f"Residual: {type(wrong).__name__} cannot stand in it: rows must keep their shape")
+            raise ValueError(f"Residual: its layers must keep the rows' shape, which {type(wrong).__name__} does not")
         name_layers(self.layers)
         if not trainable:
             self.trainable = False

@@ -310,7 +310,7 @@ def check_derivative(name: str, value: Callable[[Any, Any], Any], derivative: Ca
     name : str
         The loss's, for messages.
     value, derivative : callable
-        Of (output, target).
+        Functions of (output, target).
 
     Raises
     ------

@@ -41,7 +41,7 @@ def custom(name: str, value: Callable[[Any, Any], Any], derivative: Callable[[An
     Parameters
     ----------
     name : str
-        What it is called. Files keep the name only: whoever loads one brings the loss by ``custom_objects``.
+        Name of the loss. Files keep the name only: whoever loads one brings the loss by ``custom_objects``.
     value : callable
         ``value(y, t)``: an output's share in the loss, of output and target; a number. Numba compiles it, for
         numbers of the model's dtype.

@@ -251,10 +251,10 @@ class Metric:
         """
         if self.targets == "rows" and loss.sparse:
             raise ValueError(
-                f"metric {self.name!r} wants targets of the outputs' shape, but {loss.name} takes class numbers"
+                f"metric {self.name!r} needs targets of the outputs' shape, but {loss.name} takes class numbers"
             )
         if self.targets == "classes" and not loss.sparse:
-            raise ValueError(f"metric {self.name!r} wants class numbers, but {loss.name} takes rows of targets")
+            raise ValueError(f"metric {self.name!r} needs class numbers, but {loss.name} takes rows of targets")
         return self
 
     def get_config(self) -> dict[str, Any]:

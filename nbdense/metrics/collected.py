@@ -321,9 +321,9 @@ class FunctionMetric(Metric):
         ``function(targets, outputs)`` of arrays as `Metric.compute` takes them; returns a number, or an array of them
         with a first axis of rows, whose mean is taken.
     name : str, optional
-        What it is reported as; by default the function's name, and "lambda" of one that has none.
+        Name in the logs; by default the function's name, and "lambda" of one that has none.
     direction : {"", "max", "min"}
-        Which way it gets better; callbacks with ``mode="auto"`` and `importance` refuse one that does not say.
+        Direction in which it gets better; callbacks with ``mode="auto"`` and `importance` refuse one that does not say.
     """
 
     by_batch = False

@@ -36,7 +36,7 @@ class Sequential(LayerStack):
     name : str, optional
         The model's name.
     dtype : {"float32", "float64"}
-        Of parameters and all computation.
+        Type of parameters and all computation.
 
     Examples
     --------
@@ -76,11 +76,11 @@ class Sequential(LayerStack):
         optimizer : str or Optimizer
             A name takes the defaults.
         loss : str, Loss or callable
-            What is minimised. A function of (y_true, y_pred) written with NumPy, such as
+            Loss to minimise. A function of (y_true, y_pred) written with NumPy, such as
             ``lambda y_true, y_pred: np.mean(np.square(y_true - y_pred), axis=-1)``, is called once to record what it
             does to a row, and that is compiled.
         metrics : iterable of str, optional
-            What is reported beside the loss, such as "accuracy".
+            Metrics to report beside the loss, such as "accuracy".
 
         Notes
         -----
@@ -365,7 +365,7 @@ class Sequential(LayerStack):
         repeats : int
             Shuffles of each column.
         seed : int
-            What they depend on.
+            Seed of the shuffles.
         sample_weight : array-like, (rows,), optional
             A weight for each row; it weighs losses, not metrics.
 
@@ -393,7 +393,7 @@ class Sequential(LayerStack):
         Parameters
         ----------
         network : Network
-            Of the same layers.
+            A network of the same layers.
         """
         other = derived.empty_like(self, self.name, [layer.copy() for layer in self._all])
         other._take_network(network)

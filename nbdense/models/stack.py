@@ -33,7 +33,7 @@ class LayerStack:
     name : str, optional
         The model's name.
     dtype : {"float32", "float64"}
-        Of parameters and all computation.
+        Type of parameters and all computation.
     """
 
     def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, dtype: str = "float32") -> None:
@@ -189,8 +189,8 @@ class LayerStack:
         Parameters
         ----------
         weights : sequence of array-like
-            In the order and shapes of `get_weights`. Of a pruned model, what is held at zero stays zero; a UserWarning
-            says of how many numbers that were not zero. ``model.network.mask = None`` lets go of the mask.
+            Arrays in the order and shapes of `get_weights`. Of a pruned model, what is held at zero stays zero; a
+            UserWarning says of how many numbers that were not zero. ``model.network.mask = None`` lets go of the mask.
         """
         assign("set_weights", self.network, weights)
 
@@ -335,7 +335,7 @@ class LayerStack:
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            Where to; by default a new figure.
+            Axes to draw on; by default a new figure.
 
         Returns
         -------

@@ -20,9 +20,9 @@ class NetworkBuilder:
     Parameters
     ----------
     shape : int or tuple of int
-        Of one row of data; its last axis is the columns, the others together are positions.
+        Shape of one row of data; its last axis is the columns, the others together are positions.
     dtype : {"float32", "float64"}
-        Of parameters and computation.
+        Type of parameters and computation.
 
     Attributes
     ----------

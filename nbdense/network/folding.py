@@ -98,7 +98,7 @@ def fold_rows(rows: list[Row]) -> list[Row]:
     Parameters
     ----------
     rows : list of Row
-        In the order in which they run; not changed. Statistics are finite, variances plus epsilon above zero.
+        Rows, in the order in which they run; not changed. Statistics are finite, variances plus epsilon above zero.
     """
     for norm in [row for row in rows if row.kind is FROZEN_NORM]:
         rows = _without(rows, norm)
@@ -122,7 +122,7 @@ def norm_tensors(row: Row) -> dict[str, npt.NDArray[np.floating]]:
     Parameters
     ----------
     row : Row
-        Of kind FROZEN_NORM.
+        A row of kind FROZEN_NORM.
     """
     known = {"gamma": np.ones(row.n_out), "beta": np.zeros(row.n_out), **row.tensors}
     return {name: known[name] for name in FROZEN_NORM.tensors}
@@ -134,7 +134,7 @@ def into_row_before(dense: Row, norm: Row) -> Row:
     Parameters
     ----------
     dense, norm : Row
-        Of kinds DENSE and FROZEN_NORM.
+        Rows of kinds DENSE and FROZEN_NORM.
     """
     factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.settings["epsilon"])
     kernel, bias = into_layer_before(dense.kernel, dense.bias, *factors)
@@ -147,7 +147,7 @@ def into_row_behind(dense: Row, norm: Row) -> Row:
     Parameters
     ----------
     dense, norm : Row
-        Of kinds DENSE and FROZEN_NORM.
+        Rows of kinds DENSE and FROZEN_NORM.
     """
     factors = scale_and_shift(**norm_tensors(norm), epsilon=norm.settings["epsilon"])
     kernel, bias = into_layer_behind(dense.kernel, dense.bias, *factors)

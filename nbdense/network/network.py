@@ -116,7 +116,7 @@ class Network:
     aside : int
         Elements beside the activations: transposed kernels, statistics of batches.
     input_shape, output_shape : tuple of int
-        Of one row of data.
+        Shapes of one row of data.
     mask : ndarray or None
         0 or 1 for each element of ``params``: training leaves what is masked by 0 at zero (pruning). None, which may be
         set at any time, lets all of them learn.
@@ -134,7 +134,7 @@ class Network:
     n_in, n_out : int
         Elements of one row of data, before and behind.
     multiply_adds : int
-        Of one row of data on its way forward.
+        Multiply-adds of one row of data on its way forward.
     """
 
     dtype: np.dtype[Any]

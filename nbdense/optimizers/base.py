@@ -61,11 +61,11 @@ class Optimizer:
     use_ema : bool
         Whether an exponential moving average of the weights takes their place at the end of a fit.
     ema_momentum : float
-        Of that average, in [0, 1]. The average after the first step is the weights.
+        Momentum of that average, in [0, 1]. The average after the first step is the weights.
     ema_overwrite_frequency : int, optional
         The average takes the weights' place every so many steps too.
     weight_decay_excludes : sequence of str
-        What `exclude_from_weight_decay` sets; not in Keras, whose saved optimizers forget it.
+        Patterns that `exclude_from_weight_decay` sets; not in Keras, whose saved optimizers forget it.
 
     Attributes
     ----------

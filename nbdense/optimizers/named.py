@@ -19,7 +19,7 @@ class SGD(Optimizer):
     learning_rate : float or schedule
         Step size.
     momentum : float
-        In [0, 1).
+        Momentum, in [0, 1).
     nesterov : bool
         Look ahead along the momentum (Sutskever et al. 2013, section 2).
     **common
@@ -47,7 +47,7 @@ class RMSprop(Optimizer):
     rho : float
         Decay of the running means, in [0, 1).
     momentum : float
-        Of the steps, plain, in [0, 1).
+        Momentum of the steps, plain, in [0, 1).
     epsilon : float
         Added to the mean square; above 0.
     centered : bool

@@ -22,7 +22,7 @@ class Tally:
     Parameters
     ----------
     metrics : list of Metric
-        In the order of the program's columns behind the loss.
+        Metrics, in the order of the program's columns behind the loss.
     positions : int
         Rows of outputs that a row of data has.
     """
@@ -44,7 +44,8 @@ class Tally:
         totals : ndarray, (batches, 1 + metrics), float64
         rows : int
         workspace : Workspace
-            That it ran in: of a single batch, where a metric is no mean over rows and takes all targets and outputs.
+            The workspace that it ran in: of a single batch, where a metric is no mean over rows and takes all targets
+            and outputs.
         layers : structured array of `LAYER`
             The table that it ran.
         """

@@ -177,7 +177,7 @@ class _Epoch:
     slices : _Slices
         Of all its epochs.
     number : int
-        From 0, for messages.
+        Number of the epoch, from 0, for messages.
     is_last : bool
         Whether no other epoch is to follow.
     hooks : Hooks

@@ -28,9 +28,9 @@ class Fit:
     ----------
     state : TrainState
     data : Data
-        To learn from.
+        Rows to learn from.
     workspace : Workspace
-        For batches of it.
+        Memory for batches of it.
     metrics : list of Metric
         Reported beside the loss.
     validation : Validation or None
@@ -69,7 +69,7 @@ def prepare(
     Parameters
     ----------
     state : TrainState
-        Of a model that is built and compiled; nothing of it is changed.
+        State of a model that is built and compiled; nothing of it is changed.
     x, y : array-like
     batch, validation_batch : int
         Rows a step, and rows that are evaluated at a time, at most.
@@ -104,8 +104,7 @@ def prepare(
 
 def split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
     """Hold out the last ``share`` of rows, as Keras does."""
-    if not 0.0 < share < 1.0:
-        raise ValueError(f"fit: validation_split must be in [0, 1), got {share!r}")
+    share = _checks.finite_number("fit", "validation_split", share, 0, 1, ends="[)")
     x, y = _checks.array_of("x", x), _checks.array_of("y", y)
     rows = len(x)
     cut = int(rows * (1.0 - share))

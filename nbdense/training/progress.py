@@ -14,7 +14,7 @@ class ProgressBar:
     Parameters
     ----------
     epoch, epochs, steps : int
-        Which epoch of how many, and its batches.
+        Number of the epoch, of all epochs, and of its batches.
     shown : bool
         Nothing is drawn where this is false.
     """

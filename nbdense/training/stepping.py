@@ -22,7 +22,7 @@ class Steps:
     Parameters
     ----------
     state : TrainState
-        Of a model that is built before the first step.
+        State of a model that is built before the first step.
     """
 
     def __init__(self, state: TrainState) -> None:

@@ -38,7 +38,7 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
     rows : int
         How many there should be; the outputs' positions are part of ``shape``.
     shape : tuple of int
-        Of a row of outputs.
+        Shape of a row of outputs.
     layer : str
         The last layer's name.
 
@@ -193,7 +193,7 @@ def weights_by_class(
     labels : sequence
         The classes' labels.
     numbers : ndarray of int, (rows,)
-        Where in ``labels`` each row's is.
+        Place in ``labels`` of each row's class.
     sample_weight : ndarray, (rows,), or None
         The rows' own weights, which are not in the result.
 

@@ -37,12 +37,12 @@ class Ranges:
     Attributes
     ----------
     input : (float, float)
-        Of the network's input.
+        Range of the network's input.
     pre : list of (float, float)
-        Of each row's values after its clamp, if it has one, but before any other activation; of an activation's row,
-        of its input.
+        Range of each row's values after its clamp, if it has one, but before any other activation; of an activation's
+        row, of its input.
     output : list of (float, float)
-        Of each row's output.
+        Range of each row's output.
     """
 
     input: Range
@@ -177,7 +177,7 @@ def batches(data: Any, network: Network) -> Iterator[Matrix]:
         can be sliced is read slice by slice); an iterable of such arrays; or a function of no arguments that returns
         either.
     network : Network
-        What is to take them.
+        The network that is to take them.
 
     Yields
     ------

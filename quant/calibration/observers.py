@@ -38,7 +38,7 @@ class MinMax:
     Attributes
     ----------
     low, high : float
-        Of all values so far; inf and -inf before the first.
+        Least and greatest of all values so far; inf and -inf before the first.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class MinMax:
         Parameters
         ----------
         values : ndarray of float
-            Of any shape, at least one.
+            Values of any shape, at least one.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Histogram(MinMax):
         Parameters
         ----------
         values : ndarray of float
-            Of any shape, at least one.
+            Values of any shape, at least one.
 
         Raises
         ------
@@ -164,7 +164,7 @@ def maker(method: str, percentile: float = PERCENTILE, levels: int = LEVELS) -> 
     method : str
         "minmax", "percentile", "mse" or "entropy".
     percentile : float
-        In (0, 100]; of "percentile".
+        Percentile in (0, 100], for "percentile".
     levels : int
         How many integers there are, at least 2; of "mse" and "entropy".
 
@@ -203,7 +203,7 @@ def percentile_range(histogram: Histogram, percentile: float = PERCENTILE) -> Ra
     Parameters
     ----------
     histogram : Histogram
-        Of values that are not all zero.
+        Histogram of values that are not all zero.
     percentile : float
         The share, in percent, of the values other than zero that lie within; inside a bin they are taken to be
         spread evenly.
@@ -230,7 +230,7 @@ def mse_range(histogram: Histogram, levels: int = LEVELS) -> Range:
     Parameters
     ----------
     histogram : Histogram
-        Of values that are not all zero.
+        Histogram of values that are not all zero.
     levels : int
         How many integers there are.
 
@@ -291,7 +291,7 @@ def entropy_range(histogram: Histogram, levels: int = LEVELS) -> Range:
     Parameters
     ----------
     histogram : Histogram
-        Of values that are not all zero.
+        Histogram of values that are not all zero.
     levels : int
         How many integers there are.
 

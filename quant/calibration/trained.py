@@ -34,7 +34,7 @@ def range_of(network: Network, row: Any) -> Range:
     network : Network
         The row's.
     row : record of `nbdense.network.LAYER`
-        Of the table.
+        A row of the layer table.
 
     Returns
     -------
@@ -61,12 +61,13 @@ class TrainedRanges:
     network : Network
         The plain float network: without rounding, with the float weights behind the rounded ones.
     ranges : Ranges
-        Of the rows of ``network.rows()``. What `activation_parameters` makes of them is what training rounded to. Of a
-        row whose activation is a table, ``pre`` needs no cutting any more; a fixed output is as in FIXED_OUTPUTS.
+        Ranges of the rows of ``network.rows()``. What `activation_parameters` makes of them is what training rounded
+        to. Of a row whose activation is a table, ``pre`` needs no cutting any more; a fixed output is as in
+        FIXED_OUTPUTS.
     kernel_scales : dict of int to ndarray of float32, (n_out,)
-        Of each row that has a kernel, by its index: integers are ``clip(rint(kernel / scales), -limit, limit)``.
+        Scales of each row that has a kernel, by its index: integers are ``clip(rint(kernel / scales), -limit, limit)``.
     bits : int
-        Of the weights.
+        Bits of the weights.
     granularity, activation_dtype, rounding, scheme, range_method : str
         As `quantize_aware` was asked for.
     symmetric : bool
@@ -91,7 +92,7 @@ def trained_ranges(network: Network) -> TrainedRanges | None:
     Parameters
     ----------
     network : Network
-        Of any model.
+        A network of any model.
 
     Returns
     -------
@@ -110,7 +111,10 @@ def trained_ranges(network: Network) -> TrainedRanges | None:
     return _Restoring(network).result()
 
 
-_NOT_OURS = "quantize: the model has fake quantization that quantize_aware has not put there"
+_NOT_OURS = (
+    "quantize: the model has fake quantization that quantize_aware did not make; "
+    "build the model without FakeQuantize layers, or by quantize_aware"
+)
 
 
 def _is_ours(network: Network) -> bool:
@@ -134,7 +138,7 @@ class _Restoring:
     Parameters
     ----------
     network : Network
-        With fake quantization.
+        A network with fake quantization.
     """
 
     def __init__(self, network: Network) -> None:

@@ -25,9 +25,9 @@ class Choice:
     Attributes
     ----------
     bits : int
-        Of its weights; 0: it stays in float.
+        Bits of its weights; 0: it stays in float.
     why : str
-        For the report; empty where it is as asked.
+        Reason, for the report; empty where it is as asked.
     """
 
     bits: int
@@ -42,7 +42,7 @@ def assemble(quantizer: Quantizer, choices: Mapping[int, Choice]) -> QuantizedNe
     quantizer : Quantizer
         Whose steps, ranges and weights these are.
     choices : mapping of int to Choice
-        Of steps that are to be otherwise than the options say.
+        Choices for steps that are to be otherwise than the options say.
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # QuantizedNetwork refuses what comes of it
         return Assembly(quantizer, choices).result()
@@ -56,7 +56,7 @@ class Assembly:
     quantizer : Quantizer
         Whose steps, ranges and weights these are.
     choices : mapping of int to Choice
-        Of steps that are to be otherwise than the options say.
+        Choices for steps that are to be otherwise than the options say.
     """
 
     def __init__(self, quantizer: Quantizer, choices: Mapping[int, Choice]) -> None:
@@ -91,7 +91,7 @@ class Assembly:
         Parameters
         ----------
         step : Step
-            That becomes the layer.
+            The step that becomes the layer.
         """
         inputs = tuple(self._tensors[source] for source in step.inputs)
         return {
@@ -106,7 +106,7 @@ class Assembly:
         Parameters
         ----------
         tensor : int
-            Of the plan.
+            Number of a tensor of the plan.
         """
         form = self._formats[tensor]
         assert form is not None
@@ -122,9 +122,9 @@ class Assembly:
         step : Step
             A dense one.
         input_scale : float, optional
-            Of its input; None: its bias stays float.
+            Scale of its input; None: its bias stays float.
         bits : int
-            Of the weights.
+            Bits of the weights.
         """
         return self._quantizer.weights(step, input_scale, bits)
 

@@ -100,7 +100,7 @@ class Carried:
         Parameters
         ----------
         tensor : int
-            Which: that of the call before, or a later one.
+            Number of the tensor: that of the call before, or a later one.
         between : callable
             Gives the network that makes a tensor, its second argument, of an earlier one, its first.
         stay : bool
@@ -139,10 +139,10 @@ def shift(
     dequantized : ndarray of float, (n_in, n_out)
         What their integers stand for.
     mean : ndarray of float, (n_in,)
-        Of the layer's inputs in the float network.
+        Mean of the layer's inputs in the float network.
     quantized_mean : ndarray of float, (n_in,), optional
-        Of the layer's dequantized inputs in the quantized network; by default as ``mean``: then the weights' errors
-        count alone.
+        Mean of the layer's dequantized inputs in the quantized network; by default as ``mean``: then the weights'
+        errors count alone.
 
     Returns
     -------

@@ -54,14 +54,16 @@ def score_of(evaluate: Any) -> Score:
         return lambda model: _number(evaluate(model))
     x, y = evaluate[0], _checks.array_of("quantize: y of evaluate", evaluate[1])
     if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"quantize: evaluate has {len(x)} rows of x and {len(y)} of y")
+        raise ValueError(
+            f"quantize: evaluate must have as many rows of x as of y, at least one, got {len(x)} and {len(y)}"
+        )
     return lambda model: _number(score(np.asarray(model.predict(x)), y))
 
 
 def _number(value: Any) -> float:
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"quantize: evaluate gave {number}, which is no score")
+        raise ValueError(f"quantize: evaluate must return a finite score, got {number}")
     return number
 
 
@@ -83,7 +85,7 @@ def score(outputs: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
     if classes.shape[1] == 1 and whole and set(np.unique(classes)) <= {0, 1}:
         return float(((columns[:, 0] >= 0.5) == (classes[:, 0] > 0)).mean())
     if classes.shape != columns.shape:
-        raise ValueError(f"quantize: evaluate has y of shape {y.shape} for outputs of shape {outputs.shape}")
+        raise ValueError(f"quantize: evaluate's y of shape {y.shape} does not go with outputs of shape {outputs.shape}")
     if classes.shape[1] > 1 and ((classes == 0) | (classes == 1)).all() and (classes.sum(axis=1) == 1).all():
         return float((columns.argmax(axis=1) == classes.argmax(axis=1)).mean())
     values = classes.astype(np.float64)
@@ -105,7 +107,7 @@ def search(quantizer: Quantizer, model: Any, budget: float, evaluate: Any) -> tu
     model : Sequential or Network
         The float model.
     budget : float
-        By how much the score may be less than the float model's.
+        Amount by which the score may be less than the float model's.
     evaluate : (x, y), or callable
         See `nbdense.quant.quantize`.
 
@@ -113,8 +115,8 @@ def search(quantizer: Quantizer, model: Any, budget: float, evaluate: Any) -> tu
     -------
     network : QuantizedNetwork
     findings : dict
-        For the report: "metric" (float, quantized, asked), and "layers": what each layer costs alone and why it is as
-        it is, by name.
+        Findings for the report: "metric" (float, quantized, asked), and "layers": what each layer costs alone and why
+        it is as it is, by name.
 
     Raises
     ------

@@ -45,7 +45,7 @@ def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = Fals
     network : Network
         The float network.
     ranges : Ranges, optional
-        Of its rows; without, those of steps mean nothing.
+        Ranges of its rows; without, those of steps mean nothing.
     settled : bool
         Whether training has rounded sums before the clamps behind them: then these are steps of their own.
 

@@ -32,12 +32,12 @@ class Quantizer:
     calibration : array-like, batches or None
         See `quantize`.
     options : Options
-        What was asked for.
+        Options of `quantize`.
 
     Attributes
     ----------
     scheme : Scheme
-        That of the options.
+        The options' scheme.
     source : Network
         The float network: without fake quantization, equalized if that was asked for.
     steps : list of Step
@@ -86,9 +86,9 @@ class Quantizer:
         step : Step
             A dense one.
         input_scale : float, optional
-            Of its input; None: its bias stays float.
+            Scale of its input; None: its bias stays float.
         bits : int
-            Of the weights.
+            Bits of the weights.
         """
         key = step.row.index, input_scale, bits
         if key in self._integers:
@@ -137,7 +137,7 @@ def _with_trained(options: Options, trained: TrainedRanges) -> Options:
     for name, value in settled.items():
         if getattr(options, name) not in (value, getattr(default, name)):
             raise ValueError(
-                f"quantize: quantize_aware has trained the model with {name}={value!r}, not {getattr(options, name)!r}"
+                f"quantize: {name} must be {value!r}, with which quantize_aware trained, got {getattr(options, name)!r}"
             )
     if options.equalize:
         raise ValueError("quantize: equalize would undo what quantize_aware has trained")

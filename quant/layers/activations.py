@@ -72,7 +72,7 @@ def table_parameters(
     Parameters
     ----------
     row : Row
-        Of which the activation and its parameter count.
+        The row of the activation and its parameter.
     pre, output : (float, float)
         What was calibrated.
     dtype : str
@@ -139,9 +139,9 @@ def without_flat_ends(row: Row, bounds: Range, after: Parameters, dtype: str) ->
     Parameters
     ----------
     row : Row
-        Of which the activation and its parameter count.
+        The row of the activation and its parameter.
     bounds : (float, float)
-        Of the activation's input.
+        Bounds of the activation's input.
     after : (float, int)
         Scale and zero point of its output.
     dtype : str
@@ -166,7 +166,7 @@ def exponentials(scale: float) -> npt.NDArray[np.int32]:
     Parameters
     ----------
     scale : float
-        Of the logits.
+        Scale of the logits.
     """
     with np.errstate(under="ignore"):
         return np.rint(2.0**23 * np.exp(-np.arange(256) * scale)).astype(np.int32)

@@ -25,7 +25,7 @@ def activation_of(name: str, alpha: float) -> Activation:
     Parameters
     ----------
     name : str
-        In ``nbdense.activations.ACTIVATIONS``; else among the custom objects that are given at the moment.
+        Name in ``nbdense.activations.ACTIVATIONS``; else among the custom objects that are given at the moment.
     alpha : float
         The parameter.
 
@@ -49,11 +49,11 @@ def clamp_limits(row: Activation, scale: float, zero_point: int, dtype: str, rou
     row : Activation
         The clamp.
     scale, zero_point : float, int
-        Of the integers.
+        Scale and zero point of the integers.
     dtype : str
         Theirs: "int8" or "uint8".
     rounding : str
-        Of bounds that are not whole: "onnx" half to even, "tflite" half away from zero.
+        Rounding of bounds that are not whole: "onnx" half to even, "tflite" half away from zero.
     """
     low, high = LIMITS[dtype]
     with np.errstate(over="ignore"):
@@ -90,7 +90,7 @@ def check_kernel(layer: Any, where: str) -> None:
     Parameters
     ----------
     layer : layer
-        With ``kernel``, ``kernel_scales``, their shape ``scales_shape``, ``kernel_zero_points`` and ``bits``.
+        A layer with ``kernel``, ``kernel_scales``, their shape ``scales_shape``, ``kernel_zero_points`` and ``bits``.
     where : str
         What the error begins with.
     """
@@ -109,7 +109,7 @@ def check_kernel(layer: Any, where: str) -> None:
         least, most = int(part.min()), int(part.max())
         if least < low or most > high:
             raise ValueError(
-                f"{where}{what} is {least if least < low else most}; {layer.bits} bits hold [{low}, {high}]"
+                f"{where}{what} must lie in [{low}, {high}], {layer.bits} bits, got {least if least < low else most}"
             )
 
 
@@ -121,7 +121,7 @@ def check_accumulator(least: int, most: int, layer: Any, where: str) -> None:
     least, most : int
         The ends of what it can be.
     layer : layer
-        With ``weights`` and ``n_in``.
+        A layer with ``weights`` and ``n_in``.
     where : str
         What the error begins with.
     """
@@ -141,9 +141,9 @@ def check_columns(array: Any, shape: tuple[int, ...], kind: Any, what: str) -> N
     array : ndarray
         The array.
     shape : tuple of int
-        That it must have.
+        Shape that it must have.
     kind : dtype
-        That it must be of.
+        Type that it must have.
     what : str
         What it is, for the error.
     """
@@ -157,7 +157,7 @@ def check_scales(scales: npt.NDArray[np.float32], where: str) -> None:
     Parameters
     ----------
     scales : ndarray of float32
-        Of weights.
+        Scales of weights.
     where : str
         What the error begins with.
     """
@@ -171,7 +171,7 @@ def check_granularity(layer: Any, where: str) -> None:
     Parameters
     ----------
     layer : layer
-        With ``granularity``, ``kernel_scales`` and ``kernel_zero_points``.
+        A layer with ``granularity``, ``kernel_scales`` and ``kernel_zero_points``.
     where : str
         What the error begins with.
     """
@@ -188,7 +188,7 @@ def check_table(layer: Any, dtype: str, where: str) -> None:
     Parameters
     ----------
     layer : layer
-        With ``table`` and ``activation``.
+        A layer with ``table`` and ``activation``.
     dtype : str
         The network's activation dtype.
     where : str
@@ -214,7 +214,7 @@ def check_format(scale: float, zero_point: int, dtype: str, where: str, what: st
     Parameters
     ----------
     scale, zero_point : float, int
-        Of a tensor.
+        Scale and zero point of a tensor.
     dtype : str
         The network's activation dtype.
     where : str

@@ -124,7 +124,7 @@ class FloatLayer(InFloat):
         Parameters
         ----------
         layout : Layout
-            Of the program.
+            Layout of the program.
         index : int
             The layer's place in the network.
         """

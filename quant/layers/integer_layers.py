@@ -42,11 +42,13 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         Added to the accumulator, of scale ``input_scale * kernel_scales[j]``, taken in float32; zeros where the layer
         has none.
     input_scale, input_zero_point : float, int
-        Of the layer's input: of the tensor that it reads, or what that is quantized with where it is float.
+        Scale and zero point of the layer's input: of the tensor that it reads, or what that is quantized with where it
+        is float.
     output_scale, output_zero_point : float, int
-        Of the layer's output, after its activation.
+        Scale and zero point of the layer's output, after its activation.
     pre_scale, pre_zero_point : float, int
-        Of the requantised accumulator, which the table is indexed by; the output's where there is no table.
+        Scale and zero point of the requantised accumulator, which the table is indexed by; the output's where there is
+        no table.
     activation : str
         Name in ``nbdense.activations.ACTIVATIONS``, or a custom one's; "linear" in the last layer of a network that
         ends in softmax.
@@ -61,7 +63,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
     positions : int
         Rows of columns in a row of data.
     bits : int
-        Of the weights: 8 or 4, as which they are stored.
+        Bits of the weights: 8 or 4, as which they are stored.
     kernel_zero_points : ndarray of int8, (n_out,), or None
         The integer of each column that stands for 0; None: it is 0, as in all that `quantize` makes.
     """
@@ -114,7 +116,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         dtype : str
             The activation dtype.
         rounding : str
-            Of bounds that are not whole: "onnx" half to even, "tflite" half away from zero.
+            Rounding of bounds that are not whole: "onnx" half to even, "tflite" half away from zero.
         """
         if self.table is not None:
             return LIMITS[dtype]
@@ -152,7 +154,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         Parameters
         ----------
         layout : Layout
-            Of the program.
+            Layout of the program.
         index : int
             The layer's place in the network.
         """
@@ -188,9 +190,9 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
     n : int
         Columns.
     input_scales, input_zero_points : tuple of two
-        Of the two tensors.
+        Scales and zero points of the two tensors.
     output_scale, output_zero_point : float, int
-        Of the sum.
+        Scale and zero point of the sum.
     activation : str
         "linear", or a clamp.
     alpha : float
@@ -259,7 +261,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
         Parameters
         ----------
         layout : Layout
-            Of the program.
+            Layout of the program.
         index : int
             The layer's place in the network.
         """
@@ -289,9 +291,9 @@ class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
     n : int
         Columns.
     input_scale, input_zero_point : float, int
-        Of what the table is indexed by.
+        Scale and zero point of what the table is indexed by.
     output_scale, output_zero_point : float, int
-        Of its entries.
+        Scale and zero point of its entries.
     table : ndarray of the activation dtype, (256,)
         Entry ``q - minimum`` is the output for q.
     activation : str
@@ -331,7 +333,7 @@ class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
         Parameters
         ----------
         layout : Layout
-            Of the program.
+            Layout of the program.
         index : int
             The layer's place in the network.
         """
@@ -353,7 +355,7 @@ class QuantizedSoftmax(OfColumns, FromIntegers):
     n : int
         Columns.
     input_scale, input_zero_point : float, int
-        Of the logits.
+        Scale and zero point of the logits.
     exponentials : ndarray of int32, (256,)
         Entry d is round(2**23 exp(-d input_scale)).
     inputs : tuple of int, or None
@@ -395,7 +397,7 @@ class QuantizedSoftmax(OfColumns, FromIntegers):
         Parameters
         ----------
         layout : Layout
-            Of the program.
+            Layout of the program.
         index : int
             The layer's place in the network.
         """
@@ -413,11 +415,11 @@ class QuantizedFlatten(Layer):
     n : int
         Columns of each position.
     scale, zero_point : float, int
-        Of its input and its output.
+        Scale and zero point of its input and its output.
     inputs : tuple of int, or None
         The tensor that it reads; None: the one before.
     positions : int
-        Of its input.
+        Positions of its input.
     """
 
     kind: ClassVar[str] = "flatten"
@@ -465,7 +467,7 @@ class QuantizedFlatten(Layer):
         Parameters
         ----------
         layout : Layout
-            Of the program.
+            Layout of the program.
         index : int
             The layer's place in the network.
         """

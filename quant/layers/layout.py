@@ -89,7 +89,7 @@ class Layout:
         index : int
             The layer's place in the network.
         which : int
-            Of its inputs.
+            Number of the input among its inputs.
         """
         tensor = self.inputs[index][which]
         wanted = self.input_formats[index][which]
@@ -116,7 +116,7 @@ class Layout:
         index : int
             The layer's place in the network.
         which : int
-            Of its inputs.
+            Number of the input among its inputs.
         """
         tensor = self.inputs[index][which]
         if tensor not in self._floats_of:
@@ -140,7 +140,7 @@ class Layout:
         Parameters
         ----------
         kind : int
-            Of `nbdense.quant.kernels.tables`.
+            Kind of row, as in `nbdense.quant.kernels.tables`.
         source, target : int
             The tensors.
         **fields
@@ -170,7 +170,7 @@ class Layout:
         Parameters
         ----------
         kind : int
-            Of `nbdense.quant.kernels.tables`.
+            Kind of row, as in `nbdense.quant.kernels.tables`.
         index : int
             The layer's place in the network.
         **fields
@@ -223,7 +223,7 @@ class Layout:
         Parameters
         ----------
         zero_points : ndarray of integers, or None
-            Of a kernel's columns, or of the terms of a sum.
+            Zero points of a kernel's columns, or of the terms of a sum.
         """
         return -1 if zero_points is None else self._put("zero_points", zero_points)
 
@@ -283,7 +283,7 @@ class Layout:
         Parameters
         ----------
         kind : RowKind
-            Its kind.
+            Kind of row, as in `nbdense.engine.rows`.
         index : int
             The layer's place in the network.
         function : Activation
@@ -322,7 +322,7 @@ class Layout:
         Parameters
         ----------
         kind : RowKind
-            Its kind.
+            Kind of row, as in `nbdense.engine.rows`.
         index : int
             The layer's place in the network.
         source, output : int
@@ -370,7 +370,7 @@ class Layout:
         limits : (int, int)
             The least and greatest integer that its activation leaves possible.
         zero_point : int
-            Of what is clamped.
+            Zero point of what is clamped.
         """
         low, high = limits
         return {"zero_point": zero_point - self.minimum, "low": low - self.minimum, "high": high - self.minimum}

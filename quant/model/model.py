@@ -94,7 +94,9 @@ class QuantizedModel:
             If ``x`` is no array of numbers of the right shape, or the last layer computes in float.
         """
         if not self.network.ends_in_integers:
-            raise ValueError(f"layer {self.network.layers[-1].name!r} computes in float: there are no integers to give")
+            raise ValueError(
+                f"predict_integers: the last layer, {self.network.layers[-1].name!r}, computes in float; use predict"
+            )
         return self._run(self._program.integers, np.dtype(self.network.activation_dtype), x, batch_size)
 
     def _run(self, run: Any, dtype: np.dtype[Any], x: Any, batch_size: int | None) -> npt.NDArray[Any]:
@@ -179,7 +181,7 @@ class QuantizedModel:
         Parameters
         ----------
         file : TensorFile
-            Of kind "quantized model".
+            A file of kind "quantized model".
 
         Raises
         ------

@@ -42,7 +42,7 @@ class QuantizedNetwork:
     Attributes
     ----------
     layers : list of layers
-        In the order in which they run; the last one's output is the network's.
+        Layers, in the order in which they run; the last one's output is the network's.
     activation_dtype : str
         "int8" or "uint8".
     rounding : str
@@ -51,7 +51,7 @@ class QuantizedNetwork:
     final_activation : str
         "softmax": predictions are the softmax, in float, of the last layer's dequantized outputs; or "linear".
     input_shape : tuple of int
-        Of one row of data; by default what the first layer that reads it takes.
+        Shape of one row of data; by default what the first layer that reads it takes.
     tensors : list of (int, int)
         Positions and columns of each tensor: of the input, then of each layer's output.
     formats : list of (float, int) or None
@@ -76,7 +76,7 @@ class QuantizedNetwork:
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise ValueError("a quantized network needs a layer")
+            raise ValueError("a quantized network needs at least one layer")
         one_of("activation_dtype", self.activation_dtype, LIMITS)
         one_of("rounding", self.rounding, ROUNDINGS)
         one_of("final_activation", self.final_activation, FINAL_ACTIVATIONS)
@@ -107,7 +107,7 @@ class QuantizedNetwork:
         Parameters
         ----------
         index : int
-            Which layer.
+            Number of the layer.
         """
         inputs = self.layers[index].inputs
         return (index,) if inputs is None else inputs
@@ -259,7 +259,7 @@ def between(layers: Sequence[Layer], start: int, tensor: int) -> list[Layer]:
     Parameters
     ----------
     layers : sequence of layers
-        Of a network.
+        Layers of a network.
     start : int
         The tensor that is read: 0, or one of `cuts`.
     tensor : int
@@ -320,7 +320,7 @@ def pack_nibbles(kernel: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     Parameters
     ----------
     kernel : ndarray of int8, (n_in, n_out)
-        In [-8, 7].
+        Integers in [-8, 7].
     """
     n_in, n_out = kernel.shape
     padded = np.zeros((n_in + n_in % 2, n_out), np.uint8)
@@ -353,13 +353,17 @@ def unpack_nibbles(packed: npt.NDArray[np.uint8], n_in: int) -> npt.NDArray[np.i
 def _check_inputs(network: QuantizedNetwork, index: int, tensors: list[tuple[int, int]], formats: list[Format]) -> None:
     layer, inputs = network.layers[index], network.inputs_of(index)
     if len(inputs) != len(layer.input_formats) or not all(0 <= tensor <= index for tensor in inputs):
-        raise ValueError(f"layer {layer.name!r}: it cannot read the tensors {inputs}")
+        raise ValueError(
+            f"layer {layer.name!r}: inputs must be {len(layer.input_formats)} numbers from 0 to {index}, got {inputs}"
+        )
     for tensor, wanted in zip(inputs, layer.input_formats, strict=True):
         before = "the input" if tensor == 0 else repr(network.layers[tensor - 1].name)
         positions, n = tensors[tensor]
         if layer.n_in != n:
-            raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, {before} {n} outputs")
+            raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, but {before} has {n} outputs")
         if layer.positions != positions:
-            raise ValueError(f"layer {layer.name!r} has {layer.positions} positions, {before} {positions}")
+            raise ValueError(f"layer {layer.name!r} has {layer.positions} positions, but {before} has {positions}")
         if wanted is not None and formats[tensor] not in (None, wanted):
-            raise ValueError(f"layer {layer.name!r}: its input has not the scale and zero point of {before}")
+            raise ValueError(
+                f"layer {layer.name!r}: input scale and zero point must be {formats[tensor]} of {before}, got {wanted}"
+            )

@@ -22,7 +22,7 @@ def microseconds_a_row(predict: Callable[[Matrix], Any], shape: tuple[int, ...],
     predict : callable
         Takes float32 rows.
     shape : tuple of int
-        Of one row.
+        Shape of one row.
     rows : int
         How many a call takes.
     """

@@ -36,7 +36,7 @@ class LayerComparison:
         Signal-to-quantization-noise ratio in decibels: 10 log10(sum of squares / sum of squared differences);
         infinite where nothing differs.
     added_db : float
-        By how much it is below that of the layer's input: what this layer added.
+        Decibels by which it is below that of the layer's input: what this layer added.
     max_difference : float
         The largest absolute difference.
     saturated : float
@@ -57,7 +57,7 @@ class Comparison:
     Attributes
     ----------
     layers : list of LayerComparison
-        In the order in which they run.
+        Layers, in the order in which they run.
     worst : str
         The name of the layer that added the most noise.
     """
@@ -109,7 +109,7 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
     if not isinstance(network, Network):
         raise TypeError(f"compare: model must be a float model, got {type(model).__name__}")
     if not isinstance(quantized, QuantizedNetwork):
-        raise TypeError(f"compare: q must be what quantize gave, got {type(q).__name__}")
+        raise TypeError(f"compare: q must be a quantized model, got {type(q).__name__}")
     trained = trained_ranges(network)
     if trained is not None:
         network = trained.network

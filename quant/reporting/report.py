@@ -30,7 +30,7 @@ def with_findings(network: QuantizedNetwork, quantizer: Quantizer, findings: Map
     quantizer : Quantizer
         What made it.
     findings : mapping
-        Of the search for a budget; empty where there was none.
+        Findings of the search for a budget; empty where there was none.
     """
     steps = {step.row.name: step for step in quantizer.steps}
     compared: dict[str, LayerComparison] = {}

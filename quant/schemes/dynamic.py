@@ -46,7 +46,7 @@ class DynamicDense(OfKernelInFloat):
     positions : int
         Rows of columns in a row of data.
     bits : int
-        Of the weights: 8 or 4, as which they are stored.
+        Bits of the weights: 8 or 4, as which they are stored.
     kernel_zero_points : ndarray of int8, (n_out,), or None
         The integer of each column that stands for 0; None: it is 0, as in all that `quantize` makes.
     """
@@ -81,7 +81,7 @@ class DynamicDense(OfKernelInFloat):
         Parameters
         ----------
         layout : Layout
-            Of the program.
+            Layout of the program.
         index : int
             The layer's place in the network.
         """
@@ -112,11 +112,11 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
     Parameters
     ----------
     conversion : Conversion
-        That the layer is for.
+        The conversion that the layer is for.
     step : Step
-        Of any kind.
+        A step of any kind.
     bits : int
-        Of its weights; 0: it stays in float.
+        Bits of its weights; 0: it stays in float.
     last : bool
         Whether it is the last.
     """

@@ -29,7 +29,7 @@ class Step:
     Attributes
     ----------
     row : Row
-        Of the network; with another kernel, bias and activation where others have gone into it.
+        Row of the network; with another kernel, bias and activation where others have gone into it.
     inputs : tuple of int
         The tensors that it reads.
     pre, output : (float, float)
@@ -63,7 +63,7 @@ class Conversion(Protocol):
     Attributes
     ----------
     options : Options
-        What was asked for.
+        Options of `quantize`.
     settled : bool
         Whether training has settled ranges and scales.
     """
@@ -77,7 +77,7 @@ class Conversion(Protocol):
         Parameters
         ----------
         step : Step
-            That becomes the layer.
+            The step that becomes the layer.
         """
 
     def format_of(self, tensor: int) -> Parameters:
@@ -86,7 +86,7 @@ class Conversion(Protocol):
         Parameters
         ----------
         tensor : int
-            Of the plan.
+            Number of a tensor of the plan.
         """
 
     def weights(
@@ -99,9 +99,9 @@ class Conversion(Protocol):
         step : Step
             A dense one.
         input_scale : float, optional
-            Of its input; None: its bias stays float.
+            Scale of its input; None: its bias stays float.
         bits : int
-            Of the weights.
+            Bits of the weights.
         """
 
     def bias(
@@ -146,13 +146,13 @@ class Scheme:
     Attributes
     ----------
     name : str
-        In `quantize` and in files.
+        Name in `quantize` and in files.
     title : str
-        What models of it are called in messages.
+        Name of its models in messages.
     layers : tuple of types
         The layers that it makes, beside those that stay in float.
     granularities : tuple of str
-        Of its weight scales.
+        Granularities of its weight scales.
     calibrates : bool
         Whether it needs the ranges of activations, and so calibration data.
     trains : bool
@@ -177,9 +177,9 @@ def layers_in_float(conversion: Conversion, step: Step) -> list[Any]:
     Parameters
     ----------
     conversion : Conversion
-        That the layers are for.
+        The conversion that the layers are for.
     step : Step
-        Of any kind.
+        A step of any kind.
     """
     row = step.row
     place = conversion.place(step)
@@ -199,11 +199,11 @@ def convert_weights(
     Parameters
     ----------
     conversion : Conversion
-        That the layer is for.
+        The conversion that the layer is for.
     step : Step
-        Of any kind.
+        A step of any kind.
     bits : int
-        Of its weights; 0: it stays in float.
+        Bits of its weights; 0: it stays in float.
     make : callable
         The layer's type. Its ``kernel_scales`` are those of the weights, as they come.
     **settings

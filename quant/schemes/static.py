@@ -40,11 +40,11 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
     Parameters
     ----------
     conversion : Conversion
-        That the layers are for.
+        The conversion that the layers are for.
     step : Step
-        Of any kind.
+        A step of any kind.
     bits : int
-        Of its weights; 0: it stays in float.
+        Bits of its weights; 0: it stays in float.
     last : bool
         Whether it is the last.
     """

@@ -17,7 +17,7 @@ def scheme_of(options: Options) -> Scheme:
     Parameters
     ----------
     options : Options
-        What was asked for.
+        Options of `quantize`.
 
     Raises
     ------

@@ -38,7 +38,7 @@ class WeightOnlyDense(OfKernelInFloat):
     block_size : int
         Inputs a block; 0: all of them are one.
     bits : int
-        Of the weights: 8 or 4, as which they are stored.
+        Bits of the weights: 8 or 4, as which they are stored.
     activation : str
         Computed in float.
     alpha : float
@@ -94,7 +94,7 @@ class WeightOnlyDense(OfKernelInFloat):
         Parameters
         ----------
         layout : Layout
-            Of the program.
+            Layout of the program.
         index : int
             The layer's place in the network.
         """
@@ -107,11 +107,11 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
     Parameters
     ----------
     conversion : Conversion
-        That the layer is for.
+        The conversion that the layer is for.
     step : Step
-        Of any kind.
+        A step of any kind.
     bits : int
-        Of its weights; 0: it stays in float.
+        Bits of its weights; 0: it stays in float.
     last : bool
         Whether it is the last.
     """

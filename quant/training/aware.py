@@ -69,7 +69,7 @@ def quantize_aware(
     scheme : str
         "static".
     bits : int
-        Of the weights: 8 or 4. Activations have 8.
+        Bits of the weights: 8 or 4. Activations have 8.
     granularity : str
         "per_channel": a weight scale for each output column; "per_tensor": one for each kernel.
     block_size : int
@@ -209,11 +209,11 @@ class _Rewriting:
     Parameters
     ----------
     network : Network
-        Of the layers.
+        Network of the layers.
     ranges : Ranges
-        Of its rows.
+        Ranges of its rows.
     options : Options
-        That training settles.
+        Options that training settles.
     learned : bool
         Whether ranges are to be trained.
     """
@@ -356,7 +356,7 @@ def kernel_scales(
     bias : ndarray, (n_out,)
         Float biases: no scale is so fine that they would leave int32 as integers of ``input_scale * scale``.
     input_scale : float
-        Of the layer's input.
+        Scale of the layer's input.
     limit : int
         127: the largest weight has the largest integer. 7: it may have less, if that rounds the weights with a
         smaller squared error.

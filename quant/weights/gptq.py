@@ -131,7 +131,7 @@ def best_scales(
     kernel : ndarray of float, (n_in, n_out)
         The weights.
     limit : int
-        Of the integers: they lie in [-limit, limit].
+        Largest integer: they lie in [-limit, limit].
     block_size : int, optional
         Inputs that share a scale; the last block may have fewer. By default all of a column.
     weights : ndarray of float, (n_in,), optional
@@ -182,7 +182,7 @@ def nearest(
     scales : ndarray of float, (n_out,) or (n_blocks, n_out)
         As `best_scales` gives them.
     limit : int
-        Of the integers: they lie in [-limit, limit].
+        Largest integer: they lie in [-limit, limit].
     block_size : int, optional
         Inputs that share a scale.
 
@@ -237,13 +237,13 @@ def solve(
     kernel : ndarray of float, (n_in, n_out)
         The weights.
     moments : ndarray of float64, (n_in, n_in)
-        Of the layer's inputs: see `Moments`. Their size does not matter.
+        Second moments of the layer's inputs: see `Moments`. Their size does not matter.
     scales : ndarray of float, or callable
         (n_out,); with ``block_size`` (n_blocks, n_out), or ``scales(block, weights)``, which is called as each block
         is reached with its number and its weights as they are then, (block_size, n_out), and returns its (n_out,)
         scales. `best_scales` gives good ones.
     limit : int
-        Of the integers: they lie in [-limit, limit].
+        Largest integer: they lie in [-limit, limit].
     block_size : int, optional
         Inputs that share a scale; the last block may have fewer.
     damping : float

@@ -32,13 +32,13 @@ def kernel_integers(
     bias : ndarray of float, (n_out,), or None
         Counts where it becomes integers too.
     input_scale : float, optional
-        Of the layer's input; None: the bias stays float.
+        Scale of the layer's input; None: the bias stays float.
     options : Options
-        What was asked for.
+        Options of `quantize`.
     moments : ndarray of float64, (n_in, n_in), optional
-        Of the layer's inputs: with it, GPTQ rounds the weights.
+        Second moments of the layer's inputs: with it, GPTQ rounds the weights.
     scales : ndarray of float32, (n_out,), optional
-        Where training has settled them.
+        Scales that training has settled, if it has.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def weight_scales(
     bias : ndarray, (n_out,)
         Float biases, which get the scale ``input_scale * scale``.
     input_scale : float
-        Of the layer's input.
+        Scale of the layer's input.
     granularity : str
         "per_channel" or "per_tensor".
 

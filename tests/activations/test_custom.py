@@ -134,7 +134,7 @@ def test_save_and_load(tmp_path):
     model.fit(x, y, 8, verbose=0)
     model.save(tmp_path / "m.keras")
     assert model.layers[0].get_config()["activation"] == {"custom": "mine"}
-    with pytest.raises(FileFormatError, match=r"activation 'mine' is a custom one: give it, as in custom_objects="):
+    with pytest.raises(FileFormatError, match=r"activation 'mine' is a custom one: pass it, as in custom_objects="):
         load_model(tmp_path / "m.keras")
     with custom_objects({"mine": MINE}):
         loaded = load_model(tmp_path / "m.keras")
@@ -191,9 +191,9 @@ def test_a_wrong_derivative_is_warned_of():
         ((3, abs, abs), "name must be a string"),
         (("mine", abs, 1.0), "'mine': derivative must be a function"),
         (("mine", None, abs), "'mine': forward must be a function"),
-        (("mine", lambda z: "a", abs), r"'mine': forward\(.*\) gives no number"),
-        (("mine", lambda z, q: z, abs), r"'mine': forward\(.*\) gives no number: .*argument"),
-        (("mine", abs, lambda z: None), r"'mine': derivative\(.*\) gives no number"),
+        (("mine", lambda z: "a", abs), r"'mine': forward\(.*\) must return a number"),
+        (("mine", lambda z, q: z, abs), r"'mine': forward\(.*\) must return a number: .*argument"),
+        (("mine", abs, lambda z: None), r"'mine': derivative\(.*\) must return a number"),
     ],
 )
 def test_what_is_no_activation(arguments, message):
@@ -210,7 +210,7 @@ def test_what_numba_cannot_compile_is_said_at_build():
     with pytest.raises(ValueError, match="'strange': numba cannot compile its function '_uncompilable': .*float"):
         Sequential([Dense(2, strange)]).build((None, 3))
     turned = activations.Activation("turned", CUSTOM, lambda z: 1j * z, lambda z: 1.0, False, "")
-    with pytest.raises(ValueError, match="'turned': .* complex128, not a real number"):
+    with pytest.raises(ValueError, match="'turned': .* must return a real number, but returns complex128"):
         turned.calls("float64")
 
 

@@ -334,7 +334,7 @@ def test_schedule_objects_are_refused(callback):
 
 @pytest.mark.parametrize("rate", ["fast", None, math.nan, -1.0, True])
 def test_schedules_return_rates(rate):
-    with pytest.raises(ValueError, match="LearningRateScheduler: what schedule returns must be"):
+    with pytest.raises(ValueError, match="LearningRateScheduler: schedule's rate must be"):
         run([LearningRateScheduler(lambda epoch, before: rate)], [1])
 
 
@@ -408,7 +408,7 @@ def test_terminate_on_nan(loss, capsys):
         (lambda: EarlyStopping(baseline=math.nan), "baseline"),
         (lambda: EarlyStopping(start_from_epoch=True), "start_from_epoch"),
         (lambda: ModelCheckpoint(""), "filepath"),
-        (lambda: ModelCheckpoint("{}"), "filepath must be a path, its fields named"),
+        (lambda: ModelCheckpoint("{}"), "filepath must be a path with named fields"),
         (lambda: ModelCheckpoint("{epoch"), "filepath '{epoch': expected '}'"),
         (lambda: ModelCheckpoint("a", save_freq=0), "save_freq must be a whole number of at least 1, got 0"),
         (lambda: ModelCheckpoint("a", save_freq="batch"), "save_freq"),

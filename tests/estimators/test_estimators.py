@@ -243,7 +243,7 @@ def test_partial_fit():
         mlp.partial_fit(X, CLASSES)
     assert mlp.n_iter_ == 1 and len(mlp.loss_curve_) == 61
     assert mlp.score(X, CLASSES) > 0.8
-    with pytest.raises(ValueError, match="classes="):
+    with pytest.raises(ValueError, match="classes must be those of the first call"):
         mlp.partial_fit(X, CLASSES, classes=[0, 1])
     with pytest.raises(ValueError, match="y has classes"):
         mlp.partial_fit(X, CLASSES + 1)
@@ -465,15 +465,15 @@ def test_partial_fits_that_diverge_warn(dtype):
 def test_masked_elements_are_refused():
     X_hidden, y_hidden, weights = np.ma.array(X), np.ma.array(CLASSES), np.ma.array(np.ones(120))
     X_hidden[7, 2] = y_hidden[9] = weights[3] = np.ma.masked
-    in_X = "X: masked in row 7, column 2;"
+    in_X = "X: masked element in row 7, column 2;"
     for estimator in BOTH:
         mlp = fitted(estimator)
         with pytest.raises(ValueError, match=in_X):
             mlp.predict(X_hidden)
         for arguments, words in (
             ((X_hidden, CLASSES), in_X),
-            ((X, y_hidden), "y: masked in row 9;"),
-            ((X, CLASSES, weights), "sample_weight: masked in row 3;"),
+            ((X, y_hidden), "y: masked element in row 9;"),
+            ((X, CLASSES, weights), "sample_weight: masked element in row 3;"),
         ):
             with pytest.raises(ValueError, match=words):
                 fitted(estimator).partial_fit(*arguments)

@@ -232,7 +232,7 @@ MISUSES = {
     "ReLU: give max_value or negative_slope": lambda: k.ReLU(6, 0.1),
     "ReLU: max_value must be": lambda: k.ReLU(-1),
     "Residual: give it at least one layer": lambda: k.Residual([]),
-    "Residual: Flatten cannot stand in it": lambda: k.Residual([k.Flatten()]),
+    "Residual: its layers must keep the rows' shape, which Flatten does not": lambda: k.Residual([k.Flatten()]),
     "there is a layer named 'a' already": lambda: k.Residual([k.Dense(2, name="a"), k.Dense(2, name="a")]),
     "Input: shape must": lambda: k.Input(()),
     "name must be a non-empty string": lambda: k.Dense(3, name="a/b"),

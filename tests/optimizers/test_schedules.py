@@ -281,7 +281,7 @@ def test_what_is_not_asked_for_may_overflow():
     schedule = ExponentialDecay(1.0, 1, 1e10)
     assert schedule(30) == pytest.approx(1e300)
     assert schedule.rates(0, 31).shape == (31,)
-    with pytest.raises(ValueError, match="ExponentialDecay: step 31 has the rate inf"):
+    with pytest.raises(ValueError, match="ExponentialDecay: rates must be finite, got inf in step 31"):
         schedule.rates(29, 5)
     assert ExponentialDecay(1.0, 10, 0.0).rates(0, 3).tolist() == [1.0, 0.0, 0.0]
     assert ExponentialDecay(0.1, 1, 0.5)(10**6) == 0.0
@@ -335,7 +335,7 @@ def test_a_users_class():
     assert again(3) == 0.125
     with pytest.raises(ValueError, match="unknown schedule .*there are: CosineDecay, .*StepDecay"):
         get(serialize(schedule))
-    with pytest.raises(ValueError, match="Warm: step 2 has the rate nan"):
+    with pytest.raises(ValueError, match="Warm: rates must be finite, got nan in step 2"):
         Warm(math.nan).rates(2, 3)
     with pytest.raises(ValueError, match="Warm: count must be a whole number"):
         schedule.rates(0, -1)

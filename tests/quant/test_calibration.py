@@ -404,10 +404,10 @@ class Slices:
         (np.where(np.arange(6000).reshape(1000, 6) == 5555, np.nan, 0), ValueError, "row 925, column 5"),
         ([np.zeros((4, 6)), np.full((4, 6), np.inf)], ValueError, "calibration batch 1: .*row 0, column 0"),
         (np.full((1, 6), 1e39), ValueError, r"infinity \(in float32\)"),
-        (HIDDEN, ValueError, "calibration: masked in row 925, column 5"),
-        ([np.zeros((4, 6)), HIDDEN], ValueError, "calibration batch 1: masked in row 925, column 5"),
-        (list(HIDDEN), ValueError, "calibration: masked in row 925, column 5"),  # a list of rows
-        (Slices(HIDDEN), ValueError, "calibration: masked in row 925, column 5"),
+        (HIDDEN, ValueError, "calibration: masked element in row 925, column 5"),
+        ([np.zeros((4, 6)), HIDDEN], ValueError, "calibration batch 1: masked element in row 925, column 5"),
+        (list(HIDDEN), ValueError, "calibration: masked element in row 925, column 5"),  # a list of rows
+        (Slices(HIDDEN), ValueError, "calibration: masked element in row 925, column 5"),
     ],
 )
 def test_unfit_data(data, error, message):

@@ -360,8 +360,8 @@ def test_budget_gives_more_bits_first(rng):
         (0.1, (np.zeros((2, 10)), [0]), "2 rows of x and 1 of y"),
         (0.1, (np.zeros((2, 10)), np.zeros((2, 3))), r"y of shape \(2, 3\) for outputs of shape \(2, 4\)"),
         (0.1, lambda m: np.nan, "no score"),
-        (0.1, (np.ma.masked_all((2, 10)), [0, 1]), "x: masked in row 0, column 0"),
-        (0.1, (np.zeros((2, 10)), np.ma.masked_equal([0, 1], 1)), "quantize: y of evaluate: masked in row 1"),
+        (0.1, (np.ma.masked_all((2, 10)), [0, 1]), "x: masked element in row 0, column 0"),
+        (0.1, (np.zeros((2, 10)), np.ma.masked_equal([0, 1], 1)), "quantize: y of evaluate: masked element in row 1"),
     ],
 )
 def test_unfit_budgets(budget, evaluate, message, rng):
@@ -442,7 +442,7 @@ def test_compare_finds_the_layer(rng):
     hidden = np.ma.array(case.x)
     hidden[4, 3] = np.ma.masked
     for take in (q.predict, lambda x: compare(case.model, q, x)):
-        with pytest.raises(ValueError, match="x: masked in row 4, column 3"):
+        with pytest.raises(ValueError, match="x: masked element in row 4, column 3"):
             take(hidden)
 
 

@@ -95,7 +95,7 @@ class Activation:
         Parameters
         ----------
         dtype : dtype
-            Of the elements.
+            Type of the elements.
 
         Raises
         ------

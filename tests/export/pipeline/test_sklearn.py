@@ -243,7 +243,7 @@ def test_refusals(tmp_path):
         pipeline_to_onnx(pipeline, X=IRIS[:0])
     with pytest.raises(ValueError, match="X has 3 columns, but the pipeline was fitted on 4"):
         pipeline_to_onnx(pipeline, X=IRIS[:, :3])
-    with pytest.raises(ValueError, match="X: masked in row 0, column 3"):
+    with pytest.raises(ValueError, match="X: masked element in row 0, column 3"):
         pipeline_to_onnx(pipeline, X=np.ma.masked_less(IRIS, 1))
     with pytest.raises(ValueError, match=r"fitted on one class only, setosa, .*fit it on rows of two"):
         pipeline_to_onnx(fit([StandardScaler()], IRIS, np.full(len(IRIS), "setosa")), X=IRIS)
@@ -296,5 +296,5 @@ def test_to_onnx_takes_pipelines():
         pipeline.fit(IRIS, SPECIES)
     names = ["a", "b", "c"]
     assert to_onnx(pipeline, class_names=names) == pipeline_to_onnx(pipeline, class_names=names)
-    with pytest.raises(ValueError, match="pipelines have the flavour 'float'"):
+    with pytest.raises(ValueError, match="a pipeline is written in the flavour 'float'"):
         to_onnx(pipeline, flavour="qdq")

@@ -159,9 +159,9 @@ def test_cycles_and_names():
         from_onnx(graph_model([node("Relu", "y")], {}))
     with pytest.raises(FileFormatError, match="nothing writes the tensor 'h'"):
         from_onnx(graph_model([node("Relu", "h")], {}))
-    with pytest.raises(FileFormatError, match="'y', which is there already"):
+    with pytest.raises(FileFormatError, match="writes 'y', which is another node's"):
         from_onnx(graph_model([node("Relu", "x"), node("Tanh", "x")], {}))
-    with pytest.raises(FileFormatError, match="'x', which is there already"):
+    with pytest.raises(FileFormatError, match="writes 'x', which is another node's"):
         from_onnx(graph_model([node("Relu", "x", "x"), node("Tanh", "x")], {}))
     proto = graph_model([node("Gemm", "x w")], {"w": W})
     proto.graph.initializer.append(proto.graph.initializer[0])
@@ -175,9 +175,9 @@ def test_cycles_and_names():
 def test_several_inputs_and_none():
     proto = graph_model([node("Add", "x z")], {})
     proto.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 4]))
-    with pytest.raises(ValueError, match="one input .* 'x', 'z'"):
+    with pytest.raises(ValueError, match="one input, got 'x', 'z'"):
         from_onnx(proto)
-    with pytest.raises(ValueError, match="one input .* none"):
+    with pytest.raises(ValueError, match="one input, got none"):
         from_onnx(graph_model([node("Relu", "w")], {"w": W}))
 
 
@@ -221,7 +221,7 @@ def test_huge_claims_take_no_memory():
     filled = [node("ConstantOfShape", "s", "w"), node("MatMul", "x w")]
     with pytest.raises(FileFormatError, match="would make a constant"):
         from_onnx(graph_model(filled, {"s": np.array([2**31, 2**31])}))
-    with pytest.raises(ValueError, match="Expand node .* no operator"):
+    with pytest.raises(ValueError, match="Expand node .* does not read this operator"):
         from_onnx(
             graph_model(
                 [node("Expand", "c s", "w"), node("Add", "x w")], {"c": np.zeros(1, "f"), "s": np.array([2**40])}
@@ -316,11 +316,11 @@ def test_one_small_file_for_many_tensors(tmp_path):
 
 def test_graphs_inside_nodes_and_functions_are_refused():
     inner = helper.make_graph([node("Relu", "x", "z")], "inner", [], [helper.make_tensor_value_info("z", 1, None)])
-    with pytest.raises(ValueError, match="If node 'the If' is no operator.*graph of its own"):
+    with pytest.raises(ValueError, match="If node 'the If'.* does not read .*graph of its own"):
         choice = node("If", "c", "y", then_branch=inner, else_branch=inner)
         choice.output[0] = "h"
         from_onnx(graph_model([choice, node("Add", "x h")], {"c": np.array(True)}))
-    with pytest.raises(ValueError, match="Relu node 'the Relu' is no operator.*graph of its own, 'body'"):
+    with pytest.raises(ValueError, match="Relu node 'the Relu'.* does not read .*graph of its own, 'body'"):
         from_onnx(graph_model([node("Relu", "x", body=inner)], {}))
     proto = graph_model([node("Relu", "x")], {})
     proto.functions.append(

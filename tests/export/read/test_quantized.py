@@ -368,9 +368,9 @@ def test_a_relu_that_was_left_out_behind_a_norm():
 
 REFUSED = {
     "other scales than before": ([node("DequantizeLinear", "q t z")], "reads .*scale"),
-    "scales of columns": ([node("DequantizeLinear", "q c d")], "several scales"),
-    "twice": ([node("QuantizeLinear", "q s z", "r"), node("DequantizeLinear", "r s z")], "is quantized"),
-    "not at all": ([node("DequantizeLinear", "x s z")], "takes for integers is none"),
+    "scales of columns": ([node("DequantizeLinear", "q c d")], "one float scale"),
+    "twice": ([node("QuantizeLinear", "q s z", "r"), node("DequantizeLinear", "r s z")], "is quantized already"),
+    "not at all": ([node("DequantizeLinear", "x s z")], "must be quantized integers, got real"),
     "a product of none": ([node("MatMulInteger", "q w z", "h"), node("Cast", "h", to=1)], "DynamicQuantizeLinear"),
     "a table too short": (
         [node("Cast", "q", "i", to=6), node("Gather", "s4 i", "h"), node("Cast", "h", to=1)],
@@ -378,9 +378,9 @@ REFUSED = {
     ),
     "a largest": (
         [node("ReduceMax", "q", "h", axes=[-1]), node("Add", "h h", "i"), node("Cast", "i", to=3)],
-        "as no layer",
+        "no layer computes this",
     ),
-    "a largest of numbers": ([node("ReduceMax", "x", axes=[-1])], "only of integers"),
+    "a largest of numbers": ([node("ReduceMax", "x", axes=[-1])], "only on integers"),
     "a scale of its own, squared": (
         [
             helper.make_node("DynamicQuantizeLinear", ["x"], ["r", "rs", "rz"]),
@@ -391,7 +391,7 @@ REFUSED = {
         ],
         "its own scale",
     ),
-    "integers as numbers": ([node("Cast", "q", to=1)], "other than real"),
+    "integers as numbers": ([node("Cast", "q", to=1)], "need a DequantizeLinear"),
 }
 
 

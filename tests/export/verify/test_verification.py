@@ -118,7 +118,7 @@ def test_rows_of_any_kind():
         (np.zeros((0, 4)), "no rows"),
         (np.array([[0, 0, 0, 0], [0, 0, np.nan, 0]]), "row 1, column 2"),
         (np.full((1, 4), 1e300), "row 0, column 0"),
-        (np.ma.masked_equal(np.arange(8.0).reshape(2, 4), 6), "x: masked in row 1, column 2"),
+        (np.ma.masked_equal(np.arange(8.0).reshape(2, 4), 6), "x: masked element in row 1, column 2"),
     ],
 )
 def test_rows_that_cannot_be_compared_on(x, message):

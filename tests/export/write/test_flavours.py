@@ -422,7 +422,7 @@ def test_flavours_of_other_kinds_of_models():
                 said = to_onnx(network, flavour=flavour).metadata_props
                 assert {entry.key: entry.value for entry in said}["nbdense_flavour"] == flavour
             else:
-                with pytest.raises(ValueError, match=f"flavour '{flavour}' is of .*, this is a .*quantized"):
+                with pytest.raises(ValueError, match=f"flavour '{flavour}' needs .*, got a .*quantized"):
                     to_onnx(network, flavour=flavour)
 
 

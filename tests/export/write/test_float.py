@@ -220,21 +220,21 @@ def test_an_opset_out_of_range(opset):
 
 @pytest.mark.parametrize("flavour", ["onnx", "QDQ", ""])
 def test_a_flavour_that_there_is_not(flavour):
-    with pytest.raises(ValueError, match=f"no flavour '{flavour}'; there are: 'float' .*'qdq' .*'weight_only'"):
+    with pytest.raises(ValueError, match=f"unknown flavour '{flavour}'; there are: 'float' .*'qdq' .*'weight_only'"):
         to_onnx(network((3, 2), ["linear"]), flavour=flavour)
 
 
 @pytest.mark.parametrize("flavour", ["dynamic", "weight_only"])
 def test_a_flavour_that_quantize_makes(flavour):
-    with pytest.raises(ValueError, match=f"this is a float model; quantize it with scheme='{flavour}'"):
+    with pytest.raises(ValueError, match=f"got a float model; quantize it with scheme='{flavour}'"):
         to_onnx(network((3, 2), ["linear"]), flavour=flavour)
 
 
 def test_a_flavour_of_the_other_kind_of_model():
     net = network((3, 2), ["linear"])
-    with pytest.raises(ValueError, match="'qdq' is of a quantized model, this is a float model; quantize it first"):
+    with pytest.raises(ValueError, match="'qdq' needs a quantized model, got a float model; quantize it first"):
         to_onnx(net, flavour="qdq")
-    with pytest.raises(ValueError, match="'float' is of a float model, this is a quantized model"):
+    with pytest.raises(ValueError, match="'float' needs a float model, got a quantized model"):
         to_onnx(quantize(net, rows(3)), flavour="float")
     assert operators(to_onnx(net, flavour="float")) == ["Gemm"]
 

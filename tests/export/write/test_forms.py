@@ -185,7 +185,7 @@ def test_one_value_has_no_label():
 
 @pytest.mark.parametrize("name", ["", "a/b", "output", "input_x", "output_scale", 3])
 def test_label_names_that_could_meet_another(name):
-    with pytest.raises(ValueError, match="(label|output)_name .*(got|too like)"):
+    with pytest.raises(ValueError, match="(label|output)_name .*got"):
         labelled("softmax", 3, label_name=name)
     model = of(k.Dense(3), shape=(5,))
     assert len(to_onnx(model, label_name=name).graph.output) == 1  # there is none to be called so
@@ -365,8 +365,8 @@ def test_a_quantized_convolution(name, way, opset):
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ({"scheme": "dynamic"}, "layer 'dense' is dynamically quantized"),
-        ({"scheme": "weight_only", "bits": 4}, "layer 'dense' has weights of 4 bits or in blocks"),
+        ({"scheme": "dynamic"}, "dynamically quantized layers, as 'dense' is"),
+        ({"scheme": "weight_only", "bits": 4}, "weights of 4 bits or in blocks, as layer 'dense' has"),
     ],
 )
 def test_quantized_layers_that_are_no_convolution(way, message):
