@@ -46,7 +46,7 @@ lint: $(INSTALLED_TEST)
 
 # Lines that the tests reach; of compiled code, those that tests run as plain Python.
 coverage: $(INSTALLED_TEST)
-	$(BIN)/$(PYTEST) --cov=nbdense --cov-report=term:skip-covered --cov-report=html $(ARGS)
+	$(BIN)/$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 types: $(INSTALLED_TEST)
 	$(BIN)/pytest -q tests/policy/test_wheel.py -k types
@@ -115,7 +115,7 @@ $(INSTALLED_BENCH): pyproject.toml | $(BENCH_VENV)/pyvenv.cfg
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage htmlcov nbdense-demo
+	rm -rf build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage* htmlcov nbdense-demo
 	find nbdense quant export tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
