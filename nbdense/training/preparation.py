@@ -104,8 +104,7 @@ def prepare(
 
 def split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
     """Hold out the last ``share`` of rows, as Keras does."""
-    if not 0.0 < share < 1.0:
-        raise ValueError(f"fit: validation_split must be in [0, 1), got {share!r}")
+    share = _checks.finite_number("fit", "validation_split", share, 0, 1, ends="[)")
     x, y = _checks.array_of("x", x), _checks.array_of("y", y)
     rows = len(x)
     cut = int(rows * (1.0 - share))

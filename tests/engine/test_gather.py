@@ -89,7 +89,7 @@ def views(draw):
 
 @pytest.mark.kernels
 @given(views(), st.data(), st.sampled_from([np.float32, np.float64]))
-def test_any_rows_of_any_view_are_as_numpy_indexes_them(view, data, engine):
+def test_drawn_rows_of_drawn_views_are_as_numpy_indexes_them(view, data, engine):
     order = np.array(data.draw(st.lists(st.integers(0, len(view) - 1), max_size=8) if len(view) else st.just([])), int)
     memory, form = _checks.source(view)
     out = np.full((len(order), view.shape[1]), 7, engine)
