@@ -399,9 +399,7 @@ class _Lowering:
             layer = FloatLayer(name, "activation", width, activation=row.name, alpha=row.alpha, inputs=(index,))
         elif isinstance(step, AffineStep):
             if not step.by_column:
-                raise _refusal(
-                    value, "its constant must be the same at all positions of a row; only columns may differ"
-                )
+                raise _refusal(value, step.by_column_only)
             layer = _float_layer(as_layer(step, width), name, index)
         elif isinstance(step, LayerStep):
             layer = _float_layer(step, name, index)
