@@ -405,9 +405,7 @@ class _Lowering:
             layer = _float_layer(step, name, index)
         elif isinstance(step, ShapeStep):
             if len(step.after) != 1:
-                raise _refusal(
-                    value, f"it turns rows of shape {step.before} into {step.after}; layers only flatten rows"
-                )
+                raise _refusal(value, f"it turns rows of {step.before} into {step.after}; layers only flatten rows")
             positions = math.prod(step.before[:-1])
             if index == 0 and self.state.input.readers == 1:  # the same numbers, read as one row
                 self.names.discard(name)
