@@ -105,9 +105,7 @@ class _Lowering:
         except ValueError as error:
             raise ValueError(f"{self.state.file.name}: {error}") from error
         if network.output_shape != (end.shape or (1,)) and math.prod(end.shape) != network.tensors[-1][1]:
-            raise ValueError(
-                f"{end.place}: its rows have shape {end.shape}, but as layers it gives {network.output_shape}"
-            )
+            raise ValueError(f"{end.place}: its rows have shape {end.shape}, but as layers {network.output_shape}")
         return network
 
     def name(self, weights: str) -> str:
@@ -400,9 +398,7 @@ class _Lowering:
             layer = FloatLayer(name, "activation", width, activation=row.name, alpha=row.alpha, inputs=(index,))
         elif isinstance(step, AffineStep):
             if not step.by_column:
-                raise _refusal(
-                    value, "its constant must be the same at all positions of a row; only columns may differ"
-                )
+                raise _refusal(value, "its constant must be the same at all positions of a row")
             mean, scale, shift = (part.astype(np.float32) for part in step.over(width))
             variance = np.full(width, 1.0 - _ONE_LESS, np.float32)
             tensors = {"gamma": scale, "beta": shift, "mean": mean, "variance": variance}
