@@ -104,9 +104,7 @@ class _Lowering:
         except ValueError as error:
             raise ValueError(f"{self.state.file.name}: {error}") from error
         if network.output_shape != (end.shape or (1,)) and math.prod(end.shape) != network.tensors[-1][1]:
-            raise ValueError(
-                f"{end.place}: its rows have shape {end.shape}, but as layers it gives {network.output_shape}"
-            )
+            raise ValueError(f"{end.place}: its rows have shape {end.shape}, but as layers {network.output_shape}")
         return network
 
     def name(self, weights: str) -> str:
