@@ -115,7 +115,7 @@ $(INSTALLED_BENCH): pyproject.toml | $(BENCH_VENV)/pyvenv.cfg
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage htmlcov nbdense-demo
+	rm -rf build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage* htmlcov nbdense-demo
 	find nbdense quant export tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean

@@ -83,6 +83,16 @@ def array_of(name: str, value: Any, first_row: int = 0) -> npt.NDArray[Any]:
     return value if isinstance(value, np.ndarray) else np.asarray(value)
 
 
+def numbers_of(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return ``value`` as an array of real numbers or truth values, without a copy where it is one, or raise."""
+    array = array_of(name, value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name}: expected numbers, got dtype {array.dtype}; convert it, for example with .astype('float32')"
+        )
+    return array
+
+
 def refuse_masked(name: str, value: Any, first_row: int = 0) -> None:
     """Raise for the first element that a masked array, or a list of such rows, masks; names its row and column."""
     if isinstance(value, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in value):
@@ -102,11 +112,7 @@ def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
 
 def rows(name: str, value: Any, shape: tuple[int, ...], owner: str) -> npt.NDArray[Any]:
     """Return ``value`` as a real array of rows, each of ``shape`` laid end to end, without a copy where it is one."""
-    array = array_of(name, value)
-    if array.dtype == object or array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name}: expected numbers, got dtype {array.dtype}; convert it, for example with .astype('float32')"
-        )
+    array = numbers_of(name, value)
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         expected = ", ".join(map(str, shape))
         hint = f"; one row is x.reshape(1, {'-1' if len(shape) == 1 else expected})" if array.ndim == len(shape) else ""

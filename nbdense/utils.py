@@ -54,9 +54,7 @@ def to_categorical(x: npt.ArrayLike, num_classes: int | None = None) -> npt.NDAr
     TypeError, ValueError
         If something is no whole number, is negative or is not below ``num_classes``.
     """
-    numbers = _checks.array_of("to_categorical", x)
-    if numbers.dtype.kind not in "fiub":
-        raise TypeError(f"to_categorical: expected class numbers, got dtype {numbers.dtype}")
+    numbers = _checks.numbers_of("to_categorical", x)
     if numbers.ndim > 1 and numbers.shape[-1] == 1:
         numbers = numbers[..., 0]
     if num_classes is None:

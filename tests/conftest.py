@@ -10,8 +10,8 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache"
 os.environ.setdefault("NBDENSE_CACHE_DIR", str(CACHE / "kernels"))
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(CACHE / "hypothesis"))
 
-# The same examples in every run, however slow the machine: a failure is seen again by running the test again. More are
-# tried with `pytest --hypothesis-profile=thorough`.
+# The same examples where the same modules are loaded (Hypothesis tries numbers that stand in them), however slow the
+# machine is. More and others are tried with `pytest --hypothesis-profile=thorough`.
 settings.register_profile("nbdense", derandomize=True, deadline=None, database=None, max_examples=40)
 settings.register_profile("thorough", settings.get_profile("nbdense"), derandomize=False, max_examples=500)
 settings.load_profile("nbdense")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ class DenseStep:
 @dataclass(eq=False)
 class AffineStep:
     """(x - mean) scale + shift; each broadcasts against one row of data."""
+
+    by_column_only: ClassVar[str] = "its constant must be the same at all positions of a row; only columns may differ"
 
     mean: Doubles
     scale: Doubles

@@ -248,9 +248,7 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
         return Activation(step.activation), {}
     if isinstance(step, AffineStep):
         if not step.by_column:
-            raise ValueError(
-                f"{step.place}: its constant must be the same at all positions of a row; only columns may differ"
-            )
+            raise ValueError(f"{step.place}: {step.by_column_only}")
         step = as_layer(step, shape[-1])
         return _layer_of(step, None)
     if isinstance(step, LayerStep):

@@ -104,9 +104,7 @@ class _Lowering:
         except ValueError as error:
             raise ValueError(f"{self.state.file.name}: {error}") from error
         if network.output_shape != (end.shape or (1,)) and math.prod(end.shape) != network.tensors[-1][1]:
-            raise ValueError(
-                f"{end.place}: its rows have shape {end.shape}, but as layers it gives {network.output_shape}"
-            )
+            raise ValueError(f"{end.place}: its rows have shape {end.shape}, but as layers {network.output_shape}")
         return network
 
     def name(self, weights: str) -> str:
@@ -399,17 +397,13 @@ class _Lowering:
             layer = FloatLayer(name, "activation", width, activation=row.name, alpha=row.alpha, inputs=(index,))
         elif isinstance(step, AffineStep):
             if not step.by_column:
-                raise _refusal(
-                    value, "its constant must be the same at all positions of a row; only columns may differ"
-                )
+                raise _refusal(value, step.by_column_only)
             layer = _float_layer(as_layer(step, width), name, index)
         elif isinstance(step, LayerStep):
             layer = _float_layer(step, name, index)
         elif isinstance(step, ShapeStep):
             if len(step.after) != 1:
-                raise _refusal(
-                    value, f"it turns rows of shape {step.before} into {step.after}; layers only flatten rows"
-                )
+                raise _refusal(value, f"it turns rows of {step.before} into {step.after}; layers only flatten rows")
             positions = math.prod(step.before[:-1])
             if index == 0 and self.state.input.readers == 1:  # the same numbers, read as one row
                 self.names.discard(name)

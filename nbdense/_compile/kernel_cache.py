@@ -89,15 +89,15 @@ def other_folders() -> list[Path]:
     folder = cache_folder()
     if folder is None:
         return []
-    found = []
+    dated = []
     try:
         for other in folder.parent.iterdir():
             ours = re.fullmatch("[0-9a-f]{16}", other.name) and other.is_dir() and not other.is_symlink()
             if ours and other != folder and len(kernel_files(other)) == len(list(other.iterdir())):
-                found.append((other.stat().st_mtime, other))
+                dated.append((other.stat().st_mtime, other))
     except OSError:
         pass  # not there, or another process is clearing up too
-    return [other for _, other in sorted(found, reverse=True)]
+    return [other for _, other in sorted(dated, reverse=True)]
 
 
 def remove_folder(folder: Path) -> None:

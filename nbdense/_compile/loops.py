@@ -183,10 +183,10 @@ def _scalar(function: Callable[..., Any], arguments: tuple[Any, ...], owner: str
 def _reason(error: Exception) -> str:
     """Return the reason out of numba's message: its first lines, without colours and source code."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()]
-    said: list[str] = []
+    sentences: list[str] = []
     for line in lines:
-        if said and line.startswith(("File ", "During:", "There are", "Note:")):
+        if sentences and line.startswith(("File ", "During:", "There are", "Note:")):
             break
         if line and not line.startswith("Failed in"):
-            said.append(line)
-    return " ".join(said[:3]) or type(error).__name__
+            sentences.append(line)
+    return " ".join(sentences[:3]) or type(error).__name__

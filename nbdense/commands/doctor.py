@@ -201,10 +201,10 @@ def clean() -> tuple[int, int]:
             file.unlink()
     removed = 0
     for other in others:
-        before = _size(kernel_cache.kernel_files(other))
+        size_before = _size(kernel_cache.kernel_files(other))
         kernel_cache.remove_folder(other)
         if not other.exists():
-            removed, size = removed + 1, size + before
+            removed, size = removed + 1, size + size_before
     return removed, size
 
 

@@ -468,7 +468,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if fresh:
             self._outputs_wanted = y.shape[1]
         elif y.shape[1] != self._outputs_wanted:
-            raise ValueError(f"y must keep its {self._outputs_wanted} outputs while the fit goes on, got {y.shape[1]}")
+            raise ValueError(f"y: expected shape (rows, {self._outputs_wanted}) as in earlier calls, got {y.shape}")
         return np.asarray(y)
 
     def _objective(self) -> tuple[str | Loss, float, str, int]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy.typing as npt
 
-from nbdense._checks import array_of, positive_int
+from nbdense._checks import numbers_of, positive_int
 from nbdense._warn import warn
 from nbdense.network import Network
 from nbdense.network.builder import NetworkBuilder
@@ -96,11 +96,11 @@ def views(network: Network, prefix: str = "") -> list[npt.NDArray[Any]]:
 
 
 def assign(owner: str, network: Network, weights: Sequence[npt.ArrayLike], prefix: str = "") -> None:
-    """Copy arrays into the tensors whose names begin with ``prefix``, after looking at all their shapes."""
+    """Copy arrays into the tensors whose names begin with ``prefix``, after looking at all of them."""
     targets = views(network, prefix)
     if len(weights) != len(targets):
         raise ValueError(f"{owner}: expected {len(targets)} arrays, got {len(weights)}")
-    arrays = [array_of(f"{owner}: array {number}", value) for number, value in enumerate(weights)]
+    arrays = [numbers_of(f"{owner}: array {number}", value) for number, value in enumerate(weights)]
     for number, (view, value) in enumerate(zip(targets, arrays, strict=True)):
         if value.shape != view.shape:
             raise ValueError(f"{owner}: array {number} should have shape {view.shape}, got {value.shape}")

@@ -99,10 +99,10 @@ class NetworkBuilder:
 
     def activation(self, name: str, activation: Activation, alpha: float) -> None:
         """Add an activation, in the row before where that is linear and dense and nothing else reads it."""
-        before = self._rows[-1] if self._rows else None
-        fits = before is not None and before["kind"] == DENSE.code and before["activation"] == 0
-        if fits and before is not None and self.output not in self._pinned:
-            self._set_activation(before, activation, alpha)
+        previous = self._rows[-1] if self._rows else None
+        fits = previous is not None and previous["kind"] == DENSE.code and previous["activation"] == 0
+        if fits and previous is not None and self.output not in self._pinned:
+            self._set_activation(previous, activation, alpha)
             return
         row = self._row(ACTIVATION, name, self.n)
         self._set_activation(row, activation, alpha)

@@ -157,10 +157,10 @@ def into_row_behind(dense: Row, norm: Row) -> Row:
 def _without(rows: list[Row], norm: Row) -> list[Row]:
     """Return the rows less one norm, or as they are if none can take it over or digits would be lost."""
     changed: dict[int, Row] = {}  # by index
-    before = next((row for row in rows if row.output == norm.input), None)
+    previous = next((row for row in rows if row.output == norm.input), None)
     behind = [row for row in rows if norm.output in reads(row)]
-    if before is not None and _is_linear(before) and sum(norm.input in reads(row) for row in rows) == 1:
-        changed = {before.index: into_row_before(before, norm)}
+    if previous is not None and _is_linear(previous) and sum(norm.input in reads(row) for row in rows) == 1:
+        changed = {previous.index: into_row_before(previous, norm)}
     elif behind and all(row.kind is DENSE for row in behind) and norm.index != rows[-1].index:
         tensors = norm_tensors(norm)
         if not is_far_from_zero(tensors["mean"], tensors["variance"], norm.settings["epsilon"]):

@@ -63,7 +63,7 @@ class Steps:
                 "activations are no longer theirs; call forward again"
             )
         rows = step.rows
-        grad = np.asarray(_checks.array_of("backward: grad_output", grad_output), network.dtype)
+        grad = np.asarray(_checks.numbers_of("backward: grad_output", grad_output), network.dtype)
         shape = (rows, *network.output_shape)
         if grad.shape != shape:
             raise ValueError(f"backward: grad_output must have the outputs' shape {shape}, got {grad.shape}")

@@ -115,19 +115,22 @@ def calibrate(
     make = observers.maker(method, percentile, levels)
     rows = list(network.rows())
     seen = {buffer: make() for buffer in [0, *(row.output for row in rows)]}
-    before = {row.index: make() for row in rows if row.kind is DENSE and not is_clamp(row.activation)}
+    unclamped = {row.index: make() for row in rows if row.kind is DENSE and not is_clamp(row.activation)}
     for x, values in walk(network, data):
         seen[0].update(x)
         for row, value in zip(rows, values, strict=True):
             try:
-                if row.index in before:
-                    before[row.index].update(value.pre)
+                if row.index in unclamped:
+                    unclamped[row.index].update(value.pre)
                 seen[row.output].update(value.output)
             except observers.NotFiniteError:
                 raise ValueError(f"{row.label}: its outputs for the calibration data are not finite") from None
     output = {buffer: observer.range() for buffer, observer in seen.items()}
     inputs = [output[row.input if row.kind is ACTIVATION else row.output] for row in rows]
-    pre = [before[row.index].range() if row.index in before else given for row, given in zip(rows, inputs, strict=True)]
+    pre = [
+        unclamped[row.index].range() if row.index in unclamped else bounds
+        for row, bounds in zip(rows, inputs, strict=True)
+    ]
     return Ranges(output[0], pre, [output[row.output] for row in rows])
 
 

@@ -248,13 +248,13 @@ def mse_range(histogram: Histogram, levels: int = LEVELS) -> Range:
     least, idle = math.inf, 0
     both, only_low, only_high = (True, True), (True, False), (False, True)
     for moves in [both] if low == 0 or high == 0 else [both, *[only_low, only_high] * 3]:
-        before = least
+        last = least
         for start, shares in ((whole, _SHARES), (best, _CLOSE)):  # all the way down, then around the best
             ends = np.where(moves, np.clip(np.multiply.outer(shares, start), low, high), best)
-            found = _squared_errors(left, right, counts, ends, levels)
-            if found.min() < least:
-                least, best = float(found.min()), ends[int(found.argmin())]
-        idle = idle + 1 if least == before else 0
+            errors = _squared_errors(left, right, counts, ends, levels)
+            if errors.min() < least:
+                least, best = float(errors.min()), ends[int(errors.argmin())]
+        idle = idle + 1 if least == last else 0
         if idle == 2:
             break
     return histogram.clipped(float(best[0]) * width, float(best[1]) * width)

@@ -213,8 +213,8 @@ class _Restoring:
             kernel, bias = self._parameter(int(row["kernel"])), self._parameter(int(row["bias"]))
             builder.dense(name, int(row["n_out"]), activation, float(row["alpha"]), kernel, bias)
         elif kind is ACTIVATION:
-            given = int(row["input"])
-            shared = self._readers[self._stands_for.get(given, given)] > 1
+            source_buffer = int(row["input"])
+            shared = self._readers[self._stands_for.get(source_buffer, source_buffer)] > 1
             rounded = before in self._pre
             if before != last or shared or (rounded and is_clamp(activation)):
                 builder.pin()  # keeps it a row of its own

@@ -158,18 +158,18 @@ def shift(
     >>> shift(np.array([[0.9], [2.1]]), np.array([[1.0], [2.0]]), np.array([3.0, 1.0])).round(6)
     array([0.2])
     """
-    given = mean if quantized_mean is None else quantized_mean
+    inputs_mean = mean if quantized_mean is None else quantized_mean
     if np.ndim(kernel) != 2 or np.shape(dequantized) != np.shape(kernel):
         raise ValueError(f"kernels must be matrices of one shape, got {np.shape(kernel)} and {np.shape(dequantized)}")
-    for name, value in (("mean", mean), ("quantized_mean", given)):
+    for name, value in (("mean", mean), ("quantized_mean", inputs_mean)):
         if np.shape(value) != np.shape(kernel)[:1]:
             raise ValueError(f"{name} must have the shape {np.shape(kernel)[:1]}, got {np.shape(value)}")
     # No BLAS: its sums differ with its threads, and biases are rounded to integers.
-    before, after = (
+    exact, rounded = (
         np.asarray(weights, np.float64) * np.asarray(inputs, np.float64)[:, np.newaxis]
-        for weights, inputs in ((kernel, mean), (dequantized, given))
+        for weights, inputs in ((kernel, mean), (dequantized, inputs_mean))
     )
-    moved: Float64 = (after - before).sum(axis=0)
+    moved: Float64 = (rounded - exact).sum(axis=0)
     return moved
 
 

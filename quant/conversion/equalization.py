@@ -110,15 +110,15 @@ def _pairs(rows: list[Row]) -> list[_Pair]:
 
 def _equalize(pair: _Pair, sizes: dict[int, npt.NDArray[np.float64]]) -> float:
     """Equalize one pair by a step; returns the largest change of a factor, as a logarithm."""
-    before, behind = sizes[pair.first], sizes[pair.second]
-    first = before.max(axis=0)
+    previous, behind = sizes[pair.first], sizes[pair.second]
+    first = previous.max(axis=0)
     second = behind.reshape(-1, pair.factors.size, behind.shape[1]).max(axis=(0, 2))
     alive = (first > 0) & (second > 0)
     change = np.sqrt(np.divide(first, second, out=np.ones_like(first), where=alive))
     wanted = np.clip(pair.factors * change, 1 / _MOST, _MOST)
     change = np.where(alive, wanted / pair.factors, 1.0)
     pair.factors *= change
-    before /= change
+    previous /= change
     behind *= _of_rows(change, behind)
     return float(np.abs(np.log(change)).max())
 

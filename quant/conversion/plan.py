@@ -67,11 +67,11 @@ def plan(network: Network, ranges: Ranges | None = None, *, settled: bool = Fals
                 raise ValueError(f"{row.label}: its weights are not all finite ({part})")
         pre, output = (ranges.pre[row.index], ranges.output[row.index]) if ranges else (_NO_RANGES, _NO_RANGES)
         tensor = tensor_of[row.input]
-        before = steps[tensor - 1] if tensor > 0 else None
-        if before is not None and _is_copy(row):
+        previous = steps[tensor - 1] if tensor > 0 else None
+        if previous is not None and _is_copy(row):
             tensor_of[row.output] = tensor
-            before.last = row.index
-        elif before is not None and readers[row.input] == 1 and _merge(before, row, pre, output, settled):
+            previous.last = row.index
+        elif previous is not None and readers[row.input] == 1 and _merge(previous, row, pre, output, settled):
             tensor_of[row.output] = tensor
         else:
             steps.append(Step(row, tuple(tensor_of[source] for source in folding.reads(row)), pre, output, row.index))

@@ -188,10 +188,10 @@ class QuantizedNetwork:
         tensors: dict[str, npt.NDArray[Any]] = {}
         layers = []
         for index, layer in enumerate(self.layers):
-            held = (
+            arrays = (
                 layer.tensors if isinstance(layer, FloatLayer) else {key: getattr(layer, key) for key in layer.arrays}
             )
-            for key, value in held.items():
+            for key, value in arrays.items():
                 if key == "kernel" and getattr(layer, "bits", 8) == 4:
                     tensors[f"{index}/kernel_int4"] = pack_nibbles(np.asarray(value, np.int8))
                 elif value is not None:
@@ -220,11 +220,11 @@ class QuantizedNetwork:
             If something is missing, of the wrong type or inconsistent.
         """
         try:
-            held: dict[str, dict[str, npt.NDArray[Any]]] = {}  # by layer
+            arrays: dict[str, dict[str, npt.NDArray[Any]]] = {}  # by layer
             for path, value in tensors.items():
                 index, _, name = path.partition("/")
-                held.setdefault(index, {})[name] = value
-            layers = [_layer(settings, held.get(str(i), {}), f"{i}/") for i, settings in enumerate(config["layers"])]
+                arrays.setdefault(index, {})[name] = value
+            layers = [_layer(settings, arrays.get(str(i), {}), f"{i}/") for i, settings in enumerate(config["layers"])]
             return cls(
                 layers,
                 config["activation_dtype"],
@@ -245,12 +245,12 @@ def cuts(inputs: Sequence[Sequence[int]]) -> set[int]:
     inputs : sequence of sequences of int
         The tensors that each layer reads; tensor i + 1 is what layer i makes.
     """
-    found, least = set[int](), len(inputs)  # the earliest tensor that layers behind read
+    bottlenecks, least = set[int](), len(inputs)  # the earliest tensor that layers behind read
     for tensor in range(len(inputs), 0, -1):
         if least >= tensor:
-            found.add(tensor)
+            bottlenecks.add(tensor)
         least = min(least, *inputs[tensor - 1])
-    return found
+    return bottlenecks
 
 
 def between(layers: Sequence[Layer], start: int, tensor: int) -> list[Layer]:
@@ -291,21 +291,21 @@ def _settings(layer: Any) -> dict[str, Callable[[Any], Any]]:
     return {f.name: _FROM_JSON[f.type] for f in fields(layer) if f.type in _FROM_JSON}
 
 
-def _layer(settings: Mapping[str, Any], held: dict[str, npt.NDArray[Any]], prefix: str) -> Any:
+def _layer(settings: Mapping[str, Any], arrays: dict[str, npt.NDArray[Any]], prefix: str) -> Any:
     kind = settings.get("kind", "dense")  # files from before there were others do not say it
     if kind not in LAYERS:
         raise ValueError(f"unknown kind of layer {kind!r}")
     layer = LAYERS[kind]
     names = {f.name for f in fields(layer)}
     values = {name: make(settings[name]) for name, make in _settings(layer).items() if name in settings}
-    if "kernel_int4" in held:
-        held["kernel"] = unpack_nibbles(held.pop("kernel_int4"), int(settings["n_in"]))
+    if "kernel_int4" in arrays:
+        arrays["kernel"] = unpack_nibbles(arrays.pop("kernel_int4"), int(settings["n_in"]))
     if layer is FloatLayer:
-        values["tensors"] = held
+        values["tensors"] = arrays
     else:
-        values |= {key: held.get(key) for key in layer.arrays}
+        values |= {key: arrays.get(key) for key in layer.arrays}
         missing = [
-            f.name for f in fields(layer) if f.name in layer.arrays and f.default is MISSING and f.name not in held
+            f.name for f in fields(layer) if f.name in layer.arrays and f.default is MISSING and f.name not in arrays
         ]
         if missing:
             raise KeyError(f"{prefix}{missing[0]}")

@@ -140,10 +140,10 @@ def compare_tensors(network: Network, steps: Sequence[Step], quantized: Quantize
     parts = _parts(quantized, ends)
     sums = np.zeros((len(quantized.layers), 2))
     largest, outside, counts = (np.zeros(len(quantized.layers)) for _ in range(3))
-    given = np.zeros(2)
+    input_sums = np.zeros(2)
     for x, values in walk(network, data):
         shaped = np.ascontiguousarray(x, np.float32).reshape(-1, *quantized.input_shape)
-        given += _input_noise(quantized, shaped)
+        input_sums += _input_noise(quantized, shaped)
         source = shaped  # the last tensor that all layers to come go through
         for i, (layer, part) in enumerate(zip(quantized.layers, parts, strict=True)):
             expected = _float_values(layer, by_name, values).astype(np.float64)
@@ -154,11 +154,11 @@ def compare_tensors(network: Network, steps: Sequence[Step], quantized: Quantize
             largest[i] = max(largest[i], float(difference.max(initial=0.0)))
             outside[i] += _outside(expected, quantized.formats[i + 1], quantized.activation_dtype)
             counts[i] += expected.size
-    ratios = [decibels(*given), *(decibels(*pair) for pair in sums)]
+    ratios = [decibels(*input_sums), *(decibels(*pair) for pair in sums)]
     layers = []
     for i, layer in enumerate(quantized.layers):
-        before = min(ratios[tensor] for tensor in quantized.inputs_of(i))
-        added = 0.0 if ratios[i + 1] == np.inf else min(before, 200.0) - ratios[i + 1]
+        input_db = min(ratios[tensor] for tensor in quantized.inputs_of(i))
+        added = 0.0 if ratios[i + 1] == np.inf else min(input_db, 200.0) - ratios[i + 1]
         layers.append(
             LayerComparison(layer.name, ratios[i + 1], added, float(largest[i]), float(outside[i] / max(counts[i], 1)))
         )

@@ -58,8 +58,8 @@ def with_findings(network: QuantizedNetwork, quantizer: Quantizer, findings: Map
         if step is not None and isinstance(layer, OfKernel):
             entry["weight_sqnr_db"] = _json(_weight_sqnr(step.row.kernel, layer.dequantized()))
         if layer.name in compared:
-            found = compared[layer.name]
-            entry |= {"activation_sqnr_db": _json(found.sqnr_db), "saturated": found.saturated}
+            comparison = compared[layer.name]
+            entry |= {"activation_sqnr_db": _json(comparison.sqnr_db), "saturated": comparison.saturated}
         layers.append({**entry, **why.get(layer.name, {})})
     source = quantizer.source
     totals = {

@@ -55,8 +55,8 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
     if step.row.activation.name == "softmax":
         place = conversion.place(step)
         in_float = last and conversion.options.softmax == "float" and place["inputs"] is None
-        given = conversion.format_of(step.inputs[0])
-        return Converted([], given, "softmax") if in_float else _softmax(conversion, step, given, place)
+        form = conversion.format_of(step.inputs[0])
+        return Converted([], form, "softmax") if in_float else _softmax(conversion, step, form, place)
     return _OF_KIND[step.row.kind](conversion, step)
 
 
@@ -66,24 +66,24 @@ def _parameters(bounds: Range, options: Options) -> Parameters:
 
 def _dense(conversion: Conversion, step: Step, bits: int, last: bool) -> Converted:
     row, options, dtype = step.row, conversion.options, conversion.options.activation_dtype
-    given = conversion.format_of(step.inputs[0])
-    before = after = _parameters(step.pre, options)
+    source = conversion.format_of(step.inputs[0])
+    pre = output = _parameters(step.pre, options)
     softmax, table = row.activation.name == "softmax", None
     if not softmax and not is_clamp(row.activation):
-        before, after = table_parameters(row, step.pre, step.output, dtype, options.symmetric, conversion.settled)
-        table = activation_table(row, before, after, dtype)
-    kernel, scales = conversion.weights(step, given[0], bits)
-    bias = conversion.bias(step, kernel.astype(np.float32) * scales, given)
+        pre, output = table_parameters(row, step.pre, step.output, dtype, options.symmetric, conversion.settled)
+        table = activation_table(row, pre, output, dtype)
+    kernel, scales = conversion.weights(step, source[0], bits)
+    bias = conversion.bias(step, kernel.astype(np.float32) * scales, source)
     layer = QuantizedDense(
         kernel=kernel,
         kernel_scales=scales,
-        bias=_bias_steps(bias, np.float32(given[0]) * scales, row),
-        input_scale=given[0],
-        input_zero_point=given[1],
-        output_scale=after[0],
-        output_zero_point=after[1],
-        pre_scale=before[0],
-        pre_zero_point=before[1],
+        bias=_bias_steps(bias, np.float32(source[0]) * scales, row),
+        input_scale=source[0],
+        input_zero_point=source[1],
+        output_scale=output[0],
+        output_zero_point=output[1],
+        pre_scale=pre[0],
+        pre_zero_point=pre[1],
         activation="linear" if softmax else row.activation.name,
         table=table,
         granularity=options.granularity,
@@ -92,11 +92,11 @@ def _dense(conversion: Conversion, step: Step, bits: int, last: bool) -> Convert
         **conversion.place(step),
     )
     if not softmax:
-        return Converted([layer], after)
+        return Converted([layer], output)
     if last and options.softmax == "float":
-        return Converted([layer], after, "softmax")
+        return Converted([layer], output, "softmax")
     behind = {"name": f"{row.name}{SOFTMAX}", "inputs": None, "positions": row.positions}
-    ending = _softmax(conversion, step, after, behind)
+    ending = _softmax(conversion, step, output, behind)
     return Converted([layer, *ending.layers], ending.form)
 
 
@@ -111,14 +111,14 @@ def _bias_steps(bias: Any, scales: Any, row: Row) -> Any:
     return np.rint(steps).astype(np.int32)
 
 
-def _softmax(conversion: Conversion, step: Step, given: Parameters, place: dict[str, Any]) -> Converted:
+def _softmax(conversion: Conversion, step: Step, source: Parameters, place: dict[str, Any]) -> Converted:
     low = LIMITS[conversion.options.activation_dtype][0]
     layer = QuantizedSoftmax(
         n=step.row.n_out,
-        input_scale=given[0],
-        input_zero_point=given[1],
+        input_scale=source[0],
+        input_zero_point=source[1],
         output_zero_point=low,
-        exponentials=exponentials(given[0]),
+        exponentials=exponentials(source[0]),
         **place,
     )
     return Converted([layer], (QuantizedSoftmax.output_scale, low))
@@ -126,21 +126,21 @@ def _softmax(conversion: Conversion, step: Step, given: Parameters, place: dict[
 
 def _activation(conversion: Conversion, step: Step) -> Converted:
     row, options, dtype = step.row, conversion.options, conversion.options.activation_dtype
-    before = conversion.format_of(step.inputs[0])
+    source = conversion.format_of(step.inputs[0])
     fixed = FIXED_OUTPUTS.get(row.activation.name)
-    after = (fixed[0], fixed[1][dtype]) if fixed else _parameters(step.output, options)
+    output = (fixed[0], fixed[1][dtype]) if fixed else _parameters(step.output, options)
     layer = QuantizedActivation(
         n=row.n_in,
-        input_scale=before[0],
-        input_zero_point=before[1],
-        output_scale=after[0],
-        output_zero_point=after[1],
-        table=activation_table(row, before, after, dtype),
+        input_scale=source[0],
+        input_zero_point=source[1],
+        output_scale=output[0],
+        output_zero_point=output[1],
+        table=activation_table(row, source, output, dtype),
         activation=row.activation.name,
         alpha=row.alpha,
         **conversion.place(step),
     )
-    return Converted([layer], after)
+    return Converted([layer], output)
 
 
 def _add(conversion: Conversion, step: Step) -> Converted:

@@ -158,7 +158,7 @@ def best_scales(
     if importance.shape != kernel.shape[:1] or not (np.isfinite(importance) & (importance >= 0)).all():
         raise ValueError(f"weights must be {kernel.shape[0]} finite numbers of at least 0, one for each input")
     levels = np.concatenate([np.arange(limit, limit // 2, -1), limit / np.linspace(1, _LEAST, _SHRUNK + 1)[1:]])
-    found = []
+    chosen = []
     for block in blocks(kernel.shape[0], block_size):
         # Where no weight counts, all do.
         counts = importance[block] if importance[block].any() else np.ones(importance[block].size)
@@ -166,8 +166,8 @@ def best_scales(
         scratch = np.zeros((4, kernel.shape[1]))
         rows = kernel[block], counts, levels, float(limit), _TINY
         solvers.search_scales(*rows, scratch[:3], scratch[3], scales)
-        found.append(scales)
-    return np.stack(found) if block_size is not None else found[0]
+        chosen.append(scales)
+    return np.stack(chosen) if block_size is not None else chosen[0]
 
 
 def nearest(

@@ -51,8 +51,8 @@ def kernel_integers(
     if options.bits == 8 and options.blocks is not None:
         scales = _largest_of_blocks(weights, options.blocks) / np.float32(options.limit)
     elif options.bits == 8:
-        held = np.zeros(kernel.shape[1]) if bias is None or input_scale is None else bias.astype(np.float64)
-        scales = weight_scales(kernel, held, input_scale or 1.0, options.granularity)
+        biases = np.zeros(kernel.shape[1]) if bias is None or input_scale is None else bias.astype(np.float64)
+        scales = weight_scales(kernel, biases, input_scale or 1.0, options.granularity)
     else:
         scales = _searched_scales(weights, options)
         if input_scale is not None and bias is not None:

@@ -55,7 +55,7 @@ CALLS = {
     "diagnose y": lambda m, a: m.diagnose(X, a),
     "importance y": lambda m, a: m.importance(X, a),
     "set_weights": lambda m, a: m.set_weights(a),
-    "set_weights of one": lambda m, a: m.set_weights([*m.get_weights()[:-1], a]),
+    "set_weights of one": lambda m, a: m.set_weights([*(weight + 1 for weight in m.get_weights()[:-1]), a]),
     "compile optimizer": lambda m, a: m.compile(a, "mse"),
     "compile loss": lambda m, a: m.compile("sgd", a),
     "compile metrics": lambda m, a: m.compile("sgd", "mse", a),
@@ -84,6 +84,8 @@ def test_calls(call, argument):
         before = model.network.params.copy()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # advice, NumPy's on masked numbers, scikit-learn's on epochs
+            warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning)
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module="sklearn")
             try:
                 CALLS[call](model, argument)
             except (TypeError, ValueError, FloatingPointError):
@@ -112,7 +114,7 @@ GIVEN = {
 }
 TABLES = LAYERS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, REGULARIZERS, INITIALIZERS
 CALLBACKS = nb.EarlyStopping, nb.ReduceLROnPlateau, nb.ModelCheckpoint, nb.LearningRateScheduler
-CLASSES = sorted({*CALLBACKS, *(row for table in TABLES for row in table.values())}, key=lambda row: row.__qualname__)
+CLASSES = list(dict.fromkeys([*(row for table in TABLES for row in table.values()), *CALLBACKS]))
 
 
 def options_of(kind):

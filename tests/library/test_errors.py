@@ -351,6 +351,9 @@ def test_wrong_arguments(make, words):
 def test_wrong_weights():
     weights = model_for().get_weights()
     assert_unchanged(model_for(), lambda m: m.set_weights(weights[:-1]), ValueError, "expected 4 arrays, got 3")
+    for wrong in ([["a"] * 3] * 6, np.zeros((6, 3), complex)):
+        others = [*(weight + 1 for weight in weights[:2]), wrong, weights[3]]
+        assert_unchanged(model_for(), lambda m, w=others: m.set_weights(w), TypeError, "array 2: expected numbers, got")
     weights[2] = weights[2].T
     assert_unchanged(
         model_for(), lambda m: m.set_weights(weights), ValueError, r"array 2 should have shape \(6, 3\), got \(3, 6\)"

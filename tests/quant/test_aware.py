@@ -264,7 +264,7 @@ def test_quantize_takes_what_was_trained(name, dtype, bits):
     assert (np.abs(expected - found) > 1e-4 * span).mean() < 0.003
     assert np.abs(expected - found).max() < 0.05 * span
     assert abs(aware.evaluate(x, y) - np.square(found - y).mean()) < 1e-3
-    with pytest.raises(ValueError, match="trained the model with symmetric=False, not True"):
+    with pytest.raises(ValueError, match="symmetric must be False, with which quantize_aware trained, got True"):
         quantize(aware, symmetric=True)
 
 
@@ -316,7 +316,7 @@ MISTAKES = {
     "FakeQuantizedDense: kernel_bits must be 8 or 4, got 2": lambda: FakeQuantizedDense(3, 2),
     "FakeQuantizedResidual: kernel_bits": lambda: FakeQuantizedResidual([k.Dense(2)], kernel_bits=3),
     "unknown kind of layer 'fake'": lambda: layer_from_config("fake", {}),
-    "that quantize_aware has not put there": lambda: trained_ranges(made([FakeQuantize(0.0, 1.0)], 3).network),
+    "that quantize_aware did not make": lambda: trained_ranges(made([FakeQuantize(0.0, 1.0)], 3).network),
 }
 
 

@@ -356,10 +356,10 @@ def test_budget_gives_more_bits_first(rng):
         (np.nan, (np.zeros((1, 10)), [0]), "at least 0"),
         ("1%", (np.zeros((1, 10)), [0]), "at least 0"),
         (0.1, 3, "must be"),
-        (0.1, (np.zeros((0, 10)), []), "0 rows"),
-        (0.1, (np.zeros((2, 10)), [0]), "2 rows of x and 1 of y"),
-        (0.1, (np.zeros((2, 10)), np.zeros((2, 3))), r"y of shape \(2, 3\) for outputs of shape \(2, 4\)"),
-        (0.1, lambda m: np.nan, "no score"),
+        (0.1, (np.zeros((0, 10)), []), "at least one, got 0 and 0"),
+        (0.1, (np.zeros((2, 10)), [0]), "as many rows of x as of y, at least one, got 2 and 1"),
+        (0.1, (np.zeros((2, 10)), np.zeros((2, 3))), r"y of shape \(2, 3\) does not go with outputs of shape \(2, 4\)"),
+        (0.1, lambda m: np.nan, "must return a finite score, got nan"),
         (0.1, (np.ma.masked_all((2, 10)), [0, 1]), "x: masked element in row 0, column 0"),
         (0.1, (np.zeros((2, 10)), np.ma.masked_equal([0, 1], 1)), "quantize: y of evaluate: masked element in row 1"),
     ],
@@ -491,5 +491,5 @@ def test_fake_quantized_models_compute_what_their_integers_give(kind, bits, rng)
     assert np.abs(aware.evaluate(x, y, verbose=0) - np.square(seen - y).mean()) < 1e-3
     assert [layer.name for layer in compare(aware, q, x).layers] == [layer.name for layer in q.network.layers]
     if bits == 8:
-        with pytest.raises(ValueError, match="trained the model with bits=8, not 4"):
+        with pytest.raises(ValueError, match="bits must be 8, with which quantize_aware trained, got 4"):
             quantize(aware, bits=4)
