@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nbdense.layers import LeakyReLU as LeakyReLU
     from nbdense.layers import ReLU as ReLU
     from nbdense.layers import Residual as Residual
+    from nbdense.layers import RMSNormalization as RMSNormalization
     from nbdense.layers import Softmax as Softmax
     from nbdense.losses import BinaryCrossentropy as BinaryCrossentropy
     from nbdense.losses import BinaryFocalCrossentropy as BinaryFocalCrossentropy
@@ -123,6 +124,7 @@ _HOMES = {
         "LeakyReLU",
         "ReLU",
         "Residual",
+        "RMSNormalization",
         "Softmax",
     ],
     "nbdense.losses": [
