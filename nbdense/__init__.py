@@ -70,9 +70,12 @@ if TYPE_CHECKING:
     from nbdense.models import Sequential as Sequential
     from nbdense.models import load_model as load_model
     from nbdense.optimizers import SGD as SGD
+    from nbdense.optimizers import Adadelta as Adadelta
     from nbdense.optimizers import Adagrad as Adagrad
     from nbdense.optimizers import Adam as Adam
+    from nbdense.optimizers import Adamax as Adamax
     from nbdense.optimizers import AdamW as AdamW
+    from nbdense.optimizers import Ftrl as Ftrl
     from nbdense.optimizers import Lion as Lion
     from nbdense.optimizers import Nadam as Nadam
     from nbdense.optimizers import RMSprop as RMSprop
@@ -164,7 +167,7 @@ _HOMES = {
         "TopKCategoricalAccuracy",
     ],
     "nbdense.models": ["Sequential", "load_model"],
-    "nbdense.optimizers": ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSprop"],
+    "nbdense.optimizers": ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "Nadam", "RMSprop"],
     "nbdense.quant": ["compare", "prune", "quantize", "quantize_aware"],
     "nbdense.regularizers": ["L1", "L1L2", "L2", "l1", "l1_l2", "l2"],
     "nbdense.schedules": [

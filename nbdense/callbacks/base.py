@@ -139,10 +139,11 @@ def real(owner: object, name: str, value: Any) -> float:
 
 def learning_rate_of(owner: object, model: FittedModel) -> float:
     """Return the optimizer's learning rate, where it is a number that can be set."""
-    rate: Any = getattr(model.optimizer, "learning_rate", None)
-    if isinstance(rate, bool) or not isinstance(rate, numbers.Real):
+    optimizer = model.optimizer
+    assert optimizer is not None
+    if optimizer.schedule is not None:
         raise ValueError(
-            f"{type(owner).__name__}: the optimizer's learning_rate is a {type(rate).__name__}, which changes by "
-            "itself; give the optimizer a number, or leave this callback out"
+            f"{type(owner).__name__}: the optimizer's learning_rate is a {type(optimizer.schedule).__name__}, which "
+            "changes by itself; give the optimizer a number, or leave this callback out"
         )
-    return float(rate)
+    return float(optimizer.learning_rate)

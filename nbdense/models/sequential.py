@@ -90,7 +90,7 @@ class Sequential(LayerStack):
         """
         if loss is None:
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
-        self._train.compile(optimizers.get(optimizer), losses.for_training(loss), list(metrics or []))
+        self._train.compile(optimizers.for_training(optimizer), losses.for_training(loss), list(metrics or []))
         self._steps.forget()
         if self.built:
             self._set_trainable()

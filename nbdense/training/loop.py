@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nbdense.backends.base import Workspace
 from nbdense.optimizers import Optimizer
-from nbdense.training import phases
+from nbdense.training.accumulation import take_steps
 from nbdense.training.evaluation import Tally, evaluate
 from nbdense.training.preparation import Fit
 from nbdense.training.progress import ProgressBar, number_text
@@ -80,7 +80,7 @@ def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
         if hooks.stopped:
             break
     optimizer, _ = fit.state.compiled()
-    if optimizer.use_ema and optimizer.iterations:
+    if optimizer.use_ema and optimizer.batches:
         take_averages(fit.state)
     hooks.call("on_train_end", logs=logs)
 
@@ -136,14 +136,15 @@ class _Slices:
         fit, workspace = self._fit, self._fit.workspace
         network, (optimizer, _) = workspace.network, fit.state.compiled()
         run = functools.partial(
-            workspace.run,
-            phases.training(network.layers, optimizer.clips_by_norm),  # which a callback may have changed
+            take_steps,
+            workspace,
+            network.layers,
+            copy.copy(optimizer),  # with its count of steps and learning rate as they are now
             fit.data,
             first_step=first,
             epoch=fit.state.epochs_trained,
             seed=fit.state.seed,
             shuffle=fit.shuffle,
-            optimizer=copy.copy(optimizer),  # with its count of steps and learning rate as they are now
         )
         previous, self._last = self._last, None
         # A single step at the very end is never taken back: only a step behind it could tell that it was a bad one.
@@ -163,9 +164,9 @@ class _Slices:
         """
         workspace = self._fit.workspace
         if done > 0 and self._last is not None:
-            optimizer.iterations += self._last.retake(workspace, done - 1)
+            optimizer.batches += self._last.retake(workspace, done - 1)
         elif previous is not None:
-            optimizer.iterations += previous.retake(workspace, previous.count - 1) - previous.count
+            optimizer.batches += previous.retake(workspace, previous.count - 1) - previous.count
 
 
 class _Epoch:
@@ -214,8 +215,8 @@ class _Epoch:
         count, optimizer = min(self._size, self._fit.steps - self._first), self._optimizer
         if optimizer.use_ema and optimizer.ema_overwrite_frequency:
             every = optimizer.ema_overwrite_frequency
-            count = min(count, every - optimizer.iterations % every)
-        return count
+            count = min(count, every - optimizer.batches % every)
+        return 1 if optimizer.gradient_accumulation_steps else count
 
     def _set_size(self, count: int, seconds: float) -> None:
         """Learn from a slice how long the next should be."""
@@ -249,9 +250,9 @@ def count_steps(state: TrainState, count: int = 1) -> None:
     It may be due behind the last of the steps only: a longer run of steps is cut there.
     """
     optimizer, _ = state.compiled()
-    optimizer.iterations += count
+    optimizer.batches += count
     every = optimizer.ema_overwrite_frequency
-    if optimizer.use_ema and every and optimizer.iterations % every == 0:
+    if optimizer.use_ema and every and optimizer.batches % every == 0:
         take_averages(state)
 
 
