@@ -8,6 +8,7 @@ from nbdense._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from nbdense._compile.thread_pool import set_num_threads as set_num_threads
+    from nbdense.callbacks import BackupAndRestore as BackupAndRestore
     from nbdense.callbacks import Callback as Callback
     from nbdense.callbacks import CSVLogger as CSVLogger
     from nbdense.callbacks import EarlyStopping as EarlyStopping
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "nbdense._compile.thread_pool": ["set_num_threads"],
     "nbdense.callbacks": [
+        "BackupAndRestore",
         "CSVLogger",
         "Callback",
         "EarlyStopping",

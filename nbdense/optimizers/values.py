@@ -30,7 +30,7 @@ class _Assigned:
         setattr(self._owner, self._field, value)
 
     def __reduce__(self) -> Any:
-        return type(self).__base__, (type(self).__base__(self),)  # type: ignore[call-arg, misc]  # a plain number
+        return type(self).__base__, (type(self).__base__(self),)  # type: ignore[misc]  # a plain number
 
 
 class LearningRate(_Assigned, float):

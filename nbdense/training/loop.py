@@ -25,8 +25,11 @@ SLICE_SECONDS = 0.05  # compiled code runs this long before the progress bar and
 Logs = dict[str, Any]  # numbers, or arrays of metrics that have several
 
 
-class LossNotFiniteError(FloatingPointError):
-    """An error: a step's loss is NaN or infinite; the weights are those of the last finite step."""
+class LossNotFiniteError(FloatingPointError, RuntimeError):
+    """An error: a step's loss is NaN or infinite; the weights are those of the last finite step.
+
+    A RuntimeError too, as Keras's ``TerminateOnNaN(raise_error=True)`` raises.
+    """
 
 
 class Hooks(Protocol):
@@ -36,11 +39,14 @@ class Hooks(Protocol):
     ----------
     each_batch : bool
         Whether any hook around batches is wanted: then compiled code runs one step at a time.
+    each_test_batch : bool
+        The same around the batches of an evaluation.
     takes_not_finite : bool
         Whether a loss that is not finite is to end the fit without an error.
     """
 
     each_batch: bool
+    each_test_batch: bool
     takes_not_finite: bool
 
     @property
@@ -50,13 +56,16 @@ class Hooks(Protocol):
     def stop(self) -> None:
         """End the fit."""
 
+    def begin_training(self, epochs: range) -> range:
+        """Call the hook before the first epoch; return the epochs that are to be run."""
+
     def call(self, name: str, *arguments: Any, logs: Logs | None = None) -> None:
         """Call a hook, such as "on_epoch_end"."""
 
 
 def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
     """Train for some epochs; the docstring of ``Sequential.fit`` has the rules."""
-    hooks.call("on_train_begin")
+    epochs = hooks.begin_training(epochs)
     logs: Logs = {}
     slices = _Slices(fit)
     for epoch in epochs:
@@ -90,7 +99,7 @@ def _validate(fit: Fit, hooks: Hooks) -> Logs:
     if fit.validation is None:
         return {}
     hooks.call("on_test_begin")
-    results = evaluate(fit.validation.workspace, fit.metrics, fit.validation.data)
+    results = evaluate(fit.validation.workspace, fit.metrics, fit.validation.data, hooks)
     hooks.call("on_test_end", logs=results)
     return {f"val_{name}": value for name, value in results.items()}
 
