@@ -137,6 +137,8 @@ class Optimizer:
             raise ValueError(f"{title}: name must be a non-empty string, got {name!r}")
         self.name = name or snake_case(title)
         self._slots: Sequence[npt.NDArray[Any]] | None = None
+        self._own: Any = None  # variables outside a model, from the first `apply` on
+        self._spared: frozenset[int] = frozenset()
         self.batches = 0
         if gradient_accumulation_steps is not None:
             gradient_accumulation_steps = whole_number(
@@ -259,6 +261,10 @@ class Optimizer:
         """Show these views as `variables`: the model's training calls it when it has made them."""
         self._slots = slots
 
+    def leave_variables(self) -> None:
+        """Let go of arrays that were given to `apply`: a model is compiled with the optimizer."""
+        self._own = self._slots = None
+
     def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
         """Set the optimizer's state.
 
@@ -293,7 +299,68 @@ class Optimizer:
             view[...] = array
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_slots": None}  # views of a model's memory: a copy is of no model yet
+        # Views of a model's memory, and of variables: a copy belongs to none yet.
+        return {**vars(self), "_slots": None, "_own": None, "_spared": frozenset()}
+
+    def apply(self, grads: Iterable[Any], trainable_variables: Iterable[Any] | None = None) -> None:
+        """Take a step on arrays of your own, in their place; a model's are moved by `Sequential.apply_gradients`.
+
+        Parameters
+        ----------
+        grads : iterable of array-like
+            A gradient for each variable; None leaves it as it is.
+        trainable_variables : iterable of ndarray, optional
+            The variables: those of the first call, or of `build`, ever after. Objects with ``__array__`` and ``assign``
+            will do.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nbdense.optimizers import SGD
+        >>> weights = np.array([1.0, 2.0])
+        >>> SGD(0.5).apply([np.array([1.0, -1.0])], [weights])
+        >>> weights
+        array([0.5, 2.5])
+        """
+        grads = list(grads)
+        if trainable_variables is not None and self._own is None:
+            trainable_variables = list(trainable_variables)
+            self.build(trainable_variables)
+        if self._own is None:
+            raise ValueError(f"{type(self).name}: apply needs the variables in its first call, or build(variables)")
+        self._own.step(grads, list(trainable_variables) if trainable_variables is not None else None)
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> None:
+        """Take a step on arrays of your own: `apply` of pairs.
+
+        Parameters
+        ----------
+        grads_and_vars : iterable of (gradient, variable)
+            What ``zip`` makes of both.
+        """
+        pairs = list(grads_and_vars)
+        self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+
+    def build(self, variables: Iterable[Any]) -> None:
+        """Make slots for arrays of your own; the first `apply` does it too.
+
+        Parameters
+        ----------
+        variables : iterable of ndarray
+            The variables.
+        """
+        self._own = importlib.import_module("nbdense.training.variables").Variables(self, list(variables), self._spared)
+
+    def finalize_variable_values(self, var_list: Iterable[Any]) -> None:
+        """Put the moving averages in the place of arrays of your own, where there are averages; `fit` does it itself.
+
+        Parameters
+        ----------
+        var_list : iterable of ndarray
+            Accepted for Keras's sake: it is all variables.
+        """
+        if self.use_ema and self._own is not None:
+            self._own.take_averages()
 
     def rates(self, count: int) -> npt.NDArray[np.float64]:
         """Return the learning rates of the next ``count`` steps, float64; raise if a schedule gives others."""
@@ -314,16 +381,12 @@ class Optimizer:
 
         Parameters
         ----------
-        var_list : None
-            Refused: a model's parameters are arrays, which do not know their names.
+        var_list : iterable of ndarray, optional
+            Variables of your own, for `apply`. Of a model's parameters give the names.
         var_names : iterable of str, optional
             Parts of parameters' names such as "dense/bias", or regular expressions that are searched for in them.
         """
-        if var_list is not None:
-            raise TypeError(
-                f"{type(self).name}: var_list is not taken, for arrays have no names; say var_names=['bias'] or other "
-                "parts of the names in model.parameters"
-            )
+        self._spared = frozenset(map(id, var_list or ()))
         if isinstance(var_names, str):
             raise TypeError(f"{type(self).name}: var_names must be a list of names, got {var_names!r}")
         patterns = tuple(var_names or ())

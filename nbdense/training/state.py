@@ -76,6 +76,7 @@ class TrainState:
             metrics.get(metric, loss, 1)
         self.optimizer, self.loss, self.metrics = optimizer, loss, reported
         optimizer.batches = 0
+        optimizer.leave_variables()
         self._vectors, self._advised = None, False
         if self.built:
             self._set_decay()

@@ -13,7 +13,8 @@ from nbdense import optimizers
 from nbdense.optimizers import OPTIMIZERS, SGD, Adam, schedules
 from nbdense.optimizers.schedules import ExponentialDecay
 from nbdense.training import loop
-from tests.optimizers.test_optimizers import Sawtooth
+from tests.optimizers.test_optimizers import GOLDEN as STEPS
+from tests.optimizers.test_optimizers import KERAS, SPLIT, Sawtooth, fresh
 from tests.support.builders import make_model
 from tests.support.source_tree import ROOT
 
@@ -224,3 +225,54 @@ def test_setting_the_learning_rate():
         optimizer.learning_rate = 0.1
     optimizer.learning_rate = other = Sawtooth(0.2)
     assert optimizer.schedule is other
+
+
+@pytest.mark.parametrize("variant", KERAS)
+def test_steps_on_arrays_of_ones_own(variant):
+    optimizer = fresh(KERAS[variant])
+    kernel, bias = STEPS["start"][:SPLIT].reshape(3, 5).copy(), STEPS["start"][SPLIT:].copy()
+    if variant == "excluded":
+        optimizer.exclude_from_weight_decay(var_list=[bias])
+    for number, gradient in enumerate(STEPS["gradients"]):
+        parts = gradient[:SPLIT].reshape(3, 5), gradient[SPLIT:]
+        if number % 2:
+            optimizer.apply(parts)
+        else:
+            optimizer.apply_gradients(zip(parts, (kernel, bias), strict=True))
+        found = np.concatenate([kernel.ravel(), bias])
+        np.testing.assert_allclose(found, STEPS[f"keras/{variant}"][number], rtol=1e-10, atol=1e-10)
+    optimizer.finalize_variable_values([kernel, bias])
+    expected = STEPS[f"average/{variant}"] if optimizer.use_ema else STEPS[f"keras/{variant}"][-1]
+    np.testing.assert_allclose(np.concatenate([kernel.ravel(), bias]), expected, rtol=1e-10, atol=1e-10)
+    assert optimizer.batches == 10 and optimizer.built
+
+
+class Held:
+    """A variable as other libraries have it."""
+
+    def __init__(self, value):
+        self.value, self.constraint, self.name = np.asarray(value, np.float32), lambda v: np.maximum(v, 0), "held"
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.value, dtype)
+
+    def assign(self, value):
+        self.value = value
+
+
+def test_variables_that_are_no_arrays():
+    held, other, optimizer = Held([1.0, 0.1]), Held(3.0), SGD(0.5, weight_decay=0.5)
+    with pytest.raises(ValueError, match="SGD: apply needs the variables in its first call"):
+        optimizer.apply([np.ones(2)])
+    with pytest.warns(UserWarning, match="1 of 2 variables have no gradient"):
+        optimizer.apply([np.ones(2), None], [held, other])
+    np.testing.assert_allclose(held.value, [0.25, 0.0], atol=1e-6)
+    assert other.value == 3.0 and held.value.dtype == np.float32 and optimizer.iterations == 1
+    for wrong in (lambda: optimizer.apply([None, None]), lambda: optimizer.apply([1.0], [Held(1.0)])):
+        with pytest.raises(ValueError, match="SGD: apply"):
+            wrong()
+    with pytest.raises(TypeError, match="variables must be arrays of float32 or float64"):
+        SGD().build([np.arange(3)])
+    model = make_model([3, 2], ["linear"], optimizer=optimizer)
+    assert model.optimizer.iterations == 0 and len(optimizer.variables) == 2
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
