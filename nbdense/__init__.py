@@ -8,6 +8,7 @@ from nbdense._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from nbdense._compile.thread_pool import set_num_threads as set_num_threads
+    from nbdense.callbacks import BackupAndRestore as BackupAndRestore
     from nbdense.callbacks import Callback as Callback
     from nbdense.callbacks import CSVLogger as CSVLogger
     from nbdense.callbacks import EarlyStopping as EarlyStopping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nbdense.layers import LeakyReLU as LeakyReLU
     from nbdense.layers import ReLU as ReLU
     from nbdense.layers import Residual as Residual
+    from nbdense.layers import RMSNormalization as RMSNormalization
     from nbdense.layers import Softmax as Softmax
     from nbdense.losses import BinaryCrossentropy as BinaryCrossentropy
     from nbdense.losses import BinaryFocalCrossentropy as BinaryFocalCrossentropy
@@ -69,9 +71,12 @@ if TYPE_CHECKING:
     from nbdense.models import Sequential as Sequential
     from nbdense.models import load_model as load_model
     from nbdense.optimizers import SGD as SGD
+    from nbdense.optimizers import Adadelta as Adadelta
     from nbdense.optimizers import Adagrad as Adagrad
     from nbdense.optimizers import Adam as Adam
+    from nbdense.optimizers import Adamax as Adamax
     from nbdense.optimizers import AdamW as AdamW
+    from nbdense.optimizers import Ftrl as Ftrl
     from nbdense.optimizers import Lion as Lion
     from nbdense.optimizers import Nadam as Nadam
     from nbdense.optimizers import RMSprop as RMSprop
@@ -100,6 +105,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "nbdense._compile.thread_pool": ["set_num_threads"],
     "nbdense.callbacks": [
+        "BackupAndRestore",
         "CSVLogger",
         "Callback",
         "EarlyStopping",
@@ -123,6 +129,7 @@ _HOMES = {
         "LeakyReLU",
         "ReLU",
         "Residual",
+        "RMSNormalization",
         "Softmax",
     ],
     "nbdense.losses": [
@@ -162,7 +169,7 @@ _HOMES = {
         "TopKCategoricalAccuracy",
     ],
     "nbdense.models": ["Sequential", "load_model"],
-    "nbdense.optimizers": ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSprop"],
+    "nbdense.optimizers": ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "Nadam", "RMSprop"],
     "nbdense.quant": ["compare", "prune", "quantize", "quantize_aware"],
     "nbdense.regularizers": ["L1", "L1L2", "L2", "l1", "l1_l2", "l2"],
     "nbdense.schedules": [

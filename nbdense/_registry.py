@@ -52,6 +52,11 @@ def name_of(function: Callable[..., Any]) -> str:
     return re.sub(r"\W", "", getattr(function, "__name__", type(function).__name__))
 
 
+def snake_case(name: str) -> str:
+    """Return a class's name as Keras writes it in snake case: TruePositives is true_positives."""
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
+
+
 def find_custom(noun: str, name: Any, kind: type[T]) -> T:
     """Return the custom object of a name.
 

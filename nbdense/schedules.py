@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,17 @@ class LearningRateSchedule:
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild this schedule."""
         raise NotImplementedError(f"{type(self).__name__} must define get_config(self) to be saved")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a schedule of what `get_config` returned.
+
+        Parameters
+        ----------
+        config : mapping of str
+            Arguments.
+        """
+        return cls(**config)
 
 
 def _finite_rates(owner: LearningRateSchedule, first_step: int, rates: _Rates) -> _Rates:
@@ -481,3 +492,6 @@ def serialize(schedule: LearningRateSchedule) -> dict[str, Any]:
     """
     description: dict[str, Any] = REGISTRY.serialize(schedule)
     return description
+
+
+deserialize = get  # Keras's name for getting from a description

@@ -23,6 +23,7 @@ from nbdense.export.graph.steps import (
     Step,
     function,
 )
+from nbdense.layers.forms import Tensors
 from nbdense.network.folding import FAR_FROM_ZERO
 
 
@@ -84,10 +85,16 @@ def _append_affine(kept: list[Step], last: Step | None, step: AffineStep) -> Non
         bias = np.zeros(len(scale)) if last.bias is None else last.bias.astype(np.float64)
         bias = (bias - mean) * scale + shift
         kept[-1] = dataclasses.replace(last, kernel=_times(last.kernel, scale), bias=bias)
-    elif isinstance(last, LayerStep) and last.form.absorb is not None and step.by_column:
-        kept[-1] = dataclasses.replace(last, tensors=last.form.absorb(last.tensors, *step.over(last.width)))
+    elif isinstance(last, LayerStep) and step.by_column and (tensors := _absorbed(last, step)) is not None:
+        kept[-1] = dataclasses.replace(last, tensors=tensors)
     else:
         kept.append(step)
+
+
+def _absorbed(layer: LayerStep, step: AffineStep) -> Tensors | None:
+    """Return a layer's tensors with the step done behind it; None where the layer cannot do it."""
+    absorb = layer.form.absorb
+    return None if absorb is None else absorb(layer.tensors, *step.over(layer.width))
 
 
 def _is_identity(step: AffineStep) -> bool:

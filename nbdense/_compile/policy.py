@@ -141,12 +141,15 @@ def switch(
     A table's rows thus reach compiled code by being in the table. ``functions`` maps codes to names in ``space``,
     the calling module's ``globals()``: functions that compiled code reaches through a closure would miss the
     disk cache in every process. ``body`` is source in which ``{f}`` stands for the function's name; ``otherwise`` is
-    the statement for all other codes.
+    the statement for all other codes. Codes of the same function share a branch: what it runs is compiled in once.
     """
     lines = [f"def {name}(code, {arguments}):"]
-    word = "if"
+    codes: dict[str, list[str]] = {}
     for code, function in functions.items():
-        lines.append(f"    {word} code == {code}:")
+        codes.setdefault(function, []).append(f"code == {code}")
+    word = "if"
+    for function, tests in codes.items():
+        lines.append(f"    {word} {' or '.join(tests)}:")
         lines.extend("        " + line for line in body.format(f=function).strip("\n").split("\n"))
         word = "elif"
     if otherwise:

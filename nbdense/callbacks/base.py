@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from nbdense._checks import plain
 from nbdense.training.state import FittedModel
@@ -23,10 +26,20 @@ class Callback:
     model: FittedModel
     params: dict[str, Any]
     takes_not_finite = False  # whether a loss that is not finite is to end the fit without an error
+    initial_epoch: int | None = None  # epoch that the fit is to begin with, where `on_train_begin` has found one
 
     def wants_batches(self) -> bool:
         """Tell whether a method for batches is overridden: then compiled slices are one step long."""
-        hooks = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+        return self.overrides("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+
+    def overrides(self, *hooks: str) -> bool:
+        """Tell whether any of these methods is not the base class's, which does nothing.
+
+        Parameters
+        ----------
+        *hooks : str
+            Names of methods.
+        """
         return any(getattr(getattr(self, hook), "__func__", None) is not getattr(Callback, hook) for hook in hooks)
 
     def set_model(self, model: FittedModel) -> None:
@@ -69,21 +82,39 @@ class Callback:
     def on_test_end(self, logs: Logs | None = None) -> None:
         """Run after an evaluation, with its results."""
 
+    def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Run before each batch of an evaluation, numbered from 0."""
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Run after each batch of an evaluation, with the loss and metrics so far."""
+
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
+        """Run before a prediction."""
+
+    def on_predict_end(self, logs: Logs | None = None) -> None:
+        """Run after a prediction."""
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Run before each batch of a prediction, numbered from 0."""
+
+    def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Run after each batch of a prediction, with its "outputs"."""
+
 
 class CallbackList:
-    """The callbacks of one fit, called in turn.
+    """The callbacks of one fit, evaluation or prediction, called in turn.
 
     Parameters
     ----------
     callbacks : list of Callback
     model : FittedModel
-        The model that is fitted; its ``stop_training`` is set back.
+        The model that is fitted or asked.
     params : dict
         Settings for the callbacks' ``set_params``.
 
     Attributes
     ----------
-    each_batch : bool
+    each_batch, each_test_batch, each_predict_batch : bool
         Whether any wants to be called around batches: then compiled code runs one step at a time.
     takes_not_finite : bool
         Whether any says that a loss that is not finite is to end the fit without an error.
@@ -95,8 +126,19 @@ class CallbackList:
             callback.set_model(model)
             callback.set_params(params)
         self.each_batch = any(callback.wants_batches() for callback in callbacks)
+        self.each_test_batch = self._overridden("on_test_batch_begin", "on_test_batch_end")
+        self.each_predict_batch = self._overridden("on_predict_batch_begin", "on_predict_batch_end")
         self.takes_not_finite = any(callback.takes_not_finite for callback in callbacks)
-        model.stop_training = False
+
+    def _overridden(self, *hooks: str) -> bool:
+        return any(callback.overrides(*hooks) for callback in self._callbacks)
+
+    def begin_training(self, epochs: range) -> range:
+        """Call `on_train_begin`; return the epochs that there are to run, of which a callback may have done some."""
+        self._model.stop_training = False
+        self.call("on_train_begin")
+        first = max((callback.initial_epoch or 0 for callback in self._callbacks), default=0)
+        return range(max(epochs.start, first), max(epochs.stop, first))
 
     @property
     def stopped(self) -> bool:
@@ -109,8 +151,40 @@ class CallbackList:
 
     def call(self, name: str, *arguments: Any, logs: Logs | None = None) -> None:
         """Call a method of each callback; all get the same logs, and may add to them."""
+        logs = {} if logs is None else logs
         for callback in self._callbacks:
             getattr(callback, name)(*arguments, logs)
+
+
+def predict_in_batches(
+    predict: Callable[[Any], npt.NDArray[Any]], x: npt.NDArray[Any], batch: int, hooks: CallbackList
+) -> npt.NDArray[Any]:
+    """Return outputs, with calls of callbacks around all of them, and around batches where one wants that.
+
+    Parameters
+    ----------
+    predict : callable
+        Of rows the outputs.
+    x : ndarray
+        Rows.
+    batch : int
+        How many make a batch.
+    hooks : CallbackList
+        Callbacks.
+    """
+    hooks.call("on_predict_begin")
+    parts = [x]
+    if hooks.each_predict_batch:
+        parts = [x[first : first + batch] for first in range(0, len(x), batch)] or parts
+    outputs = []
+    for number, part in enumerate(parts):
+        if hooks.each_predict_batch:
+            hooks.call("on_predict_batch_begin", number)
+        outputs.append(predict(part))
+        if hooks.each_predict_batch:
+            hooks.call("on_predict_batch_end", number, logs={"outputs": outputs[-1]})
+    hooks.call("on_predict_end")
+    return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
 
 def callbacks_of(owner: str, value: Any) -> list[Callback]:
@@ -139,10 +213,11 @@ def real(owner: object, name: str, value: Any) -> float:
 
 def learning_rate_of(owner: object, model: FittedModel) -> float:
     """Return the optimizer's learning rate, where it is a number that can be set."""
-    rate: Any = getattr(model.optimizer, "learning_rate", None)
-    if isinstance(rate, bool) or not isinstance(rate, numbers.Real):
+    optimizer = model.optimizer
+    assert optimizer is not None
+    if optimizer.schedule is not None:
         raise ValueError(
-            f"{type(owner).__name__}: the optimizer's learning_rate is a {type(rate).__name__}, which changes by "
-            "itself; give the optimizer a number, or leave this callback out"
+            f"{type(owner).__name__}: the optimizer's learning_rate is a {type(optimizer.schedule).__name__}, which "
+            "changes by itself; give the optimizer a number, or leave this callback out"
         )
-    return float(rate)
+    return float(optimizer.learning_rate)

@@ -251,3 +251,28 @@ class TerminateOnNaN(Callback):
         if self.takes_not_finite and loss is not None and not math.isfinite(loss):
             print(f"Epoch {epoch + 1}: the loss is {loss}, the fit ends")
             self.model.stop_training = True
+
+
+class ProgbarLogger(Callback):
+    """A callback that does nothing: the progress bar is fit's own, and drawn as its ``verbose`` says."""
+
+
+class TensorBoard(Callback):
+    """A callback that there is not: nbdense writes no event files.
+
+    Parameters
+    ----------
+    *arguments, **options
+        Whatever Keras's takes.
+
+    Raises
+    ------
+    NotImplementedError
+        Always, with what to use instead.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        raise NotImplementedError(
+            "TensorBoard: nbdense writes no event files; CSVLogger('log.csv') keeps each epoch's logs, and "
+            "fit(...).plot() draws them"
+        )

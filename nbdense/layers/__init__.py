@@ -23,3 +23,4 @@ from nbdense.layers.registry import LAYERS as LAYERS
 from nbdense.layers.registry import layer_from_config as layer_from_config
 from nbdense.layers.registry import register as register
 from nbdense.layers.residual import Residual as Residual
+from nbdense.layers.rms_normalization import RMSNormalization as RMSNormalization

@@ -124,7 +124,8 @@ class RowForm:
         ``(tensors, settings)``: mean, scale and shift where the layer is no more than (x - mean) scale + shift and
         such settings are none of a layer's.
     absorb : callable, optional
-        ``(tensors, mean, scale, shift)``: the tensors with (x - mean) scale + shift, float64, done behind the layer.
+        ``(tensors, mean, scale, shift)``: the tensors with (x - mean) scale + shift, float64, done behind the layer;
+        None where the layer has no such form.
     layer : callable, optional
         ``(tensors, settings, name)``: the layer, and its tensors by the names that follow the layer's own.
     """
@@ -140,7 +141,7 @@ class RowForm:
     fitted: Callable[[Array, Array, float], Tensors | None] | None = None
     means: int = 0
     affine: Callable[[Tensors, Settings], tuple[Array, Array, Array] | None] | None = None
-    absorb: Callable[[Tensors, Array, Array, Array], Tensors] | None = None
+    absorb: Callable[[Tensors, Array, Array, Array], Tensors | None] | None = None
     layer: Callable[[Tensors, Settings, str | None], tuple[Any, dict[str, Array]]] | None = None
 
     @property

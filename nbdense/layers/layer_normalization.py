@@ -5,7 +5,6 @@ In files it is LayerNormalization from opset 17 on; before, and where the column
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from nbdense.layers.forms import (
     RowForm,
     Settings,
     Tensors,
-    number_of,
     register_form,
 )
 from nbdense.layers.normalization import (
@@ -29,6 +27,8 @@ from nbdense.layers.normalization import (
     absorb,
     fit_gamma_and_beta,
     mean_of_columns,
+    over_mean_squares,
+    read_norm_operator,
     write_gamma_and_beta,
 )
 from nbdense.layers.registry import register
@@ -109,62 +109,17 @@ def _write_core_operators(graph: OnnxGraph, row: Row, prefix: str, source: str, 
 
 
 def _read_operator(call: OnnxCall) -> Any:
-    value = call.data()
-    axis = call.attributes.get("axis", -1)
-    if not value.shape or axis not in (-1, len(value.seen)):
-        raise call.fail(f"it must normalise the last axis alone, got axis {axis}")
-    if call.uses_more:
-        raise call.fail("other nodes read its mean or deviation; only its first output is supported")
-    parts = call.constants(("scale", "bias"), optional=1)
-    if any(part.dtype.kind != "f" or part.size not in (1, value.shape[-1]) for part in parts):
-        raise call.fail(f"scale and bias must have {value.shape[-1]} elements each")
-    parts = [np.broadcast_to(part.reshape(-1), value.shape[-1:]) for part in parts]
-    epsilon = float(call.attributes.get("epsilon", 1e-5))
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise call.fail(f"epsilon must be above 0, got {epsilon}")
+    parts, epsilon = read_norm_operator(call, ("scale", "bias"), optional=1)
     return call.layer(FORM, dict(zip(("gamma", "beta"), parts, strict=False)), {"epsilon": epsilon})
 
 
 def _composed(value: OnnxValue) -> tuple[Settings, Any] | None:
     """Read (x - mean) / sqrt(variance + epsilon), or times the reciprocal, in any order."""
-    if value.operator not in ("Div", "Mul") or len(value.values) != 2:
-        return None
-    one, two = value.values
-    for centred, other in [(one, two)] if value.operator == "Div" else [(one, two), (two, one)]:
-        root = other if value.operator == "Div" else _inverse(other)
-        if root is None or root.operator not in ("Sqrt", "Pow"):
-            continue
-        if root.operator == "Pow" and (root.inputs[0] is not root.values[0] or number_of(root.inputs[1]) != 0.5):
-            continue
-        known = _standardised(centred, root.values[0])
-        if known is not None:
-            return known
+    for centred, factors, epsilon in over_mean_squares(value):
+        source = _less_its_mean(centred)
+        if source is not None and all(_less_its_mean(factor) is source for factor in factors):
+            return {"epsilon": epsilon}, source
     return None
-
-
-def _inverse(value: OnnxValue) -> OnnxValue | None:
-    """Return the tensor that a value is one over."""
-    if value.operator == "Reciprocal":
-        return value.values[0]
-    if value.operator == "Div" and len(value.values) == 1 and number_of(value.inputs[0]) == 1.0:
-        return value.values[0]
-    return None
-
-
-def _standardised(centred: OnnxValue, raised: OnnxValue) -> tuple[Settings, Any] | None:
-    """Return epsilon and x, where ``centred`` is x less its mean and ``raised`` its variance plus epsilon."""
-    if raised.operator not in ("Add", "Sum") or len(raised.values) != 1:
-        return None
-    variance, source = raised.values[0], _less_its_mean(centred)
-    epsilon = number_of(next(part for part in raised.inputs if part is not variance))
-    if epsilon is None or not (0 < epsilon < math.inf) or variance.operator != "ReduceMean" or source is None:
-        return None
-    square = variance.values[0]
-    factors = square.values if square.operator == "Mul" else []
-    if square.operator == "Pow":
-        factors = [square.values[0]] * 2 if number_of(square.inputs[1]) == 2.0 else []
-    same = [_less_its_mean(part) is source for part in factors]
-    return ({"epsilon": epsilon}, source) if same == [True, True] else None
 
 
 def _less_its_mean(value: OnnxValue) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from nbdense import initializers
 from nbdense._checks import finite_float32, finite_number
 from nbdense.layers.base import Layer, Shape
-from nbdense.layers.forms import Array, OnnxGraph, Tensors
+from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, OnnxValue, Tensors, number_of
 from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
 
@@ -31,9 +33,7 @@ class Normalization(Layer):
         trainable: bool,
     ) -> None:
         super().__init__(name, trainable)
-        if axis not in (-1, [-1], (-1,)):
-            raise ValueError(f"{type(self).__name__}: axis must be -1, the last, got {axis!r}")
-        self.epsilon = finite_number(type(self).__name__, "epsilon", epsilon, 0, ends="()")
+        self.epsilon = epsilon_of_last_axis(type(self).__name__, axis, epsilon)
         self.center, self.scale = bool(center), bool(scale)
         self.beta_initializer = initializers.for_layer(beta_initializer)
         self.gamma_initializer = initializers.for_layer(gamma_initializer)
@@ -57,6 +57,13 @@ class Normalization(Layer):
         for field in ("beta_initializer", "gamma_initializer"):
             config[field] = initializers.serialize(getattr(self, field))
         return config | super().get_config()
+
+
+def epsilon_of_last_axis(owner: str, axis: Any, epsilon: Any) -> float:
+    """Return the epsilon of a normalisation over an axis, or raise for one that is not above 0, and for other axes."""
+    if axis not in (-1, [-1], (-1,)):
+        raise ValueError(f"{owner}: axis must be -1, the last, got {axis!r}")
+    return finite_number(owner, "epsilon", epsilon, 0, ends="()")
 
 
 def write_gamma_and_beta(graph: OnnxGraph, row: Row, prefix: str, source: str, target: str) -> None:
@@ -128,3 +135,80 @@ def fit_gamma_and_beta(standard: Array, values: Array) -> Tensors | None:
     away = np.abs(gamma * standard + beta - values)
     fits = (away <= 1e-9 * np.maximum(np.abs(values), 1.0)).all()
     return {"gamma": gamma, "beta": beta} if fits else None
+
+
+def read_norm_operator(call: OnnxCall, labels: Sequence[str], optional: int = 0) -> tuple[list[Array], float]:
+    """Return the vectors and the epsilon of a node that normalises the last axis.
+
+    Parameters
+    ----------
+    call : OnnxCall
+        The node.
+    labels : sequence of str
+        Names of its vectors, for errors.
+    optional : int
+        Number of vectors, at the end, that may be left out.
+    """
+    value = call.data()
+    axis = call.attributes.get("axis", -1)
+    if not value.shape or axis not in (-1, len(value.seen)):
+        raise call.fail(f"it must normalise the last axis alone, got axis {axis}")
+    if call.uses_more:
+        raise call.fail("other nodes read its mean or deviation; only its first output is supported")
+    parts = call.constants(labels, optional=optional)
+    if any(part.dtype.kind != "f" or part.size not in (1, value.shape[-1]) for part in parts):
+        raise call.fail(f"{' and '.join(labels)} must have {value.shape[-1]} elements each")
+    epsilon = float(call.attributes.get("epsilon", 1e-5))
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise call.fail(f"epsilon must be above 0, got {epsilon}")
+    return [np.broadcast_to(part.reshape(-1), value.shape[-1:]) for part in parts], epsilon
+
+
+def over_mean_squares(value: OnnxValue) -> Iterator[tuple[OnnxValue, list[OnnxValue], float]]:
+    """Yield the ways to read a value as a / sqrt(mean(b c) + epsilon), or a times the reciprocal: (a, [b, c], epsilon).
+
+    Parameters
+    ----------
+    value : OnnxValue
+        The quotient or product.
+    """
+    if value.operator not in ("Div", "Mul") or len(value.values) != 2:
+        return
+    one, two = value.values
+    for numerator, other in [(one, two)] if value.operator == "Div" else [(one, two), (two, one)]:
+        raised = _under_root(other, 0.5) if value.operator == "Div" else _under_inverse_root(other)
+        square = None if raised is None else _mean_square(raised)
+        if square is not None:
+            yield numerator, *square
+
+
+def _under_root(value: OnnxValue, exponent: float) -> OnnxValue | None:
+    """Return the tensor of which a value is that power."""
+    if value.operator == "Sqrt" and exponent == 0.5:
+        return value.values[0]
+    if value.operator == "Pow" and value.inputs[0] is value.values[0] and number_of(value.inputs[1]) == exponent:
+        return value.values[0]
+    return None
+
+
+def _under_inverse_root(value: OnnxValue) -> OnnxValue | None:
+    """Return the tensor of which a value is one over the root."""
+    if value.operator == "Reciprocal":
+        return _under_root(value.values[0], 0.5)
+    if value.operator == "Div" and len(value.values) == 1 and number_of(value.inputs[0]) == 1.0:
+        return _under_root(value.values[0], 0.5)
+    return _under_root(value, -0.5)
+
+
+def _mean_square(raised: OnnxValue) -> tuple[list[OnnxValue], float] | None:
+    """Return the factors of the product of which ``raised`` is the mean over the columns, plus epsilon; and epsilon."""
+    if raised.operator not in ("Add", "Sum") or len(raised.values) != 1:
+        return None
+    mean = raised.values[0]
+    epsilon = number_of(next(part for part in raised.inputs if part is not mean))
+    if epsilon is None or not (0 < epsilon < math.inf) or mean.operator != "ReduceMean":
+        return None
+    square = mean.values[0]
+    if square.operator == "Pow" and number_of(square.inputs[1]) == 2.0:
+        return [square.values[0]] * 2, epsilon
+    return (list(square.values), epsilon) if square.operator == "Mul" and len(square.values) == 2 else None

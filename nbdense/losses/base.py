@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from nbdense._checks import array_of
 from nbdense._compile.loops import loop, row_loop
-from nbdense._registry import name_of
+from nbdense._registry import name_of, snake_case
 from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.elementwise.loss_forms import CUSTOM_FORM, FORMS, LossForm
@@ -59,7 +58,7 @@ class Loss:
     def __init__(
         self, name: str | None = None, reduction: str | None = "sum_over_batch_size", dtype: Any = None
     ) -> None:
-        self.name = name or self.kind or _snake_case(type(self).__name__)
+        self.name = name or self.kind or snake_case(type(self).__name__)
         self.reduction = standardize_reduction(reduction)
         self._dtype = _checked_dtype(self.name, dtype)
         self._body: str | None = None
@@ -161,10 +160,6 @@ def _checked_dtype(name: str, dtype: Any) -> np.dtype[Any]:
         if found in (np.float32, np.float64):
             return found
     raise ValueError(f"{name}: dtype must be None, 'float32' or 'float64', got {dtype!r}")
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", name).lower()
 
 
 class NamedLoss(Loss):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from nbdense import initializers
 from nbdense._checks import array_of
+from nbdense._registry import snake_case
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses import Loss
 from nbdense.metrics.variable import Variable
@@ -299,11 +299,6 @@ def _dtype_name(owner: str, dtype: Any) -> str:
     if name not in _DTYPES:
         raise ValueError(f"{owner}: dtype must be None, 'float32' or 'float64', got {dtype!r}")
     return name
-
-
-def snake_case(name: str) -> str:
-    """Return a class's name as Keras writes it in snake case: TruePositives is true_positives."""
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
 
 
 def plain_number(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from nbdense import losses
-from nbdense._registry import Registry, name_of, objects_by_name
+from nbdense._registry import Registry, name_of, objects_by_name, snake_case
 from nbdense.losses import Loss
 from nbdense.metrics.accuracy import (
     Accuracy,
@@ -16,7 +16,7 @@ from nbdense.metrics.accuracy import (
     SparseTopKCategoricalAccuracy,
     TopKCategoricalAccuracy,
 )
-from nbdense.metrics.base import Metric, snake_case
+from nbdense.metrics.base import Metric
 from nbdense.metrics.collected import ClassF1, ClassPrecision, ClassRecall, ExactAUC, FunctionMetric
 from nbdense.metrics.confusion import FalseNegatives, FalsePositives, Precision, Recall, TrueNegatives, TruePositives
 from nbdense.metrics.curves import (

@@ -60,9 +60,9 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
 
 
 def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]) -> None:
-    optimizer, loss = optimizers.get(compiled["optimizer"]), losses.get(compiled["loss"])
+    optimizer, loss = optimizers.for_training(compiled["optimizer"]), losses.get(compiled["loss"])
     model.compile(optimizer, loss, [metrics.deserialize(metric) for metric in compiled["metrics"]])
-    optimizer.iterations = _counter(compiled["iterations"])
+    optimizer.batches = _counter(compiled["iterations"])
     for slot in range(1, optimizer.state_rows):
         for name, view in model.network.tensors(model.state[slot]).items():
             view[...] = file.read(f"slot{slot}/{name}", view.shape)

@@ -27,7 +27,7 @@ def save_model(model: LayerStack, path: str | os.PathLike[str]) -> None:
     if model.optimizer is not None and model.loss is not None:
         config["compiled"] = {
             "optimizer": optimizers.serialize(model.optimizer),
-            "iterations": model.optimizer.iterations,
+            "iterations": model.optimizer.batches,
             "loss": losses.serialize(model.loss),
             "metrics": [metrics.serialize(metric) for metric in model.train_state.metrics],
         }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nbdense import _checks, backends, losses, metrics, optimizers
 from nbdense.callbacks import Callback, History
-from nbdense.callbacks.base import CallbackList, callbacks_of
+from nbdense.callbacks.base import CallbackList, callbacks_of, predict_in_batches
 from nbdense.inspection.attribution import Importance, importance
 from nbdense.inspection.diagnosis import Diagnosis, Thresholds, diagnose
 from nbdense.layers import Input, Layer
@@ -90,7 +90,7 @@ class Sequential(LayerStack):
         """
         if loss is None:
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
-        self._train.compile(optimizers.get(optimizer), losses.for_training(loss), list(metrics or []))
+        self._train.compile(optimizers.for_training(optimizer), losses.for_training(loss), list(metrics or []))
         self._steps.forget()
         if self.built:
             self._set_trainable()
@@ -205,6 +205,7 @@ class Sequential(LayerStack):
         verbose: int | str = 0,
         sample_weight: Any = None,
         return_dict: bool = False,
+        callbacks: Iterable[Callback] | None = None,
     ) -> Any:
         """Return loss and metrics on a data set.
 
@@ -220,19 +221,26 @@ class Sequential(LayerStack):
             A weight for each row.
         return_dict : bool
             Return a dict by name.
+        callbacks : iterable of Callback, optional
+            Called before and after (``on_test_begin``), and around batches where one wants it.
 
         Returns
         -------
         float, list of float, or dict of str to float
             The loss alone if there are no metrics, else the loss and the metrics.
         """
+        called = callbacks_of("evaluate", callbacks)
         state = self._compiled_state()
         objective, reported = state.objective()
         data = state.data(x, y, sample_weight)
         batch = self.EVALUATE_ROWS if batch_size is None else batch_size
         rows = min(data.rows, _checks.positive_int("evaluate", "batch_size", batch))
         workspace = backends.current().workspace(state.network, objective, rows, state.vectors)
-        return numbers_of(evaluate(workspace, reported, data), return_dict)
+        hooks = CallbackList(called, self, {"steps": -(-data.rows // rows), "verbose": verbose})
+        hooks.call("on_test_begin")
+        results = evaluate(workspace, reported, data, hooks)
+        hooks.call("on_test_end", logs=results)
+        return numbers_of(results, return_dict)
 
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
@@ -262,6 +270,39 @@ class Sequential(LayerStack):
         """
         self._compiled_state()
         return numbers_of(self._steps.train_on_batch(x, y, sample_weight, class_weight), return_dict)
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        callbacks: Iterable[Callback] | None = None,
+    ) -> npt.NDArray[Any]:
+        """Return the outputs of the last layer.
+
+        Parameters
+        ----------
+        x : array-like, (rows, ..., n_in)
+            Any real dtype and memory layout. A NaN reaches its own row's outputs only.
+        batch_size : int, optional
+            Rows between two calls of callbacks around batches, 32 by default; else any number of rows is worked
+            through in blocks that fit the cache.
+        verbose : {"auto", 0, 1, 2}
+            Accepted for Keras's sake.
+        callbacks : iterable of Callback, optional
+            Called before and after (``on_predict_begin``), and around batches where one wants it.
+
+        Returns
+        -------
+        ndarray, (rows, ..., n_out), of the model's dtype
+        """
+        if callbacks is None:
+            return super().predict(x)
+        called, outputs = callbacks_of("predict", callbacks), super().predict
+        batch = _checks.positive_int("predict", "batch_size", 32 if batch_size is None else batch_size)
+        x = _checks.array_of("x", x)
+        hooks = CallbackList(called, self, {"steps": -(-len(x) // batch), "verbose": verbose})
+        return predict_in_batches(outputs, x, batch, hooks)
 
     # -- single steps -------------------------------------------------------------------------------------------
 

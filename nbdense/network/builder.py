@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.elementwise.activations import ACTIVATIONS, CUSTOM, Activation
-from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, RowKind
+from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, RMS_NORM, RowKind
 from nbdense.engine.tables import LAYER, PAD, SEGMENT, aligned_zeros, leading_dimension, padded
 from nbdense.network.network import Network, Parameter
 
@@ -126,6 +126,18 @@ class NetworkBuilder:
         if kind.keeps:
             row["pre"] = self._buffer()
         row["transposed"] = self._take_aside(kind.aside * leading_dimension(self.n))
+
+    def vector(self, name: str, value: npt.NDArray[Any]) -> None:
+        """Add a vector of parameters by itself: to a network that is updated, and never run.
+
+        Parameters
+        ----------
+        name : str
+            The name of the parameter.
+        value : ndarray, (n,)
+            Its first value.
+        """
+        self._row(RMS_NORM, name, len(value), scale=self.parameter(name, value))
 
     def add(self, name: str, other: int) -> None:
         """Add the sum of the current output and a pinned buffer of the same shape."""

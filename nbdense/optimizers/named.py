@@ -7,8 +7,10 @@ from typing import Any
 
 from nbdense._checks import finite_number
 from nbdense._registry import Registry
+from nbdense._registry import custom_objects as known_objects
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.optimizers.base import Optimizer, Rate
+from nbdense.optimizers.compiled import Adadelta, Adamax, Ftrl
 
 
 class SGD(Optimizer):
@@ -235,7 +237,7 @@ class Lion(Optimizer):
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    row.name.lower(): row for row in (SGD, RMSprop, Adagrad, Adam, AdamW, Nadam, Lion)
+    row.name.lower(): row for row in (SGD, RMSprop, Adagrad, Adadelta, Adam, AdamW, Adamax, Nadam, Lion, Ftrl)
 }
 
 
@@ -245,28 +247,72 @@ REGISTRY: Registry[Optimizer] = Registry(
     OPTIMIZERS,
     spelling=str.lower,
     hint="; one of your own is passed as an object or a class, or by its name in custom_objects",
-    describe=lambda optimizer: {"name": optimizer.name, "config": optimizer.get_config()},
+    describe=lambda optimizer: {"class_name": type(optimizer).name, "config": optimizer.get_config()},
 )
 
 
-def get(optimizer: str | type[Optimizer] | Mapping[str, Any] | Optimizer) -> Optimizer:
-    """Return the optimizer that an identifier names, describes or is.
+# Keras's that are none of these, and what to do instead.
+_OTHERS = {
+    "adafactor": "its steps depend on whole tensors; Adam is as good where memory is not scarce",
+    "lamb": "its steps depend on whole tensors; AdamW is as good for batches of common sizes",
+    "muon": "its steps depend on whole tensors; use AdamW",
+    "lossscaleoptimizer": "it is for float16, in which nbdense does not compute; use the optimizer inside it",
+    "multioptimizer": "a model has one optimizer; freeze layers with trainable=False, or fit several times",
+    "schedulefreeadamw": "use AdamW with use_ema=True, or a schedule",
+}
+
+
+def get(optimizer: str | type[Optimizer] | Mapping[str, Any] | Optimizer | None) -> Optimizer | None:
+    """Return the optimizer that an identifier names, describes or is; None of None.
 
     Parameters
     ----------
-    optimizer : str, class, mapping or Optimizer
-        A name, in any case, and a class take the defaults; a mapping is what `serialize` makes ("class_name" will do
-        for "name"); an optimizer is returned as it is.
+    optimizer : str, class, mapping, Optimizer or None
+        A name, in any case, and a class take the defaults; a mapping is what `serialize` makes ("name" will do for
+        "class_name"); an optimizer is returned as it is.
 
     Raises
     ------
     ValueError
         If there is no such optimizer, or it doesn't take these arguments.
     """
+    return None if optimizer is None else for_training(optimizer)
+
+
+def for_training(optimizer: str | type[Optimizer] | Mapping[str, Any] | Optimizer) -> Optimizer:
+    """Return the optimizer of what `get` takes, for a model to train with: None is refused.
+
+    Parameters
+    ----------
+    optimizer : str, class, mapping or Optimizer
+        As for `get`.
+
+    Raises
+    ------
+    ValueError
+        As from `get`.
+    """
+    name = optimizer.get("class_name", optimizer.get("name")) if isinstance(optimizer, Mapping) else optimizer
+    if isinstance(name, str) and name.lower() in _OTHERS and REGISTRY.find(name) is None:
+        raise ValueError(f"optimizer {name!r} is not among nbdense's: {_OTHERS[name.lower()]}")
     return REGISTRY.get(optimizer)
 
 
 def serialize(optimizer: Optimizer) -> dict[str, Any]:
-    """Describe an optimizer by "name" and "config", of which `get` makes another like it, in what JSON can hold."""
+    """Describe an optimizer by "class_name" and "config", of which `get` makes another like it: JSON-able."""
     description: dict[str, Any] = REGISTRY.serialize(optimizer)
     return description
+
+
+def deserialize(config: Mapping[str, Any] | None, custom_objects: Mapping[str, Any] | None = None) -> Optimizer | None:
+    """Return the optimizer that `serialize` described.
+
+    Parameters
+    ----------
+    config : mapping or None
+        The description.
+    custom_objects : mapping of str, optional
+        Classes of the user's by name.
+    """
+    with known_objects(custom_objects):
+        return get(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -100,25 +100,46 @@ def _plain(value: Any) -> Any:
     return float(array.reshape(())) if array.size == 1 else array
 
 
-def tally_data(tally: Tally, workspace: Workspace, data: Data) -> None:
+class TestHooks(Protocol):
+    """Protocol of what an evaluation reports its batches to.
+
+    Attributes
+    ----------
+    each_test_batch : bool
+        Whether any hook around batches is wanted: then compiled code runs one batch at a time.
+    """
+
+    each_test_batch: bool
+
+    def call(self, name: str, *arguments: Any, logs: dict[str, Any] | None = None) -> None:
+        """Call a hook, such as "on_test_batch_end"."""
+
+
+def tally_data(tally: Tally, workspace: Workspace, data: Data, hooks: TestHooks | None = None) -> None:
     """Run a data set through a network, and add its loss and metrics to a tally."""
+    if hooks is not None and not hooks.each_test_batch:
+        hooks = None
     layers, batch = workspace.network.inference, workspace.batch
     table = phases.evaluation(layers)
     total, first = -(-data.rows // batch), 0
     while first < total:
-        count = min(total - first, 1 if tally.collects else EVALUATE_STEPS, workspace.steps_at_once)
+        count = min(total - first, 1 if tally.collects or hooks else EVALUATE_STEPS, workspace.steps_at_once)
+        if hooks is not None:
+            hooks.call("on_test_batch_begin", first)
         done, totals = workspace.run(table, data, layers=layers, first_step=first, count=count)
         done = min(done + 1, count)  # a NaN ends a run, and belongs in the result
         rows = min((first + done) * batch, data.rows) - first * batch
         tally.add(totals[:done], rows, workspace, layers)
         first += done
+        if hooks is not None:
+            hooks.call("on_test_batch_end", first - 1, logs=tally.means())
 
 
-def evaluate(workspace: Workspace, metrics: list[Metric], data: Data) -> dict[str, Any]:
+def evaluate(workspace: Workspace, metrics: list[Metric], data: Data, hooks: TestHooks | None = None) -> dict[str, Any]:
     """Return loss and metrics of a data set by name, penalties included."""
     network = workspace.network
     tally = Tally(metrics, network.positions_out)
-    tally_data(tally, workspace, data)
+    tally_data(tally, workspace, data, hooks)
     results = tally.results()
     results["loss"] += penalty(network)
     return results

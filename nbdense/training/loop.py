@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nbdense.backends.base import Workspace
 from nbdense.optimizers import Optimizer
-from nbdense.training import phases
+from nbdense.training.accumulation import take_steps
 from nbdense.training.evaluation import Tally, evaluate
 from nbdense.training.preparation import Fit
 from nbdense.training.progress import ProgressBar, number_text
@@ -25,8 +25,11 @@ SLICE_SECONDS = 0.05  # compiled code runs this long before the progress bar and
 Logs = dict[str, Any]  # numbers, or arrays of metrics that have several
 
 
-class LossNotFiniteError(FloatingPointError):
-    """An error: a step's loss is NaN or infinite; the weights are those of the last finite step."""
+class LossNotFiniteError(FloatingPointError, RuntimeError):
+    """An error: a step's loss is NaN or infinite; the weights are those of the last finite step.
+
+    A RuntimeError too, as Keras's ``TerminateOnNaN(raise_error=True)`` raises.
+    """
 
 
 class Hooks(Protocol):
@@ -36,11 +39,14 @@ class Hooks(Protocol):
     ----------
     each_batch : bool
         Whether any hook around batches is wanted: then compiled code runs one step at a time.
+    each_test_batch : bool
+        The same around the batches of an evaluation.
     takes_not_finite : bool
         Whether a loss that is not finite is to end the fit without an error.
     """
 
     each_batch: bool
+    each_test_batch: bool
     takes_not_finite: bool
 
     @property
@@ -50,13 +56,16 @@ class Hooks(Protocol):
     def stop(self) -> None:
         """End the fit."""
 
+    def begin_training(self, epochs: range) -> range:
+        """Call the hook before the first epoch; return the epochs that are to be run."""
+
     def call(self, name: str, *arguments: Any, logs: Logs | None = None) -> None:
         """Call a hook, such as "on_epoch_end"."""
 
 
 def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
     """Train for some epochs; the docstring of ``Sequential.fit`` has the rules."""
-    hooks.call("on_train_begin")
+    epochs = hooks.begin_training(epochs)
     logs: Logs = {}
     slices = _Slices(fit)
     for epoch in epochs:
@@ -80,7 +89,7 @@ def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
         if hooks.stopped:
             break
     optimizer, _ = fit.state.compiled()
-    if optimizer.use_ema and optimizer.iterations:
+    if optimizer.use_ema and optimizer.batches:
         take_averages(fit.state)
     hooks.call("on_train_end", logs=logs)
 
@@ -90,7 +99,7 @@ def _validate(fit: Fit, hooks: Hooks) -> Logs:
     if fit.validation is None:
         return {}
     hooks.call("on_test_begin")
-    results = evaluate(fit.validation.workspace, fit.metrics, fit.validation.data)
+    results = evaluate(fit.validation.workspace, fit.metrics, fit.validation.data, hooks)
     hooks.call("on_test_end", logs=results)
     return {f"val_{name}": value for name, value in results.items()}
 
@@ -136,14 +145,15 @@ class _Slices:
         fit, workspace = self._fit, self._fit.workspace
         network, (optimizer, _) = workspace.network, fit.state.compiled()
         run = functools.partial(
-            workspace.run,
-            phases.training(network.layers, optimizer.clips_by_norm),  # which a callback may have changed
+            take_steps,
+            workspace,
+            network.layers,
+            copy.copy(optimizer),  # with its count of steps and learning rate as they are now
             fit.data,
             first_step=first,
             epoch=fit.state.epochs_trained,
             seed=fit.state.seed,
             shuffle=fit.shuffle,
-            optimizer=copy.copy(optimizer),  # with its count of steps and learning rate as they are now
         )
         previous, self._last = self._last, None
         # A single step at the very end is never taken back: only a step behind it could tell that it was a bad one.
@@ -163,9 +173,9 @@ class _Slices:
         """
         workspace = self._fit.workspace
         if done > 0 and self._last is not None:
-            optimizer.iterations += self._last.retake(workspace, done - 1)
+            optimizer.batches += self._last.retake(workspace, done - 1)
         elif previous is not None:
-            optimizer.iterations += previous.retake(workspace, previous.count - 1) - previous.count
+            optimizer.batches += previous.retake(workspace, previous.count - 1) - previous.count
 
 
 class _Epoch:
@@ -214,8 +224,8 @@ class _Epoch:
         count, optimizer = min(self._size, self._fit.steps - self._first), self._optimizer
         if optimizer.use_ema and optimizer.ema_overwrite_frequency:
             every = optimizer.ema_overwrite_frequency
-            count = min(count, every - optimizer.iterations % every)
-        return count
+            count = min(count, every - optimizer.batches % every)
+        return 1 if optimizer.gradient_accumulation_steps else count
 
     def _set_size(self, count: int, seconds: float) -> None:
         """Learn from a slice how long the next should be."""
@@ -249,9 +259,9 @@ def count_steps(state: TrainState, count: int = 1) -> None:
     It may be due behind the last of the steps only: a longer run of steps is cut there.
     """
     optimizer, _ = state.compiled()
-    optimizer.iterations += count
+    optimizer.batches += count
     every = optimizer.ema_overwrite_frequency
-    if optimizer.use_ema and every and optimizer.iterations % every == 0:
+    if optimizer.use_ema and every and optimizer.batches % every == 0:
         take_averages(state)
 
 

@@ -75,7 +75,8 @@ class TrainState:
         for metric in reported:  # those that depend on the number of columns are made in `objective`
             metrics.get(metric, loss, 1)
         self.optimizer, self.loss, self.metrics = optimizer, loss, reported
-        optimizer.iterations = 0
+        optimizer.batches = 0
+        optimizer.leave_variables()
         self._vectors, self._advised = None, False
         if self.built:
             self._set_decay()
@@ -92,7 +93,17 @@ class TrainState:
         if self._vectors is None:
             rows = 1 if self.optimizer is None else self.optimizer.state_rows
             self._vectors = aligned_zeros((rows, self.network.params.size), self.network.dtype)
+            if self.optimizer is not None:
+                self.optimizer.take_slots(self._slots_by_parameter(self.optimizer, self._vectors))
         return self._vectors
+
+    def _slots_by_parameter(self, optimizer: Optimizer, vectors: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Return views of the slots in Keras's order: what is beside all optimizers' first, then by parameter."""
+        first = 1 + optimizer.slots
+        parts = [[row] for row in range(first, len(vectors))] + [list(range(1, first))]
+        views = [list(self.network.tensors(vector).values()) for vector in vectors]
+        learning = [number for number, segment in enumerate(self.network.segments) if segment["trainable"]]
+        return [views[row][number] for rows in parts for number in learning for row in rows]
 
     def compiled(self, caller: str = "") -> tuple[Optimizer, Loss]:
         """Return the optimizer and the loss.

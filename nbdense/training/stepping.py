@@ -11,6 +11,7 @@ from nbdense import _checks, backends
 from nbdense.backends.base import NOTHING, Data, Objective, Workspace
 from nbdense.network import set_delta_flags
 from nbdense.training import phases
+from nbdense.training.accumulation import take_steps, use_gradients
 from nbdense.training.evaluation import Tally
 from nbdense.training.loop import LossNotFiniteError, count_steps
 from nbdense.training.state import TrainState
@@ -81,9 +82,7 @@ class Steps:
         step = self._open
         if step is None:
             raise RuntimeError("apply_gradients: call forward and backward first")
-        nothing = _checks.no_source()
-        data = Data(nothing, nothing, nothing, step.workspace.batch)
-        step.workspace.run(phases.update(optimizer.clips_by_norm), data, layers=step.layers, optimizer=optimizer)
+        use_gradients(step.workspace, step.layers, optimizer)
         count_steps(self._state)
 
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> dict[str, float]:
@@ -97,8 +96,7 @@ class Steps:
             self._batch = None  # its memory first
             self._batch = (key, backends.current().workspace(state.network, objective, data.rows, state.vectors))
         workspace, layers = self._batch[1], state.network.layers
-        table = phases.training(layers, optimizer.clips_by_norm)
-        done, totals = workspace.run(table, data, seed=state.seed, optimizer=optimizer)
+        done, totals = take_steps(workspace, layers, optimizer, data, seed=state.seed)
         if done == 0:
             raise LossNotFiniteError(f"the loss of this batch is {totals[0, 0]}; no weight was changed")
         count_steps(state)

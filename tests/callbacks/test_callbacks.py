@@ -22,6 +22,8 @@ from nbdense.callbacks import (
 from nbdense.losses import MeanSquaredError
 from nbdense.metrics import AUC, FunctionMetric, get_all
 from nbdense.models import load_model
+from nbdense.optimizers import SGD
+from nbdense.schedules import CosineDecay
 from tests.support.builders import make_model
 
 
@@ -30,7 +32,7 @@ class FakeModel:
 
     def __init__(self, learning_rate=1.0, metrics=()):
         self.stop_training = False
-        self.optimizer = types.SimpleNamespace(learning_rate=learning_rate)
+        self.optimizer = SGD(learning_rate)
         reported = get_all(metrics, MeanSquaredError(), 1)
         self.train_state = types.SimpleNamespace(objective=lambda: (None, reported))
         self.weights = -1
@@ -325,11 +327,8 @@ def test_scheduler_moves_the_training():
 
 @pytest.mark.parametrize("callback", [ReduceLROnPlateau(), LearningRateScheduler(abs)])
 def test_schedule_objects_are_refused(callback):
-    class CosineDecay:
-        pass
-
     with pytest.raises(ValueError, match="learning_rate is a CosineDecay, .* leave this callback out"):
-        run([callback], [1], model=FakeModel(CosineDecay()))
+        run([callback], [1], model=FakeModel(CosineDecay(0.1, 10)))
 
 
 @pytest.mark.parametrize("rate", ["fast", None, math.nan, -1.0, True])

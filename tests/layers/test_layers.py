@@ -105,11 +105,18 @@ def test_training_is_the_same_on_two_threads_and_when_resumed(name, tmp_path):
 def test_normalisations_equal_naive_ones():
     rng = np.random.default_rng(6)
     x = rng.normal(2.0, 3.0, (40, 6))
-    for layer in (k.BatchNormalization(momentum=0.7), k.LayerNormalization(epsilon=0.1)):
+    for layer in (k.BatchNormalization(momentum=0.7), k.LayerNormalization(epsilon=0.1), k.RMSNormalization()):
         model = randomise(made([layer], (6,)))
         tensors = {name.split("/")[1]: view.copy() for name, view in model.parameters.items()}
-        gamma, beta = tensors["gamma"], tensors["beta"]
         found = model.forward(x, training=True)
+        if layer.kind == "rms_normalization":
+            np.testing.assert_allclose(found, naive.rms_norm(x, tensors["scale"]), atol=1e-12)
+            grad = rng.normal(size=x.shape)
+            expected = naive.rms_norm_backward(grad, x, tensors["scale"])
+            np.testing.assert_allclose(model.backward(grad), expected[0], atol=1e-12)
+            np.testing.assert_allclose(model.gradients["rms_normalization/scale"], expected[1], atol=1e-12)
+            continue
+        gamma, beta = tensors["gamma"], tensors["beta"]
         if layer.kind == "layer_normalization":
             np.testing.assert_allclose(found, naive.layer_norm(x, gamma, beta, 0.1), atol=1e-12)
             continue
@@ -228,6 +235,7 @@ MISUSES = {
     "Softmax: axis must be -1": lambda: k.Softmax(axis=1),
     "BatchNormalization: momentum": lambda: k.BatchNormalization(momentum=2),
     "LayerNormalization: epsilon": lambda: k.LayerNormalization(epsilon=0),
+    "RMSNormalization: epsilon": lambda: k.RMSNormalization(epsilon=0),
     "BatchNormalization: axis must be -1": lambda: k.BatchNormalization(axis=1),
     "ReLU: give max_value or negative_slope": lambda: k.ReLU(6, 0.1),
     "ReLU: max_value must be": lambda: k.ReLU(-1),
@@ -361,6 +369,7 @@ def test_rows_name_what_is_in_their_columns():
         [
             k.BatchNormalization(momentum=0.75, epsilon=0.5),
             k.LayerNormalization(epsilon=0.25, center=False),
+            k.RMSNormalization(epsilon=0.5),
             k.LeakyReLU(0.125),
             FakeQuantize(-2.0, 3.0, learned=False),
             k.Dense(3, use_bias=False),

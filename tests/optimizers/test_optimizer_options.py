@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 
 from nbdense.models import load_model
-from nbdense.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, Nadam, Optimizer, RMSprop, get, serialize
+from nbdense.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Ftrl,
+    Lion,
+    Nadam,
+    Optimizer,
+    RMSprop,
+    get,
+    serialize,
+)
 from tests.optimizers.test_optimizers import EVERYTHING, KERAS, VARIANTS, Sawtooth, fresh
 from tests.support.builders import make_model
 
@@ -27,7 +40,7 @@ def test_configs_come_back(optimizer):
         type(optimizer)(**config),
         type(optimizer)(**json.loads(json.dumps(config))),
         get(json.loads(json.dumps(serialize(optimizer)))),
-        get({"class_name": optimizer.name.upper(), "config": config}),
+        get({"class_name": type(optimizer).name.upper(), "config": config}),
     ):
         assert type(other) is type(optimizer) and other.get_config() == config
         assert vars(other) == vars(optimizer)
@@ -44,7 +57,7 @@ def test_configs_with_schedules_come_back(monkeypatch):
     for kind in OPTIMIZERS.values():
         config = json.loads(json.dumps(kind(Sawtooth(0.3)).get_config()))
         other = kind(**config)
-        assert isinstance(other.learning_rate, Sawtooth) and other.learning_rate.size == 0.3
+        assert isinstance(other.schedule, Sawtooth) and other.schedule.size == 0.3
         assert other.get_config() == config
 
 
@@ -55,9 +68,15 @@ def test_what_names_an_optimizer():
     optimizer = Adagrad()
     assert get(optimizer) is optimizer
     assert get({"name": "sgd"}).get_config() == SGD().get_config()
-    for wrong in ("sgdd", None, 3, {}, {"name": 3}, int):
-        with pytest.raises(ValueError, match="unknown optimizer .*; there are: adagrad, adam, adamw, lion, nadam, rms"):
+    assert get(None) is None
+    for wrong in ("sgdd", 3, {}, {"name": 3}, int):
+        with pytest.raises(
+            ValueError, match="unknown optimizer .*; there are: adadelta, adagrad, adam, adamax, adamw, "
+        ):
             get(wrong)
+    for name, advice in (("Adafactor", "Adam is as good"), ("lamb", "AdamW is as good"), ("Muon", "use AdamW")):
+        with pytest.raises(ValueError, match=f"optimizer '{name}' is not among nbdense's: .*{advice}"):
+            get(name)
 
 
 def test_defaults_are_those_of_keras():
@@ -71,6 +90,17 @@ def test_defaults_are_those_of_keras():
         "AdamW": {**betas, "amsgrad": False, "weight_decay": 0.004},
         "Nadam": betas,
         "Lion": {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.99},
+        "Adadelta": {"learning_rate": 0.001, "rho": 0.95, "epsilon": 1e-7},
+        "Adamax": betas,
+        "Ftrl": {
+            "learning_rate": 0.001,
+            "learning_rate_power": -0.5,
+            "initial_accumulator_value": 0.1,
+            "l1_regularization_strength": 0.0,
+            "l2_regularization_strength": 0.0,
+            "l2_shrinkage_regularization_strength": 0.0,
+            "beta": 0.0,
+        },
     }
 
 
@@ -94,6 +124,14 @@ def test_defaults_are_those_of_keras():
         (lambda: SGD(weight_decay=-1), "SGD: weight_decay must be a finite number of at least 0, got -1"),
         (lambda: SGD(use_ema=True, ema_momentum=1.5), "SGD: ema_momentum must be in"),
         (lambda: SGD(use_ema=True, ema_overwrite_frequency=0), "SGD: ema_overwrite_frequency must be a whole number"),
+        (lambda: Ftrl(learning_rate_power=0.5), "Ftrl: learning_rate_power must be"),
+        (
+            lambda: SGD(gradient_accumulation_steps=1),
+            "SGD: gradient_accumulation_steps must be .* of at least 2, got 1",
+        ),
+        (lambda: SGD(gradient_accumulation_steps=2, use_ema=True), "SGD: give use_ema or gradient_accumulation_steps"),
+        (lambda: Adam(loss_scale_factor=1024.0), "Adam: loss_scale_factor keeps float16 .* leave it out"),
+        (lambda: Adam(name=""), "Adam: name must be a non-empty string, got ''"),
         (lambda: SGD(weight_decay_excludes=["("]), "SGD: var_names: '\\(' is no regular expression"),
     ],
 )
@@ -126,19 +164,23 @@ def test_exclusions_are_parts_of_names():
 )
 def test_what_lays_out_the_state_stays(optimizer, field, value):
     optimizer, before = fresh(optimizer), optimizer.get_config()
-    with pytest.raises(AttributeError, match=f"{optimizer.name}: {field} decides what is kept beside the weights"):
+    with pytest.raises(
+        AttributeError, match=f"{type(optimizer).name}: {field} decides what is kept beside the weights"
+    ):
         setattr(optimizer, field, value)
     assert optimizer.get_config() == before
-    if optimizer.name == "SGD" and optimizer.momentum:
+    if isinstance(optimizer, SGD) and optimizer.momentum:
         optimizer.momentum = 0.5  # another number is another number
         assert optimizer.hyper()[0] == 0.5
 
 
 def test_slots_are_as_many_as_are_used():
     slots = {kind.name: kind().slots for kind in OPTIMIZERS.values()}
-    assert slots == {"SGD": 0, "RMSprop": 1, "Adagrad": 1, "Adam": 2, "AdamW": 2, "Nadam": 2, "Lion": 1}
+    known = {"SGD": 0, "RMSprop": 1, "Adagrad": 1, "Adam": 2, "AdamW": 2, "Nadam": 2, "Lion": 1}
+    assert slots == known | {"Adadelta": 2, "Adamax": 2, "Ftrl": 2}
     assert [SGD(momentum=0.1).slots, Adam(amsgrad=True).slots, RMSprop(momentum=0.1, centered=True).slots] == [1, 3, 3]
     assert Adam(amsgrad=True, use_ema=True).state_rows == 5
+    assert Adam(gradient_accumulation_steps=2).state_rows == 4
     assert Optimizer.base_slots == 0
 
 
@@ -151,7 +193,8 @@ def test_a_saved_model_goes_on_where_it_was(optimizer, tmp_path):
     model.save(tmp_path / "m")
     other = load_model(tmp_path / "m")
     assert type(other.optimizer) is type(model.optimizer)
-    assert other.optimizer.iterations == model.optimizer.iterations == 12
+    assert other.optimizer.batches == model.optimizer.batches == 12
+    assert other.optimizer.iterations == 12 // (optimizer.gradient_accumulation_steps or 1)
     np.testing.assert_array_equal(other.state[1:], model.state[1:])
     for each in (model, other):
         each.fit(x, y, 7, epochs=4, initial_epoch=2, verbose=0)

@@ -10,7 +10,7 @@ import pytest
 from nbdense._compile import thread_pool
 from nbdense.callbacks import Callback
 from nbdense.engine.elementwise.optimizer import rate_of_step, update
-from nbdense.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, Nadam, RMSprop, get
+from nbdense.optimizers import OPTIMIZERS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Ftrl, Lion, Nadam, RMSprop, get
 from tests.reference import naive_optimizers
 from tests.support.builders import make_model, padding
 from tests.support.compiled import compiled
@@ -43,6 +43,14 @@ KERAS = {
     "Nadam": Nadam(),
     "Nadam_betas": Nadam(0.1, beta_1=0.7, beta_2=0.95),
     "Lion": Lion(),
+    "Adadelta": Adadelta(1.0),
+    "Adadelta_rho": Adadelta(rho=0.5, epsilon=1e-3),
+    "Adamax": Adamax(),
+    "Adamax_betas": Adamax(0.1, beta_1=0.7, beta_2=0.95),
+    "Ftrl": Ftrl(0.1),
+    "Ftrl_all": Ftrl(0.1, -0.3, 0.5, 0.2, 0.1, 0.05, 0.4),
+    "accumulated": SGD(0.1, momentum=0.9, gradient_accumulation_steps=3),
+    "accumulated_decay": Adam(0.1, global_clipnorm=0.5, weight_decay=0.2, gradient_accumulation_steps=2),
     "clipnorm": SGD(0.1, clipnorm=0.5),
     "global_clipnorm": SGD(0.1, global_clipnorm=0.5),
     "clipvalue": SGD(0.1, clipvalue=0.3),
@@ -62,6 +70,10 @@ VARIANTS = [
     ("Nadam", {"beta_1": 0.0}),
     ("Nadam", {"beta_1": 0.95, "beta_2": 0.8, "epsilon": 1e-3}),
     ("Lion", {"beta_1": 0.5, "beta_2": 0.7}),
+    ("Adadelta", {"rho": 0.7, "learning_rate": 0.5}),
+    ("Adamax", {"beta_1": 0.0, "epsilon": 1e-3}),
+    ("Ftrl", {"l1_regularization_strength": 0.3, "beta": 1.0}),
+    ("Ftrl", {"learning_rate_power": 0.0, "initial_accumulator_value": 0.0, "learning_rate": 0.1}),
 ]
 
 
@@ -156,9 +168,9 @@ def fitted(optimizer, dtype="float64", penalties=False, masked=False, steps=10):
         network.params *= network.mask
     x, y = rng.normal(size=(8 * steps, 6)), 3 * rng.normal(size=(8 * steps, 3))
     probe = make_model([6, 17, 3], ["tanh", "linear"])
-    step = naive_optimizers.OPTIMIZERS[optimizer.name.lower()]
+    step = naive_optimizers.OPTIMIZERS[type(optimizer).name.lower()]
     options = {field: getattr(optimizer, field) for field in optimizer.fields}
-    options = {k: v for k, v in options.items() if optimizer.name != "AdamW" or k != "weight_decay"}
+    options = {k: v for k, v in options.items() if not isinstance(optimizer, AdamW) or k != "weight_decay"}
     weights, states, average = model.get_weights(), [{} for _ in masks], [{} for _ in masks]
     keep = model.optimizer.decay_factors(network.tensors())
     for k in range(steps):
@@ -173,7 +185,7 @@ def fitted(optimizer, dtype="float64", penalties=False, masked=False, steps=10):
         rate = float(optimizer.rates(steps)[k])
         decay = optimizer.weight_decay or 0.0
         weights = [naive_optimizers.decay_weights(w, rate, decay * f) for w, f in zip(weights, keep, strict=True)]
-        extra = {"weight_decay": 0.0} if optimizer.name == "AdamW" else {}
+        extra = {"weight_decay": 0.0} if isinstance(optimizer, AdamW) else {}
         weights = [
             step(w, g, s, learning_rate=rate, **options, **extra)
             for w, g, s in zip(weights, gradients, states, strict=True)
@@ -332,10 +344,15 @@ EVERYTHING = [
     kind(0.01, use_ema=True, ema_overwrite_frequency=3, **clip)
     for kind, clip in zip(
         OPTIMIZERS.values(),
-        [{"clipnorm": 0.1}, {"global_clipnorm": 0.1}, {"clipvalue": 0.01}, {"clipnorm": 0.2}, {}, {}, {"clipnorm": 1}],
-        strict=True,
+        itertools.cycle([{"clipnorm": 0.1}, {"global_clipnorm": 0.1}, {"clipvalue": 0.01}, {}]),
+        strict=False,
     )
-] + [RMSprop(centered=True, momentum=0.9), Adam(amsgrad=True, global_clipnorm=0.1), SGD(momentum=0.9, nesterov=True)]
+] + [
+    Nadam(0.01, gradient_accumulation_steps=5),
+    RMSprop(centered=True, momentum=0.9),
+    Adam(amsgrad=True, global_clipnorm=0.1),
+    SGD(momentum=0.9, nesterov=True),
+]
 
 
 @pytest.mark.parametrize("optimizer", EVERYTHING, ids=lambda optimizer: optimizer.name)
@@ -370,7 +387,7 @@ def test_cutting_a_range_changes_no_bit(optimizer, dtype):
         for step, gradient in enumerate(gradients, 1):
             state[0] = gradient
             for low, high in itertools.pairwise(cuts):
-                run_update(optimizer.code, params, state, low, high, 0.1, step, optimizer.hyper())
+                run_update(optimizer.call(dtype), params, state, low, high, 0.1, step, optimizer.hyper())
         found.append((params, state))
     for whole, cut in zip(*found, strict=True):
         np.testing.assert_array_equal(whole, cut)
@@ -475,22 +492,3 @@ def test_bad_rates_of_a_schedule_stop_before_a_step(rates):
     ):
         model.fit(np.ones((4, 1)), np.ones((4, 1)), verbose=0)
     np.testing.assert_array_equal(model.network.params, before)
-
-
-def test_setting_the_learning_rate():
-    optimizer, schedule = Adam(0.5), Sawtooth()
-    assert optimizer.learning_rate == 0.5
-    optimizer.learning_rate = np.float32(0.25)
-    assert optimizer.learning_rate == optimizer.current_learning_rate == 0.25
-    for wrong in ("0.1", None, True, [0.1], np.ones(2), lambda: 0.1):
-        with pytest.raises(TypeError, match="Adam: learning_rate must be a number or a schedule, got"):
-            optimizer.learning_rate = wrong
-    with pytest.raises(ValueError, match="Adam: learning_rate must be a finite number of at least 0, got -1"):
-        optimizer.learning_rate = -1
-    assert optimizer.learning_rate == 0.25
-    optimizer.learning_rate = schedule
-    assert optimizer.learning_rate is schedule
-    with pytest.raises(TypeError, match=r"Adam: learning_rate follows a schedule and cannot be set to 0\.1"):
-        optimizer.learning_rate = 0.1
-    optimizer.learning_rate = other = Sawtooth(0.2)
-    assert optimizer.learning_rate is other

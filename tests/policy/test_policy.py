@@ -198,6 +198,7 @@ ONE_MODULE = {
         {
             "nbdense/engine/rows/layer_norm.py",  # what is compiled
             "nbdense/layers/layer_normalization.py",  # the layer; its form in quantized networks and in ONNX files
+            "nbdense/engine/rows/rms_norm.py",  # shares what is compiled
         },
     ),
     "weight-only quantization": (

@@ -19,6 +19,7 @@ from nbdense.layers import (
     LayerNormalization,
     LeakyReLU,
     Residual,
+    RMSNormalization,
 )
 from nbdense.models import Sequential, load_model
 from nbdense.quant import compare, quantize, quantize_aware
@@ -68,6 +69,7 @@ MODELS = {
     ],
     "norms in between": lambda: [Input((10,)), BatchNormalization(), Dense(8, "relu"), BatchNormalization(), Dense(3)],
     "layer norm": lambda: [Input((10,)), Dense(24, "relu"), LayerNormalization(), Dense(4)],
+    "rms norm": lambda: [Input((10,)), Dense(24, "relu"), RMSNormalization(), Dense(4)],
     "residual": lambda: [Input((10,)), *residual(), Dense(3, "softmax")],
     "residual with norms": lambda: [
         Input((10,)), Residual([Dense(10), BatchNormalization(), Activation("relu"), Dense(10)]), Dense(3)

@@ -426,6 +426,17 @@ def layer_norm_backward(grad: Array, x: Array, gamma: Array, epsilon: float = 1e
     return dx, (grad * x_hat).sum(axis=0), grad.sum(axis=0)
 
 
+def rms_norm(x: Array, scale: Array, epsilon: float = 1e-6) -> Array:
+    return scale * x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + epsilon)
+
+
+def rms_norm_backward(grad: Array, x: Array, scale: Array, epsilon: float = 1e-6) -> tuple[Array, Array]:
+    """(input gradient, scale gradient): of y_i = s_i x_i r, r = (mean(x^2) + epsilon)^-1/2, dr/dx_j = -r^3 x_j / n."""
+    r = ((x**2).mean(axis=-1, keepdims=True) + epsilon) ** -0.5
+    pull = (grad * scale * x).mean(axis=-1, keepdims=True)
+    return grad * scale * r - x * r**3 * pull, (grad * x * r).sum(axis=0)
+
+
 # -- pruning, shapes --
 
 

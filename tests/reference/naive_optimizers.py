@@ -175,4 +175,63 @@ def lion(
     return p - learning_rate * np.sign(beta_1 * m + (1 - beta_1) * g)
 
 
-OPTIMIZERS: dict[str, Callable[..., Array]] = {f.__name__: f for f in (sgd, rmsprop, adagrad, adam, adamw, nadam, lion)}
+def adamax(
+    p: Array,
+    g: Array,
+    state: State,
+    *,
+    learning_rate: float = 0.001,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+) -> Array:
+    """Kingma and Ba 2015 (arXiv:1412.6980), algorithm 2."""
+    t = _next_step(state)
+    state["m"] = beta_1 * _slot(state, "m", p) + (1 - beta_1) * g
+    state["u"] = np.maximum(beta_2 * _slot(state, "u", p), np.abs(g))
+    return p - learning_rate / (1 - beta_1**t) * state["m"] / (state["u"] + epsilon)
+
+
+def adadelta(
+    p: Array, g: Array, state: State, *, learning_rate: float = 0.001, rho: float = 0.95, epsilon: float = 1e-7
+) -> Array:
+    """Zeiler 2012 (arXiv:1212.5701), algorithm 1."""
+    state["g"] = rho * _slot(state, "g", p) + (1 - rho) * g**2
+    change = -np.sqrt(_slot(state, "x", p) + epsilon) / np.sqrt(state["g"] + epsilon) * g
+    state["x"] = rho * state["x"] + (1 - rho) * change**2
+    return p + learning_rate * change
+
+
+def ftrl(
+    p: Array,
+    g: Array,
+    state: State,
+    *,
+    learning_rate: float = 0.001,
+    learning_rate_power: float = -0.5,
+    initial_accumulator_value: float = 0.1,
+    l1_regularization_strength: float = 0.0,
+    l2_regularization_strength: float = 0.0,
+    l2_shrinkage_regularization_strength: float = 0.0,
+    beta: float = 0.0,
+) -> Array:
+    """McMahan et al. 2013, "Ad Click Prediction", algorithm 1, weight by weight."""
+    n, z = _slot(state, "n", p, initial_accumulator_value), _slot(state, "z", p)
+    out = p.copy()
+    for i in np.ndindex(p.shape):
+        after = n[i] + g[i] ** 2
+        grown = after**-learning_rate_power
+        if grown == 0.0 and l2_regularization_strength == 0.0 and beta == 0.0:
+            continue
+        sigma = (grown - n[i] ** -learning_rate_power) / learning_rate
+        z[i] += g[i] + 2 * l2_shrinkage_regularization_strength * p[i] - sigma * p[i]
+        n[i] = after
+        below = (beta + grown) / learning_rate + 2 * l2_regularization_strength
+        over = abs(z[i]) - l1_regularization_strength
+        out[i] = -np.sign(z[i]) * over / below if over > 0 else 0.0
+    return out
+
+
+OPTIMIZERS: dict[str, Callable[..., Array]] = {
+    f.__name__: f for f in (sgd, rmsprop, adagrad, adam, adamw, nadam, lion, adamax, adadelta, ftrl)
+}

@@ -229,22 +229,21 @@ def test_forward_by_hand() -> None:
 # -- normalisation --
 
 
-@pytest.mark.parametrize("kind", ["batch", "layer"])
+@pytest.mark.parametrize("kind", ["batch", "layer", "rms"])
 def test_normalisation(kind: str) -> None:
     r = rng(8)
     x, direction = r.normal(2, 3, (5, 4)), r.normal(size=(5, 4))
     gamma, beta = r.normal(size=4), r.normal(size=4)
+    arguments = [x, gamma] if kind == "rms" else [x, gamma, beta]
 
-    def forward(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
-        return naive.batch_norm(x, gamma, beta)[0] if kind == "batch" else naive.layer_norm(x, gamma, beta)
+    def forward(*arguments: np.ndarray) -> np.ndarray:
+        made = getattr(naive, f"{kind}_norm")(*arguments)
+        return made[0] if kind == "batch" else made
 
-    backward = naive.batch_norm_backward if kind == "batch" else naive.layer_norm_backward
-    arguments = [x, gamma, beta]
-    for i, gradient in enumerate(backward(direction, x, gamma)):
+    for i, gradient in enumerate(getattr(naive, f"{kind}_norm_backward")(direction, x, gamma)):
 
         def value(v: np.ndarray, i: int = i) -> float:
-            x, gamma, beta = (v if j == i else a for j, a in enumerate(arguments))
-            return float(np.sum(direction * forward(x, gamma, beta)))
+            return float(np.sum(direction * forward(*(v if j == i else a for j, a in enumerate(arguments)))))
 
         assert_allclose(gradient, naive.numerical_gradient(value, arguments[i]), rtol=1e-6, atol=1e-8)
 
@@ -257,6 +256,7 @@ def test_normalisation_by_hand() -> None:
     assert_array_equal(y, [[-1.0, 5.0], [1.0, 5.0]])
     assert_allclose(naive.moving_average(np.zeros(2), mean), [0.02, 0.04])
     assert_array_equal(naive.layer_norm(np.array([[1.0, 3.0]]), np.array([2.0, 4.0]), np.ones(2), 3.0), [[0.0, 3.0]])
+    assert_array_equal(naive.rms_norm(np.array([[1.0, 7.0]]), np.array([12.0, 6.0]), 11.0), [[2.0, 7.0]])
 
 
 # -- optimizers --

@@ -17,7 +17,7 @@ VARIANTS = [(kind(), {}) for kind in OPTIMIZERS.values()] + [
 def naive_fit(model, x, y, batch, orders, options, weights=None):
     """The same training by tests/reference/naive.py, an epoch an order of rows: (layers, an epoch's losses)."""
     layers, states, losses = naive_layers(model), {}, []
-    step = naive_optimizers.OPTIMIZERS[model.optimizer.name.lower()]
+    step = naive_optimizers.OPTIMIZERS[type(model.optimizer).name.lower()]
     name, y, loss_options = naive_objective(model.loss, y, model.network.n_out)
     for order in orders:
         total = 0.0

@@ -31,6 +31,11 @@ STACKS = {
     "layer norm": (lambda: [k.Dense(7, "relu"), k.LayerNormalization(), k.Dense(3)], (5,)),
     "layer norm first and last": (lambda: [k.LayerNormalization(), k.Dense(3), k.LayerNormalization()], (5,)),
     "layer norm bare": (lambda: [k.Dense(18), k.LayerNormalization(center=False, scale=False), k.Dense(2)], (5,)),
+    "rms norm": (lambda: [k.Dense(7, "relu"), k.RMSNormalization(), k.Dense(3)], (5,)),
+    "rms norms of positions": (
+        lambda: [k.RMSNormalization(epsilon=0.1), k.Residual([k.RMSNormalization(), k.Dense(19, "tanh"), k.Dense(4)])],
+        (3, 4),
+    ),
     "batch norm": (lambda: [k.Dense(7), k.BatchNormalization(), k.ReLU(), k.Dense(3)], (5,)),
     "batch norm first and last": (lambda: [k.BatchNormalization(), k.Dense(3), k.BatchNormalization()], (5,)),
     "batch norms in a row": (lambda: [k.Dense(4), k.BatchNormalization(scale=False), k.BatchNormalization()], (5,)),

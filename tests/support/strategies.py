@@ -32,6 +32,10 @@ def norms(kind):
     return st.tuples(st.just(kind), st.fixed_dictionaries(switches))
 
 
+def rms_norm():
+    return st.tuples(st.just("rms_normalization"), st.fixed_dictionaries({"epsilon": st.sampled_from([1e-6, 1e-2])}))
+
+
 def elementwise(width):
     return st.one_of(
         st.tuples(st.just("activation"), st.fixed_dictionaries({"activation": activations(width)})),
@@ -46,7 +50,7 @@ def chains(draw, width, depth=2, most=4):
     """Layers of rows of any kind, those of Residual blocks included."""
     layers = []
     for _ in range(draw(st.integers(1, most))):
-        kinds = [dense(), elementwise(width), norms("batch_normalization"), norms("layer_normalization")]
+        kinds = [dense(), elementwise(width), norms("batch_normalization"), norms("layer_normalization"), rms_norm()]
         if depth:
             kinds.append(chains(width, depth - 1, 2).map(residual))
         layers.append(draw(st.one_of(kinds)))

@@ -13,3 +13,4 @@ from nbdense.engine.rows.kind import kind_of as kind_of
 from nbdense.engine.rows.kind import rows_of as rows_of
 from nbdense.engine.rows.layer_norm import LAYER_NORM as LAYER_NORM
 from nbdense.engine.rows.reshape import RESHAPE as RESHAPE
+from nbdense.engine.rows.rms_norm import RMS_NORM as RMS_NORM

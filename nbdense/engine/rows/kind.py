@@ -143,7 +143,8 @@ def by_kind(role: str, arguments: str, space: dict[str, Any], otherwise: str = "
         The expression that is returned for kinds that have none.
     """
     functions = {kind: getattr(kind, role) for kind in ROW_KINDS if getattr(kind, role) is not None}
-    space.update({f"_{role}_{kind.name}": function for kind, function in functions.items()})
-    names = {kind.code: f"_{role}_{kind.name}" for kind in functions}
+    name_of = {function: f"_{role}_{kind.name}" for kind, function in functions.items()}  # kinds may share one
+    space.update({name: function for function, name in name_of.items()})
+    names = {kind.code: name_of[function] for kind, function in functions.items()}
     body = f"return {{f}}({arguments})"
     return switch(f"{role}_by_kind", names, arguments, body, space, f"return {otherwise}", inline=True)

@@ -12,6 +12,7 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.export import from_onnx, to_onnx
 from nbdense.export.graph.opsets import newest_opset
 from nbdense.files import FileFormatError
+from tests.reference import naive
 from tests.support.onnx_graphs import B, W, agree, graph_model, kinds, node, normal, run
 from tests.support.stacks import MORE_STACKS, STACKS, data, made, model_of, randomise
 
@@ -367,6 +368,34 @@ def test_layer_norm_of_core_operators_in_other_forms():
     model = agree(graph_model(nodes, constants))
     assert kinds(model) == ["LayerNormalization"]
     assert model.layers[0].epsilon == float(np.float32(0.02))
+
+
+@pytest.mark.parametrize("spelling", ["rsqrt", "power", "over root", "scale first", "operator"])
+def test_rms_norm_as_others_write_it(spelling):
+    """The first is that of torch's exporters, where the opset has no operator."""
+    scale = np.float32([1.5, -2.0, 0.5, 3.0])
+    squares = [
+        node("Pow", "x two", "q"),
+        node("ReduceMean", "q", "v", axes=[-1], keepdims=1),
+        node("Add", "v eps", "e"),
+    ]
+    root = [*squares, node("Sqrt", "e", "s")]
+    nodes = {
+        "rsqrt": [*root, node("Reciprocal", "s", "r"), node("Mul", "x r", "n"), node("Mul", "n g")],
+        "power": [*squares, node("Pow", "e minus_half", "r"), node("Mul", "r x", "n"), node("Mul", "g n")],
+        "over root": [*root, node("Div", "x s", "n"), node("Mul", "n g")],
+        "scale first": [*root, node("Div", "g s", "n"), node("Mul", "n x")],
+        "operator": [node("RMSNormalization", "x g", epsilon=0.02)],
+    }[spelling]
+    constants = {"two": np.float32(2), "minus_half": np.float32(-0.5), "eps": np.float32(0.02), "g": scale}
+    used = {name for each in nodes for name in each.input}
+    constants = {name: value for name, value in constants.items() if name in used}
+    proto = graph_model(nodes, constants, opset=23 if spelling == "operator" else 17)
+    model = from_onnx(proto)
+    assert kinds(model) == ["RMSNormalization"]
+    assert model.layers[0].epsilon == float(np.float32(0.02))
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    np.testing.assert_allclose(model.predict(x), naive.rms_norm(x, scale.astype(float), 0.02), atol=1e-5)
 
 
 def test_outputs_are_chosen_or_named():

@@ -24,6 +24,7 @@ from tests.support.stacks import data, made, randomise
 STACKS = {
     "relu": (lambda: [k.Dense(24, "relu"), k.Dense(17, "relu"), k.Dense(5, "softmax")], (13,)),
     "tables": (lambda: [k.Dense(24, "tanh"), k.Dense(17, "gelu"), k.Dense(9, "sigmoid"), k.Dense(5)], (13,)),
+    "rms norm": (lambda: [k.RMSNormalization(), k.Dense(24, "tanh"), k.RMSNormalization(), k.Dense(5)], (13,)),
     "norms": (lambda: [k.Dense(24), k.BatchNormalization(), k.ReLU(), k.LayerNormalization(), k.Dense(5)], (13,)),
     "residual": (
         lambda: [k.Dense(16, "relu"), k.Residual([k.Dense(24, "relu"), k.Dense(16)]), k.ReLU(), k.Dense(5, "softmax")],

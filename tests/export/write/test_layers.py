@@ -74,6 +74,9 @@ def test_operators():
     assert export([k.LayerNormalization()], (5,), 16)[0] == [*core, "Mul", "Add"]
     assert export([k.LayerNormalization(center=False)], (5,), 16)[0] == [*core, "Mul"]
     assert export([k.LayerNormalization(center=False, scale=False)], (2, 5), 13)[0] == core
+    core = ["Mul", "ReduceMean", "Add", "Sqrt", "Div", "Mul"]
+    assert export([k.RMSNormalization()], (5,))[0] == export([k.RMSNormalization()], (2, 5), 18)[0] == core
+    assert export([k.RMSNormalization()], (2, 5), 23)[0] == ["RMSNormalization"]
     assert export([k.Dense(4, "relu"), k.Dense(2, use_bias=False)], (3, 5))[0] == ["MatMul", "Add", "Relu", "MatMul"]
     assert export([k.Flatten(), k.Dense(2)], (2, 3, 5))[0] == ["Flatten", "Gemm"]
     assert export([k.Dense(2), k.Flatten(), k.Dense(2)], (3, 5))[0] == ["MatMul", "Add", "Flatten", "Gemm"]
