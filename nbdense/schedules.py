@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import finite_number, positive_int, whole_number
+from nbdense._checks import array_of, finite_number, positive_int, whole_number
 from nbdense._registry import Registry
 
 _Rates = npt.NDArray[np.float64]
@@ -89,8 +89,11 @@ def _number(owner: object, argument: str, value: Any, least: float = 0.0, ends: 
 class _Formula(LearningRateSchedule):
     """A schedule that NumPy computes, many steps at a time: by `_rates`, of step numbers in float64."""
 
-    def __call__(self, step: int) -> float:
-        return float(self.rates(whole_number(type(self).__name__, "step", step), 1)[0])
+    def __call__(self, step: Any) -> float:
+        number = finite_number(type(self).__name__, "step", array_of("step", step).item(), -math.inf)
+        if number >= 0 and number == int(number):
+            return float(self.rates(int(number), 1)[0])
+        return float(self._rates(np.array([number]))[0])  # between two steps, or before the first
 
     def rates(self, first_step: int, count: int) -> _Rates:
         first_step, count = (
@@ -494,4 +497,4 @@ def serialize(schedule: LearningRateSchedule) -> dict[str, Any]:
     return description
 
 
-deserialize = get  # Keras's name for getting from a description
+deserialize = get  # as Keras calls it

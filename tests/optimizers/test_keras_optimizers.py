@@ -66,6 +66,8 @@ def test_schedules(case):
         # Keras takes cosines in float32, whatever the floatx.
         tolerance = {"rtol": 0, "atol": 1e-8} if "Cosine" in case["name"] else {"rtol": 1e-10}
         np.testing.assert_allclose([other(step) for step in range(25)], case["rates"], **tolerance)
+    assert schedule(np.float32(3.0)) == schedule(np.array(3)) == schedule(3)
+    assert np.isfinite(schedule(2.5)) and isinstance(schedule(2.5), float)
     optimizer = SGD(schedule)
     assert optimizer.learning_rate == schedule(0)
     optimizer.iterations = 7
