@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.activations import ACTIVATIONS, Activation, Alpha
 
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
@@ -123,22 +123,22 @@ def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float |
     return AffineStep(np.asarray(mean, np.float64), np.asarray(scale, np.float64), np.asarray(shift, np.float64))
 
 
-def function(name: str, alpha: float | None = None) -> FunctionStep:
+def function(name: str, alpha: Alpha | None = None) -> FunctionStep:
     """Return an activation's step.
 
     Parameters
     ----------
     name : str
         In ``nbdense.activations.ACTIVATIONS``.
-    alpha : float, optional
-        Its parameter.
+    alpha : float or tuple of float, optional
+        Its parameter, or all of them.
     """
     row = ACTIVATIONS[name]
     return FunctionStep(row if alpha is None else row.with_alpha(alpha))
 
 
 def clip(least: float, most: float) -> list[Step]:
-    """Return the steps of a clamp.
+    """Return the step of a clamp, or none where it has no bounds.
 
     Parameters
     ----------
@@ -154,9 +154,7 @@ def clip(least: float, most: float) -> list[Step]:
         raise ValueError(f"it clamps to [{least}, {most}], which holds no two numbers")
     if least == -math.inf and most == math.inf:
         return []
-    if most == math.inf:
-        return [affine(mean=least), function("relu"), affine(shift=least)]
-    if least == -math.inf:  # most - relu(most - x)
-        return [affine(mean=most, scale=-1.0), function("relu"), affine(scale=-1.0, shift=most)]
-    width = float(str(np.float32(most - least)))
-    return [affine(mean=least), function("relu6", width), affine(shift=least)]
+    ends = tuple(end if math.isinf(end) else float(str(np.float32(end))) for end in (least, most))
+    if ends[0] == 0:
+        return [function("relu") if most == math.inf else function("relu6", ends[1])]
+    return [function("hard_tanh", ends)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from onnx import TensorProto
 
 from nbdense.export.read.graph import BATCH, COMPARISONS, ONE_ARGUMENT, TWO_ARGUMENTS, Call
 from nbdense.export.read.integers import INDICES, Rule, clip_integers, integers_through, scaled_product
@@ -105,7 +106,7 @@ def _softmax(call: Call) -> Value:
     if rank == 1 or axis not in (-1, rank - 1):  # until opset 12 it was over all axes from this one on
         raise call.fail(f"softmax over axis {axis} of {rank}; the last is taken")
     if value.shape[-1] == 1:
-        raise call.fail("softmax over one column is always 1")
+        raise call.fail("a softmax over one column is always 1")
     return call.make([value], value.shape)
 
 
@@ -120,7 +121,14 @@ def _integers(call: Call, index: int) -> Integers | None:
     return None if call.input(index) is None else call.state.integers.get(call.node.input[index])
 
 
-def _gemm(call: Call) -> Value:
+def gemm(call: Call) -> Value:
+    """Return the dense layer of a Gemm.
+
+    Parameters
+    ----------
+    call : Call
+        The node.
+    """
     value = call.data()
     if call.attributes.get("transA", 0):
         raise call.fail("transA=1: its columns are rows of data")
@@ -309,6 +317,8 @@ def _cast(call: Call) -> Value | Array:
     value = call.data()
     if (value.is_integer and call.attributes.get("to") in INDICES) or isinstance(value.node, AccumulatorNode):
         return value
+    if call.attributes.get("to") == TensorProto.BOOL and value.operator in COMPARISONS:
+        return value
     if value.is_integer or (call.node.op_type == "Cast" and call.attributes.get("to") not in FLOATS):
         raise call.fail("it makes other than real numbers of the data")
     return value
@@ -389,10 +399,11 @@ OPERATORS: dict[str, Rule] = {
     "Concat": _concat,
     "Dropout": _dropout,
     "Flatten": _flatten,
-    "Gemm": _gemm,
+    "Gemm": gemm,
     "GlobalAveragePool": _global_mean,
     "Identity": _identity,
     "LayerNormalization": _layer_norm,
+    "LogSoftmax": _softmax,
     "MatMul": _matmul,
     "ReduceMean": _reduce_mean,
     "Reshape": _reshape,

@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nbdense.activations import CUSTOM
 from nbdense.engine.tables import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, LAYER_NORM, RESHAPE
 from nbdense.export.graph.activations import ActivationWriter, activation_writer, custom_writer
 from nbdense.export.graph.builder import Graph, finite_float32
@@ -130,13 +129,13 @@ def write_row(
         hint = "; write what nbdense.quantize makes of the model" if row.kind == FAKE_QUANT else ""
         raise ValueError(f"{row.label} has no ONNX form{hint}")
     if write_activation is not None:
-        write_activation(graph, row.activation, row.alpha, before, target)
+        write_activation(graph, row.activation, before, target)
     return target
 
 
 def _activation(row: Row) -> ActivationWriter | None:
     """Return the function that writes a row's activation; None where there is none to write."""
-    if row.activation.code >= CUSTOM:  # whatever its name
+    if row.activation.own:  # whatever its name
         return custom_writer(row.label, row.activation)
     return activation_writer(row.label, row.activation.name)
 

@@ -1,18 +1,21 @@
 """Layers that describe a network, as in Keras."""
 
+from typing import Any
+
+from nbdense.layers.activation import ELU as ELU
+from nbdense.layers.activation import Activation as Activation
+from nbdense.layers.activation import LeakyReLU as LeakyReLU
+from nbdense.layers.activation import ReLU as ReLU
+from nbdense.layers.activation import Softmax as Softmax
 from nbdense.layers.base import Input as Input
 from nbdense.layers.base import Layer as Layer
 from nbdense.layers.base import assign as assign
 from nbdense.layers.base import hold_pruned as hold_pruned
 from nbdense.layers.base import inner_layers as inner_layers
 from nbdense.layers.base import name_layers as name_layers
-from nbdense.layers.core import Activation as Activation
 from nbdense.layers.core import Dense as Dense
 from nbdense.layers.core import Dropout as Dropout
 from nbdense.layers.core import Flatten as Flatten
-from nbdense.layers.core import LeakyReLU as LeakyReLU
-from nbdense.layers.core import ReLU as ReLU
-from nbdense.layers.core import Softmax as Softmax
 from nbdense.layers.fake_quantization import FakeQuantize as FakeQuantize
 from nbdense.layers.normalization import BatchNormalization as BatchNormalization
 from nbdense.layers.normalization import LayerNormalization as LayerNormalization
@@ -20,3 +23,11 @@ from nbdense.layers.registry import LAYERS as LAYERS
 from nbdense.layers.registry import layer_from_config as layer_from_config
 from nbdense.layers.registry import register as register
 from nbdense.layers.residual import Residual as Residual
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PReLU":
+        raise AttributeError(
+            "nbdense.layers has no PReLU: no slope is trained; LeakyReLU(negative_slope) has one that stays"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,6 @@ from typing import Any
 
 from nbdense import activations, initializers, regularizers
 from nbdense._checks import positive_int
-from nbdense.activations import ACTIVATIONS
 from nbdense.layers.base import Input, Layer, Shape
 from nbdense.layers.registry import register
 from nbdense.network.builder import NetworkBuilder
@@ -70,9 +69,11 @@ class Dense(Layer):
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.input = _input_of(input_shape, input_dim)
-        if self.activation.name == "softmax" and self.units == 1:
+        if self.activation.rowwise and self.units == 1:
+            always, instead = (1, "sigmoid") if self.activation.not_negative else (0, "log_sigmoid")
             raise ValueError(
-                "Dense: softmax over 1 unit is always 1; use activation='sigmoid', or a unit for each class"
+                f"Dense: {self.activation.name} over 1 unit is always {always}; use activation={instead!r}, or a unit "
+                "for each class"
             )
 
     def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
@@ -93,7 +94,7 @@ class Dense(Layer):
                 trainable=self.trainable,
                 **_penalties(self.bias_regularizer),
             )
-        builder.dense(self.name, self.units, self.activation, self.activation.alpha, kernel, bias)
+        builder.dense(self.name, self.units, self.activation, kernel, bias)
 
     @property
     def is_linear(self) -> bool:
@@ -126,111 +127,6 @@ class Dense(Layer):
 
 def _penalties(regularizer: Any) -> dict[str, float]:
     return {} if regularizer is None else {"l1": regularizer.l1, "l2": regularizer.l2}
-
-
-@register
-class Activation(Layer):
-    """An activation as a layer of its own; behind a linear Dense it costs no more than in it.
-
-    Parameters
-    ----------
-    activation : str or Activation
-        As for `Dense`.
-    name : str, optional
-        Unique within a model.
-    """
-
-    kind = "activation"
-
-    def __init__(self, activation: Any, name: str | None = None) -> None:
-        super().__init__(name)
-        self.activation = activations.get(activation)
-
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
-        if self.activation.name == "softmax" and builder.n == 1:
-            raise ValueError(f"layer {self.name!r}: softmax over 1 column is always 1; use sigmoid")
-        builder.activation(self.name, self.activation, self.activation.alpha)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"activation": activations.serialize(self.activation), **super().get_config()}
-
-
-@register
-class ReLU(Activation):
-    """The rectifier max(x, 0), with a most or with a slope below 0.
-
-    Parameters
-    ----------
-    max_value : float, optional
-        The most that comes out.
-    negative_slope : float
-        Slope below 0; at least 0, and not together with ``max_value``.
-    name : str, optional
-        Unique within a model.
-    """
-
-    kind = "re_lu"
-
-    def __init__(self, max_value: float | None = None, negative_slope: float = 0.0, name: str | None = None) -> None:
-        if max_value is not None and negative_slope:
-            raise ValueError("ReLU: give max_value or negative_slope, not both")
-        if max_value is not None and not (math.isfinite(max_value) and max_value > 0):
-            raise ValueError(f"ReLU: max_value must be a positive number, got {max_value!r}")
-        chosen = ACTIVATIONS["relu"]
-        if max_value is not None:
-            chosen = ACTIVATIONS["relu6"].with_alpha(max_value)
-        elif negative_slope:
-            chosen = ACTIVATIONS["leaky_relu"].with_alpha(negative_slope)
-        super().__init__(chosen, name)
-        self.max_value, self.negative_slope = max_value, negative_slope
-
-    def get_config(self) -> dict[str, Any]:
-        return {"max_value": self.max_value, "negative_slope": self.negative_slope, **Layer.get_config(self)}
-
-
-@register
-class LeakyReLU(Activation):
-    """The leaky rectifier: x above 0, negative_slope x below.
-
-    Parameters
-    ----------
-    negative_slope : float
-        At least 0.
-    name : str, optional
-        Unique within a model.
-    """
-
-    kind = "leaky_re_lu"
-
-    def __init__(self, negative_slope: float = 0.3, name: str | None = None) -> None:
-        super().__init__(ACTIVATIONS["leaky_relu"].with_alpha(negative_slope), name)
-        self.negative_slope = float(negative_slope)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"negative_slope": self.negative_slope, **Layer.get_config(self)}
-
-
-@register
-class Softmax(Activation):
-    """The softmax: exp(x) over its sum along the last axis.
-
-    Parameters
-    ----------
-    axis : int
-        -1, the last.
-    name : str, optional
-        Unique within a model.
-    """
-
-    kind = "softmax"
-
-    def __init__(self, axis: int = -1, name: str | None = None) -> None:
-        if axis != -1:
-            raise ValueError(f"Softmax: axis must be -1, got {axis!r}")
-        super().__init__("softmax", name)
-
-    def get_config(self) -> dict[str, Any]:
-        return Layer.get_config(self)
 
 
 @register

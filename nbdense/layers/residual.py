@@ -83,7 +83,7 @@ class Residual(Layer):
             initializers.get("glorot_uniform")((shape[-1], units), initializers.generator(seed, 2 * number)),
             trainable=self.trainable,
         )
-        builder.dense(f"{self.name}/projection", units, ACTIVATIONS["linear"], 0.0, kernel, -1)
+        builder.dense(f"{self.name}/projection", units, ACTIVATIONS["linear"], kernel, -1)
         self._finish_projection(builder)
         builder.add(self.name, ahead)
 

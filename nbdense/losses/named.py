@@ -24,7 +24,7 @@ from nbdense.losses.base import Chosen, CustomLoss, check_derivative
 from nbdense.losses.base import Loss as Loss
 
 _PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid")  # activations whose outputs may be taken for these
-_NOT_NEGATIVE = (*_PROBABILITIES, "softplus", "relu", "relu6")
+_NOT_NEGATIVE = tuple(name for name, row in ACTIVATIONS.items() if row.not_negative)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.elementwise.activations import CUSTOM, RELU, Activation, activation_by_code
+from nbdense.engine.elementwise.activations import ON_DEMAND, RELU, Activation, activation_by_code
 from nbdense.engine.tables import (
     ACTIVATION,
     ADD,
@@ -161,7 +161,7 @@ class Network:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     mask: npt.NDArray[Any] | None = None
-    custom: tuple[Activation, ...] = ()  # whose compiled code the table points at
+    on_demand: tuple[Activation, ...] = ()  # activations whose compiled loops the table points at
     quantization: dict[str, Any] = field(default_factory=dict)
     version: int = field(default=0, init=False)
     rounds_kernels: bool = field(init=False)
@@ -241,7 +241,9 @@ class Network:
     def activation_of(self, row: Any) -> Activation:
         """Return the activation of a table row."""
         code = int(row["activation"])
-        return activation_by_code(code) if code < CUSTOM else self.custom[code - CUSTOM]
+        if code < ON_DEMAND:
+            return activation_by_code(code, float(row["alpha"]))
+        return self.on_demand[code - ON_DEMAND]
 
     def hold_masked(self, prefix: str = "") -> int:
         """Zero what the mask holds in tensors whose names begin with ``prefix``; return how many numbers were not."""

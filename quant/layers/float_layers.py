@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import Activation
+from nbdense.activations import Activation, Alpha
 from nbdense.engine import tables as engine
 from nbdense.quant.layers.base import Format, InFloat
 from nbdense.quant.layers.checks import check_columns, one_of
@@ -55,8 +55,8 @@ class FloatLayer(InFloat):
         "kernel" (n, n_out) and "bias"; "gamma", "beta", "mean" and "variance" of norms.
     activation : str
         Name in ``nbdense.activations.ACTIVATIONS``, or a custom one's.
-    alpha : float
-        The activation's parameter, if it has one; a norm's epsilon.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several; a norm's epsilon.
     inputs : tuple of int, or None
         The tensors that it reads; None: the one before.
     positions : int
@@ -73,7 +73,7 @@ class FloatLayer(InFloat):
     n: int
     tensors: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     activation: str = "linear"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     custom: Activation | None = field(default=None, repr=False)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from nbdense.activations import Alpha
 from nbdense.engine.tables import leading_dimension
 from nbdense.quant.kernels import integer
 from nbdense.quant.kernels.microkernel import OFFSET
@@ -54,8 +55,8 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         The activation: entry ``q - minimum`` is the output for the requantised integer q. None: linear or a clamp.
     granularity : str
         "per_channel" or "per_tensor".
-    alpha : float
-        The activation's parameter, if it has one.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several.
     inputs : tuple of int, or None
         The tensor that it reads; None: the one before.
     positions : int
@@ -82,7 +83,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
     activation: str = "linear"
     table: npt.NDArray[Any] | None = None
     granularity: str = "per_channel"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     bits: int = 8
@@ -194,8 +195,8 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
         Of the sum.
     activation : str
         "linear", or a clamp.
-    alpha : float
-        The activation's parameter, if it has one.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several.
     inputs : tuple of two int
         The tensors that it reads.
     positions : int
@@ -212,7 +213,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
     output_scale: float
     output_zero_point: int
     activation: str = "linear"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     inputs: tuple[int, ...] | None = None
     positions: int = 1
 
@@ -247,7 +248,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
         for scale, zero_point in self.input_formats:  # type: ignore[misc]
             check_format(scale, zero_point, dtype, where, "input")
         check_format(self.output_scale, self.output_zero_point, dtype, where, "output")
-        if self.function.forward is not None or self.activation == "softmax":
+        if not self.function.is_clamp:
             raise ValueError(f"{where}a sum takes no activation but a clamp, got {self.activation!r}")
         with np.errstate(over="ignore", under="ignore"):
             ratios = np.array(self.input_scales, np.float32) / np.float32(self.output_scale)
@@ -297,8 +298,8 @@ class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
         Entry ``q - minimum`` is the output for q.
     activation : str
         Name in ``nbdense.activations.ACTIVATIONS``, or a custom one's.
-    alpha : float
-        The activation's parameter, if it has one.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several.
     inputs : tuple of int, or None
         The tensor that it reads; None: the one before.
     positions : int
@@ -316,7 +317,7 @@ class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
     output_zero_point: int
     table: npt.NDArray[Any]
     activation: str = "linear"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     inputs: tuple[int, ...] | None = None
     positions: int = 1
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._registry import find_custom
-from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.activations import ACTIVATIONS, Activation, json_alpha
 from nbdense.quant.layers.base import Format, Layer
 from nbdense.quant.layers.checks import GRANULARITIES as GRANULARITIES
 from nbdense.quant.layers.checks import LIMITS as LIMITS
@@ -203,6 +203,8 @@ class QuantizedNetwork:
                 elif value is not None:
                     tensors[f"{index}/{key}"] = value
             settings = {f.name: getattr(layer, f.name) for f in fields(layer) if f.name in _SETTINGS}
+            if "alpha" in settings:
+                settings["alpha"] = json_alpha(settings["alpha"])
             if getattr(layer, "bits", 8) == 4:
                 settings["n_in"] = layer.n_in
             layers.append({"kind": layer.kind, **settings})
@@ -298,7 +300,7 @@ _SETTINGS: dict[str, Any] = {
     "zero_point": int,
     "activation": str,
     "granularity": str,
-    "alpha": float,
+    "alpha": lambda alpha: tuple(alpha) if isinstance(alpha, list | tuple) else float(alpha),
     "inputs": _numbers(int),
     "positions": int,
     "bits": int,

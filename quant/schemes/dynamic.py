@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import Activation
+from nbdense.activations import Activation, Alpha
 from nbdense.engine.tables import ACTIVATION, leading_dimension
 from nbdense.quant.kernels import integer
 from nbdense.quant.layers.base import InFloat, OfKernel
@@ -43,8 +43,8 @@ class DynamicDense(OfKernel, InFloat):
         Added at the end.
     activation : str
         Computed in float.
-    alpha : float
-        The activation's parameter, if it has one.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several.
     granularity : str
         "per_channel" or "per_tensor".
     inputs : tuple of int, or None
@@ -66,7 +66,7 @@ class DynamicDense(OfKernel, InFloat):
     kernel_scales: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32] | None = None
     activation: str = "linear"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     granularity: str = "per_channel"
     inputs: tuple[int, ...] | None = None
     positions: int = 1

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import CUSTOM
 from nbdense.network import Row
 from nbdense.quant.layers.activations import Parameters
 from nbdense.quant.layers.base import Layer, Range
@@ -217,8 +216,8 @@ def convert_weights(
 def _activation(row: Row) -> dict[str, Any]:
     return {
         "activation": row.activation.name,
-        "alpha": row.alpha,
-        "custom": row.activation if row.activation.code >= CUSTOM else None,
+        "alpha": row.activation.alpha if row.activation.parameters else row.alpha,
+        "custom": row.activation if row.activation.own else None,
     }
 
 

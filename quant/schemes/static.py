@@ -22,6 +22,7 @@ from nbdense.quant.layers.activations import (
 )
 from nbdense.quant.layers.base import Range
 from nbdense.quant.layers.checks import GRANULARITIES, INT32_MAX, LIMITS
+from nbdense.quant.layers.float_layers import FloatLayer
 from nbdense.quant.layers.integer_layers import (
     QuantizedActivation,
     QuantizedAdd,
@@ -34,7 +35,7 @@ from nbdense.quant.schemes.scheme import SOFTMAX, Conversion, Converted, Scheme,
 
 
 def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Converted:
-    """Make the integer layers of a step; normalisations stay in float.
+    """Make the integer layers of a step; normalisations and activations of whole rows stay in float.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
         in_float = last and conversion.options.softmax == "float" and place["inputs"] is None
         given = conversion.format_of(step.inputs[0])
         return Converted([], given, "softmax") if in_float else _softmax(conversion, step, given, place)
+    if step.kind == "activation" and step.row.activation.rowwise:
+        return Converted([_in_float(step, conversion.place(step))], _parameters(step.output, conversion.options))
     return _BY_KIND[step.kind](conversion, step)
 
 
@@ -67,8 +70,8 @@ def _dense(conversion: Conversion, step: Step, bits: int, last: bool) -> Convert
     row, options, dtype = step.row, conversion.options, conversion.options.activation_dtype
     given = conversion.format_of(step.inputs[0])
     before = after = _parameters(step.pre, options)
-    softmax, table = row.activation.name == "softmax", None
-    if not softmax and not is_clamp(row.activation):
+    rowwise, table = row.activation.rowwise, None
+    if not rowwise and not is_clamp(row.activation):
         before, after = table_parameters(row, step.pre, step.output, dtype, options.symmetric, conversion.settled)
         table = activation_table(row, before, after, dtype)
     kernel, scales = conversion.weights(step, given[0], bits)
@@ -83,18 +86,20 @@ def _dense(conversion: Conversion, step: Step, bits: int, last: bool) -> Convert
         output_zero_point=after[1],
         pre_scale=before[0],
         pre_zero_point=before[1],
-        activation="linear" if softmax else row.activation.name,
+        activation="linear" if rowwise else row.activation.name,
         table=table,
         granularity=options.granularity,
-        alpha=row.alpha,
+        alpha=row.activation.alpha,
         bits=bits,
         **conversion.place(step),
     )
-    if not softmax:
+    if not rowwise:
         return Converted([layer], after)
+    behind = {"name": f"{row.name}{SOFTMAX}", "inputs": None, "positions": row.positions}
+    if row.activation.name != "softmax":
+        return Converted([layer, _in_float(step, behind)], _parameters(step.output, options))
     if last and options.softmax == "float":
         return Converted([layer], after, "softmax")
-    behind = {"name": f"{row.name}{SOFTMAX}", "inputs": None, "positions": row.positions}
     ending = _softmax(conversion, step, after, behind)
     return Converted([layer, *ending.layers], ending.form)
 
@@ -108,6 +113,11 @@ def _bias_steps(bias: Any, scales: Any, row: Row) -> Any:
             "too large for them"
         )
     return np.rint(steps).astype(np.int32)
+
+
+def _in_float(step: Step, place: dict[str, Any]) -> FloatLayer:
+    """Make the layer of an activation of whole rows, which no table of 256 entries holds."""
+    return FloatLayer(what="activation", n=step.row.n_out, activation=step.row.activation.name, **place)
 
 
 def _softmax(conversion: Conversion, step: Step, given: Parameters, place: dict[str, Any]) -> Converted:
@@ -136,7 +146,7 @@ def _activation(conversion: Conversion, step: Step) -> Converted:
         output_zero_point=after[1],
         table=activation_table(row, before, after, dtype),
         activation=row.activation.name,
-        alpha=row.alpha,
+        alpha=row.activation.alpha,
         **conversion.place(step),
     )
     return Converted([layer], after)
@@ -152,7 +162,7 @@ def _add(conversion: Conversion, step: Step) -> Converted:
         output_scale=after[0],
         output_zero_point=after[1],
         activation=step.row.activation.name,
-        alpha=step.row.alpha,
+        alpha=step.row.activation.alpha,
         **conversion.place(step),
     )
     return Converted([layer], after)
