@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nbdense.activations import ACTIVATIONS, Activation, Alpha
 from nbdense.export.graph.builder import Graph
@@ -329,7 +330,7 @@ def _shrunk(x: Doubles, attributes: Mapping[str, Any]) -> Doubles:
 # -- parameters of decompositions --
 
 
-def _edge(points: Doubles, is_above: Doubles, constants: Sequence[float]) -> list[float]:
+def _edge(points: Doubles, is_above: npt.NDArray[np.bool_], constants: Sequence[float]) -> list[float]:
     """Return the constants that may be where points begin to be above something."""
     least, most = points[~is_above].max(initial=-math.inf), points[is_above].min(initial=math.inf)
     return [constant for constant in constants if least <= constant <= most]

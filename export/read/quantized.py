@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.engine.tables import ACTIVATION
 from nbdense.export.graph.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, NormStep, ShapeStep, Step
 from nbdense.export.read.functions.tables import Composition, compositions
 from nbdense.export.read.graph import Trace
@@ -18,8 +17,7 @@ from nbdense.export.read.nodes import AccumulatorNode, DenseNode, DequantizeNode
 from nbdense.export.read.tidying import tidy
 from nbdense.export.read.values import Value
 from nbdense.export.read.weights import Integers
-from nbdense.network import Row
-from nbdense.quant.layers.activations import activation_table, exponentials
+from nbdense.quant.layers.activations import exponentials, tabulated
 from nbdense.quant.model.network import (
     LIMITS,
     DynamicDense,
@@ -261,7 +259,7 @@ class _Lowering:
         """Add an activation of integers by its table: its own, or these entries in the file's dtype."""
         before, after, row = self.format(source), self.format(value), activation or ACTIVATIONS["linear"]
         if entries is None:
-            table = activation_table(_row(row), before, after, self.dtype)
+            table = tabulated(row, before, after, self.dtype)
         else:
             assert value.integers is not None and value.integers.format is not None
             table = (entries.astype(np.int32) - value.integers.format.zero + after[1]).astype(self.dtype)
@@ -492,9 +490,3 @@ def _columns(value: Value) -> int:
 
 def _refusal(value: Value, why: str) -> ValueError:
     return ValueError(f"{value.place}: {why}; from_onnx(..., quantized='float') takes the weights as float")
-
-
-def _row(activation: Activation) -> Row:
-    """Return a row that `activation_table` can read."""
-    none = np.zeros(0, np.float32)
-    return Row(0, activation.name, ACTIVATION, 1, 1, 1, 0, 0, 0, none, None, None, None, activation, activation.alpha)

@@ -102,9 +102,9 @@ def _has_own_table(layer: QuantizedDense | QuantizedActivation, dtype: str) -> b
     """Tell whether a layer's table is what its activation makes: a file's may round on the way."""
     if layer.table is None:
         return True
-    dense = isinstance(layer, QuantizedDense)
-    before = (layer.pre_scale, layer.pre_zero_point) if dense else (layer.input_scale, layer.input_zero_point)
-    after = layer.output_scale, layer.output_zero_point
+    before, after = (layer.input_scale, layer.input_zero_point), (layer.output_scale, layer.output_zero_point)
+    if isinstance(layer, QuantizedDense):
+        before = layer.pre_scale, layer.pre_zero_point
     return np.array_equal(tabulated(layer.function, before, after, dtype), layer.table)
 
 

@@ -431,7 +431,7 @@ def write_float_layer(walk: Walk, index: int, layer: FloatLayer, prefix: str) ->
         mean=tensors.get("mean"),
         variance=tensors.get("variance"),
         activation=layer.function,
-        alpha=layer.alpha,
+        alpha=layer.alpha if isinstance(layer.alpha, float) else 0.0,  # a norm's
     )
     writers = ROW_WRITERS
     if walk.convolution:

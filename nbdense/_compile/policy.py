@@ -189,7 +189,7 @@ def c_function(function: Callable[..., Any], result: Any, arguments: tuple[Any, 
 
 def kept_c_function(function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> Any:
     """Compile a loop over kernels as a C function, as an `entry` is, and keep its machine code in the cache folder."""
-    made = CFunc(function, (arguments, result), {}, {"error_model": "numpy"}, EntryCompiler)
+    made: Any = CFunc(function, (arguments, result), {}, {"error_model": "numpy"}, EntryCompiler)
     made._cache = Cache(function, "serial")
     made.compile()
     return made
