@@ -9,6 +9,7 @@ import pytest
 
 from nbdense import layers as k
 from nbdense.activations import ACTIVATIONS
+from nbdense.engine.rows import DENSE, FROZEN_NORM, rows_of
 from nbdense.export import to_onnx, verify_onnx
 from nbdense.export.graph.checks import serialize
 from nbdense.export.graph.opsets import newest_opset
@@ -79,7 +80,7 @@ def test_batch_normalisation_is_folded_where_it_can_be(name, opset):
     if expected is not None:
         assert operators(proto) == expected
     kept = to_onnx(model, opset=opset, fold_batch_norm=False, verify=False)
-    norms = sum(layer["kind"] == 4 for layer in model.network.inference)
+    norms = len(rows_of(model.network.inference, FROZEN_NORM))
     assert len(kept.graph.node) >= len(proto.graph.node) + (norms if name in FOLDED else 0)
     for each in (proto, kept):
         result = verify_onnx(each, model, data(model, 50))
@@ -249,7 +250,7 @@ def test_a_convolution_says_of_each_window_what_the_model_says(name, shape, opse
     model = of(*IMAGES[name](), shape=shape)
     proto = to_onnx(model, opset=opset, as_convolution=True, verify=opset <= ALWAYS_LOADABLE)
     assert "Gemm" not in operators(proto)
-    assert operators(proto).count("Conv") == int((model.network.inference["kind"] == 0).sum())
+    assert operators(proto).count("Conv") == len(rows_of(model.network.inference, DENSE))
     dims = [[d.dim_param or d.dim_value for d in end.type.tensor_type.shape.dim] for end in proto.graph.input]
     assert dims == [["batch", shape[0], "height", "width"]]
     if opset > ALWAYS_LOADABLE:
@@ -274,6 +275,8 @@ def test_a_convolution_says_of_each_window_what_the_model_says(name, shape, opse
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_a_convolution_with_every_activation(activation):
     model = of(k.Flatten(), k.Dense(6, activation), k.Activation(activation), k.Dense(3), shape=(2, 3, 4))
+    if activation == "exponential":  # of an exponential: small weights keep it within what float32 holds
+        model.set_weights([0.1 * w for w in model.get_weights()])
     result = verify_onnx(to_onnx(model, as_convolution=True), model)
     assert result.agrees, result
     assert result.tolerance == 1e-5
