@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nbdense.export import pipeline_to_onnx as pipeline_to_onnx
     from nbdense.export import to_onnx as to_onnx
     from nbdense.export import verify_onnx as verify_onnx
+    from nbdense.layers import ELU as ELU
     from nbdense.layers import Activation as Activation
     from nbdense.layers import BatchNormalization as BatchNormalization
     from nbdense.layers import Dense as Dense
@@ -119,6 +120,7 @@ _HOMES = {
     "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
     "nbdense.export": ["from_onnx", "pipeline_to_onnx", "to_onnx", "verify_onnx"],
     "nbdense.layers": [
+        "ELU",
         "Activation",
         "BatchNormalization",
         "Dense",

@@ -1,4 +1,8 @@
-"""Activations by name: a table's row, one of your own, and what files say of them.
+"""Activations: functions of arrays, by name, one of your own, and what files say of them.
+
+Each is an `Activation`: `relu(x, negative_slope=0.1)` applies it to an array, with Keras's arguments and values, and
+``Dense(8, activation=relu)`` takes it as well as its name. Those with parameters make others, by
+`Activation.with_parameters`.
 
 The rows themselves are in `nbdense.engine.elementwise.activations`.
 """
@@ -12,16 +16,60 @@ from typing import Any
 from nbdense._registry import Registry
 from nbdense._registry import custom_objects as custom_objects
 from nbdense._warn import warn
+from nbdense.engine.elementwise.activation import ON_DEMAND as ON_DEMAND
+from nbdense.engine.elementwise.activation import Activation as Activation
+from nbdense.engine.elementwise.activation import Alpha as Alpha
+from nbdense.engine.elementwise.activation import json_alpha as json_alpha
 from nbdense.engine.elementwise.activations import ACTIVATIONS as ACTIVATIONS
-from nbdense.engine.elementwise.activations import CUSTOM as CUSTOM
-from nbdense.engine.elementwise.activations import Activation as Activation
 
 ALIASES = {"swish": "silu", "hard_silu": "hard_swish"}
+
+# What Keras has under these names; a test holds them against the table.
+celu = ACTIVATIONS["celu"]
+elu = ACTIVATIONS["elu"]
+exponential = ACTIVATIONS["exponential"]
+gelu = ACTIVATIONS["gelu"]
+hard_shrink = ACTIVATIONS["hard_shrink"]
+hard_sigmoid = ACTIVATIONS["hard_sigmoid"]
+hard_silu = hard_swish = ACTIVATIONS["hard_swish"]
+hard_tanh = ACTIVATIONS["hard_tanh"]
+leaky_relu = ACTIVATIONS["leaky_relu"]
+linear = ACTIVATIONS["linear"]
+log_sigmoid = ACTIVATIONS["log_sigmoid"]
+log_softmax = ACTIVATIONS["log_softmax"]
+mish = ACTIVATIONS["mish"]
+relu = ACTIVATIONS["relu"]
+relu6 = ACTIVATIONS["relu6"]
+selu = ACTIVATIONS["selu"]
+sigmoid = ACTIVATIONS["sigmoid"]
+silu = swish = ACTIVATIONS["silu"]
+soft_shrink = ACTIVATIONS["soft_shrink"]
+softmax = ACTIVATIONS["softmax"]
+softplus = ACTIVATIONS["softplus"]
+softsign = ACTIVATIONS["softsign"]
+sparse_plus = ACTIVATIONS["sparse_plus"]
+sparse_sigmoid = ACTIVATIONS["sparse_sigmoid"]
+squareplus = ACTIVATIONS["squareplus"]
+tanh = ACTIVATIONS["tanh"]
+tanh_shrink = ACTIVATIONS["tanh_shrink"]
+threshold = ACTIVATIONS["threshold"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _REFUSED:
+        raise AttributeError(f"nbdense.activations has no {name}: {_REFUSED[name]}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_REFUSED = {
+    "glu": "it halves the columns, which no dense layer's activation does",
+    "sparsemax": "end with 'softmax', or 'sparse_sigmoid' for each output by itself",
+}
 
 
 def _describe(activation: Activation) -> str | dict[str, Any]:
     if activation.alpha != ACTIVATIONS[activation.name].alpha:
-        return {"name": activation.name, "alpha": activation.alpha}
+        return {"name": activation.name, "alpha": json_alpha(activation.alpha)}
     return activation.name
 
 
@@ -32,7 +80,7 @@ REGISTRY: Registry[Activation] = Registry(
     ALIASES,
     hint="; activations.custom makes others",
     describe=_describe,
-    is_custom=lambda activation: activation.code >= CUSTOM,
+    is_custom=lambda activation: activation.own,
 )
 
 
@@ -69,10 +117,13 @@ def get(identifier: Any) -> Activation:
     if identifier is None:
         return ACTIVATIONS["linear"]
     if isinstance(identifier, Mapping) and set(identifier) != {"custom"}:
-        if not {"name"} <= set(identifier) <= {"name", "alpha"}:
-            raise ValueError(f"an activation's description is {{'name': ..., 'alpha': ...}}, got {identifier!r}")
-        row, alpha = get(identifier["name"]), identifier.get("alpha")
-        return row if alpha is None else row.with_alpha(alpha)
+        parameters = {key: value for key, value in identifier.items() if key != "name"}
+        if "name" not in identifier or not all(isinstance(key, str) for key in parameters):
+            raise ValueError(f"an activation's description is {{'name': ..., parameter: ...}}, got {identifier!r}")
+        row = get(identifier["name"])
+        if set(parameters) == {"alpha"}:
+            return row if parameters["alpha"] is None else row.with_alpha(parameters["alpha"])
+        return row.with_parameters(**parameters)
     inner = getattr(identifier, "activation", None)
     is_layer = isinstance(inner, Activation) and not hasattr(identifier, "units")  # a Dense is more than its activation
     return REGISTRY.get(inner if is_layer else identifier)
@@ -142,7 +193,7 @@ def custom(
     if onnx is not None and not callable(onnx):
         raise ValueError(f"activation {name!r}: onnx must be a function of (graph, source, target), got {onnx!r}")
     _check_derivative(name, forward, derivative)
-    return Activation(name, CUSTOM, forward, derivative, False, "", write_onnx=onnx)
+    return Activation(name, ON_DEMAND, forward, derivative, False, "", own=True, write_onnx=onnx)
 
 
 def _check_derivative(name: str, forward: Callable[[Any], Any], derivative: Callable[[Any], Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.activations import ACTIVATIONS, Activation, Alpha
 from nbdense.layers.forms import RowForm, Settings, Tensors
 
 Array = npt.NDArray[Any]
@@ -125,22 +125,22 @@ def affine(mean: float | Array = 0.0, scale: float | Array = 1.0, shift: float |
     return AffineStep(np.asarray(mean, np.float64), np.asarray(scale, np.float64), np.asarray(shift, np.float64))
 
 
-def function(name: str, alpha: float | None = None) -> FunctionStep:
+def function(name: str, alpha: Alpha | None = None) -> FunctionStep:
     """Return an activation's step.
 
     Parameters
     ----------
     name : str
         Name in ``nbdense.activations.ACTIVATIONS``.
-    alpha : float, optional
-        Its parameter.
+    alpha : float or tuple of float, optional
+        Its parameter, or all of them.
     """
     row = ACTIVATIONS[name]
     return FunctionStep(row if alpha is None else row.with_alpha(alpha))
 
 
 def clip(least: float, most: float) -> list[Step]:
-    """Return the steps of a clamp.
+    """Return the step of a clamp, or none where it has no bounds.
 
     Parameters
     ----------
@@ -156,9 +156,7 @@ def clip(least: float, most: float) -> list[Step]:
         raise ValueError(f"its lower bound must be below its upper one, got {least} and {most}")
     if least == -math.inf and most == math.inf:
         return []
-    if most == math.inf:
-        return [affine(mean=least), function("relu"), affine(shift=least)]
-    if least == -math.inf:  # most - relu(most - x)
-        return [affine(mean=most, scale=-1.0), function("relu"), affine(scale=-1.0, shift=most)]
-    width = float(str(np.float32(most - least)))
-    return [affine(mean=least), function("relu6", width), affine(shift=least)]
+    ends = tuple(end if math.isinf(end) else float(str(np.float32(end))) for end in (least, most))
+    if ends[0] == 0:
+        return [function("relu") if most == math.inf else function("relu6", ends[1])]
+    return [function("hard_tanh", ends)]

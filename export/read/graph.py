@@ -30,14 +30,14 @@ MICROSOFT = "com.microsoft"
 
 # Elementwise operators, by the tensors that they read; what else they take are attributes.
 ONE_ARGUMENT = {
-    *("Erf", "Exp", "Log", "Neg", "Sqrt", "Reciprocal", "Abs"),
+    *("Erf", "Log", "Neg", "Sqrt", "Reciprocal", "Abs", "Sign", "Not"),
     *(name for name, entry in ACTIVATION_OPERATORS.items() if entry.arguments == 1),
 }
 TWO_ARGUMENTS = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"),
     *(name for name, entry in ACTIVATION_OPERATORS.items() if entry.arguments == 2),
 }
-COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or"}
 
 
 class NodeError(ValueError):

@@ -50,11 +50,11 @@ def fold_integers(call: Call) -> tuple[Array, Integers | None]:
     try:
         if call.node.op_type == "DequantizeLinear":
             integers = Integers(values, scale, zero, axis, block)
-            return integers.real, integers
+            return np.asarray(integers.real), integers
         zero = np.zeros((), np.uint8) if zero is None else zero
         limits = np.iinfo(zero.dtype)
         steps = np.rint(values / along(scale, values.shape, axis, block)) + along(zero, values.shape, axis, block)
-        return np.clip(steps, limits.min, limits.max).astype(zero.dtype), None
+        return np.asarray(np.clip(steps, limits.min, limits.max)).astype(zero.dtype), None
     except (ValueError, IndexError) as error:
         raise call.fail(f"it cannot be computed: {error}") from error
 
@@ -229,24 +229,31 @@ def _qgemm(call: Call) -> Value:
     return product if call.input(7) is None else _integer(call, product, _format(call, 7, "its output"))
 
 
-def _qlinear_add(call: Call) -> Value:
-    parts: list[Value | Array | None] = []
-    for first in (0, 3):
-        part = call.input(first)
-        if isinstance(part, Value):
-            parts.append(_input(call, first))
-        else:
-            form = _format(call, first + 1, "a constant")
-            array = call.constant(part, "other input")
-            parts.append(Integers(array, np.float32(form.scale) + np.zeros(()), np.array(form.zero)).real)
-    values = [part for part in parts if isinstance(part, Value)]
-    cut = [part if isinstance(part, Value) else call.row_constant(np.asarray(part), values[0].seen) for part in parts]
-    if len({value.shape for value in values}) != 1:
-        raise call.fail(
-            f"its inputs must have rows of one shape, got {' and '.join(str(value.shape) for value in values)}"
-        )
-    total = call.make(cut, values[0].shape, FunctionNode("Add"))
-    return _integer(call, total, _format(call, 6, "its output"))
+def _qlinear_pair(operator: str) -> Callable[[Call], Value]:
+    """Return the rule of a sum or product of integers, of which one may be constant."""
+
+    def rule(call: Call) -> Value:
+        parts: list[Value | Array | None] = []
+        for first in (0, 3):
+            part = call.input(first)
+            if isinstance(part, Value):
+                parts.append(_input(call, first))
+            else:
+                form = _format(call, first + 1, "a constant")
+                array = call.constant(part, "other input")
+                parts.append(Integers(array, np.float32(form.scale) + np.zeros(()), np.array(form.zero)).real)
+        values = [part for part in parts if isinstance(part, Value)]
+        cut = [
+            part if isinstance(part, Value) else call.row_constant(np.asarray(part), values[0].seen) for part in parts
+        ]
+        if len({value.shape for value in values}) != 1:
+            raise call.fail(
+                f"its inputs must have rows of one shape, got {' and '.join(str(value.shape) for value in values)}"
+            )
+        made = call.make(cut, values[0].shape, FunctionNode(operator))
+        return _integer(call, made, _format(call, 6, "its output"))
+
+    return rule
 
 
 def _qlinear(operator: str, first: int = 3) -> Callable[[Call], Value]:
@@ -359,10 +366,10 @@ INTEGER_OPERATORS: dict[str, Rule] = {
 MICROSOFT_OPERATORS: dict[str, Rule] = {
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeMatMul": _dynamic_matmul,
-    "Gelu": lambda call: call.make([call.data()], call.data().shape),
     "QGemm": _qgemm,
-    "QLinearAdd": _qlinear_add,
+    "QLinearAdd": _qlinear_pair("Add"),
     "QLinearLeakyRelu": _qlinear("LeakyRelu"),
+    "QLinearMul": _qlinear_pair("Mul"),
     "QLinearSigmoid": _qlinear("Sigmoid"),
     "QLinearSoftmax": _qlinear("Softmax"),
     "QuantizeLinear": _quantize,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from onnx import TensorProto
 
 from nbdense.export.read.graph import BATCH, COMPARISONS, ONE_ARGUMENT, TWO_ARGUMENTS, Call
 from nbdense.export.read.integers import INDICES, Rule, clip_integers, integers_through, scaled_product
@@ -106,7 +107,7 @@ def _softmax(call: Call) -> Value:
     if rank == 1 or axis not in (-1, rank - 1):  # until opset 12 it was over all axes from this one on
         raise call.fail(f"softmax must be over the last of {rank} axes, got axis {axis}")
     if value.shape[-1] == 1:
-        raise call.fail("softmax over one column is always 1")
+        raise call.fail("over one column its output is constant")
     return call.make([value], value.shape)
 
 
@@ -121,7 +122,14 @@ def _integers(call: Call, index: int) -> Integers | None:
     return None if call.input(index) is None else call.state.integers.get(call.node.input[index])
 
 
-def _gemm(call: Call) -> Value:
+def gemm(call: Call) -> Value:
+    """Return the dense layer of a Gemm.
+
+    Parameters
+    ----------
+    call : Call
+        The node.
+    """
     value = call.data()
     if call.attributes.get("transA", 0):
         raise call.fail("transA must be 0: with 1 its columns would be the rows of data")
@@ -155,7 +163,7 @@ def _reduce_mean(call: Call) -> Value:
     axes = call.input(1) if call.input(1) is not None else call.attributes.get("axes")
     listed = [] if axes is None else call.whole_numbers(axes, "axes")
     if listed not in ([-1], [len(value.seen)]) or not call.attributes.get("keepdims", 1) or not value.shape:
-        raise call.fail("it must be a mean over the last axis with keepdims=1, as in a layer normalisation")
+        raise call.fail("it must be a mean over the last axis with keepdims=1, as in a normalisation")
     return call.make([value], (*value.shape[:-1], 1))
 
 
@@ -190,7 +198,7 @@ def _global_mean(call: Call) -> Value:
     value = call.data()
     if len(value.seen) != 2:
         raise call.fail(
-            f"it must be a mean over the last of 3 axes, as in a layer normalisation, got {1 + len(value.seen)} axes"
+            f"it must be a mean over the last of 3 axes, as in a normalisation, got {1 + len(value.seen)} axes"
         )
     return call.make([value], (*value.shape[:-1], 1), FunctionNode("ReduceMean"))
 
@@ -280,6 +288,8 @@ def _cast(call: Call) -> Value | Array:
     value = call.data()
     if (value.is_integer and call.attributes.get("to") in INDICES) or isinstance(value.node, AccumulatorNode):
         return value
+    if call.attributes.get("to") == TensorProto.BOOL and value.operator in COMPARISONS:
+        return value
     if value.is_integer or (call.node.op_type == "Cast" and call.attributes.get("to") not in FLOATS):
         raise call.fail(
             "it must cast real numbers to a floating-point type; quantized integers need a DequantizeLinear"
@@ -362,9 +372,10 @@ OPERATORS: dict[str, Rule] = {
     "Concat": _concat,
     "Dropout": _dropout,
     "Flatten": _flatten,
-    "Gemm": _gemm,
+    "Gemm": gemm,
     "GlobalAveragePool": _global_mean,
     "Identity": _identity,
+    "LogSoftmax": _softmax,
     "MatMul": _matmul,
     "ReduceMean": _reduce_mean,
     "Reshape": _reshape,

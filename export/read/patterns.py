@@ -2,58 +2,27 @@
 
 A decomposition of an activation is not looked up by its form, of which every exporter has its own: what elementwise
 operators with scalar constants make of one tensor is a function of one number, and it is compared, value by value, with
-the activations that there are.
+the activations that there are (`nbdense.export.read.functions.fitting`).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.engine.tables import LAYER
-from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
+from nbdense.export.graph.activations import ACTIVATION_OPERATORS
 from nbdense.export.graph.steps import Doubles, FunctionStep, LayerStep, Step, affine, clip
+from nbdense.export.read.functions.fitting import POINTS, computed, is_computed, nearest
 from nbdense.export.read.nodes import FunctionNode
 from nbdense.export.read.values import Value
 from nbdense.layers import FORMS, RowForm
 from nbdense.layers.forms import number_of
-from nbdense.quant.kernels.activations import evaluate
 
 MOST_OPERATORS = 24  # in one decomposition; torch's of gelu_tanh has 8
-TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
-HALF_TOLERANCE = 2e-3  # where constants were float16; gelu and gelu_tanh differ by 5e-4: the nearest is taken
 WIDEST_FIT = 2**16  # columns
-_POINTS = np.concatenate([np.linspace(-12.0, 12.0, 252) + 0.0123, [-30.0, -20.0, 20.0, 30.0]])  # whole blocks
-
-# What decompositions are made of, beside operators that are activations.
-_ARITHMETIC: dict[str, Callable[..., Any]] = {
-    "Abs": np.abs,
-    "Add": np.add,
-    "Div": np.divide,
-    "Erf": np.vectorize(math.erf, otypes=[np.float64]),
-    "Exp": np.exp,
-    "Greater": np.greater,
-    "GreaterOrEqual": np.greater_equal,
-    "Less": np.less,
-    "LessOrEqual": np.less_equal,
-    "Log": np.log,
-    "Max": np.maximum,
-    "Min": np.minimum,
-    "Mul": np.multiply,
-    "Neg": np.negative,
-    "Pow": np.power,
-    "Reciprocal": lambda x: 1.0 / x,
-    "ReduceMean": lambda x: x.mean(axis=-1, keepdims=True),
-    "Sqrt": np.sqrt,
-    "Sub": np.subtract,
-    "Sum": np.add,
-    "Where": np.where,
-}
 
 
 def _bound(value: Value) -> list[Step]:
@@ -77,18 +46,19 @@ FUNCTIONS: dict[str, Callable[[Value], list[Step]]] = {
     **dict.fromkeys(ACTIVATION_OPERATORS, _activation),
     "Max": _bound,
     "Min": _bound,
-    "Neg": lambda value: [affine(scale=-1.0)],
 }
 
 
 def affine_of(value: Value) -> tuple[list[Step], Value] | None:
-    """Return the step of a sum, difference, product or quotient with a constant, and the value that it reads.
+    """Return the step of a negation, or of arithmetic with a constant, and the value that it reads.
 
     Parameters
     ----------
     value : Value
         The result.
     """
+    if value.operator == "Neg":
+        return [affine(scale=-1.0)], value.values[0]
     if value.operator not in ("Add", "Sub", "Mul", "Div", "Sum") or len(value.values) != 1:
         return None
     if value.shape != value.values[0].shape:
@@ -126,13 +96,11 @@ def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | No
         if inside is None:
             return None
         if len(inside) > 1:
-            values, tolerance = _evaluate(inside, start), HALF_TOLERANCE if half else TOLERANCE
-            activation = _nearest(values, tolerance)
+            constants = [number_of(part) for each in inside for part in each.inputs if not isinstance(part, Value)]
+            values = _evaluate(inside, start, POINTS)
+            activation = nearest(values, [c for c in constants if c is not None], half)
             if activation is not None:
                 return [FunctionStep(activation)], start
-            bounds = _bounds(values, tolerance)
-            if bounds is not None:
-                return clip(*bounds), start
         start = start.dominator
     return None
 
@@ -153,7 +121,7 @@ def _between(start: Value, end: Value, means: bool = False) -> list[Value] | Non
             continue
         constants = [part for part in value.inputs if isinstance(part, np.ndarray)]
         numbers = all(part.size == 1 or (means and part.size == part.shape[-1]) for part in constants)
-        known = _is_computed(value.operator) and (means or value.operator != "ReduceMean")
+        known = is_computed(value.operator) and (means or value.operator != "ReduceMean")
         if not known or not numbers or len(constants) + len(value.values) != len(value.inputs):
             return None
         if len(ordered) + len(stack) > 3 * MOST_OPERATORS:
@@ -163,84 +131,19 @@ def _between(start: Value, end: Value, means: bool = False) -> list[Value] | Non
     return list(ordered) if len(ordered) <= MOST_OPERATORS else None
 
 
-def _evaluate(inside: list[Value], start: Value, points: Doubles = _POINTS) -> Doubles:
+def _evaluate(inside: list[Value], start: Value, points: Doubles) -> Doubles:
     results: dict[Value, Doubles] = {start: points}
     with np.errstate(all="ignore"):
         for value in inside:
             arguments = [results[part] if isinstance(part, Value) else _numbers(part) for part in value.inputs]
-            if value.operator in _ARITHMETIC:
-                results[value] = _ARITHMETIC[value.operator](*arguments)
-            else:
-                compute = ACTIVATION_OPERATORS[value.operator].compute
-                assert compute is not None and isinstance(value.node, FunctionNode)
-                results[value] = compute(arguments[0], value.node.attributes)
+            assert isinstance(value.node, FunctionNode)
+            results[value] = computed(value.operator, arguments, value.node.attributes)
     return results[inside[-1]]
-
-
-def _is_computed(operator: str) -> bool:
-    known = ACTIVATION_OPERATORS.get(operator)
-    return operator in _ARITHMETIC or (known is not None and known.compute is not None)
 
 
 def _numbers(part: Any) -> Any:
     array = np.asarray(part, np.float64).reshape(-1)
     return array if array.size > 1 else float(array[0])
-
-
-def _nearest(values: Doubles, tolerance: float) -> Activation | None:
-    """Return the activation with these values at _POINTS."""
-    if not np.isfinite(values).all():
-        return None
-    best: tuple[float, Activation] | None = None
-    for row in _candidates(values):
-        expected = _values(row.name, row.alpha)
-        away = float((np.abs(values - expected) / np.maximum(np.abs(expected), 1.0)).max())
-        if away <= tolerance and (best is None or away < best[0]):
-            best = (away, row)
-    return None if best is None else best[1]
-
-
-def _bounds(values: Doubles, tolerance: float) -> tuple[float, float] | None:
-    """Return the two numbers to which these values clamp _POINTS; None where they do otherwise."""
-    least, most = _rounded(float(values.min())), _rounded(float(values.max()))
-    if not (least < most) or (least <= _POINTS.min() and most >= _POINTS.max()):
-        return None
-    if (np.abs(np.clip(_POINTS, least, most) - values) > tolerance * np.maximum(np.abs(values), 1.0)).any():
-        return None
-    return least if least > _POINTS.min() else -math.inf, most if most < _POINTS.max() else math.inf
-
-
-def _candidates(values: Doubles) -> list[Activation]:
-    """Return every elementwise activation, with the parameter that these values at _POINTS speak for."""
-    rows = []
-    for name, form in ACTIVATION_FORMS.items():
-        row = ACTIVATIONS[name]
-        if not form.elementwise:
-            continue
-        try:
-            rows.append(row if form.fit is None else row.with_alpha(_rounded(form.fit(_POINTS, values))))
-        except ValueError:  # not of this kind, then
-            continue
-    return rows
-
-
-def _rounded(number: float) -> float:
-    """Return the number of few digits that is meant where float32 has rounded it."""
-    short = round(number, 4)
-    return short if abs(short - number) <= 1e-6 * max(abs(number), 1e-2) else number
-
-
-@functools.lru_cache(maxsize=64)
-def _values(name: str, alpha: float) -> Doubles:
-    """Return an activation's values at _POINTS, by the engine's own function."""
-    row = ACTIVATIONS[name]
-    if row.forward is None:
-        return np.clip(_POINTS, row.lower, alpha if row.least != math.inf else row.upper)
-    values, layer = _POINTS.copy(), np.zeros(1, LAYER)
-    layer["n_out"] = layer["ld_out"] = values.size
-    layer["activation"], layer["alpha"], layer["lower"], layer["upper"] = row.code, alpha, row.lower, row.upper
-    evaluate(layer, values)
-    return values
 
 
 def composed(value: Value) -> tuple[list[Step], Value] | None:

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 
 from nbdense.activations import ACTIVATIONS, Activation
-from nbdense.engine.rows import ACTIVATION
 from nbdense.export.graph.steps import AffineStep, DenseStep, DropoutStep, FunctionStep, LayerStep, ShapeStep, Step
+from nbdense.export.read.functions.tables import Composition, compositions
 from nbdense.export.read.graph import Trace
 from nbdense.export.read.layers import UnknownError, as_layer, layer_name, one_step
 from nbdense.export.read.nodes import AccumulatorNode, DenseNode, DequantizeNode, InputNode, LookupNode, ReshapeNode
 from nbdense.export.read.tidying import tidy
 from nbdense.export.read.values import Value
 from nbdense.export.read.weights import Integers
-from nbdense.network import Row
-from nbdense.quant.layers.activations import activation_table, exponentials
+from nbdense.quant.layers.activations import exponentials, tabulated
 from nbdense.quant.layers.base import Layer, OfKernelInFloat
 from nbdense.quant.model.network import (
     LIMITS,
@@ -74,6 +73,7 @@ class _Lowering:
         self.layers: list[Layer] = []
         self.names: set[str] = set()
         self.integers_of: dict[Value, int] = {}
+        self.compositions: dict[Value, Composition] = {}
         self.floats_of: dict[Value, int] = {state.input: 0}
         self.dtype = "int8"
         self.half = state.file.constants.half
@@ -85,8 +85,9 @@ class _Lowering:
             if node.dtype not in LIMITS:
                 raise _refusal(value, f"activations must be int8 or uint8, got {node.dtype}")
         self.dtype = integers[-1][1].dtype if integers else "int8"
+        self.compositions, absorbed = compositions(value for value, _ in integers)
         for value, node in integers:
-            if node.format is not None:  # others are read through another table
+            if node.format is not None and value not in absorbed:  # others are read through another table
                 self.integers(value)
         final, last = "linear", end
         if end.operator == "Softmax" and isinstance(end.values[0].node, DequantizeNode):
@@ -145,8 +146,11 @@ class _Lowering:
         """Return the tensor of integers, or of the real numbers that become these integers where they are read."""
         if value not in self.integers_of:
             source = value.values[0]
-            if isinstance(value.node, LookupNode):
-                made: int | None = self.table(value, source, None)
+            composed = self.compositions.get(value)
+            if composed is not None:
+                made: int | None = self.table(value, composed.source, composed.activation, composed.entries)
+            elif isinstance(value.node, LookupNode):
+                made = self.table(value, source, None, value.node.table)
             else:
                 made = self.static(value, source)
             self.integers_of[value] = self.floats(source) if made is None else made
@@ -156,7 +160,7 @@ class _Lowering:
         """Add the layer of integers that makes a value; return None if the value is made in float."""
         function = self.function_of(real)
         activation, before = (None, real) if function is None else function
-        clamps = activation is None or (activation.forward is None and activation.name != "softmax")
+        clamps = activation is None or activation.is_clamp
         if isinstance(before.node, DenseNode) and clamps:
             return self.dense(value, before, activation)
         read = [isinstance(source.node, DequantizeNode) for source in before.values]
@@ -166,8 +170,8 @@ class _Lowering:
             source_integers = before.values[0]
             if activation is None and self.format(source_integers) == self.format(value):
                 return self.integers(source_integers)
-            if activation is not None and activation.name == "softmax":
-                return self.softmax(value, source_integers)
+            if activation is not None and activation.rowwise:
+                return self.softmax(value, source_integers, activation)
             return self.table(value, source_integers, activation or ACTIVATIONS["linear"])
         if isinstance(before.node, ReshapeNode) and read == [True] and activation is None:
             return self.reshape(value, before)
@@ -250,27 +254,24 @@ class _Lowering:
         )
         return self.add(layer, added)
 
-    def table(self, value: Value, source: Value, activation: Activation | None) -> int:
-        """Add an activation of integers by its table."""
-        before, after = self.format(source), self.format(value)
-        name = "linear" if activation is None else activation.name
-        alpha = 0.0 if activation is None else activation.alpha
-        if activation is None:
-            assert isinstance(value.node, LookupNode) and value.node.format is not None
-            entries = value.node.table.astype(np.int32) - value.node.format.zero + after[1]
-            entries = entries.astype(self.dtype)
+    def table(self, value: Value, source: Value, activation: Activation | None, entries: Any = None) -> int:
+        """Add an activation of integers by its table: its own, or these entries in the file's dtype."""
+        before, after, row = self.format(source), self.format(value), activation or ACTIVATIONS["linear"]
+        if entries is None:
+            table = tabulated(row, before, after, self.dtype)
         else:
-            entries = activation_table(_row(activation), before, after, self.dtype)
+            assert value.integers is not None and value.integers.format is not None
+            table = (entries.astype(np.int32) - value.integers.format.zero + after[1]).astype(self.dtype)
         index = self.integers(source)
         layer = QuantizedActivation(
-            self.name(""), _columns(value), *before, *after, entries, name, alpha, inputs=(index,)
+            self.name(""), _columns(value), *before, *after, table, row.name, row.alpha, inputs=(index,)
         )
         return self.add(layer, value)
 
-    def softmax(self, value: Value, source: Value) -> int | None:
-        """Add the integer softmax, where the output has its fixed scale."""
+    def softmax(self, value: Value, source: Value, activation: Activation) -> int | None:
+        """Add the integer softmax, where it is one and the output has its fixed scale."""
         before, after = self.format(source), self.format(value)
-        if after != (QuantizedSoftmax.output_scale, LIMITS[self.dtype][0]):
+        if activation.name != "softmax" or after != (QuantizedSoftmax.output_scale, LIMITS[self.dtype][0]):
             return None
         layer = QuantizedSoftmax(
             self.name(""),
@@ -469,7 +470,7 @@ def _joined(layer: Any, function: Layer) -> Any:
         if layer.table is not None or layer.activation != "linear":
             return None
         fields: dict[str, Any] = {"activation": function.activation, "alpha": function.alpha}
-        clamps = function.activation in ACTIVATIONS and ACTIVATIONS[function.activation].forward is None
+        clamps = function.activation in ACTIVATIONS and ACTIVATIONS[function.activation].is_clamp
         if clamps and function.activation != "linear" and function.output_format == layer.output_format:
             return dataclasses.replace(layer, **fields)
         fields |= {"output_scale": function.output_scale, "output_zero_point": function.output_zero_point}
@@ -490,8 +491,3 @@ def _columns(value: Value) -> int:
 
 def _refusal(value: Value, why: str) -> ValueError:
     return ValueError(f"{value.place}: {why}; from_onnx(..., quantized='float') takes the weights as float")
-
-
-def _row(activation: Activation) -> Row:
-    """Return a row that `activation_table` can read."""
-    return Row(0, activation.name, ACTIVATION, 1, 1, 1, 0, -1, 0, {}, {}, activation, activation.alpha)

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from nbdense.export.read.file import CORE, OnnxFile, check_nodes, describe
+from nbdense.export.read.functions.microsoft import MICROSOFT_FUNCTIONS
 from nbdense.export.read.graph import (
     BATCH,
     LARGEST_ROW,
@@ -31,14 +32,14 @@ LARGEST_FOLDED = 2**26  # elements that a constant made of others may have
 RULES: dict[str, dict[str, Rule]] = {
     **dict.fromkeys(CORE, OPERATORS | INTEGER_OPERATORS),
     "ai.onnx.ml": ML_OPERATORS,
-    "com.microsoft": MICROSOFT_OPERATORS,
+    "com.microsoft": MICROSOFT_OPERATORS | MICROSOFT_FUNCTIONS,
 }
 
 # Operators on constants that are computed while a graph is read.
 FOLDED = {
     *("Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Exp", "Log", "Abs", "Cast", "CastLike"),
     *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Slice", "Gather", "Shape"),
-    *("Min", "Max", "Dropout", "ConstantOfShape"),
+    *("Min", "Max", "Dropout", "ConstantOfShape", "Mod"),
 }
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 # Those that leave values as they are: a number of rows may go through them.

@@ -65,7 +65,7 @@ def write_convolution(graph: Graph, network: Network, fold: bool = True) -> None
 def _what(row: Row) -> str:
     if row.kind is DENSE:
         return "dense"
-    return "activation" if row.kind is ACTIVATION and row.activation.name != "softmax" else ""
+    return "activation" if row.kind is ACTIVATION and not row.activation.rowwise else ""
 
 
 @dataclass(frozen=True)

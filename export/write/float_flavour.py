@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from nbdense.activations import CUSTOM
 from nbdense.engine.rows import ACTIVATION, FAKE_QUANT, RESHAPE, RowKind
 from nbdense.export.graph.activations import ActivationWriter, activation_writer, custom_writer
 from nbdense.export.graph.builder import Graph
@@ -125,12 +124,12 @@ def write_row(
     else:
         write(graph, row, prefix, inputs, before)
     if write_activation is not None:
-        write_activation(graph, row.activation, row.alpha, before, target)
+        write_activation(graph, row.activation, before, target)
     return target
 
 
 def _activation(row: Row) -> ActivationWriter | None:
     """Return the function that writes a row's activation; None where there is none to write."""
-    if row.activation.code >= CUSTOM:  # whatever its name
+    if row.activation.own:  # whatever its name
         return custom_writer(row.label, row.activation)
     return activation_writer(row.label, row.activation.name)

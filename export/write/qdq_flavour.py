@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import ACTIVATIONS
+from nbdense.activations import ACTIVATIONS, Activation
 from nbdense.export.graph.activations import ActivationWriter, activation_writer
 from nbdense.export.graph.builder import PLAIN, Form, Graph
 from nbdense.export.write import dynamic_flavour
 from nbdense.export.write.quantized import Integers, LayerWriter, Walk, weight_format
+from nbdense.quant.layers.activations import tabulated
 from nbdense.quant.model.network import (
     LIMITS,
     QuantizedActivation,
@@ -87,8 +88,8 @@ def _activate(
     prefix: str,
     source: Integers,
 ) -> None:
-    """Write an activation of integers: in float between them, or where ONNX does not have it, by its table."""
-    if layer.activation in ACTIVATIONS:
+    """Write an activation of integers: in float between them, or where that makes others, by its table."""
+    if layer.activation in ACTIVATIONS and (isinstance(layer, QuantizedAdd) or _has_own_table(layer, walk.dtype)):
         _give(walk, index, prefix, _function(walk, layer, prefix, walk.dequantize(source)))
         return
     assert not isinstance(layer, QuantizedAdd) and layer.table is not None
@@ -97,22 +98,32 @@ def _activate(
     walk.give_integers(index, output)
 
 
+def _has_own_table(layer: QuantizedDense | QuantizedActivation, dtype: str) -> bool:
+    """Tell whether a layer's table is what its activation makes: a file's may round on the way."""
+    if layer.table is None:
+        return True
+    before, after = (layer.input_scale, layer.input_zero_point), (layer.output_scale, layer.output_zero_point)
+    if isinstance(layer, QuantizedDense):
+        before = layer.pre_scale, layer.pre_zero_point
+    return np.array_equal(tabulated(layer.function, before, after, dtype), layer.table)
+
+
 def _function(walk: Walk, layer: QuantizedDense | QuantizedAdd | QuantizedActivation, prefix: str, source: str) -> str:
     """Write an activation in float; return its output, or ``source`` where there is none."""
     write = activation_writer(f"layer {layer.name!r}", layer.activation)
     if write is None:
         return source
-    if _readers(write, walk.graph.opset) > 1:
+    if _readers(write, layer.function, walk.graph.opset) > 1:
         # With int8, a DequantizeLinear that two nodes read would keep the Gemm before it in float.
         source = walk.graph.node("Clip", [source], f"{prefix}/alone")  # no bounds: the identity
-    write(walk.graph, layer.function, layer.alpha, source, f"{prefix}/activation")
+    write(walk.graph, layer.function, source, f"{prefix}/activation")
     return f"{prefix}/activation"
 
 
-def _readers(write: ActivationWriter, opset: int) -> int:
+def _readers(write: ActivationWriter, activation: Activation, opset: int) -> int:
     """Count the nodes of an activation that read its input."""
     scratch = Graph(opset)
-    write(scratch, ACTIVATIONS["relu6"], 1.0, scratch.input, scratch.output)
+    write(scratch, activation, scratch.input, scratch.output)
     return scratch.readers(scratch.input)
 
 

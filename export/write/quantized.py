@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from nbdense.activations import CUSTOM
 from nbdense.engine.rows import DENSE
 from nbdense.export.graph.activations import activation_writer, custom_writer
 from nbdense.export.graph.builder import Graph
@@ -227,7 +226,7 @@ class Walk:
         else:
             before = f"{self._prefixes[index]}/preactivation"
             write(before)
-            write_activation(self.graph, layer.function, layer.alpha, before, target)
+            write_activation(self.graph, layer.function, before, target)
         self.give_floats(index, target)
 
     def give_integers(self, index: int, value: Integers) -> None:
@@ -288,7 +287,7 @@ class Walk:
             If the activation has no ONNX form.
         """
         custom = getattr(layer, "custom", None)
-        if custom is not None and custom.code >= CUSTOM:  # whatever its name
+        if custom is not None and custom.own:  # whatever its name
             return custom_writer(f"layer {layer.name!r}", custom)
         return activation_writer(f"layer {layer.name!r}", layer.activation)
 
@@ -428,7 +427,6 @@ def write_float_layer(walk: Walk, index: int, layer: FloatLayer, prefix: str) ->
         tensors=layer.tensors,
         settings=layer.settings,
         activation=layer.function,
-        alpha=layer.alpha,
     )
     writers: Writers = NO_WRITERS
     if walk.convolution:
@@ -446,5 +444,5 @@ def _stages(network: QuantizedNetwork) -> list[Stage]:
 def _what(layer: Any) -> str:
     kind = str(getattr(layer, "what", layer.kind))
     if kind == "activation":
-        return "" if layer.activation == "softmax" else kind
+        return "" if getattr(layer, "custom", None) is None and layer.function.rowwise else kind
     return "dense" if kind.endswith("dense") else ""

@@ -92,8 +92,8 @@ def weight_only_dense(walk: Walk, index: int, layer: WeightOnlyDense, prefix: st
             else:
                 graph.node("MatMul", [source, weight], target)
 
-        clamps = layer.function.forward is None and walk.activation(layer) is not None
-        walk.activate(index, multiply, _clamp if clamps and layer.activation != "softmax" else None)
+        clamps = layer.function.is_clamp and walk.activation(layer) is not None
+        walk.activate(index, multiply, _clamp if clamps else None)
         return
     scales, zeros = weight_format(layer)
     operator, kernel, attributes = walk.product(index, layer.kernel)
@@ -106,7 +106,7 @@ def weight_only_dense(walk: Walk, index: int, layer: WeightOnlyDense, prefix: st
     walk.activate(index, lambda target: graph.node(operator, [source, weight, *bias], target, **attributes))
 
 
-def _clamp(graph: Graph, activation: Activation, alpha: float, source: str, target: str) -> None:
+def _clamp(graph: Graph, activation: Activation, source: str, target: str) -> None:
     bounds = [(o, b) for o, b in (("Max", activation.lower), ("Min", activation.upper)) if np.isfinite(b)]
     for operator, bound in bounds:
         limit = graph.constant(f"{target}_{operator.lower()}", bound, np.float32)

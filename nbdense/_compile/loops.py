@@ -1,7 +1,12 @@
-"""Loops over a user's own scalar functions, compiled by themselves; engine.elementwise.custom calls their addresses."""
+"""Loops that are compiled by themselves, on demand; engine.elementwise.custom calls their addresses.
+
+They are over a user's own scalar functions, or over kernels of the library's that are not part of its program: those
+are kept in the cache folder, as the program is.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import re
 import threading
 from collections.abc import Callable
@@ -9,14 +14,24 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 from numba.core import errors, types
 
-from nbdense._compile.policy import JIT, c_function, inlined, scalar
+from nbdense._compile.policy import JIT, c_function, inlined, kept_c_function, scalar
 
+NUMBERS = "pqr"  # that a loop is given beside its arrays
+_EACH = "for i in range(count): "
 _BODIES = {
-    "forward": "a[i] = f(a[i])",
-    "backward": "c[i] = c[i] * f(a[i])",
-    "loss": "total += f(a[i], b[i]); c[i] = g(a[i], b[i]) * scale",
+    "forward": _EACH + "a[i] = f(a[i])",
+    "backward": _EACH + "c[i] = c[i] * f(a[i])",
+    "loss": _EACH + "total += f(a[i], b[i]); c[i] = g(a[i], b[i]) * p",
+}
+# Of kernels, which get numbers too. A row's are given all of it at once.
+_KERNEL_BODIES = {
+    "forward": _EACH + "a[i] = f(a[i]{numbers})",
+    "backward": _EACH + "c[i] = c[i] * f(a[i], b[i]{numbers})",
+    "row_forward": "f(a)",
+    "row_backward": "f(a, b, c)",
 }
 LOOPS: dict[int, Callable[..., Any]] = {}  # by address: what was made, which must live as long as tables name it
 _ROW_FUNCTIONS = (
@@ -24,6 +39,9 @@ _ROW_FUNCTIONS = (
     *("sin", "cos", "tan", "arctan", "sinh", "cosh", "tanh", "isnan", "inf"),
 )
 _FIRST_ADDRESS = 1 << 16  # where nothing is compiled and addresses are numbers: no code of a table is as large
+_PROTOTYPE = ctypes.CFUNCTYPE(
+    ctypes.c_double, *[ctypes.c_void_p] * 3, ctypes.c_int64, *[ctypes.c_double] * len(NUMBERS)
+)
 _at: dict[Any, int] = {}
 _lock = threading.Lock()
 
@@ -55,6 +73,47 @@ def loop(
         If numba cannot compile one, with its reason.
     """
     return _once((body, np.dtype(dtype), f, g), lambda: _make(body, np.dtype(dtype), f, g, owner))
+
+
+def kernel_loop(name: str, body: str, dtype: Any, f: Callable[..., Any], numbers: int = 0) -> int:
+    """Compile a loop over a kernel of the library's; returns its address. Later processes load it.
+
+    Parameters
+    ----------
+    name : str
+        What it belongs to.
+    body : {"forward", "backward", "row_forward", "row_backward"}
+        Kind of loop.
+    dtype : dtype
+        Type of the elements.
+    f : kernel
+        Of one number, or of a whole row in the last two.
+    numbers : int
+        How many it takes beside these.
+    """
+    dtype = np.dtype(dtype)
+    return _once((name, body, dtype, f), lambda: _make_of_kernel(name, body, dtype, f, numbers))
+
+
+def run_loop(address: int, array: npt.NDArray[Any], numbers: tuple[float, ...] = ()) -> None:
+    """Run a forward loop on all elements of a C-ordered array, in place.
+
+    Parameters
+    ----------
+    address : int
+        What `loop` or `kernel_loop` gave for the array's dtype.
+    array : ndarray
+        The elements.
+    numbers : tuple of float
+        What the loop takes beside them.
+    """
+    given = (*numbers, *(0.0,) * (len(NUMBERS) - len(numbers)))
+    if not JIT:
+        with np.errstate(all="ignore"):
+            LOOPS[address](*[array.reshape(-1)] * 3, *given)
+        return
+    function = _PROTOTYPE(address)
+    function(*[array.ctypes.data] * 3, array.size, *given)
 
 
 def step_loop(
@@ -134,41 +193,59 @@ def _make_step(dtype: np.dtype[Any], step: Any, slots: int, fields: int, owner: 
 
 
 def _make_row(dtype: np.dtype[Any], body: str, owner: str) -> tuple[Any, int]:
-    space = {name: getattr(np, name) for name in _ROW_FUNCTIONS} | {"number": dtype.type, "carray": numba.carray}
+    space = {name: getattr(np, name) for name in _ROW_FUNCTIONS} | {"number": dtype.type}
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     exec(f"def row(a, b, c, count, scale):\n{lines}\n", space)
     try:
         space["row"] = inlined(space["row"])
         # callers divide by the columns what is a mean over them: this is none
-        return _addressed_views(space, "return row(a, b, c, count, scale * count) * count", dtype)
+        run = _array_loop("total = row(a, b, c, count, p * count) * count", space)
+        return _addressed(run, types.float64, _array_loop_arguments(dtype))
     except errors.NumbaError as error:
         raise ValueError(f"{owner}: numba cannot compile it: {_reason(error)}") from error
 
 
 def _make(body: str, dtype: np.dtype[Any], f: Any, g: Any, owner: str) -> tuple[Any, int]:
-    space: dict[str, Any] = {"carray": numba.carray}
+    space: dict[str, Any] = {}
     for name, function in zip("fg", (f, g), strict=True):
         if function is not None:
             space[name] = _scalar(function, (dtype,) * (2 if body == "loss" else 1), owner)
-    lines = f"total = 0.0\n    for i in range(count):\n        {_BODIES[body]}\n    return total"
-    return _addressed_views(space, lines, dtype)
+    return _addressed(_array_loop(_BODIES[body], space), types.float64, _array_loop_arguments(dtype))
 
 
-def _addressed_views(space: dict[str, Any], lines: str, dtype: np.dtype[Any]) -> tuple[Any, int]:
-    """Compile lines that work on ``count`` elements of a, b and c, as `_addressed` does."""
+def _make_of_kernel(name: str, body: str, dtype: np.dtype[Any], f: Any, numbers: int) -> tuple[Any, int]:
+    source = _KERNEL_BODIES[body].format(numbers="".join(f", {number}" for number in NUMBERS[:numbers]))
+    run = _array_loop(source, {"f": f, "__name__": __name__})
+    run.__name__ = run.__qualname__ = f"{name}_{body}"  # what its file in the cache is named after
+    return _addressed(run, types.float64, _array_loop_arguments(dtype), kept=True)
+
+
+def _array_loop(body: str, space: dict[str, Any]) -> Callable[..., Any]:
+    """Return a function of three arrays and some numbers, in Python."""
+    space["carray"] = numba.carray
     # NumPy's slices know their lengths; C's pointers do not.
-    arguments = "a, b, c, count, scale" if JIT else "a, b, c, scale"
-    views = "a, b, c = carray(a, count), carray(b, count), carray(c, count)" if JIT else "count = a.size"
-    exec(f"def run({arguments}):\n    {views}\n    {lines}\n", space)
+    numbers = ", ".join(NUMBERS)
+    arguments, first = f"a, b, c, count, {numbers}", "a, b, c = carray(a, count), carray(b, count), carray(c, count)"
+    if not JIT:
+        arguments, first = f"a, b, c, {numbers}", "count = a.size"
+    exec(
+        f"def run({arguments}):\n    {first}\n    total = 0.0\n    {body}\n    return total\n",
+        space,
+    )
+    made: Callable[..., Any] = space["run"]
+    return made
+
+
+def _array_loop_arguments(dtype: np.dtype[Any]) -> tuple[Any, ...]:
     pointer = types.CPointer(numba.from_dtype(dtype))  # type: ignore[attr-defined]
-    return _addressed(space["run"], types.float64, (pointer, pointer, pointer, types.int64, types.float64))
+    return (pointer, pointer, pointer, types.int64, *(types.float64,) * len(NUMBERS))
 
 
-def _addressed(run: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> tuple[Any, int]:
+def _addressed(run: Callable[..., Any], result: Any, arguments: tuple[Any, ...], kept: bool = False) -> tuple[Any, int]:
     """Compile a loop as a C function; returns it and its address."""
     if not JIT:
         return run, _FIRST_ADDRESS + len(LOOPS)
-    made = c_function(run, result, arguments)
+    made = (kept_c_function if kept else c_function)(run, result, arguments)
     return made, int(made.address)
 
 

@@ -6,6 +6,7 @@
 ``intrinsic``   LLVM IR with a plain-loop twin, which stands in for it where there is no JIT.
 ``by_dtype``    a scalar function with a float32 and a float64 body.
 ``scalar``      a user's own scalar function, and ``c_function`` a loop over it: see `nbdense._compile.loops`.
+``kept_c_function``  a loop over a kernel, compiled on demand; cached on disk.
 
 Flags, and why: ``error_model="numpy"`` (a division by zero gives inf, not an exception), ``nogil`` (predict is
 called from several threads), no fastmath (``nnan`` deletes NaN checks, ``reassoc`` lets results depend on the
@@ -22,6 +23,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import config, errors, types
+from numba.core.ccallback import CFunc
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import overload as _numba_overload
 
@@ -186,3 +188,11 @@ def scalar(function: Callable[..., Any], arguments: tuple[Any, ...], results: in
 def c_function(function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> Any:
     """Compile a function as a C function of numba's types; the result's ``address`` is where it lies."""
     return numba.cfunc(result(*arguments), error_model="numpy")(function)
+
+
+def kept_c_function(function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> Any:
+    """Compile a loop over kernels as a C function, as an `entry` is, and keep its machine code in the cache folder."""
+    made: Any = CFunc(function, (arguments, result), {}, {"error_model": "numpy"}, EntryCompiler)
+    made._cache = Cache(function, "serial")
+    made.compile()
+    return made

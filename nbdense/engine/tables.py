@@ -50,8 +50,10 @@ LAYER = np.dtype(
         ("scales", np.int64),  # offset: of the columns' scales, where the kernel is read rounded to them; -1: it is not
         ("limit", np.float64),  # of the integers that such a kernel is rounded to
         ("quantizer", np.int64),  # index of the FAKE_QUANT that the input comes from; -1: from none
-        ("call_forward", np.int64),  # addresses of a custom activation's loops
+        ("call_forward", np.int64),  # addresses of the loops of an activation on demand; 0: it is a clamp
         ("call_backward", np.int64),
+        ("beta", np.float64),  # its other parameters
+        ("gamma", np.float64),
     ]
 )
 

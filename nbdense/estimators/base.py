@@ -44,7 +44,7 @@ AUTO_BATCH = 200  # rows, of batch_size="auto"
 
 # scikit-learn's names beside nbdense's own
 ACTIVATION_NAMES = {"identity": "linear", "logistic": "sigmoid"} | {
-    name: name for name in ACTIVATIONS if name != "softmax"
+    name: name for name, row in ACTIVATIONS.items() if not row.rowwise
 }
 OUT_ACTIVATION_NAMES = {"linear": "identity", "sigmoid": "logistic"}  # as scikit-learn calls them
 

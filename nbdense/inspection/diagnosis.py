@@ -268,7 +268,8 @@ def _record(
     margin: float,
 ) -> LayerRecord:
     values = workspace.tensor(row, "output", rows)
-    activation = network.activation_of(row).name
+    applied = network.activation_of(row)
+    activation = applied.name
     ended = dead = None
     if activation in _DIES:
         dead = float((values == 0).all(axis=(0, 1)).mean())
@@ -276,8 +277,9 @@ def _record(
         low, high = _ENDS[activation]
         near = margin * (high - low)
         ended = float(((values < low + near) | (values > high - near)).mean())
-    elif activation == "softmax":
-        ended = float((values.max(axis=2) > 1.0 - margin).mean())
+    elif applied.rowwise:
+        largest = values.max(axis=2) if applied.not_negative else np.exp(values.max(axis=2))
+        ended = float((largest > 1.0 - margin).mean())
     learns = gradients is not None and not row["flags"] & IDLE
     return LayerRecord(
         name=network.names[int(row["number"])],

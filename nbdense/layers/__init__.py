@@ -1,5 +1,8 @@
 """Layers that describe a network, as in Keras."""
 
+from typing import Any
+
+from nbdense.layers.activation import ELU as ELU
 from nbdense.layers.activation import Activation as Activation
 from nbdense.layers.activation import LeakyReLU as LeakyReLU
 from nbdense.layers.activation import ReLU as ReLU
@@ -24,3 +27,11 @@ from nbdense.layers.registry import layer_from_config as layer_from_config
 from nbdense.layers.registry import register as register
 from nbdense.layers.residual import Residual as Residual
 from nbdense.layers.rms_normalization import RMSNormalization as RMSNormalization
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PReLU":
+        raise AttributeError(
+            "nbdense.layers has no PReLU: no slope is trained; LeakyReLU(negative_slope) has one that stays"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

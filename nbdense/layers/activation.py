@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from nbdense import activations
 from nbdense.activations import ACTIVATIONS
@@ -34,10 +36,23 @@ class Activation(Layer):
         super().__init__(name)
         self.activation = activations.get(activation)
 
+    def __call__(self, inputs: Any) -> npt.NDArray[Any]:
+        """Apply the activation to an array.
+
+        Parameters
+        ----------
+        inputs : array-like
+            Numbers, of any shape.
+        """
+        return self.activation(inputs)
+
     def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
-        if self.activation.name == "softmax" and builder.n == 1:
-            raise ValueError(f"layer {self.name!r}: softmax over 1 column is always 1; use sigmoid")
-        builder.activation(self.name, self.activation, self.activation.alpha)
+        if self.activation.rowwise and builder.n == 1:
+            always, instead = (1, "sigmoid") if self.activation.not_negative else (0, "log_sigmoid")
+            raise ValueError(
+                f"layer {self.name!r}: {self.activation.name} over 1 column is always {always}; use {instead}"
+            )
+        builder.activation(self.name, self.activation)
 
     def get_config(self) -> dict[str, Any]:
         return {"activation": activations.serialize(self.activation), **super().get_config()}
@@ -45,40 +60,49 @@ class Activation(Layer):
 
 @register
 class ReLU(Activation):
-    """max(x, 0), with a most or with a slope below 0.
+    """The rectifier: x above a threshold, up to a most, and a slope below.
 
     Parameters
     ----------
     max_value : float, optional
-        The most that comes out.
+        The most that comes out; at least 0.
     negative_slope : float
-        Slope below 0; at least 0, and not together with ``max_value``.
+        Slope below the threshold, where the output is negative_slope (x - threshold); at least 0.
+    threshold : float
+        At least 0.
     name : str, optional
         Unique within a model.
     """
 
     kind = "re_lu"
 
-    def __init__(self, max_value: float | None = None, negative_slope: float = 0.0, name: str | None = None) -> None:
-        if max_value is not None and negative_slope:
-            raise ValueError("ReLU: give max_value or negative_slope, not both")
-        if max_value is not None and not (math.isfinite(max_value) and max_value > 0):
-            raise ValueError(f"ReLU: max_value must be a positive number, got {max_value!r}")
-        chosen = ACTIVATIONS["relu"]
-        if max_value is not None:
-            chosen = ACTIVATIONS["relu6"].with_alpha(max_value)
-        elif negative_slope:
-            chosen = ACTIVATIONS["leaky_relu"].with_alpha(negative_slope)
-        super().__init__(chosen, name)
-        self.max_value, self.negative_slope = max_value, negative_slope
+    def __init__(
+        self,
+        max_value: float | None = None,
+        negative_slope: float = 0.0,
+        threshold: float = 0.0,
+        name: str | None = None,
+    ) -> None:
+        if max_value is not None and max_value < 0:
+            raise ValueError(f"ReLU: max_value of a ReLU layer cannot be a negative value, got {max_value!r}")
+        for label, value in (("negative_slope", negative_slope), ("threshold", threshold)):
+            if value is None or value < 0:
+                raise ValueError(f"ReLU: {label} of a ReLU layer cannot be None or a negative value, got {value!r}")
+        super().__init__(ACTIVATIONS["relu"].with_parameters(negative_slope, max_value, threshold), name)
+        self.max_value, self.negative_slope, self.threshold = max_value, negative_slope, threshold
 
     def get_config(self) -> dict[str, Any]:
-        return {"max_value": self.max_value, "negative_slope": self.negative_slope, **Layer.get_config(self)}
+        return {
+            "max_value": self.max_value,
+            "negative_slope": self.negative_slope,
+            "threshold": self.threshold,
+            **Layer.get_config(self),
+        }
 
 
 @register
 class LeakyReLU(Activation):
-    """x above 0, negative_slope x below.
+    """The leaky rectifier: x above 0, negative_slope x below.
 
     Parameters
     ----------
@@ -86,11 +110,18 @@ class LeakyReLU(Activation):
         At least 0.
     name : str, optional
         Unique within a model.
+    alpha : float, optional
+        What older versions of Keras call ``negative_slope``.
     """
 
     kind = "leaky_re_lu"
 
-    def __init__(self, negative_slope: float = 0.3, name: str | None = None) -> None:
+    def __init__(
+        self, negative_slope: float | None = 0.3, name: str | None = None, *, alpha: float | None = None
+    ) -> None:
+        negative_slope = negative_slope if alpha is None else alpha
+        if negative_slope is None:
+            raise ValueError("LeakyReLU: The negative_slope value of a Leaky ReLU layer cannot be None")
         super().__init__(ACTIVATIONS["leaky_relu"].with_alpha(negative_slope), name)
         self.negative_slope = float(negative_slope)
 
@@ -99,26 +130,77 @@ class LeakyReLU(Activation):
 
 
 @register
-class Softmax(Activation):
-    """exp(x) over its sum along the last axis.
+class ELU(Activation):
+    """The exponential linear unit: x above 0, alpha (exp(x) - 1) below.
 
     Parameters
     ----------
-    axis : int
-        -1, the last.
+    alpha : float
+        At least 0.
+    name : str, optional
+        Unique within a model.
+    """
+
+    kind = "elu"
+
+    def __init__(self, alpha: float = 1.0, name: str | None = None) -> None:
+        super().__init__(ACTIVATIONS["elu"].with_alpha(alpha), name)
+        self.alpha = float(alpha)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"alpha": self.alpha, **Layer.get_config(self)}
+
+
+@register
+class Softmax(Activation):
+    """The softmax: exp(x) over its sum along the last axis.
+
+    Parameters
+    ----------
+    axis : int or tuple of int
+        -1, the last; others are for calls of the layer by itself.
     name : str, optional
         Unique within a model.
     """
 
     kind = "softmax"
 
-    def __init__(self, axis: int = -1, name: str | None = None) -> None:
-        if axis != -1:
-            raise ValueError(f"Softmax: axis must be -1, got {axis!r}")
+    def __init__(self, axis: int | tuple[int, ...] = -1, name: str | None = None) -> None:
         super().__init__("softmax", name)
+        self.axis = axis
+
+    def __call__(self, inputs: Any, mask: Any = None) -> npt.NDArray[Any]:
+        """Return the softmax of an array.
+
+        Parameters
+        ----------
+        inputs : array-like
+            Logits, of any shape.
+        mask : array-like, optional
+            Where it is 0, so is the output, and the others share it among them; it must broadcast to the inputs' shape.
+
+        Raises
+        ------
+        ValueError
+            If it does not.
+        """
+        if mask is None:
+            return self.activation(inputs, axis=self.axis)
+        kept, given = np.asarray(mask).astype(bool), np.asarray(inputs)
+        if kept.ndim > given.ndim:
+            raise ValueError(f"Softmax: mask must not have more dimensions than {given.shape}, got {kept.shape}")
+        if any(size not in (1, wanted) for size, wanted in zip(kept.shape[::-1], given.shape[::-1], strict=False)):
+            raise ValueError(f"Softmax: mask must be broadcastable to {given.shape}, got shape {kept.shape}")
+        least = np.finfo(np.float32).min / 2  # Keras's way: all masked, they are equal before they are zeros
+        return np.where(kept, self.activation(np.where(kept, inputs, given + least), axis=self.axis), 0)
+
+    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+        if self.axis not in (-1, (-1,), len(builder.shape)):
+            raise ValueError(f"layer {self.name!r}: in a model the axis of a softmax must be -1, got {self.axis!r}")
+        super().build(builder, seed, number)
 
     def get_config(self) -> dict[str, Any]:
-        return Layer.get_config(self)
+        return {"axis": self.axis, **Layer.get_config(self)}
 
 
 def _write_onnx(graph: OnnxGraph, row: Row, prefix: str, inputs: Sequence[str], target: str) -> None:

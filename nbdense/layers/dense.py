@@ -69,9 +69,11 @@ class Dense(Layer):
         self.kernel_regularizer = regularizers.for_layer(kernel_regularizer)
         self.bias_regularizer = regularizers.for_layer(bias_regularizer)
         self.input = input_of(input_shape, input_dim)
-        if self.activation.name == "softmax" and self.units == 1:
+        if self.activation.rowwise and self.units == 1:
+            always, instead = (1, "sigmoid") if self.activation.not_negative else (0, "log_sigmoid")
             raise ValueError(
-                "Dense: softmax over 1 unit is always 1; use activation='sigmoid', or a unit for each class"
+                f"Dense: {self.activation.name} over 1 unit is always {always}; use activation={instead!r}, or a unit "
+                "for each class"
             )
 
     def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
@@ -92,7 +94,7 @@ class Dense(Layer):
                 trainable=self.trainable,
                 **_penalties(self.bias_regularizer),
             )
-        builder.dense(self.name, self.units, self.activation, self.activation.alpha, kernel, bias)
+        builder.dense(self.name, self.units, self.activation, kernel, bias)
 
     @property
     def is_linear(self) -> bool:

@@ -92,7 +92,7 @@ class Residual(Layer):
             initializers.for_layer("glorot_uniform").draw((shape[-1], units), initializers.generator(seed, 2 * number)),
             trainable=self.trainable,
         )
-        builder.dense(f"{self.name}/projection", units, ACTIVATIONS["linear"], 0.0, kernel, -1)
+        builder.dense(f"{self.name}/projection", units, ACTIVATIONS["linear"], kernel, -1)
         self._finish_projection(builder)
         builder.add(self.name, ahead)
 

@@ -24,6 +24,7 @@ from nbdense.losses.reductions import (
 from nbdense.losses.tracing import record, write_loop
 
 Chosen = tuple[LossForm, bool, float]  # a compiled loss, whether it fuses with the activation before it, its parameter
+NOT_NEGATIVE = tuple(name for name, row in ACTIVATIONS.items() if row.not_negative)  # no output is below 0
 
 
 class Loss:

@@ -16,10 +16,9 @@ from nbdense._checks import finite_number
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.elementwise.loss_forms import FORMS
 from nbdense.losses import functions
-from nbdense.losses.base import Chosen, NamedLoss
+from nbdense.losses.base import NOT_NEGATIVE, Chosen, NamedLoss
 
 _PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid")  # activations whose outputs may be taken for these
-_NOT_NEGATIVE = (*_PROBABILITIES, "softplus", "relu", "relu6")
 
 
 class Poisson(NamedLoss):
@@ -39,7 +38,7 @@ class Poisson(NamedLoss):
 
     kind: ClassVar[str] = "poisson"
     function: ClassVar[Callable[..., Any]] = functions.poisson
-    suited: ClassVar[tuple[str, ...]] = _NOT_NEGATIVE
+    suited: ClassVar[tuple[str, ...]] = NOT_NEGATIVE
     advice: ClassVar[str] = "it takes the outputs' logarithm, and they may be negative; end with 'softplus'"
 
 
@@ -60,7 +59,7 @@ class KLDivergence(NamedLoss):
 
     kind: ClassVar[str] = "kl_divergence"
     function: ClassVar[Callable[..., Any]] = functions.kl_divergence
-    suited: ClassVar[tuple[str, ...]] = _NOT_NEGATIVE
+    suited: ClassVar[tuple[str, ...]] = NOT_NEGATIVE
     advice: ClassVar[str] = "it takes outputs for probabilities, and clips others to [1e-7, 1]; end with 'softmax'"
 
 
@@ -90,7 +89,7 @@ class _Crossentropy(NamedLoss):
     def advice_after(self, activation: str) -> str:
         if self.from_logits and activation in ("softmax", "sigmoid"):
             return "from_logits=True takes these probabilities for logits; leave it out, or end with 'linear'"
-        if not self.from_logits and activation in ACTIVATIONS and activation not in _NOT_NEGATIVE:
+        if not self.from_logits and activation in ACTIVATIONS and activation not in NOT_NEGATIVE:
             return f"outputs are taken for probabilities; end with {self.wanted!r}, or say from_logits=True"
         return ""
 

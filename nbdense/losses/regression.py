@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from nbdense._checks import finite_number
 from nbdense.engine.elementwise.loss_forms import FORMS
 from nbdense.losses import functions
-from nbdense.losses.base import Chosen, NamedLoss
+from nbdense.losses.base import NOT_NEGATIVE, Chosen, NamedLoss
 
 
 class MeanSquaredError(NamedLoss):
@@ -77,15 +77,7 @@ class MeanSquaredLogarithmicError(NamedLoss):
 
     kind: ClassVar[str] = "mean_squared_logarithmic_error"
     function: ClassVar[Callable[..., Any]] = functions.mean_squared_logarithmic_error
-    suited: ClassVar[tuple[str, ...]] = (
-        "softplus",
-        "relu",
-        "relu6",
-        "sigmoid",
-        "softmax",
-        "hard_sigmoid",
-        "exponential",
-    )
+    suited: ClassVar[tuple[str, ...]] = NOT_NEGATIVE
     advice: ClassVar[str] = "it takes negative outputs for 0, and they have no slope; end with 'softplus'"
 
 

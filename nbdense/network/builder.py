@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.elementwise.activations import ACTIVATIONS, CUSTOM, Activation
+from nbdense.engine.elementwise.activations import ACTIVATIONS, ON_DEMAND, Activation
 from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, RMS_NORM, RowKind
 from nbdense.engine.tables import LAYER, PAD, SEGMENT, aligned_zeros, leading_dimension, padded
 from nbdense.network.network import Network, Parameter
@@ -42,7 +42,7 @@ class NetworkBuilder:
         self._parameters: list[Parameter] = []
         self._segments: list[tuple[Any, ...]] = []
         self._initial: list[npt.NDArray[Any]] = []
-        self._custom: list[Activation] = []
+        self._on_demand: list[Activation] = []
         self._size = 0
         self._aside = 0
         self._width = 0
@@ -91,21 +91,21 @@ class NetworkBuilder:
         self._pinned.add(self.output)
         return self.output
 
-    def dense(self, name: str, n_out: int, activation: Activation, alpha: float, kernel: int, bias: int) -> None:
+    def dense(self, name: str, n_out: int, activation: Activation, kernel: int, bias: int) -> None:
         """Add a dense row: activation(x kernel + bias) on the last axis."""
         row = self._row(DENSE, name, n_out, kernel=kernel, bias=bias)
         row["transposed"] = self._take_aside(padded(n_out) * row["ld_in"])
-        self._set_activation(row, activation, alpha)
+        self._set_activation(row, activation)
 
-    def activation(self, name: str, activation: Activation, alpha: float) -> None:
+    def activation(self, name: str, activation: Activation) -> None:
         """Add an activation, in the row before where that is linear and dense and nothing else reads it."""
         previous = self._rows[-1] if self._rows else None
         fits = previous is not None and previous["kind"] == DENSE.code and previous["activation"] == 0
         if fits and previous is not None and self.output not in self._pinned:
-            self._set_activation(previous, activation, alpha)
+            self._set_activation(previous, activation)
             return
         row = self._row(ACTIVATION, name, self.n)
-        self._set_activation(row, activation, alpha)
+        self._set_activation(row, activation)
         if not activation.from_output:
             row["pre"] = row["input"]
 
@@ -215,23 +215,22 @@ class NetworkBuilder:
         self._names.append(name)
         return row
 
-    def _set_activation(self, row: dict[str, Any], activation: Activation, alpha: float) -> None:
+    def _set_activation(self, row: dict[str, Any], activation: Activation) -> None:
         code = activation.code
-        if code >= CUSTOM:
-            if activation not in self._custom:
-                if any(other.name == activation.name for other in self._custom):
+        if code >= ON_DEMAND:
+            if activation not in self._on_demand:
+                if activation.own and any(other.name == activation.name for other in self._on_demand):
                     raise ValueError(f"two custom activations of this model have the name {activation.name!r}")
-                self._custom.append(activation)
-            code = CUSTOM + self._custom.index(activation)
-            row["call_forward"], row["call_backward"] = activation.calls(self.dtype)
-        row |= {"activation": code, "alpha": alpha, "lower": activation.lower, "upper": activation.upper}
+                self._on_demand.append(activation)
+            code = ON_DEMAND + self._on_demand.index(activation)
+        row |= activation.fields(self.dtype) | {"activation": code}
         if not activation.from_output and row["kind"] == DENSE.code:
             row["pre"] = self._buffer()
 
     def finish(self) -> Network:
         """Return the network, its parameters at their initial values."""
         if not self._rows:
-            self.activation("identity", ACTIVATIONS["linear"], 0.0)
+            self.activation("identity", ACTIVATIONS["linear"])
         layers = np.zeros(len(self._rows), LAYER)
         for i, row in enumerate(self._rows):
             for key, value in row.items():
@@ -250,7 +249,7 @@ class NetworkBuilder:
             self._aside,
             self.input_shape,
             self.shape,
-            custom=tuple(self._custom),
+            on_demand=tuple(self._on_demand),
             quantization=self.quantization,
         )
         for parameter, value in zip(self._parameters, self._initial, strict=True):

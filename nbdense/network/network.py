@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.elementwise.activations import CUSTOM, RELU, Activation, activation_by_code
+from nbdense.engine.elementwise.activations import ON_DEMAND, RELU, Activation, activation_by_code
 from nbdense.engine.rows import ACTIVATION, DENSE, FAKE_QUANT, RowKind, kind_of, rows_of
 from nbdense.engine.tables import (
     ADD_DELTA,
@@ -71,7 +71,6 @@ class Row:
     tensors: Mapping[str, npt.NDArray[Any]]  # by the names that its kind has for them
     settings: Mapping[str, float]
     activation: Activation
-    alpha: float  # the activation's parameter
 
     @property
     def kernel(self) -> npt.NDArray[Any]:
@@ -148,7 +147,7 @@ class Network:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     mask: npt.NDArray[Any] | None = None
-    custom: tuple[Activation, ...] = ()  # whose compiled code the table points at
+    on_demand: tuple[Activation, ...] = ()  # activations whose compiled loops the table points at
     quantization: dict[str, Any] = field(default_factory=dict)
     version: int = field(default=0, init=False)
     rounds_kernels: bool = field(init=False)
@@ -214,7 +213,6 @@ class Network:
                 tensors={name: at[offset] for name, offset in kind.offsets(row).items()},
                 settings={name: kind.setting(row, name) for name in kind.settings},
                 activation=self.activation_of(row),
-                alpha=float(row["alpha"]) if row["activation"] else 0.0,
             )
 
     @property
@@ -226,7 +224,9 @@ class Network:
     def activation_of(self, row: Any) -> Activation:
         """Return the activation of a table row."""
         code = int(row["activation"])
-        return activation_by_code(code) if code < CUSTOM else self.custom[code - CUSTOM]
+        if code < ON_DEMAND:
+            return activation_by_code(code, float(row["alpha"]))
+        return self.on_demand[code - ON_DEMAND]
 
     def hold_masked(self, prefix: str = "") -> int:
         """Zero what the mask holds in tensors whose names begin with ``prefix``; return how many numbers were not."""

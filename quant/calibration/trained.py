@@ -207,18 +207,16 @@ class _Restoring:
         source, builder.shape, before = self._now[int(row["input"])]
         builder.output = source
         activation, last = self._network.activation_of(row), self._last
-        if activation.least != np.inf:
-            activation = activation.with_alpha(float(row["alpha"]))
         if kind is DENSE:
             kernel, bias = self._parameter(int(row["kernel"])), self._parameter(int(row["bias"]))
-            builder.dense(name, int(row["n_out"]), activation, float(row["alpha"]), kernel, bias)
+            builder.dense(name, int(row["n_out"]), activation, kernel, bias)
         elif kind is ACTIVATION:
             source_buffer = int(row["input"])
             shared = self._readers[self._stands_for.get(source_buffer, source_buffer)] > 1
             rounded = before in self._pre
             if before != last or shared or (rounded and is_clamp(activation)):
                 builder.pin()  # keeps it a row of its own
-            builder.activation(name, activation, float(row["alpha"]))
+            builder.activation(name, activation)
         elif kind is ADD:
             builder.add(name, self._now[int(row["second"])][0])
         elif kind is RESHAPE:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from nbdense.engine.rows import ACTIVATION, DENSE, RESHAPE
 from nbdense.network import Network, Row
 
-HOMOGENEOUS = ("linear", "relu", "leaky_relu")  # f(s z) = s f(z) for every s > 0
 _PASSED_ON = (DENSE, ACTIVATION, RESHAPE)  # rows that see a unit's factor as a factor; a change of shape is linear
 _ROUNDS = 100  # at most
 _CONVERGED = 1e-6  # of the factors' logarithms, in a round
@@ -99,7 +98,7 @@ def _pairs(rows: list[Row]) -> list[_Pair]:
     pairs = []
     for first in rows:
         last = first if first.kind is DENSE else None
-        while last is not None and last.activation.name in HOMOGENEOUS:
+        while last is not None and last.activation.homogeneous:
             following = readers.get(last.output, [])
             last = following[0] if len(following) == 1 and following[0].kind in _PASSED_ON else None
             if last is not None and last.kind is DENSE:

@@ -90,7 +90,7 @@ def _merge(step: Step, row: Row, pre: Range, output: Range, settled: bool) -> bo
         step.row = folding.into_row_before(step.row, row)
         step.pre = step.output = output
     elif row.kind is ACTIVATION and linear and (step.row.kind is DENSE or (not settled and _takes(step, row))):
-        step.row = dataclasses.replace(step.row, activation=row.activation, alpha=row.alpha)
+        step.row = dataclasses.replace(step.row, activation=row.activation)
         step.pre, step.output = (pre if not is_clamp(row.activation) else output), output
     else:
         return False

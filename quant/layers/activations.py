@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import CUSTOM, Activation
+from nbdense.activations import Activation
 from nbdense.engine.tables import LAYER
 from nbdense.network import Row
 from nbdense.quant.kernels.activations import evaluate
@@ -32,7 +32,7 @@ def is_clamp(activation: Activation) -> bool:
     activation : Activation
         A row of the table.
     """
-    return activation.forward is None and activation.name != "softmax"
+    return activation.is_clamp
 
 
 def activation_parameters(bounds: Range, dtype: str, symmetric: bool = False) -> Parameters:
@@ -108,22 +108,43 @@ def activation_table(row: Row, before: Parameters, after: Parameters, dtype: str
     ValueError
         If an entry is NaN: of a custom activation, say.
     """
+    try:
+        return tabulated(row.activation, before, after, dtype)
+    except ValueError as error:
+        raise ValueError(f"{row.label}: {error}") from error
+
+
+def tabulated(activation: Activation, before: Parameters, after: Parameters, dtype: str) -> npt.NDArray[Any]:
+    """Tabulate an activation, of whichever layer: see `activation_table`.
+
+    Parameters
+    ----------
+    activation : Activation
+        With its parameters.
+    before, after : (float, int)
+        Scale and zero point of the table's index and of its entries.
+    dtype : str
+        "int8" or "uint8".
+
+    Raises
+    ------
+    ValueError
+        If an entry is NaN.
+    """
     least, most = LIMITS[dtype]
     z = (np.arange(least, most + 1) - before[1]).astype(np.float32) * np.float32(before[0])
-    values = _apply(row, z)
+    values = _apply(activation, z)
     if np.isnan(values).any():
-        raise ValueError(f"{row.label}: its activation gives NaN for {z[np.isnan(values)][0]:g}")
+        raise ValueError(f"its activation gives NaN for {z[np.isnan(values)][0]:g}")
     return _to_integers(values, after, dtype)
 
 
-def _apply(row: Row, z: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _apply(activation: Activation, z: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     values = z.astype(np.float64)
     one = np.zeros(1, LAYER)
     one["n_out"] = one["ld_out"] = values.size
-    one["activation"], one["alpha"] = min(row.activation.code, CUSTOM), row.alpha
-    one["lower"], one["upper"] = row.activation.lower, row.activation.upper
-    if row.activation.code >= CUSTOM:
-        one["call_forward"], _ = row.activation.calls(np.float64)
+    for name, value in activation.fields(np.float64).items():
+        one[name] = value
     evaluate(one, values)
     return values
 
@@ -152,7 +173,7 @@ def without_flat_ends(row: Row, bounds: Range, after: Parameters, dtype: str) ->
     while 0.9 * width > high - low > 0:
         width = high - low
         z = np.linspace(low, high, 1024)
-        entries = _to_integers(_apply(row, z), after, dtype)
+        entries = _to_integers(_apply(row.activation, z), after, dtype)
         first, last = (np.flatnonzero(entries != end) for end in (entries[0], entries[-1]))
         if first.size == 0:
             break

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import Activation
+from nbdense.activations import Activation, Alpha
 from nbdense.quant.layers.checks import activation_of, check_columns, check_kernel, check_scales
 
 Format = tuple[float, int] | None  # scale and zero point; None: float
@@ -208,7 +208,7 @@ class Activated:
     """A layer with an activation."""
 
     activation: str
-    alpha: float
+    alpha: Alpha
 
     @property
     def function(self) -> Activation:
@@ -220,7 +220,7 @@ class InFloat(Layer):
     """A layer that reads and gives floats, through an activation that may be a custom one."""
 
     activation: str
-    alpha: float
+    alpha: Alpha
     custom: Activation | None
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._registry import find_custom
-from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.activations import ACTIVATIONS, Activation, Alpha
 from nbdense.quant.kernels.rounding import CODES, round_half_away
 
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}  # of each activation dtype
@@ -19,15 +19,15 @@ GRANULARITIES = ("per_channel", "per_tensor")
 INT32_MAX = 2**31 - 1
 
 
-def activation_of(name: str, alpha: float) -> Activation:
+def activation_of(name: str, alpha: Alpha) -> Activation:
     """Return the activation of that name, with a parameter where it has one.
 
     Parameters
     ----------
     name : str
         Name in ``nbdense.activations.ACTIVATIONS``; else among the custom objects that are given at the moment.
-    alpha : float
-        The parameter.
+    alpha : float or sequence of float
+        The parameter; all of them where there are several.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def activation_of(name: str, alpha: float) -> Activation:
         found: Activation = find_custom("activation", name, Activation)
         return found
     row = ACTIVATIONS[name]
-    return row if row.least == np.inf else row.with_alpha(alpha)
+    return row.with_alpha(alpha) if row.parameters else row
 
 
 def clamp_limits(row: Activation, scale: float, zero_point: int, dtype: str, rounding: str) -> tuple[int, int]:
@@ -195,10 +195,10 @@ def check_table(layer: Any, dtype: str, where: str) -> None:
         What the error begins with.
     """
     if layer.table is None:
-        if layer.activation not in ACTIVATIONS or ACTIVATIONS[layer.activation].forward is not None:
-            raise ValueError(f"{where}activation {layer.activation!r} needs a table")
         if layer.activation == "softmax":
             raise ValueError(f"{where}softmax is the network's final_activation, not a layer's")
+        if layer.activation not in ACTIVATIONS or not ACTIVATIONS[layer.activation].is_clamp:
+            raise ValueError(f"{where}activation {layer.activation!r} needs a table")
     else:
         check_columns(layer.table, (256,), np.dtype(dtype), f"{where}table")
     if layer.activation in ACTIVATIONS:

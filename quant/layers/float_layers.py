@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import Activation
+from nbdense.activations import Activation, Alpha
 from nbdense.layers import FORMS, RowForm
 from nbdense.quant.layers.base import Format, InFloat
 from nbdense.quant.layers.checks import check_columns, one_of
@@ -32,8 +32,9 @@ class FloatLayer(InFloat):
         Those of its form: "kernel" (n, n_out) and "bias" of a dense layer, vectors of columns of others.
     activation : str
         Name in ``nbdense.activations.ACTIVATIONS``, or a custom one's.
-    alpha : float
-        The activation's parameter, if it has one; else the number that its form names as its setting.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several; else the number that its form names as its
+        setting.
     inputs : tuple of int, or None
         The tensors that it reads; None: the one before.
     positions : int
@@ -50,7 +51,7 @@ class FloatLayer(InFloat):
     n: int
     tensors: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     activation: str = "linear"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     custom: Activation | None = field(default=None, repr=False)
@@ -61,7 +62,7 @@ class FloatLayer(InFloat):
         return FORMS[self.what]
 
     @property
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
         """Numbers of the layer by the names that its kind of row has for them."""
         return {self.form.setting: self.alpha} if self.form.setting else {}
 
@@ -107,6 +108,10 @@ class FloatLayer(InFloat):
         one_of(f"{where}what", self.what, FORMS)
         if self.form.inputs == 2 and (self.inputs is None or len(self.inputs) != 2):
             raise ValueError(f"{where}a sum needs two inputs")
+        if self.form.setting and isinstance(self.alpha, tuple):
+            raise ValueError(
+                f"{where}alpha of a {self.what} must be one number, its {self.form.setting}, got {self.alpha!r}"
+            )
         allowed = self.form.allowed
         if not self.form.required <= set(self.tensors) <= allowed:
             raise ValueError(f"{where}a {self.what} has the tensors {sorted(allowed)}, got {sorted(self.tensors)}")

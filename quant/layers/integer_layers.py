@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from nbdense.activations import Alpha
 from nbdense.engine.tables import leading_dimension
 from nbdense.quant.kernels import tables
 from nbdense.quant.kernels.microkernel import OFFSET
@@ -56,8 +57,8 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         The activation: entry ``q - minimum`` is the output for the requantised integer q. None: linear or a clamp.
     granularity : str
         "per_channel" or "per_tensor".
-    alpha : float
-        The activation's parameter, if it has one.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several.
     inputs : tuple of int, or None
         The tensor that it reads; None: the one before.
     positions : int
@@ -84,7 +85,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
     activation: str = "linear"
     table: npt.NDArray[Any] | None = None
     granularity: str = "per_channel"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     bits: int = 8
@@ -195,8 +196,8 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
         Scale and zero point of the sum.
     activation : str
         "linear", or a clamp.
-    alpha : float
-        The activation's parameter, if it has one.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several.
     inputs : tuple of two int
         The tensors that it reads.
     positions : int
@@ -213,7 +214,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
     output_scale: float
     output_zero_point: int
     activation: str = "linear"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     inputs: tuple[int, ...] | None = None
     positions: int = 1
 
@@ -248,7 +249,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
         for scale, zero_point in self.input_formats:  # type: ignore[misc]
             check_format(scale, zero_point, dtype, where, "input")
         check_format(self.output_scale, self.output_zero_point, dtype, where, "output")
-        if self.function.forward is not None or self.activation == "softmax":
+        if not self.function.is_clamp:
             raise ValueError(f"{where}a sum takes no activation but a clamp, got {self.activation!r}")
         with np.errstate(over="ignore", under="ignore"):
             ratios = np.array(self.input_scales, np.float32) / np.float32(self.output_scale)
@@ -298,8 +299,8 @@ class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
         Entry ``q - minimum`` is the output for q.
     activation : str
         Name in ``nbdense.activations.ACTIVATIONS``, or a custom one's.
-    alpha : float
-        The activation's parameter, if it has one.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several.
     inputs : tuple of int, or None
         The tensor that it reads; None: the one before.
     positions : int
@@ -317,7 +318,7 @@ class QuantizedActivation(OfColumns, FromIntegers, ToIntegers, Activated):
     output_zero_point: int
     table: npt.NDArray[Any]
     activation: str = "linear"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     inputs: tuple[int, ...] | None = None
     positions: int = 1
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import CUSTOM, Activation
+from nbdense.activations import Activation
 from nbdense.engine import tables as engine
 from nbdense.engine.rows import DENSE, RowKind
 from nbdense.engine.tables import aligned_zeros, leading_dimension
@@ -351,14 +351,9 @@ class Layout:
             "mean": -1,
             "variance": -1,
             "start": -1,
-            "activation": min(function.code, CUSTOM),
-            "alpha": function.alpha,
-            "lower": function.lower,
-            "upper": function.upper,
+            **function.fields(np.float32),
             **kind.columns(values),
         }
-        if function.code >= CUSTOM:
-            row["call_forward"], row["call_backward"] = function.calls(np.float32)
         self._engine_rows.append(row)
         return len(self._engine_rows) - 1
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._registry import find_custom
-from nbdense.activations import ACTIVATIONS, Activation
+from nbdense.activations import ACTIVATIONS, Activation, json_alpha
 from nbdense.quant.layers.base import Format, Layer
 from nbdense.quant.layers.checks import GRANULARITIES as GRANULARITIES
 from nbdense.quant.layers.checks import LIMITS as LIMITS
@@ -197,6 +197,8 @@ class QuantizedNetwork:
                 elif value is not None:
                     tensors[f"{index}/{key}"] = value
             settings = {name: getattr(layer, name) for name in _settings(layer)}
+            if "alpha" in settings:
+                settings["alpha"] = json_alpha(settings["alpha"])
             if getattr(layer, "bits", 8) == 4:
                 settings["n_in"] = layer.n_in
             layers.append({"kind": layer.kind, **settings})
@@ -280,6 +282,7 @@ _FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "str": str,
     "int": int,
     "float": float,
+    "Alpha": lambda alpha: tuple(alpha) if isinstance(alpha, list | tuple) else float(alpha),
     "tuple[int, ...] | None": _numbers(int),
     "tuple[int, int]": _numbers(int),
     "tuple[float, float]": _numbers(float),
@@ -298,6 +301,9 @@ def _layer(settings: Mapping[str, Any], arrays: dict[str, npt.NDArray[Any]], pre
     layer = LAYERS[kind]
     names = {f.name for f in fields(layer)}
     values = {name: make(settings[name]) for name, make in _settings(layer).items() if name in settings}
+    row = ACTIVATIONS.get(values.get("activation", ""))
+    if row is not None and row.parameters and "alpha" in values:
+        values["alpha"] = row.with_alpha(values["alpha"]).alpha  # JSON has None for an infinity
     if "kernel_int4" in arrays:
         arrays["kernel"] = unpack_nibbles(arrays.pop("kernel_int4"), int(settings["n_in"]))
     if layer is FloatLayer:

@@ -186,7 +186,7 @@ def _float_values(layer: Any, steps: Mapping[str, Step], values: Sequence[RowVal
         if step is None:
             raise ValueError(f"compare: the float model has no layer {layer.name!r}")
         return values[step.row.index if layer.name.endswith(SUM) else step.last].output
-    if layer.kind == "dense" and step.row.activation.name == "softmax":  # logits
+    if layer.kind == "dense" and step.row.activation.rowwise:  # logits
         return values[step.last].pre
     return values[step.last].output
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import Activation
+from nbdense.activations import Activation, Alpha
 from nbdense.engine.rows import ACTIVATION
 from nbdense.engine.tables import leading_dimension
 from nbdense.quant.kernels import tables
@@ -37,8 +37,8 @@ class DynamicDense(OfKernelInFloat):
         Added at the end.
     activation : str
         Computed in float.
-    alpha : float
-        The activation's parameter, if it has one.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several.
     granularity : str
         "per_channel" or "per_tensor".
     inputs : tuple of int, or None
@@ -60,7 +60,7 @@ class DynamicDense(OfKernelInFloat):
     kernel_scales: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32] | None = None
     activation: str = "linear"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     granularity: str = "per_channel"
     inputs: tuple[int, ...] | None = None
     positions: int = 1

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import CUSTOM
 from nbdense.layers import RowForm, form_of
 from nbdense.network import Row
 from nbdense.quant.layers.activations import Parameters
@@ -222,8 +221,8 @@ def convert_weights(
 def _activation(row: Row) -> dict[str, Any]:
     return {
         "activation": row.activation.name,
-        "alpha": row.alpha,
-        "custom": row.activation if row.activation.code >= CUSTOM else None,
+        "alpha": row.activation.alpha,
+        "custom": row.activation if row.activation.own else None,
     }
 
 

@@ -23,6 +23,7 @@ from nbdense.quant.layers.activations import (
 )
 from nbdense.quant.layers.base import Range
 from nbdense.quant.layers.checks import GRANULARITIES, INT32_MAX, LIMITS
+from nbdense.quant.layers.float_layers import FloatLayer
 from nbdense.quant.layers.integer_layers import (
     QuantizedActivation,
     QuantizedAdd,
@@ -50,7 +51,7 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
     """
     if step.row.kind is DENSE and bits:
         return _dense(conversion, step, bits, last)
-    if step.row.kind not in _OF_KIND:
+    if not _has_integers(step.row):
         return Converted(layers_in_float(conversion, step), _parameters(step.output, conversion.options))
     if step.row.activation.name == "softmax":
         place = conversion.place(step)
@@ -58,6 +59,11 @@ def convert(conversion: Conversion, step: Step, bits: int, last: bool) -> Conver
         form = conversion.format_of(step.inputs[0])
         return Converted([], form, "softmax") if in_float else _softmax(conversion, step, form, place)
     return _OF_KIND[step.row.kind](conversion, step)
+
+
+def _has_integers(row: Row) -> bool:
+    """Tell whether a row has an integer form; no table of 256 entries holds an activation of whole rows."""
+    return row.kind in _OF_KIND and (not row.activation.rowwise or row.activation.name == "softmax")
 
 
 def _parameters(bounds: Range, options: Options) -> Parameters:
@@ -68,8 +74,8 @@ def _dense(conversion: Conversion, step: Step, bits: int, last: bool) -> Convert
     row, options, dtype = step.row, conversion.options, conversion.options.activation_dtype
     source = conversion.format_of(step.inputs[0])
     pre = output = _parameters(step.pre, options)
-    softmax, table = row.activation.name == "softmax", None
-    if not softmax and not is_clamp(row.activation):
+    rowwise, table = row.activation.rowwise, None
+    if not rowwise and not is_clamp(row.activation):
         pre, output = table_parameters(row, step.pre, step.output, dtype, options.symmetric, conversion.settled)
         table = activation_table(row, pre, output, dtype)
     kernel, scales = conversion.weights(step, source[0], bits)
@@ -84,18 +90,21 @@ def _dense(conversion: Conversion, step: Step, bits: int, last: bool) -> Convert
         output_zero_point=output[1],
         pre_scale=pre[0],
         pre_zero_point=pre[1],
-        activation="linear" if softmax else row.activation.name,
+        activation="linear" if rowwise else row.activation.name,
         table=table,
         granularity=options.granularity,
-        alpha=row.alpha,
+        alpha=row.activation.alpha,
         bits=bits,
         **conversion.place(step),
     )
-    if not softmax:
+    if not rowwise:
         return Converted([layer], output)
+    behind: dict[str, Any] = {"name": f"{row.name}{SOFTMAX}", "inputs": None, "positions": row.positions}
+    if row.activation.name != "softmax":
+        in_float = FloatLayer(what="activation", n=row.n_out, activation=row.activation.name, **behind)
+        return Converted([layer, in_float], _parameters(step.output, options))
     if last and options.softmax == "float":
         return Converted([layer], output, "softmax")
-    behind = {"name": f"{row.name}{SOFTMAX}", "inputs": None, "positions": row.positions}
     ending = _softmax(conversion, step, output, behind)
     return Converted([layer, *ending.layers], ending.form)
 
@@ -137,7 +146,7 @@ def _activation(conversion: Conversion, step: Step) -> Converted:
         output_zero_point=output[1],
         table=activation_table(row, source, output, dtype),
         activation=row.activation.name,
-        alpha=row.alpha,
+        alpha=row.activation.alpha,
         **conversion.place(step),
     )
     return Converted([layer], output)
@@ -153,7 +162,7 @@ def _add(conversion: Conversion, step: Step) -> Converted:
         output_scale=after[0],
         output_zero_point=after[1],
         activation=step.row.activation.name,
-        alpha=step.row.alpha,
+        alpha=step.row.activation.alpha,
         **conversion.place(step),
     )
     return Converted([layer], after)

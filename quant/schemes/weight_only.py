@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import Activation
+from nbdense.activations import Activation, Alpha
 from nbdense.engine.rows import DENSE
 from nbdense.quant.layers.base import OfKernelInFloat
 from nbdense.quant.layers.checks import GRANULARITIES
@@ -41,8 +41,8 @@ class WeightOnlyDense(OfKernelInFloat):
         Bits of the weights: 8 or 4, as which they are stored.
     activation : str
         Computed in float.
-    alpha : float
-        The activation's parameter, if it has one.
+    alpha : float or tuple of float
+        The activation's parameter, if it has one, or all of several.
     inputs : tuple of int, or None
         The tensor that it reads; None: the one before.
     positions : int
@@ -61,7 +61,7 @@ class WeightOnlyDense(OfKernelInFloat):
     block_size: int = 0
     bits: int = 8
     activation: str = "linear"
-    alpha: float = 0.0
+    alpha: Alpha = 0.0
     inputs: tuple[int, ...] | None = None
     positions: int = 1
     custom: Activation | None = field(default=None, repr=False)

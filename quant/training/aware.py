@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.activations import CUSTOM
 from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE, kind_of
 from nbdense.layers import Activation, Dense, Dropout, Flatten, Input, Layer, Residual, inner_layers
 from nbdense.layers.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
@@ -173,7 +172,7 @@ def _trainable(**settings: Any) -> Options:
 def _check_rows(network: Network) -> None:
     rows = list(network.rows())
     for row in rows:
-        if row.activation.code >= CUSTOM:
+        if row.activation.own:
             raise ValueError(
                 f"quantize_aware: {row.label}: activation {row.activation.name!r} is one of your own, which is not "
                 "supported; quantize takes it, without this training"
@@ -182,6 +181,11 @@ def _check_rows(network: Network) -> None:
             fold = "only one beside a Dense, not at the input, can be folded; " if row.kind is FROZEN_NORM else ""
             raise ValueError(
                 f"quantize_aware: {row.label} is not supported; {fold}quantize takes it, without this training"
+            )
+        if row.activation.rowwise and row.activation.name != "softmax":
+            raise ValueError(
+                f"quantize_aware: {row.label}: activation {row.activation.name!r} is not supported; end with "
+                "'softmax', or with 'linear' and a loss from_logits=True"
             )
         if row.activation.name == "softmax" and row is not rows[-1]:
             raise ValueError(f"quantize_aware: {row.label}: softmax is supported only as the last activation")

@@ -1,5 +1,6 @@
 """Activations, one by one: values and derivatives, ends, names, parameters."""
 
+import ast
 import math
 
 import numpy as np
@@ -19,11 +20,18 @@ from tests.support.source_tree import ROOT
 GOLDEN = dict(np.load(ROOT / "tests" / "golden" / "activations.npz"))
 TOLERANCES = {np.float32: 1e-5, np.float64: 1e-10}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCES)
-SCALAR = [name for name in ACTIVATIONS if name != "softmax"]
-FINITE = ("sigmoid", "tanh", "hard_sigmoid", "relu6")
-AT_MINUS_INFINITY = {"linear": -np.inf, "leaky_relu": -np.inf, "elu": -1.0, "tanh": -1.0}
+SCALAR = [name for name, row in ACTIVATIONS.items() if not row.rowwise]
+WITH_PARAMETERS = [key for key in GOLDEN if " " in key and not key.endswith("/derivative")]
+FINITE = ("sigmoid", "tanh", "hard_sigmoid", "relu6", "softsign", "hard_tanh", "sparse_sigmoid", "log_sigmoid")
+AT_MINUS_INFINITY = {"elu": -1.0, "celu": -1.0, "tanh": -1.0, "softsign": -1.0, "hard_tanh": -1.0}
+AT_MINUS_INFINITY |= dict.fromkeys(
+    ["linear", "leaky_relu", "log_sigmoid", "hard_shrink", "soft_shrink", "tanh_shrink"], -np.inf
+)
 AT_MINUS_INFINITY["selu"] = -naive.SELU_SCALE * naive.SELU_ALPHA
+AT_INFINITY = {"relu6": 6.0, "log_sigmoid": 0.0}
 SLOPES = {"linear": (1.0, 1.0), "leaky_relu": (0.2, 1.0), "selu": (0.0, naive.SELU_SCALE)}  # at -inf and inf
+SLOPES |= {"log_sigmoid": (1.0, 0.0), "exponential": (0.0, np.inf)}
+SLOPES |= dict.fromkeys(["hard_shrink", "soft_shrink", "tanh_shrink"], (1.0, 1.0))
 
 
 @compiled
@@ -36,7 +44,7 @@ def run(table, work, ld):
 def evaluate(activation, z, deltas=None):
     """Output and derivative of one row of numbers, by the engine's kernels."""
     builder = NetworkBuilder(z.size, z.dtype)
-    builder.activation("a", activation, activation.alpha)
+    builder.activation("a", activation)
     table = builder.finish().layers
     ld = int(table["ld_out"][0])
     work = np.zeros((3, ld), z.dtype)
@@ -48,7 +56,9 @@ def evaluate(activation, z, deltas=None):
 
 
 def assert_near(got, expected, tolerance, name):
-    error = np.abs(got.astype(np.float64) - expected) / np.maximum(1.0, np.abs(expected))
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.abs(got.astype(np.float64) - expected) / np.maximum(1.0, np.abs(expected))
+        error[got == expected.astype(got.dtype)] = 0.0  # infinities among them
     assert error.max() <= tolerance, f"{name}: off by {error.max():.3g} at place {error.argmax()}"
 
 
@@ -64,11 +74,25 @@ def test_values_are_torchs(name, dtype):
 
 @pytest.mark.kernels
 @DTYPES
-def test_softmax_is_torchs(dtype):
+@pytest.mark.parametrize("key", WITH_PARAMETERS)
+def test_values_with_parameters_are_torchs(key, dtype):
+    name, alpha = key.split(" ", 1)
+    activation = ACTIVATIONS[name].with_alpha(ast.literal_eval(alpha))
+    z = GOLDEN["z"].astype(dtype)
+    value, derivative = evaluate(activation, z)
+    assert_near(value, GOLDEN[key], TOLERANCES[dtype], key)
+    assert_near(derivative, GOLDEN[f"{key}/derivative"], TOLERANCES[dtype], f"{key}'s derivative")
+    np.testing.assert_array_equal(activation(z), value)  # as a function of an array
+
+
+@pytest.mark.kernels
+@DTYPES
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_rowwise_ones_are_torchs(name, dtype):
     for i, z in enumerate(GOLDEN["softmax/z"].astype(dtype)):
-        value, derivative = evaluate(ACTIVATIONS["softmax"], z, GOLDEN["softmax/weights"][i])
-        assert_near(value, GOLDEN["softmax"][i], TOLERANCES[dtype], "softmax")
-        assert_near(derivative, GOLDEN["softmax/derivative"][i], TOLERANCES[dtype], "softmax's derivative")
+        value, derivative = evaluate(ACTIVATIONS[name], z, GOLDEN["softmax/weights"][i])
+        assert_near(value, GOLDEN[name][i], TOLERANCES[dtype], name)
+        assert_near(derivative, GOLDEN[f"{name}/derivative"][i], TOLERANCES[dtype], f"{name}'s derivative")
 
 
 def test_golden_values_are_the_naive_ones():
@@ -116,7 +140,7 @@ def test_ends_are_limits(name, dtype):
     """No 0 times infinity; NaN stays NaN."""
     most = np.finfo(dtype).max
     value, derivative = evaluate(ACTIVATIONS[name], np.array([-np.inf, np.inf, np.nan, -most, most], dtype))
-    low, high = AT_MINUS_INFINITY.get(name, 0.0), {"relu6": 6.0}.get(name, 1.0) if name in FINITE else np.inf
+    low, high = AT_MINUS_INFINITY.get(name, 0.0), AT_INFINITY.get(name, 1.0) if name in FINITE else np.inf
     np.testing.assert_allclose(value[:2], [low, high], rtol=1e-6)
     assert np.isnan(value[2])
     slopes = SLOPES.get(name, (0.0, 0.0 if name in FINITE else 1.0))
@@ -186,8 +210,7 @@ def test_names_and_descriptions():
         assert activations.get(name) is row
         assert activations.serialize(row) == name
         assert activations.get(row) is row
-        if row.least == np.inf:
-            assert activations.get({"name": name}) is row
+        assert activations.get({"name": name}) is row
     for alias, name in ALIASES.items():
         assert activations.get(alias) is ACTIVATIONS[name]
     assert activations.get(None).name == "linear"
@@ -209,12 +232,18 @@ def test_activation_layers_stand_for_their_activation():
     ("name", "alpha", "message"),
     [
         ("elu", -0.5, "'elu': alpha must be a finite number at least 0, got -0.5"),
-        ("leaky_relu", float("nan"), "'leaky_relu': alpha .*nan"),
-        ("leaky_relu", "steep", "'leaky_relu': alpha .*steep"),
+        ("leaky_relu", float("nan"), "'leaky_relu': negative_slope .*nan"),
+        ("leaky_relu", "steep", "'leaky_relu': negative_slope .*steep"),
         ("relu6", 0.0, "'relu6': alpha must be a finite number above 0"),
         ("relu6", float("inf"), "above 0, got inf"),
         ("elu", True, "got True"),
         ("tanh", 0.5, "'tanh' has no parameter"),
+        ("celu", 0, "'celu': alpha must be a finite number above 0, got 0"),
+        ("hard_shrink", -1.0, "'hard_shrink': threshold must be a finite number at least 0, got -1.0"),
+        ("hard_tanh", 1.0, "'hard_tanh' has the parameters min_value, max_value, got 1.0"),
+        ("hard_tanh", (2.0, 1.0), "a clamp to .2, 1. leaves no two numbers"),
+        ("hard_tanh", (float("nan"), 1.0), "min_value must be a finite number or None, got nan"),
+        ("threshold", (1.0, None), "default_value must be a finite number, got None"),
     ],
 )
 def test_parameters_that_cannot_be(name, alpha, message):

@@ -16,7 +16,7 @@ from nbdense import activations
 from nbdense._compile.loops import LOOPS, loop
 from nbdense._compile.policy import JIT
 from nbdense._registry import custom_objects, find_custom
-from nbdense.activations import ACTIVATIONS, CUSTOM, custom
+from nbdense.activations import ACTIVATIONS, ON_DEMAND, custom
 from nbdense.files import FileFormatError
 from nbdense.layers import Activation, Dense, Input
 from nbdense.models import Sequential, load_model
@@ -76,7 +76,7 @@ def test_equals_the_tables(dtype, inside):
 def test_two_of_ones_own_in_one_network():
     rng = np.random.default_rng(2)
     model = make_model([3, 4, 4, 2], [MINE, SINE, MINE])
-    assert model.network.layers["activation"].tolist() == [CUSTOM, CUSTOM + 1, CUSTOM]
+    assert model.network.layers["activation"].tolist() == [ON_DEMAND, ON_DEMAND + 1, ON_DEMAND]
     x = rng.normal(size=(5, 3))
     a, b, c = (w.kernel for w in model.network.rows())
     d, e, f = (w.bias for w in model.network.rows())
@@ -209,7 +209,7 @@ def test_what_numba_cannot_compile_is_said_at_build():
     strange = custom("strange", _uncompilable, lambda z: 1.0)
     with pytest.raises(ValueError, match="'strange': numba cannot compile its function '_uncompilable': .*float"):
         Sequential([Dense(2, strange)]).build((None, 3))
-    turned = activations.Activation("turned", CUSTOM, lambda z: 1j * z, lambda z: 1.0, False, "")
+    turned = activations.Activation("turned", ON_DEMAND, lambda z: 1j * z, lambda z: 1.0, False, "", own=True)
     with pytest.raises(ValueError, match="'turned': .* must return a real number, but returns complex128"):
         turned.calls("float64")
 

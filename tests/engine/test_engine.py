@@ -190,7 +190,7 @@ def test_a_buffer_with_two_readers_gets_both_deltas(activation):
             builder.output, builder.shape = outputs["a"], (4,)
         kernel = builder.parameter(f"{name}/kernel", rng.normal(size=(n_in, n_out)))
         bias = builder.parameter(f"{name}/bias", rng.normal(size=n_out))
-        builder.dense(name, n_out, ACTIVATIONS[kind], ACTIVATIONS[kind].alpha, kernel, bias)
+        builder.dense(name, n_out, ACTIVATIONS[kind], kernel, bias)
         outputs[name] = builder.output
     model._take_network(builder.finish())
     x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))

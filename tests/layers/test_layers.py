@@ -232,13 +232,15 @@ MISUSES = {
     r"Dropout: rate must be in \[0, 1\)": lambda: k.Dropout(1),
     "softmax over 1 unit is always 1": lambda: k.Dense(1, "softmax"),
     "softmax over 1 column is always 1": lambda: made([k.Dense(1), k.Softmax()], (3,)).network,
-    "Softmax: axis must be -1": lambda: k.Softmax(axis=1),
+    "axis of a softmax must be -1": lambda: made([k.Dense(3), k.Softmax(axis=0)], (3,)).network,
+    "log_softmax over 1 unit is always 0": lambda: k.Dense(1, "log_softmax"),
     "BatchNormalization: momentum": lambda: k.BatchNormalization(momentum=2),
     "LayerNormalization: epsilon": lambda: k.LayerNormalization(epsilon=0),
     "RMSNormalization: epsilon": lambda: k.RMSNormalization(epsilon=0),
     "BatchNormalization: axis must be -1": lambda: k.BatchNormalization(axis=1),
-    "ReLU: give max_value or negative_slope": lambda: k.ReLU(6, 0.1),
-    "ReLU: max_value must be": lambda: k.ReLU(-1),
+    "ReLU: max_value of a ReLU layer cannot be a negative value": lambda: k.ReLU(-1),
+    "ReLU: negative_slope of a ReLU layer cannot be None": lambda: k.ReLU(negative_slope=None),
+    "ReLU: threshold of a ReLU layer cannot be None or a negative value, got -2": lambda: k.ReLU(threshold=-2),
     "Residual: give it at least one layer": lambda: k.Residual([]),
     "Residual: its layers must keep the rows' shape, which Flatten does not": lambda: k.Residual([k.Flatten()]),
     "there is a layer named 'a' already": lambda: k.Residual([k.Dense(2, name="a"), k.Dense(2, name="a")]),
@@ -377,9 +379,9 @@ def test_rows_name_what_is_in_their_columns():
         (4,),
     )
     batch, layer, activation, rounding, dense = model.network.rows()
-    assert (batch.settings, batch.alpha) == ({"epsilon": 0.5, "momentum": 0.75}, 0.0)
-    assert (layer.settings, layer.alpha) == ({"epsilon": 0.25}, 0.0)
-    assert (activation.settings, activation.alpha) == ({}, 0.125)
+    assert (batch.settings, batch.activation.alpha) == ({"epsilon": 0.5, "momentum": 0.75}, 0.0)
+    assert (layer.settings, layer.activation.alpha) == ({"epsilon": 0.25}, 0.0)
+    assert (activation.settings, activation.activation.alpha) == ({}, 0.125)
     assert rounding.settings == {"low": -2.0, "high": 3.0, "least": -128, "most": 127}
     assert [sorted(row.tensors) for row in (batch, layer, activation, rounding, dense)] == [
         ["beta", "gamma", "mean", "variance"],

@@ -32,7 +32,7 @@ FUNCTIONS = {
     "leaky_relu": lambda z: np.where(z > 0, z, 0.2 * z),
     "silu": lambda z: z / (1 + np.exp(-z)),
 }
-CLAMPS = {"linear", "relu", "relu6"}
+CLAMPS = {"linear", "relu", "relu6", "hard_tanh"}
 
 
 @pytest.fixture

@@ -329,6 +329,7 @@ def test_all_kinds_survive_a_file(rng, tmp_path):
                 kernel_zero_points=np.arange(5).astype(np.int8),
             ),
             FloatLayer("add", "add", 5, inputs=(1, 2)),
+            FloatLayer("act", "activation", 5, activation="thresholded_relu", alpha=(0.5, 0.25, np.inf)),
         ]
     )
     for network in (integer, float_side):
@@ -338,6 +339,7 @@ def test_all_kinds_survive_a_file(rng, tmp_path):
         x = rng.normal(size=(6, *network.input_shape)).astype(F32)
         np.testing.assert_array_equal(model.predict(x), again.predict(x))
         assert again.network.report == network.report
+        assert again.network.to_tensors()[1] == network.to_tensors()[1]
         assert again.network.input_shape == network.input_shape
         again.save(tmp_path / "r.nbd")
         assert (tmp_path / "q.nbd").read_bytes() == (tmp_path / "r.nbd").read_bytes()
@@ -401,6 +403,7 @@ def test_what_does_not_fit_is_refused(rng):
         ([FloatLayer("f", "conv", 3)], "what must be one of"),
         ([FloatLayer("f", "dense", 3, {"kernel": np.ones((4, 2), F32)})], r"kernel must be float32 \(3, 2\)"),
         ([FloatLayer("f", "batch_norm", 3)], "a batch_norm has the tensors"),
+        ([FloatLayer("f", "layer_norm", 3, alpha=(1.0, 2.0))], "alpha of a layer_norm must be one number, its epsilon"),
         ([dense, DynamicDense("w", np.ones((5, 2), np.int8), ones[0])], "cannot stand in one network"),
     ]
     for layers, message in cases:

@@ -21,7 +21,7 @@ def make_network(rng, widths, values=None):
         kernel = rng.normal(size=(n_in, n_out)) if values is None else rng.choice(values, (n_in, n_out))
         at = builder.parameter(f"d{i}/kernel", kernel)
         bias = builder.parameter(f"d{i}/bias", rng.normal(size=n_out))
-        builder.dense(f"d{i}", n_out, activations.get("relu"), 0.0, at, bias)
+        builder.dense(f"d{i}", n_out, activations.get("relu"), at, bias)
     return builder.finish()
 
 

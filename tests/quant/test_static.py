@@ -31,7 +31,7 @@ def make_network(layers, dtype=np.float32):
     for i, (kernel, bias, name) in enumerate(layers):
         at = builder.parameter(f"d{i}/kernel", np.asarray(kernel, dtype))
         bias_at = -1 if bias is None else builder.parameter(f"d{i}/bias", np.asarray(bias, dtype))
-        builder.dense(f"d{i}", kernel.shape[1], activations.get(name), activations.get(name).alpha, at, bias_at)
+        builder.dense(f"d{i}", kernel.shape[1], activations.get(name), at, bias_at)
     return builder.finish()
 
 

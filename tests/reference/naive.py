@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.reference import naive_losses
+from tests.reference import naive_activations, naive_losses
 
 Array = np.ndarray
 Layer = tuple[Array, Array | None, str]  # kernel (n_in, n_out), bias (n_out,) or None, name of the activation
@@ -128,6 +128,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
     "tanh": (np.tanh, lambda x: 1.0 - np.tanh(x) ** 2),
     "softplus": (softplus, sigmoid),
     "mish": (mish, mish_derivative),
+    **naive_activations.ACTIVATIONS,
 }
 
 
@@ -140,6 +141,13 @@ def softmax_vjp(z: Array, grad: Array) -> Array:
     """Gradient with respect to the logits z, given that with respect to softmax(z)."""
     p = softmax(z)
     return p * (grad - (grad * p).sum(axis=-1, keepdims=True))
+
+
+# Of whole rows: the function, and its gradient.
+ROWWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
+    "softmax": (softmax, softmax_vjp),
+    "log_softmax": (naive_activations.log_softmax, naive_activations.log_softmax_vjp),
+}
 
 
 def log_softmax(z: Array) -> Array:
@@ -336,12 +344,12 @@ def dense(x: Array, kernel: Array, bias: Array | None) -> Array:
 
 
 def activate(name: str, z: Array) -> Array:
-    return softmax(z) if name == "softmax" else ACTIVATIONS[name][0](z)
+    return ROWWISE[name][0](z) if name in ROWWISE else ACTIVATIONS[name][0](z)
 
 
 def activate_vjp(name: str, z: Array, grad: Array) -> Array:
     """Gradient with respect to the pre-activation z, given that with respect to activate(name, z)."""
-    return softmax_vjp(z, grad) if name == "softmax" else grad * ACTIVATIONS[name][1](z)
+    return ROWWISE[name][1](z, grad) if name in ROWWISE else grad * ACTIVATIONS[name][1](z)
 
 
 def mlp_forward(x: Array, layers: list[Layer]) -> Array:

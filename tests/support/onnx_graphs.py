@@ -21,7 +21,7 @@ def network(sizes, names, seed=0, dtype=np.float32, gain=1.0, bias=True):
         value = generator.standard_normal((n_in, n_out)) * gain / np.sqrt(n_in)
         kernel = builder.parameter(f"d{i}/kernel", value.astype(dtype))
         offset = builder.parameter(f"d{i}/bias", generator.standard_normal(n_out).astype(dtype) / 4) if bias else -1
-        builder.dense(f"d{i}", n_out, activations.get(name), activations.get(name).alpha, kernel, offset)
+        builder.dense(f"d{i}", n_out, activations.get(name), kernel, offset)
     return builder.finish()
 
 

@@ -10,18 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel, switch
-from nbdense.engine.elementwise.activations import ACTIVATIONS, CUSTOM, SOFTMAX
+from nbdense.engine.elementwise.activations import COMPILED, ON_DEMAND, SOFTMAX
 from nbdense.engine.elementwise.custom import call_loop
 from nbdense.engine.elementwise.elementary import exp
+from nbdense.engine.elementwise.row_sums import normalise_row, shift_row
 
 BLOCK = 16  # rows are padded to whole blocks of this many columns
 
-globals().update({f"_forward_{row.name}": row.forward for row in ACTIVATIONS.values()})
-globals().update({f"_derivative_{row.name}": row.derivative for row in ACTIVATIONS.values()})
+globals().update({f"_forward_{row.name}": row.forward for row in COMPILED})
+globals().update({f"_derivative_{row.name}": row.derivative for row in COMPILED})
 
 _forward = switch(
     "_forward",
-    {row.code: f"_forward_{row.name}" for row in ACTIVATIONS.values() if row.forward is not None},
+    {row.code: f"_forward_{row.name}" for row in COMPILED if row.forward is not None},
     "values, offset, count, alpha",
     """
 start = np.uint64(offset)
@@ -34,7 +35,7 @@ for j in range(count):
 
 _backward = switch(
     "_backward",
-    {row.code: f"_derivative_{row.name}" for row in ACTIVATIONS.values() if row.derivative is not None},
+    {row.code: f"_derivative_{row.name}" for row in COMPILED if row.derivative is not None},
     "values, inputs, outputs, deltas, count, alpha",
     """
 z, a, d = np.uint64(inputs), np.uint64(outputs), np.uint64(deltas)
@@ -63,33 +64,6 @@ def exponentials(values, offset, ld, m, n):
             k = start + np.uint64(j)
             values[k] = exp(values[k])
     clear_padding(values, offset, ld, m, n)
-
-
-@kernel
-def shift_row(values, at, n):
-    """Subtract the largest of the n numbers at ``at`` from them, so that no exponential overflows; returns it."""
-    start = np.uint64(at)
-    largest = values[start]
-    for j in range(1, n):
-        value = values[start + np.uint64(j)]
-        largest = value if value > largest else largest
-    for j in range(n):
-        values[start + np.uint64(j)] -= largest
-    return largest
-
-
-@kernel
-def normalise_row(values, at, n):
-    """Divide the n numbers at ``at`` by their sum, which is returned."""
-    number = values.dtype.type
-    start = np.uint64(at)
-    total = number(0.0)
-    for j in range(n):
-        total += values[start + np.uint64(j)]
-    scale = number(1.0) / total
-    for j in range(n):
-        values[start + np.uint64(j)] *= scale
-    return total
 
 
 @kernel
@@ -158,10 +132,10 @@ def activate(code, alpha, values, offset, ld, m, n):
 def activate_row(row, values, offset, m):
     """Apply a table row's activation, whatever it is, in place to m rows of its outputs at ``offset``."""
     n, ld = row["n_out"], row["ld_out"]
-    if row["activation"] >= CUSTOM:
+    if row["call_forward"] != 0:
         for i in range(m):
             at = offset + i * ld
-            call_loop(row["call_forward"], values, at, at, at, n, 1.0)
+            call_loop(row["call_forward"], values, at, at, at, n, row["alpha"], row["beta"], row["gamma"])
     elif row["lower"] != -np.inf or row["upper"] != np.inf:
         _clamp(values, offset, m * ld, row["lower"], row["upper"])
         clear_padding(values, offset, ld, m, n)
@@ -173,7 +147,7 @@ def activate_row(row, values, offset, m):
 def differentiate(row, values, inputs, outputs, deltas, m):
     """Turn the deltas of an activation's outputs into those of its inputs, in place. All are offsets in ``values``."""
     n, ld = row["n_out"], row["ld_out"]
-    code, alpha = row["activation"], row["alpha"]
+    code, alpha, beta, gamma = row["activation"], row["alpha"], row["beta"], row["gamma"]
     if code == SOFTMAX:
         for i in range(m):
             a, d = np.uint64(outputs + i * ld), np.uint64(deltas + i * ld)
@@ -184,10 +158,11 @@ def differentiate(row, values, inputs, outputs, deltas, m):
                 k = np.uint64(j)
                 values[d + k] = values[a + k] * (values[d + k] - product)
         return
-    if code >= CUSTOM:
+    if code >= ON_DEMAND:
         for i in range(m):
             at = i * ld
-            call_loop(row["call_backward"], values, inputs + at, outputs + at, deltas + at, n, 1.0)
+            call = row["call_backward"]
+            call_loop(call, values, inputs + at, outputs + at, deltas + at, n, alpha, beta, gamma)
         return
     width = padded(n)
     rows, count = (1, m * width) if width == ld else (m, width)

@@ -1,8 +1,9 @@
-"""Calling loops that were compiled by themselves: a user's activation, loss or optimizer is one; its address is data.
+"""Calling loops that were compiled by themselves, on demand; a loop's address is data.
 
-An activation's or loss's is ``double loop(T* a, T* b, T* c, int64 count, double scale)``, an optimizer's is ``void
-loop(T* params, T* state, int64 row, int64 count, double rate, int64 iteration, double* hyper)`` with ``row`` elements
-between the rows of its state; `nbdense._compile.loops` makes them.
+A user's activation, loss or optimizer is one, and so are the table's activations that the program has not compiled in.
+An activation's or loss's is ``double loop(T* a, T* b, T* c, int64 count, double p, double q, double r)``, an
+optimizer's is ``void loop(T* params, T* state, int64 row, int64 count, double rate, int64 iteration, double* hyper)``
+with ``row`` elements between the rows of its state; `nbdense._compile.loops` makes them.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from nbdense._compile.loops import LOOPS
 from nbdense._compile.policy import intrinsic
 
 
-def _call_plain(address, values, a, b, c, count, scale):
+def _call_plain(address, values, a, b, c, count, p, q, r):
     a, b, c, count = int(a), int(b), int(c), int(count)
-    return LOOPS[int(address)](values[a : a + count], values[b : b + count], values[c : c + count], scale)
+    return LOOPS[int(address)](values[a : a + count], values[b : b + count], values[c : c + count], p, q, r)
 
 
 @intrinsic(_call_plain)
-def call_loop(typing_context, address, values, a, b, c, count, scale):
-    """Run the loop at ``address`` on ``count`` elements from each of three offsets in ``values``."""
-    signature = types.float64(types.int64, values, *[types.int64] * 4, types.float64)
+def call_loop(typing_context, address, values, a, b, c, count, p, q, r):
+    """Run the loop at ``address`` on ``count`` elements from each of three offsets, with three numbers."""
+    signature = types.float64(types.int64, values, *[types.int64] * 4, *[types.float64] * 3)
 
     def codegen(context, builder, signature, arguments):
-        address, values, *offsets, count, scale = arguments
+        address, values, *offsets, count, p, q, r = arguments
         base = context.make_array(signature.args[1])(context, builder, values).data
-        places = [builder.gep(base, [offset]) for offset in offsets]
-        kind = ir.FunctionType(scale.type, [*(place.type for place in places), count.type, scale.type])
-        return builder.call(builder.inttoptr(address, kind.as_pointer()), [*places, count, scale])
+        given = [*(builder.gep(base, [offset]) for offset in offsets), count, p, q, r]
+        kind = ir.FunctionType(p.type, [value.type for value in given])
+        return builder.call(builder.inttoptr(address, kind.as_pointer()), given)
 
     return signature, codegen
 

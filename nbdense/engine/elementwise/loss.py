@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel, switch
-from nbdense.engine.elementwise.activation_loops import copy_block, exponentials, normalise_row, shift_row
+from nbdense.engine.elementwise.activation_loops import copy_block, exponentials
 from nbdense.engine.elementwise.custom import call_loop
 from nbdense.engine.elementwise.elementary import log
 from nbdense.engine.elementwise.loss_forms import (
@@ -21,6 +21,7 @@ from nbdense.engine.elementwise.loss_forms import (
     SOFTMAX_CROSSENTROPY_OF_OUTPUTS,
     SUMMED,
 )
+from nbdense.engine.elementwise.row_sums import normalise_row, shift_row
 
 _ELEMENTWISE = [form for form in FORMS.values() if form.value is not None]
 globals().update({f"_value_{form.name}": form.value for form in _ELEMENTWISE})
@@ -182,7 +183,7 @@ def losses_of_rows(form, work, rows, shape, losses, stride):
             if code == CATEGORICAL_CROSSENTROPY:
                 loss = float(_categorical_crossentropy(work, at, target, delta, n, sparse, parameter, scale))
             elif code == CUSTOM_LOSS:
-                loss = call_loop(call, work, at, target, delta, n, float(scale / number(n))) / n
+                loss = call_loop(call, work, at, target, delta, n, float(scale / number(n)), 0.0, 0.0) / n
             else:
                 loss = _elementwise(code, work, at, target, delta, n, parameter, scale / number(columns)) / columns
             losses[i * stride] = loss

@@ -188,7 +188,7 @@ def test_activations_of_ones_own_are_tables(dtype, flavour, tmp_path):
     a, b, c, e = (d.format(0.04) for _ in range(4))
     tables = [d.rng.permutation(256).astype(np.int16) + LIMITS[dtype][0] for _ in range(2)]
     tables = [table.astype(dtype) for table in tables]
-    own = activations.Activation("wave", activations.CUSTOM, lambda z: exp(z), lambda z: exp(z), False, "")
+    own = activations.Activation("wave", activations.ON_DEMAND, lambda z: exp(z), lambda z: exp(z), False, "", own=True)
     network = QuantizedNetwork(
         [
             d.dense(9, 7, a, c, "my wave", pre=b, table=tables[0], bias=True),

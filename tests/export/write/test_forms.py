@@ -275,6 +275,8 @@ def test_a_convolution_says_of_each_window_what_the_model_says(name, shape, opse
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_a_convolution_with_every_activation(activation):
     model = of(k.Flatten(), k.Dense(6, activation), k.Activation(activation), k.Dense(3), shape=(2, 3, 4))
+    if activation == "exponential":  # of an exponential: small weights keep it within what float32 holds
+        model.set_weights([0.1 * w for w in model.get_weights()])
     result = verify_onnx(to_onnx(model, as_convolution=True), model)
     assert result.agrees, result
     assert result.tolerance == 1e-5

@@ -129,7 +129,7 @@ def session_of(proto):
 @pytest.mark.parametrize("own_name", ["wave", "relu"])
 @pytest.mark.parametrize("shape", [(5,), (2, 5)])
 def test_an_activation_of_ones_own_is_named(own_name, shape):
-    own = activations.Activation(own_name, activations.CUSTOM, lambda z: z * z, lambda z: 2 * z, False, "")
+    own = activations.Activation(own_name, activations.ON_DEMAND, lambda z: z * z, lambda z: 2 * z, False, "", own=True)
     for layers in ([k.Dense(4, own), k.Dense(2)], [k.Activation(own), k.Dense(2)]):
         with pytest.raises(ValueError, match=rf"layer '\w+': activation '{own_name}' is one of your own.*softplus"):
             to_onnx(made(layers, shape, "float32"))
