@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from nbdense import activations
+from nbdense._checks import finite_number
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.rows import ACTIVATION
 from nbdense.layers.base import Layer
@@ -60,15 +60,13 @@ class ReLU(Activation):
     kind = "re_lu"
 
     def __init__(self, max_value: float | None = None, negative_slope: float = 0.0, name: str | None = None) -> None:
-        if max_value is not None and negative_slope:
-            raise ValueError("ReLU: give max_value or negative_slope, not both")
-        if max_value is not None and not (math.isfinite(max_value) and max_value > 0):
-            raise ValueError(f"ReLU: max_value must be a positive number, got {max_value!r}")
-        chosen = ACTIVATIONS["relu"]
+        negative_slope = finite_number("ReLU", "negative_slope", negative_slope, 0)
+        chosen = ACTIVATIONS["leaky_relu"].with_alpha(negative_slope) if negative_slope else ACTIVATIONS["relu"]
         if max_value is not None:
+            max_value = finite_number("ReLU", "max_value", max_value, 0, ends="()")
+            if negative_slope:
+                raise ValueError("ReLU: give max_value or negative_slope, not both")
             chosen = ACTIVATIONS["relu6"].with_alpha(max_value)
-        elif negative_slope:
-            chosen = ACTIVATIONS["leaky_relu"].with_alpha(negative_slope)
         super().__init__(chosen, name)
         self.max_value, self.negative_slope = max_value, negative_slope
 
@@ -91,8 +89,8 @@ class LeakyReLU(Activation):
     kind = "leaky_re_lu"
 
     def __init__(self, negative_slope: float = 0.3, name: str | None = None) -> None:
-        super().__init__(ACTIVATIONS["leaky_relu"].with_alpha(negative_slope), name)
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = finite_number("LeakyReLU", "negative_slope", negative_slope, 0)
+        super().__init__(ACTIVATIONS["leaky_relu"].with_alpha(self.negative_slope), name)
 
     def get_config(self) -> dict[str, Any]:
         return {"negative_slope": self.negative_slope, **Layer.get_config(self)}
