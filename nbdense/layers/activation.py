@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import activations
+from nbdense._checks import finite_number
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.rows import ACTIVATION
 from nbdense.layers.base import Layer
@@ -83,11 +84,10 @@ class ReLU(Activation):
         threshold: float = 0.0,
         name: str | None = None,
     ) -> None:
-        if max_value is not None and max_value < 0:
-            raise ValueError(f"ReLU: max_value of a ReLU layer cannot be a negative value, got {max_value!r}")
-        for label, value in (("negative_slope", negative_slope), ("threshold", threshold)):
-            if value is None or value < 0:
-                raise ValueError(f"ReLU: {label} of a ReLU layer cannot be None or a negative value, got {value!r}")
+        if max_value is not None:
+            max_value = finite_number("ReLU", "max_value", max_value, 0)
+        negative_slope = finite_number("ReLU", "negative_slope", negative_slope, 0)
+        threshold = finite_number("ReLU", "threshold", threshold, 0)
         super().__init__(ACTIVATIONS["relu"].with_parameters(negative_slope, max_value, threshold), name)
         self.max_value, self.negative_slope, self.threshold = max_value, negative_slope, threshold
 
@@ -120,10 +120,8 @@ class LeakyReLU(Activation):
         self, negative_slope: float | None = 0.3, name: str | None = None, *, alpha: float | None = None
     ) -> None:
         negative_slope = negative_slope if alpha is None else alpha
-        if negative_slope is None:
-            raise ValueError("LeakyReLU: The negative_slope value of a Leaky ReLU layer cannot be None")
-        super().__init__(ACTIVATIONS["leaky_relu"].with_alpha(negative_slope), name)
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = finite_number("LeakyReLU", "negative_slope", negative_slope, 0)
+        super().__init__(ACTIVATIONS["leaky_relu"].with_alpha(self.negative_slope), name)
 
     def get_config(self) -> dict[str, Any]:
         return {"negative_slope": self.negative_slope, **Layer.get_config(self)}

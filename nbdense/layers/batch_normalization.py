@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import initializers
-from nbdense._checks import finite_float32
+from nbdense._checks import finite_float32, finite_number
 from nbdense.engine.rows import BATCH_NORM, FROZEN_NORM
 from nbdense.layers.base import Shape
 from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, RowForm, Settings, Tensors, register_form
@@ -72,9 +72,7 @@ class BatchNormalization(Normalization):
         trainable: bool = True,
     ) -> None:
         super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable)
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {momentum!r}")
-        self.momentum = float(momentum)
+        self.momentum = finite_number("BatchNormalization", "momentum", momentum, 0, 1)
         self.moving_mean_initializer = initializers.for_layer(moving_mean_initializer)
         self.moving_variance_initializer = initializers.for_layer(moving_variance_initializer)
 
