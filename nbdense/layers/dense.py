@@ -14,6 +14,7 @@ from nbdense.engine.rows import DENSE
 from nbdense.layers.base import Layer, Shape, input_of
 from nbdense.layers.forms import OnnxGraph, RowForm, register_form
 from nbdense.layers.registry import register
+from nbdense.layers.weights import Weight
 from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
 
@@ -42,6 +43,8 @@ class Dense(Layer):
         Shape of one input row, where this is the first layer and there is no Input.
     input_dim : int, optional
         The same as ``input_shape=(input_dim,)``.
+    dtype : {"float32", "float64"}, optional
+        As the model's, which it is by default.
     """
 
     kind = "dense"
@@ -59,8 +62,9 @@ class Dense(Layer):
         trainable: bool = True,
         input_shape: tuple[int, ...] | None = None,
         input_dim: int | None = None,
+        dtype: Any = None,
     ) -> None:
-        super().__init__(name, trainable)
+        super().__init__(name, trainable, dtype)
         self.units = positive_int("Dense", "units", units)
         self.activation = activations.get(activation)
         self.use_bias = bool(use_bias)
@@ -74,7 +78,7 @@ class Dense(Layer):
                 "Dense: softmax over 1 unit is always 1; use activation='sigmoid', or a unit for each class"
             )
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         n_in = builder.n
         random = initializers.generator(seed, 2 * number)
         kernel = builder.parameter(
@@ -95,14 +99,24 @@ class Dense(Layer):
         builder.dense(self.name, self.units, self.activation, self.activation.alpha, kernel, bias)
 
     @property
+    def kernel(self) -> Weight | None:
+        """Kernel, (columns of the input, units), once it is built."""
+        return self._weight("kernel")
+
+    @property
+    def bias(self) -> Weight | None:
+        """Bias, (units,), once it is built; None without one."""
+        return self._weight("bias")
+
+    @property
     def is_linear(self) -> bool:
         """Tell whether it has no activation."""
         return self.activation.name == "linear"
 
-    def count_params(self, shape: Shape) -> int:
+    def parameters_for(self, shape: Shape) -> int:
         return self.units * (shape[-1] + (1 if self.use_bias else 0))
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def shape_after(self, shape: Shape) -> Shape:
         return (*shape[:-1], self.units)
 
     def multiply_adds(self, shape: Shape) -> int:

@@ -10,6 +10,7 @@ from nbdense import initializers
 from nbdense._checks import finite_float32, finite_number
 from nbdense.layers.base import Layer, Shape
 from nbdense.layers.forms import Array, OnnxGraph, Tensors
+from nbdense.layers.weights import Weight
 from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
 
@@ -29,14 +30,25 @@ class Normalization(Layer):
         gamma_initializer: Any,
         name: str | None,
         trainable: bool,
+        dtype: Any,
     ) -> None:
-        super().__init__(name, trainable)
+        super().__init__(name, trainable, dtype)
         if axis not in (-1, [-1], (-1,)):
             raise ValueError(f"{type(self).__name__}: axis must be -1, the last, got {axis!r}")
         self.epsilon = finite_number(type(self).__name__, "epsilon", epsilon, 0, ends="()")
         self.center, self.scale = bool(center), bool(scale)
         self.beta_initializer = initializers.for_layer(beta_initializer)
         self.gamma_initializer = initializers.for_layer(gamma_initializer)
+
+    @property
+    def gamma(self) -> Weight | None:
+        """Factor of each column, once it is built; None without one."""
+        return self._weight("gamma")
+
+    @property
+    def beta(self) -> Weight | None:
+        """Term of each column, once it is built; None without one."""
+        return self._weight("beta")
 
     def gamma_and_beta(self, builder: NetworkBuilder, seed: int, number: int) -> tuple[int, int]:
         """Make the parameters; returns their offsets, -1 for one that it does not have."""
@@ -49,7 +61,7 @@ class Normalization(Layer):
             offsets.append(known if wanted else -1)
         return offsets[0], offsets[1]
 
-    def count_params(self, shape: Shape) -> int:
+    def parameters_for(self, shape: Shape) -> int:
         return shape[-1] * (self.center + self.scale)
 
     def get_config(self) -> dict[str, Any]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 from nbdense import initializers
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.rows import ADD
-from nbdense.layers.base import Input, Layer, Shape, name_layers
+from nbdense.layers.base import Input, Shape, name_layers
+from nbdense.layers.composite import Composite, layers_of
 from nbdense.layers.flatten import Flatten
 from nbdense.layers.forms import OnnxGraph, RowForm, register_form
-from nbdense.layers.registry import layer_from_config, register
+from nbdense.layers.registry import register
 from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
 
-_INNER = 4096  # layers of a block are numbered from a multiple of this: random numbers differ from all others'
-
 
 @register
-class Residual(Layer):
+class Residual(Composite):
     """A residual block: the input plus what the block's layers make of it (He et al. 2016, section 3.1).
 
     Where the widths differ, the input goes through a kernel without a bias first (their equation 2).
@@ -39,7 +38,7 @@ class Residual(Layer):
 
     def __init__(self, layers: Sequence[Any], name: str | None = None, trainable: bool = True) -> None:
         super().__init__(name)
-        self.layers = [self._layer_of(layer) for layer in layers]
+        self.layers = layers_of("Residual", layers)
         if not self.layers:
             raise ValueError("Residual: give it at least one layer")
         wrong = next((layer for layer in self.layers if isinstance(layer, Input | Flatten)), None)
@@ -49,39 +48,9 @@ class Residual(Layer):
         if not trainable:
             self.trainable = False
 
-    @staticmethod
-    def _layer_of(value: Any) -> Layer:
-        if isinstance(value, Layer):
-            return value
-        if isinstance(value, Mapping) and {"kind", "config"} <= value.keys():  # as get_config describes it
-            return layer_from_config(value["kind"], value["config"])
-        raise TypeError(f"Residual: expected layers, got {type(value).__name__}")
-
-    def copy(self) -> Self:
-        layer = super().copy()
-        layer.layers = [inner.copy() for inner in self.layers]
-        return layer
-
-    @property
-    def trainable(self) -> bool:
-        """Switch for learning: that of the parameters, those of its layers included."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        for layer in getattr(self, "layers", []):
-            layer.trainable = value
-
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         skip, shape = builder.pin(), builder.shape
-        for i, layer in enumerate(self.layers):
-            inner = layer.name
-            layer.name = f"{self.name}/{inner}"
-            try:
-                layer.build(builder, seed, (number + 1) * _INNER + i)
-            finally:
-                layer.name = inner
+        super().write(builder, seed, number)
         if builder.shape == shape:
             builder.add(self.name, skip)
             return
@@ -99,24 +68,13 @@ class Residual(Layer):
     def _finish_projection(self, builder: NetworkBuilder) -> None:
         """Add rows behind the projected input, before it is added; none here."""
 
-    def count_params(self, shape: Shape) -> int:
-        total, inner = 0, shape
-        for layer in self.layers:
-            total += layer.count_params(inner)
-            inner = layer.output_shape(inner)
-        return total + (shape[-1] * inner[-1] if inner != shape else 0)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        for layer in self.layers:
-            shape = layer.output_shape(shape)
-        return shape
+    def parameters_for(self, shape: Shape) -> int:
+        after = self.shape_after(shape)
+        return super().parameters_for(shape) + (shape[-1] * after[-1] if after != shape else 0)
 
     def multiply_adds(self, shape: Shape) -> int:
-        total, inner = 0, shape
-        for layer in self.layers:
-            total += layer.multiply_adds(inner)
-            inner = layer.output_shape(inner)
-        return total + (math.prod(shape) * inner[-1] if inner != shape else 0)
+        after = self.shape_after(shape)
+        return super().multiply_adds(shape) + (math.prod(shape) * after[-1] if after != shape else 0)
 
     def get_config(self) -> dict[str, Any]:
         inner = [{"kind": layer.kind, "config": layer.get_config()} for layer in self.layers]

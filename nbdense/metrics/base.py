@@ -16,7 +16,7 @@ from nbdense import initializers
 from nbdense._checks import array_of
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses import Loss
-from nbdense.metrics.variable import Variable
+from nbdense.variable import Variable
 
 Array = npt.NDArray[Any]
 COLLECTED = rows.COLLECTED

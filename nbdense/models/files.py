@@ -52,8 +52,8 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
     shape = model._all[0].shape
     claimed = 0
     for layer in model.layers:
-        claimed += layer.count_params(shape)
-        shape = layer.output_shape(shape)
+        claimed += layer.parameters_for(shape)
+        shape = layer.shape_after(shape)
     stored = sum(int(np.prod(shape)) for name, shape in file.shapes.items() if name.startswith("weights/"))
     if claimed != stored:
         raise FileFormatError(f"{file.path}: its layers have {claimed} parameters, its tensors {stored}")

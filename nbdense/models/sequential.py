@@ -6,37 +6,37 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from nbdense import _checks, backends, losses, metrics, optimizers
+from nbdense import _checks, losses, metrics, optimizers
 from nbdense.callbacks import Callback, History
 from nbdense.callbacks.base import CallbackList, callbacks_of
 from nbdense.inspection.attribution import Importance, importance
 from nbdense.inspection.diagnosis import Diagnosis, Thresholds, diagnose
-from nbdense.layers import Input, Layer
+from nbdense.layers.registry import register
 from nbdense.models import derived
-from nbdense.models.saving import save_model
-from nbdense.models.stack import LayerStack
+from nbdense.models.saving import load_weights, save_model, save_weights
+from nbdense.models.stepped import SteppedStack
 from nbdense.network import Network
-from nbdense.training.evaluation import evaluate, numbers_of
+from nbdense.training.evaluation import evaluate_data, numbers_of
 from nbdense.training.loop import fit_epochs
 from nbdense.training.preparation import Fit, prepare
-from nbdense.training.state import TrainState
-from nbdense.training.stepping import Steps
+
+EVALUATE_ROWS = 256  # at a time, if nothing else is asked for
 
 
-class Sequential(LayerStack):
+@register
+class Sequential(SteppedStack):
     """A feed-forward network: layers, one after the other.
 
     Parameters
     ----------
     layers : sequence of Layer, optional
-        May begin with an Input; more can be added with `add`.
+        May begin with an Input; more can be added with `add`. A Sequential is a layer too.
     name : str, optional
         The model's name.
     dtype : {"float32", "float64"}
         Type of parameters and all computation.
+    trainable : bool
+        Whether the layers learn; False freezes all of them.
 
     Examples
     --------
@@ -49,17 +49,16 @@ class Sequential(LayerStack):
     (3, 1)
     """
 
-    EVALUATE_ROWS = 256  # at a time, if nothing else is asked for
-
-    def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, dtype: str = "float32") -> None:
-        super().__init__(layers, name, dtype)
-        self._steps = Steps(self._train)
+    def __init__(
+        self,
+        layers: Sequence[Any] | None = None,
+        name: str | None = None,
+        dtype: str = "float32",
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(layers, name, dtype, trainable)
         self.stop_training = False
         self.history: History | None = None
-
-    def _take_network(self, network: Network) -> None:
-        super()._take_network(network)
-        self._steps.forget()
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -92,13 +91,8 @@ class Sequential(LayerStack):
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
         self._train.compile(optimizers.get(optimizer), losses.for_training(loss), list(metrics or []))
         self._steps.forget()
-        if self.built:
+        if self._train.built:
             self._set_trainable()
-
-    def _compiled_state(self) -> TrainState:
-        """Return the state of training of a model that must be compiled."""
-        self._train.compiled()
-        return self.train_state
 
     def fit(
         self,
@@ -165,19 +159,15 @@ class Sequential(LayerStack):
         initial_epoch = _checks.whole_number("fit", "initial_epoch", initial_epoch)
         called = callbacks_of("fit", callbacks)
         self._train.compiled("fit")
-        learns_width = not self.built and not (self._all and isinstance(self._all[0], Input))
-        if learns_width:
-            shape = np.shape(x)
-            if len(shape) < 2:
-                raise ValueError(f"x: expected shape (rows, columns), got {shape}")
-            self.build((None, *shape[1:]))
+        learns_width = not self.built
+        self.build_for(x)
         try:
             run = prepare(
                 self.train_state,
                 x,
                 y,
                 batch=batch,
-                validation_batch=self.EVALUATE_ROWS,
+                validation_batch=EVALUATE_ROWS,
                 validation_split=validation_split,
                 validation_data=validation_data,
                 shuffle=bool(shuffle),
@@ -226,103 +216,9 @@ class Sequential(LayerStack):
         float, list of float, or dict of str to float
             The loss alone if there are no metrics, else the loss and the metrics.
         """
-        state = self._compiled_state()
-        objective, reported = state.objective()
-        data = state.data(x, y, sample_weight)
-        batch = self.EVALUATE_ROWS if batch_size is None else batch_size
-        rows = min(data.rows, _checks.positive_int("evaluate", "batch_size", batch))
-        workspace = backends.current().workspace(state.network, objective, rows, state.vectors)
-        return numbers_of(evaluate(workspace, reported, data), return_dict)
-
-    def train_on_batch(
-        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
-    ) -> Any:
-        """Take one step on one batch.
-
-        Parameters
-        ----------
-        x, y : array-like
-            As for `fit`; all rows are one batch.
-        sample_weight : array-like, (rows,), optional
-            A weight for each row.
-        class_weight : mapping of int to float, or "balanced", optional
-            A weight for each class, as for `fit`.
-        return_dict : bool
-            Return a dict by name.
-
-        Returns
-        -------
-        float, list of float, or dict of str to float
-            The batch's loss and metrics, as they were before the step.
-
-        Raises
-        ------
-        FloatingPointError
-            If the loss is not finite; no weight has been changed by this step.
-        """
-        self._compiled_state()
-        return numbers_of(self._steps.train_on_batch(x, y, sample_weight, class_weight), return_dict)
-
-    # -- single steps -------------------------------------------------------------------------------------------
-
-    def forward(self, x: Any, training: bool = False) -> npt.NDArray[Any]:
-        """Return the outputs of a batch, and keep what one `backward` with the same weights needs.
-
-        Parameters
-        ----------
-        x : array-like, (rows, ..., n_in)
-            All rows are one batch.
-        training : bool
-            Whether dropout drops, and batch normalisation takes the batch's statistics.
-
-        Returns
-        -------
-        ndarray, (rows, ..., n_out)
-        """
-        _ = self.network  # built on first use
-        return self._steps.forward(x, training)
-
-    def backward(self, grad_output: Any) -> npt.NDArray[Any]:
-        """Compute the gradients of all trainable parameters from that with respect to the last `forward`'s outputs.
-
-        They replace those that were there; `gradients` shows them, `apply_gradients` takes the step. The slopes of
-        regularizers are in them; weights that are pruned have none.
-
-        The weights must be those of the forward: after a step of any kind or `set_weights`, call `forward` again. That
-        they were written to through the views of `parameters` goes unnoticed, and mixes old activations with new
-        weights.
-
-        Parameters
-        ----------
-        grad_output : array-like, of the outputs' shape
-            Derivative of a number with respect to each output.
-
-        Returns
-        -------
-        ndarray, of the inputs' shape
-            Derivative of that number with respect to each input.
-
-        Raises
-        ------
-        RuntimeError
-            If there is no forward for it, or the weights have been changed since.
-        ValueError
-            If ``grad_output`` has not the outputs' shape.
-        """
-        _ = self.network
-        return self._steps.backward(grad_output)
-
-    def apply_gradients(self) -> None:
-        """Take the optimizer's step with what is in `gradients`: what `backward` left there, or you wrote there.
-
-        As in a step of `fit`, the gradients are clipped, as `gradients` shows behind it, and the weights decayed as the
-        optimizer says; pruned weights stay zero. For larger batches than fit into memory, add up the gradients of
-        several `backward`, and write the sum or mean to the views before this. Each has the slopes of the regularizers
-        in it, so their mean has these once.
-
-        The running statistics of batch normalisation move here too, if the last forward was for training.
-        """
-        self._steps.apply_gradients()
+        state = self._compiled_state(x, "evaluate")
+        rows = _checks.positive_int("evaluate", "batch_size", EVALUATE_ROWS if batch_size is None else batch_size)
+        return numbers_of(evaluate_data(state, state.data(x, y, sample_weight), rows), return_dict)
 
     # -- looking inside -----------------------------------------------------------------------------------------
 
@@ -432,3 +328,28 @@ class Sequential(LayerStack):
             Any suffix; the format is safetensors. Written atomically.
         """
         save_model(self, path)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights alone to a file.
+
+        Parameters
+        ----------
+        path : path
+            Any suffix, such as ".weights.h5"; the format is safetensors.
+        """
+        save_weights(self, path)
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Read weights that `save_weights` or `save` wrote, of a model of such layers; their names do not matter.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Raises
+        ------
+        nbdense.files.FileFormatError
+            If the file is damaged, not ours, or has other tensors than this model; nothing has been changed then.
+        """
+        load_weights(self, path)

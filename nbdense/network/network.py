@@ -85,14 +85,14 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The layer as its user knows it, for messages: "Dense layer 'hidden' in Residual 'block'"."""
+        """The layer as its user knows it, for messages: "Dense layer 'hidden' in block 'block'"."""
         return layer_label(self.kind, self.name)
 
 
 def layer_label(kind: RowKind, name: str) -> str:
     """Return what the user calls the layer of a row of this kind and name, in which blocks' names go before."""
     *blocks, own = name.split("/")
-    return f"{kind.layer} layer {own!r}" + "".join(f" in Residual {block!r}" for block in reversed(blocks))
+    return f"{kind.layer} layer {own!r}" + "".join(f" in block {block!r}" for block in reversed(blocks))
 
 
 @dataclass
@@ -262,6 +262,23 @@ class Network:
         if other.mask is not None:
             self.mask = np.ones_like(self.params)
             self.take_tensors(other, self.mask, other.mask)
+
+    def share(self, other: Network, first: int = 0) -> None:
+        """Make another network's parameters this one's: the same memory, from its element ``first`` on.
+
+        Parameters
+        ----------
+        other : Network
+            A network in which this one's tensors lie side by side in the same order.
+        first : int
+            Where the first of them begins.
+        """
+        self.params = other.params[first:]
+        self.mask = None if other.mask is None else other.mask[first:]
+        # What rows without a bias add their product to: the zeros at the end of the memory.
+        zeros = self.params.size - int(self.layers["ld_out"].max())
+        self.layers["start"] = np.where(self.layers["bias"] < 0, zeros, self.layers["bias"])
+        self.refresh()
 
     def copy(self) -> Network:
         """Return a network of the same tables with parameters of its own."""

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense import backends
 from nbdense.backends.base import Data, Workspace
 from nbdense.metrics import Metric
 from nbdense.network import Network
 from nbdense.training import phases
+from nbdense.training.state import TrainState
 
 EVALUATE_STEPS = 4096  # batches, at most, in a call of the compiled program
 ROWS_TOGETHER = 8192  # that are counted at once: a call of NumPy's costs as much as the step of a small network
@@ -122,6 +124,23 @@ def evaluate(workspace: Workspace, metrics: list[Metric], data: Data) -> dict[st
     results = tally.results()
     results["loss"] += penalty(network)
     return results
+
+
+def evaluate_data(state: TrainState, data: Data, rows: int) -> dict[str, Any]:
+    """Return loss and metrics of a data set by name, as a model was compiled.
+
+    Parameters
+    ----------
+    state : TrainState
+        State of a model that is built and compiled.
+    data : Data
+        The data set.
+    rows : int
+        Rows at a time, at most.
+    """
+    objective, metrics = state.objective()
+    workspace = backends.current().workspace(state.network, objective, min(rows, data.rows), state.vectors)
+    return evaluate(workspace, metrics, data)
 
 
 def loss_and_gradient(

@@ -67,8 +67,9 @@ class TrainState:
 
     def drop_network(self) -> None:
         """Return to the state before the first build: the next data may come with another width."""
-        self.built, self._vectors = False, None
-        del self.network
+        if self.built:
+            self.built, self._vectors = False, None
+            del self.network
 
     def compile(self, optimizer: Optimizer, loss: Loss, reported: list[str | metrics.Metric]) -> None:
         """Begin anew with this optimizer, loss and metrics; an optimizer that has been used forgets its steps."""

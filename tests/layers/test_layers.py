@@ -67,13 +67,13 @@ def test_shapes_and_counts_are_foretold(name):
     model = made(layers(), shape)
     counted, now = 0, shape
     for layer in model.layers:
-        counted += layer.count_params(now)
-        now = layer.output_shape(now)
+        counted += layer.parameters_for(now)
+        now = layer.shape_after(now)
     assert (counted, now) == (model.count_params(), model.network.output_shape)
     work, now = 0, shape
     for layer in model.layers:
         work += layer.multiply_adds(now)
-        now = layer.output_shape(now)
+        now = layer.shape_after(now)
     assert work == model.network.multiply_adds
 
 
@@ -215,8 +215,8 @@ def test_vgg_heads_parameters():
     head = [k.Input((7, 7, 512)), k.Flatten(), k.Dense(4096, "relu"), k.Dense(4096, "relu"), k.Dense(1000, "softmax")]
     shape, counts = head[0].shape, []
     for layer in head[1:]:
-        counts.append(layer.count_params(shape))
-        shape = layer.output_shape(shape)
+        counts.append(layer.parameters_for(shape))
+        shape = layer.shape_after(shape)
     assert counts == [0, 102_764_544, 16_781_312, 4_097_000]
 
 
