@@ -178,6 +178,15 @@ class Workspace(Protocol):
             Rows of data that the batch had.
         """
 
+    def weights(self, rows: int) -> npt.NDArray[Any]:
+        """Return the weights of the last batch's rows, (rows, positions, 1), to be read before the next run.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of data that the batch had.
+        """
+
     def set_deltas(self, row: Any, deltas: npt.NDArray[Any]) -> None:
         """Set the deltas of a row's output, from which the phases of a backward pass start.
 

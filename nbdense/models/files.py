@@ -61,7 +61,11 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
 
 def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]) -> None:
     optimizer, loss = optimizers.get(compiled["optimizer"]), losses.get(compiled["loss"])
-    model.compile(optimizer, loss, [metrics.deserialize(metric) for metric in compiled["metrics"]])
+    reported, weighted = (
+        [metrics.deserialize(metric) for metric in listed]
+        for listed in (compiled["metrics"], compiled.get("weighted_metrics", []))
+    )
+    model.compile(optimizer, loss, reported, weighted_metrics=weighted)
     optimizer.iterations = _counter(compiled["iterations"])
     for slot in range(1, optimizer.state_rows):
         for name, view in model.network.tensors(model.state[slot]).items():

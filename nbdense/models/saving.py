@@ -31,6 +31,8 @@ def save_model(model: LayerStack, path: str | os.PathLike[str]) -> None:
             "loss": losses.serialize(model.loss),
             "metrics": [metrics.serialize(metric) for metric in model.train_state.metrics],
         }
+        weighted = [metrics.serialize(metric) for metric in model.train_state.weighted_metrics]
+        config["compiled"] |= {"weighted_metrics": weighted} if weighted else {}
         for slot in range(1, model.optimizer.state_rows):
             tensors |= {f"slot{slot}/{name}": view for name, view in network.tensors(model.state[slot]).items()}
     write_tensors(path, "model", config, tensors)

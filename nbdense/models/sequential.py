@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from nbdense import _checks, losses, metrics, optimizers
@@ -16,7 +16,8 @@ from nbdense.models import derived
 from nbdense.models.saving import load_weights, save_model, save_weights
 from nbdense.models.stepped import SteppedStack
 from nbdense.network import Network
-from nbdense.training.evaluation import evaluate_data, numbers_of
+from nbdense.training.evaluation import evaluate_on, numbers_of
+from nbdense.training.feeding import feed_of, first_rows, opened
 from nbdense.training.loop import fit_epochs
 from nbdense.training.preparation import Fit, prepare
 
@@ -67,6 +68,12 @@ class Sequential(SteppedStack):
         optimizer: str | optimizers.Optimizer = "adam",
         loss: str | losses.Loss | Callable[[Any, Any], Any] | None = None,
         metrics: Iterable[str | metrics.Metric] | None = None,
+        loss_weights: None = None,
+        weighted_metrics: Iterable[str | metrics.Metric] | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int | str = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
     ) -> None:
         """Choose how the model learns.
 
@@ -80,6 +87,18 @@ class Sequential(SteppedStack):
             does to a row, and that is compiled.
         metrics : iterable of str, optional
             Metrics to report beside the loss, such as "accuracy".
+        loss_weights : None
+            Accepted for Keras's sake: there is one loss.
+        weighted_metrics : iterable of str, optional
+            Metrics that weigh rows by their sample and class weights.
+        run_eagerly : False
+            Accepted for Keras's sake: steps are compiled.
+        steps_per_execution : int or "auto"
+            Accepted for Keras's sake: as many steps run at once as fit into 0.05 s.
+        jit_compile : bool or "auto"
+            Accepted for Keras's sake: steps are compiled.
+        auto_scale_loss : bool
+            Accepted for Keras's sake: no dtype here needs a scaled loss.
 
         Notes
         -----
@@ -89,36 +108,66 @@ class Sequential(SteppedStack):
         """
         if loss is None:
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
-        self._train.compile(optimizers.get(optimizer), losses.for_training(loss), list(metrics or []))
+        if run_eagerly:
+            raise ValueError(
+                "compile: run_eagerly must be False: steps are compiled; to see into them take forward, backward and "
+                "apply_gradients, or diagnose"
+            )
+        if loss_weights is not None:
+            raise ValueError(f"compile: loss_weights must be None, for there is one loss, got {loss_weights!r}")
+        if steps_per_execution != "auto":
+            _checks.positive_int("compile", "steps_per_execution", steps_per_execution)
+        del jit_compile, auto_scale_loss
+        reported, weighted = list(metrics or []), list(weighted_metrics or [])
+        self._train.compile(optimizers.get(optimizer), losses.for_training(loss), reported, weighted)
         self._steps.forget()
         if self._train.built:
             self._set_trainable()
 
+    def compile_like(self, other: Sequential) -> None:
+        """Compile as another model is, if it is, with an optimizer of its own.
+
+        Parameters
+        ----------
+        other : Sequential
+            The other model.
+        """
+        if other.optimizer is not None and other.loss is not None:
+            fresh, state = type(other.optimizer)(**other.optimizer.get_config()), other.train_state
+            self.compile(fresh, other.loss, list(state.metrics), weighted_metrics=list(state.weighted_metrics))
+
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         batch_size: int | None = 32,
         epochs: int = 1,
         verbose: int | str = "auto",
         callbacks: Iterable[Callback] | None = None,
         validation_split: float = 0.0,
-        validation_data: Sequence[Any] | None = None,
+        validation_data: Any = None,
         shuffle: bool = True,
         class_weight: Mapping[int, float] | str | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Collection[int] = 1,
+        **options: Any,
     ) -> History:
         """Train the model for some epochs.
 
         Parameters
         ----------
-        x : array-like, (rows, n_in)
-            Inputs: any real dtype and memory layout, read where they lie (a memmap too).
+        x : array-like, (rows, n_in), or iterable
+            Inputs: any real dtype and memory layout, read where they lie (a memmap too). Or batches, (x, y) or
+            (x, y, sample_weight) each: a generator; what is iterated over anew each epoch, such as torch's DataLoader;
+            or a function that returns one of these.
         y : array-like
             Targets, (rows, n_out), or (rows,) of class numbers for a sparse loss.
         batch_size : int
-            Rows a step; None is 32.
+            Rows a step; None is 32. Batches of an iterable are steps as they come.
         epochs : int
             The number of the last epoch.
         verbose : {"auto", 0, 1, 2}
@@ -127,10 +176,10 @@ class Sequential(SteppedStack):
             Called between epochs.
         validation_split : float
             The share of rows, from the end and before shuffling, that is held out.
-        validation_data : (x, y) or (x, y, sample_weight), optional
+        validation_data : (x, y) or (x, y, sample_weight), or iterable, optional
             Evaluated after each epoch; goes before ``validation_split``.
         shuffle : bool
-            A new order of rows each epoch.
+            A new order of rows each epoch; batches of an iterable come as they come.
         class_weight : mapping of int to float, or "balanced", optional
             A weight for each class, 1 where a mapping has none; balanced is rows / (classes * rows of the class), as in
             scikit-learn, where a row counts as often as its sample weight says.
@@ -138,6 +187,17 @@ class Sequential(SteppedStack):
             A weight for each row; a class weight multiplies it.
         initial_epoch : int
             The number of the first epoch.
+        steps_per_epoch : int, optional
+            Steps in an epoch, where it is not all data; the next epoch goes on behind them.
+        validation_steps : int, optional
+            Batches of validation data that are evaluated, where it is not all of them.
+        validation_batch_size : int, optional
+            Rows of validation data at a time; by default ``batch_size`` with ``validation_steps``, and 256 without,
+            where the result does not depend on it.
+        validation_freq : int or collection of int
+            Every how many epochs validation data are evaluated, or after which, counted from 1.
+        **options
+            Keras 2's workers, use_multiprocessing and max_queue_size are refused by name.
 
         Returns
         -------
@@ -148,28 +208,35 @@ class Sequential(SteppedStack):
         ------
         ValueError, TypeError
             For data of a wrong shape, dtype or range, with NaN, infinity or masked elements in it; nothing has been
-            changed then.
+            changed then, but by earlier batches of an iterable.
         FloatingPointError
             If the loss is no longer finite; the weights are those of the last finite step.
         """
+        _refuse_options("fit", options)
         batch = _checks.positive_int("fit", "batch_size", 32 if batch_size is None else batch_size)
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"fit: verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
         epochs = _checks.whole_number("fit", "epochs", epochs)
         initial_epoch = _checks.whole_number("fit", "initial_epoch", initial_epoch)
         called = callbacks_of("fit", callbacks)
+        if validation_batch_size is None:
+            validation_batch_size = EVALUATE_ROWS if validation_steps is None else batch
         self._train.compiled("fit")
         learns_width = not self.built
-        self.build_for(x)
+        x = opened(x)
+        self.build_for(first_rows(x))
         try:
             run = prepare(
                 self.train_state,
                 x,
                 y,
                 batch=batch,
-                validation_batch=EVALUATE_ROWS,
+                steps=_optional_steps("fit", "steps_per_epoch", steps_per_epoch),
+                validation_batch=_checks.positive_int("fit", "validation_batch_size", validation_batch_size),
                 validation_split=validation_split,
                 validation_data=validation_data,
+                validation_steps=_optional_steps("fit", "validation_steps", validation_steps),
+                validation_freq=validation_freq,
                 shuffle=bool(shuffle),
                 class_weight=class_weight,
                 sample_weight=sample_weight,
@@ -190,18 +257,20 @@ class Sequential(SteppedStack):
     def evaluate(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         batch_size: int | None = None,
         verbose: int | str = 0,
         sample_weight: Any = None,
         return_dict: bool = False,
+        steps: int | None = None,
+        **options: Any,
     ) -> Any:
         """Return loss and metrics on a data set.
 
         Parameters
         ----------
         x, y : array-like
-            As for `fit`.
+            As for `fit`: arrays, or an iterable of batches.
         batch_size : int, optional
             Rows at a time; the result does not depend on it.
         verbose : {"auto", 0, 1, 2}
@@ -210,15 +279,23 @@ class Sequential(SteppedStack):
             A weight for each row.
         return_dict : bool
             Return a dict by name.
+        steps : int, optional
+            Batches that are evaluated, where it is not all of them: of 32 rows, if ``batch_size`` does not say.
+        **options
+            As for `fit`.
 
         Returns
         -------
         float, list of float, or dict of str to float
             The loss alone if there are no metrics, else the loss and the metrics.
         """
-        state = self._compiled_state(x, "evaluate")
-        rows = _checks.positive_int("evaluate", "batch_size", EVALUATE_ROWS if batch_size is None else batch_size)
-        return numbers_of(evaluate_data(state, state.data(x, y, sample_weight), rows), return_dict)
+        _refuse_options("evaluate", options)
+        x, steps = opened(x), _optional_steps("evaluate", "steps", steps)
+        state = self._compiled_state(first_rows(x), "evaluate")
+        if batch_size is None:
+            batch_size = EVALUATE_ROWS if steps is None else 32
+        rows = _checks.positive_int("evaluate", "batch_size", batch_size)
+        return numbers_of(evaluate_on(state, feed_of(state, x, y, sample_weight, rows, steps)), return_dict)
 
     # -- looking inside -----------------------------------------------------------------------------------------
 
@@ -294,9 +371,7 @@ class Sequential(SteppedStack):
         other = derived.empty_like(self, self.name, [layer.copy() for layer in self._all])
         other._take_network(network)
         other.epochs_trained = self.epochs_trained
-        if self.optimizer is not None and self.loss is not None:
-            fresh = type(self.optimizer)(**self.optimizer.get_config())
-            other.compile(fresh, self.loss, list(self._train.metrics))
+        other.compile_like(self)
         return other
 
     def fold_batch_normalization(self, *, at_input: bool = True) -> Sequential:
@@ -353,3 +428,18 @@ class Sequential(SteppedStack):
             If the file is damaged, not ours, or has other tensors than this model; nothing has been changed then.
         """
         load_weights(self, path)
+
+
+def _optional_steps(owner: str, name: str, value: int | None) -> int | None:
+    return None if value is None else _checks.positive_int(owner, name, value)
+
+
+def _refuse_options(owner: str, options: dict[str, Any]) -> None:
+    """Raise for the first option: for what Keras 2 had, with what to do instead."""
+    for name in options:
+        if name in ("workers", "use_multiprocessing", "max_queue_size"):
+            raise TypeError(
+                f"{owner}: {name} is not taken: batches of an iterable are read in this thread; leave it out, or give "
+                "an iterable that reads ahead itself, such as torch's DataLoader"
+            )
+        raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")

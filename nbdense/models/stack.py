@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks, _registry, backends, utils
+from nbdense import _checks, _registry, utils
 from nbdense.inspection.attribution import saliency
 from nbdense.inspection.plots import plot_weights
 from nbdense.inspection.summary import summary, unbuilt_summary
@@ -29,8 +29,6 @@ from nbdense.network import Network
 from nbdense.network.builder import NetworkBuilder
 from nbdense.optimizers import Optimizer
 from nbdense.training.state import TrainState
-
-_BLOCK = 8192  # rows that predict converts at a time where they are not ready to read
 
 
 class LayerStack(Composite):
@@ -397,42 +395,7 @@ class LayerStack(Composite):
     def loss(self, loss: Loss | None) -> None:
         self._train.loss = loss
 
-    # -- outputs, and looking inside ----------------------------------------------------------------------------
-
-    def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[Any]:
-        """Return the outputs of the last layer.
-
-        Parameters
-        ----------
-        x : array-like, (rows, ..., n_in)
-            Any real dtype and memory layout. A NaN reaches its own row's outputs only.
-        batch_size : int, optional
-            Accepted for Keras's sake; any number of rows is worked through in blocks that fit the cache.
-        verbose : {"auto", 0, 1, 2}
-            Accepted for Keras's sake.
-
-        Returns
-        -------
-        ndarray, (rows, ..., n_out), of the model's dtype
-        """
-        self.build_for(x)
-        network = self.network
-        if (  # carray: C-ordered, aligned and writable
-            type(x) is np.ndarray
-            and x.dtype == self.dtype
-            and x.ndim == 2
-            and x.shape[1] == network.n_in
-            and len(network.input_shape) == 1
-            and x.flags.carray
-        ):
-            out = backends.current().predict(network, x)
-        else:
-            x, backend = self._train.inputs(x), backends.current()
-            out = np.empty((x.shape[0], network.n_out), self.dtype)
-            for first in range(0, x.shape[0], _BLOCK):
-                block = _checks.matrix_of(x[first : first + _BLOCK], self.dtype)
-                out[first : first + len(block)] = backend.predict(network, block)
-        return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
+    # -- looking inside ----------------------------------------------------------------------------
 
     def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
         """Print the layers with the shapes of their outputs, parameters, multiply-adds and memory, and the totals.

@@ -1,17 +1,23 @@
-"""A stack of layers that is compiled and taken step by step: one's own training loop, and single batches."""
+"""A stack of layers with its outputs, and steps that are taken one by one: one's own training loop, single batches."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
+from nbdense import _checks, backends
 from nbdense.models.stack import LayerStack
 from nbdense.network import Network
-from nbdense.training.evaluation import evaluate_data, numbers_of
+from nbdense.training.evaluation import evaluate_on, numbers_of
+from nbdense.training.feeding import Stream, feed_of, opened
 from nbdense.training.state import TrainState
 from nbdense.training.stepping import Steps
+
+_BLOCK = 8192  # rows that predict converts at a time where they are not ready to read
 
 
 class SteppedStack(LayerStack):
@@ -70,6 +76,58 @@ class SteppedStack(LayerStack):
         _ = self.network
         return self._steps.call(x, True)
 
+    def predict(
+        self, x: Any, batch_size: int | None = None, verbose: int | str = 0, steps: int | None = None
+    ) -> npt.NDArray[Any]:
+        """Return the outputs of the last layer.
+
+        Parameters
+        ----------
+        x : array-like, (rows, ..., n_in)
+            Any real dtype and memory layout. A NaN reaches its own row's outputs only. Or an iterable of batches, as
+            for `Sequential.fit`.
+        batch_size : int, optional
+            Accepted for Keras's sake; any number of rows is worked through in blocks that fit the cache.
+        verbose : {"auto", 0, 1, 2}
+            Accepted for Keras's sake.
+        steps : int, optional
+            Batches to read at most: of ``batch_size`` (by default 32) rows, where ``x`` is an array.
+
+        Returns
+        -------
+        ndarray, (rows, ..., n_out), of the model's dtype
+        """
+        if type(x) is np.ndarray and steps is None and self._train.built:
+            network = self._train.network
+            if (  # carray: C-ordered, aligned and writable
+                x.dtype == self.dtype
+                and x.ndim == 2
+                and x.shape[1] == network.n_in
+                and len(network.input_shape) == 1
+                and x.flags.carray
+            ):
+                out = backends.current().predict(network, x)
+                return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
+        if steps is not None:
+            steps = _checks.positive_int("predict", "steps", steps)
+        batches = opened(x)
+        if isinstance(batches, Stream):
+            return np.concatenate([self._converted(batch[0]) for batch in itertools.islice(batches, steps)])
+        if steps is not None:
+            x = x[: steps * _checks.positive_int("predict", "batch_size", 32 if batch_size is None else batch_size)]
+        return self._converted(x)
+
+    def _converted(self, x: Any) -> npt.NDArray[Any]:
+        """Return the outputs of rows that have to be checked and converted first."""
+        self.build_for(x)
+        network, backend = self.network, backends.current()
+        x = self._train.inputs(x)
+        out = np.empty((x.shape[0], network.n_out), self.dtype)
+        for first in range(0, x.shape[0], _BLOCK):
+            block = _checks.matrix_of(x[first : first + _BLOCK], self.dtype)
+            out[first : first + len(block)] = backend.predict(network, block)
+        return out.reshape(-1, *network.output_shape)
+
     # -- single batches -----------------------------------------------------------------------------------------
 
     def predict_on_batch(self, x: Any) -> npt.NDArray[Any]:
@@ -103,8 +161,7 @@ class SteppedStack(LayerStack):
         float, list of float, or dict of str to float
         """
         state = self._compiled_state(x, "test_on_batch")
-        data = state.data(x, y, sample_weight)
-        return numbers_of(evaluate_data(state, data, data.rows), return_dict)
+        return numbers_of(evaluate_on(state, feed_of(state, x, y, sample_weight, len(x), None)), return_dict)
 
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False

@@ -203,9 +203,7 @@ def _with_ranges(model: Sequential, plain: Sequential, ranges: Ranges, options: 
     aware.network.take_tensors(plain.network)
     _set_kernel_scales(aware.network, options.granularity)
     aware.network.take_mask(model.network)
-    if model.optimizer is not None and model.loss is not None:
-        fresh = type(model.optimizer)(**model.optimizer.get_config())
-        aware.compile(fresh, model.loss, list(model.train_state.metrics))
+    aware.compile_like(model)
     return aware
 
 

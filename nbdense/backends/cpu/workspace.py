@@ -184,5 +184,9 @@ class CpuWorkspace:
         start, ld = int(self._run["targets"][0]), int(self._run["ld_target"][0])
         return self._matrix(start, rows, self.network.positions_out, ld)[:, :, : self._target_width]
 
+    def weights(self, rows: int) -> npt.NDArray[Any]:
+        """Return a view of the weights of the last batch's rows, (rows, positions, 1)."""
+        return self._matrix(int(self._run["weights"][0]), rows, self.network.positions_out, 1)
+
     def _matrix(self, start: int, rows: int, positions: int, ld: int) -> npt.NDArray[Any]:
         return self._work[start : start + rows * positions * ld].reshape(rows, positions, ld)
