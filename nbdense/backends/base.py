@@ -127,6 +127,8 @@ class Workspace(Protocol):
     ) -> tuple[int, npt.NDArray[np.float64]]:
         """Work through batches ``first_step``.. of an epoch; ``network.version`` counts those that update.
 
+        Each step of an optimizer is followed by ``network.project()``, where the network has projections.
+
         Parameters
         ----------
         phases : structured array of `PHASE`

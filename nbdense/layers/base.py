@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from nbdense import constraints, regularizers
 from nbdense._checks import positive_int
 from nbdense.layers.weights import Weight, assign, tensor_names, views
 from nbdense.network import Network
@@ -262,6 +263,27 @@ def give_tensors(layer: Layer, source: Network, path: str, target: Network, new_
                     f"{view.shape}, there is {there}; use a new layer, or a copy of it"
                 )
             view[...] = value
+
+
+def penalties(regularizer: Any) -> dict[str, float]:
+    """Return a regularizer, or None, as `NetworkBuilder.parameter` takes it."""
+    return {} if regularizer is None else {"l1": regularizer.l1, "l2": regularizer.l2}
+
+
+def describe_given(layer: Layer, tensors: Sequence[str]) -> dict[str, Any]:
+    """Return the descriptions of the regularizers and constraints that a layer's tensors have."""
+    config: dict[str, Any] = {}
+    for kind, serialize in (("regularizer", regularizers.serialize), ("constraint", constraints.serialize)):
+        for field in (f"{tensor}_{kind}" for tensor in tensors):
+            if getattr(layer, field) is not None:
+                config[field] = serialize(getattr(layer, field))
+    return config
+
+
+def refuse(owner: str, name: str, value: Any, instead: str) -> None:
+    """Raise if an argument of Keras's that is not supported is given; say what to do instead."""
+    if value is not None:
+        raise ValueError(f"{owner}: {name} is not supported, got {value!r}; {instead}")
 
 
 def row_shape(name: str, input_shape: Any) -> Shape:

@@ -56,6 +56,10 @@ class BatchNormalization(Normalization):
         Whether gamma and beta learn.
     dtype : {"float32", "float64"}, optional
         As the model's, which it is by default.
+    beta_regularizer, gamma_regularizer : str or Regularizer, optional
+        See `nbdense.regularizers`.
+    beta_constraint, gamma_constraint : str or Constraint, optional
+        See `nbdense.constraints`.
     """
 
     kind = "batch_normalization"
@@ -75,8 +79,13 @@ class BatchNormalization(Normalization):
         name: str | None = None,
         trainable: bool = True,
         dtype: Any = None,
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
     ) -> None:
         super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable, dtype)
+        self.set_options(beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint)
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"BatchNormalization: momentum must be in [0, 1], got {momentum!r}")
         self.momentum = float(momentum)

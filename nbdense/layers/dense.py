@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nbdense import activations, initializers, regularizers
+from nbdense import activations, constraints, initializers, regularizers
 from nbdense._checks import finite_float32, positive_int
 from nbdense.engine.rows import DENSE
-from nbdense.layers.base import Layer, Shape, input_of
+from nbdense.layers.base import Layer, Shape, describe_given, input_of, penalties, refuse
 from nbdense.layers.forms import OnnxGraph, RowForm, register_form
 from nbdense.layers.registry import register
 from nbdense.layers.weights import Weight
@@ -45,6 +45,10 @@ class Dense(Layer):
         The same as ``input_shape=(input_dim,)``.
     dtype : {"float32", "float64"}, optional
         As the model's, which it is by default.
+    kernel_constraint, bias_constraint : str or Constraint, optional
+        Projections of the weights behind each step; see `nbdense.constraints`.
+    activity_regularizer, lora_rank, quantization_config : None
+        Keras's arguments that are not supported, refused by name.
     """
 
     kind = "dense"
@@ -63,8 +67,16 @@ class Dense(Layer):
         input_shape: tuple[int, ...] | None = None,
         input_dim: int | None = None,
         dtype: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        activity_regularizer: None = None,
+        lora_rank: None = None,
+        quantization_config: None = None,
     ) -> None:
         super().__init__(name, trainable, dtype)
+        refuse("Dense", "activity_regularizer", activity_regularizer, "a kernel_regularizer keeps outputs small too")
+        refuse("Dense", "lora_rank", lora_rank, "freeze the layers before it by trainable=False instead")
+        refuse("Dense", "quantization_config", quantization_config, "quantize the model by nbdense.quantize")
         self.units = positive_int("Dense", "units", units)
         self.activation = activations.get(activation)
         self.use_bias = bool(use_bias)
@@ -72,6 +84,8 @@ class Dense(Layer):
         self.bias_initializer = initializers.for_layer(bias_initializer)
         self.kernel_regularizer = regularizers.for_layer(kernel_regularizer)
         self.bias_regularizer = regularizers.for_layer(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
         self.input = input_of(input_shape, input_dim)
         if self.activation.name == "softmax" and self.units == 1:
             raise ValueError(
@@ -85,7 +99,8 @@ class Dense(Layer):
             f"{self.name}/kernel",
             self.kernel_initializer.draw((n_in, self.units), random),
             trainable=self.trainable,
-            **_penalties(self.kernel_regularizer),
+            **penalties(self.kernel_regularizer),
+            projection=self.kernel_constraint,
         )
         bias = -1
         if self.use_bias:
@@ -94,7 +109,8 @@ class Dense(Layer):
                 f"{self.name}/bias",
                 self.bias_initializer.draw((self.units,), random, n_in),
                 trainable=self.trainable,
-                **_penalties(self.bias_regularizer),
+                **penalties(self.bias_regularizer),
+                projection=self.bias_constraint,
             )
         builder.dense(self.name, self.units, self.activation, self.activation.alpha, kernel, bias)
 
@@ -131,14 +147,7 @@ class Dense(Layer):
             "bias_initializer": initializers.serialize(self.bias_initializer),
             **super().get_config(),
         }
-        for field in ("kernel_regularizer", "bias_regularizer"):
-            if getattr(self, field) is not None:
-                config[field] = regularizers.serialize(getattr(self, field))
-        return config
-
-
-def _penalties(regularizer: Any) -> dict[str, float]:
-    return {} if regularizer is None else {"l1": regularizer.l1, "l2": regularizer.l2}
+        return config | describe_given(self, ("kernel", "bias"))
 
 
 def _write_onnx(graph: OnnxGraph, row: Row, prefix: str, inputs: Sequence[str], target: str) -> None:

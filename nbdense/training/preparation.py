@@ -112,7 +112,8 @@ def prepare(
             raise ValueError(
                 f"fit: validation_data must be (x, y) or (x, y, sample_weight), or an iterable of batches, got {got}"
             )
-        held_out = feed_of(state, *(*parts, None)[:3], validation_batch, validation_steps)
+        inputs, outputs, weights = (*parts, None)[:3]
+        held_out = feed_of(state, inputs, outputs, weights, validation_batch, validation_steps)
     elif validation_split:
         if isinstance(x, Stream):
             raise ValueError("fit: validation_split needs arrays; give validation_data beside an iterable")
