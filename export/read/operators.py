@@ -155,7 +155,7 @@ def _reduce_mean(call: Call) -> Value:
     axes = call.input(1) if call.input(1) is not None else call.attributes.get("axes")
     listed = [] if axes is None else call.whole_numbers(axes, "axes")
     if listed not in ([-1], [len(value.seen)]) or not call.attributes.get("keepdims", 1) or not value.shape:
-        raise call.fail("it must be a mean over the last axis with keepdims=1, as in a layer normalisation")
+        raise call.fail("it must be a mean over the last axis with keepdims=1, as in a normalisation")
     return call.make([value], (*value.shape[:-1], 1))
 
 
@@ -190,7 +190,7 @@ def _global_mean(call: Call) -> Value:
     value = call.data()
     if len(value.seen) != 2:
         raise call.fail(
-            f"it must be a mean over the last of 3 axes, as in a layer normalisation, got {1 + len(value.seen)} axes"
+            f"it must be a mean over the last of 3 axes, as in a normalisation, got {1 + len(value.seen)} axes"
         )
     return call.make([value], (*value.shape[:-1], 1), FunctionNode("ReduceMean"))
 

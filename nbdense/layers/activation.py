@@ -34,7 +34,7 @@ class Activation(Layer):
         super().__init__(name)
         self.activation = activations.get(activation)
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         if self.activation.name == "softmax" and builder.n == 1:
             raise ValueError(f"layer {self.name!r}: softmax over 1 column is always 1; use sigmoid")
         builder.activation(self.name, self.activation, self.activation.alpha)

@@ -22,7 +22,7 @@ def case_name(case):
 
 
 def called(case, dtype):
-    """What a case's class or function makes of its inputs."""
+    """The value that a case's class or function makes of its inputs."""
     kind = getattr(losses, case["name"])
     inputs = {key: np.array(value) for key, value in case["inputs"].items()}
     if isinstance(kind, type):

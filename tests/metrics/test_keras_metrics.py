@@ -156,7 +156,7 @@ def test_a_metric_of_ones_own():
 
 
 class Batches(metrics.Metric):
-    """How many batches there were."""
+    """The number of batches so far."""
 
     def __init__(self):
         super().__init__()
@@ -229,7 +229,7 @@ def test_what_is_no_metric():
 
 
 def test_compiled_forms_are_few():
-    """What the program has a code for; all others count in NumPy, batch by batch."""
+    """The program has a code for these; all others count in NumPy, batch by batch."""
     kinds = {case["class"] for case in GOLDEN["cases"] if made(case).code != COLLECTED}
     assert kinds == {
         "BinaryAccuracy",

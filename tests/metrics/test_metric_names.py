@@ -88,7 +88,7 @@ def test_get_without_a_loss():
 
 
 def test_directions():
-    """Of what the model reports, whatever it is called."""
+    """Directions of what the model reports, whatever it is called."""
     own = [FunctionMetric(worst), FunctionMetric(worst, "accuracy"), FunctionMetric(worst, "auc", "min"), AUC()]
     chosen = metrics.get_all([*own, RootMeanSquaredError("error"), metrics.MeanAbsoluteError("mae")], SQUARED, 1)
     names = {"loss": "min", "worst": "", "accuracy": "", "auc": "min", "auc_1": "max", "error": "min", "mae": "min"}
