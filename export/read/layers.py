@@ -220,7 +220,7 @@ def build_model(
             continue
         layer, tensors = _layer(step, now, names)
         made.append((layer, tensors))
-        now = layer.output_shape(now)
+        now = layer.shape_after(now)
     wanted = after or (1,)
     if now != wanted and len(wanted) == 1:
         made.append((Flatten(), {}))
@@ -260,7 +260,7 @@ def _layer(step: Step, shape: tuple[int, ...], names: set[str]) -> tuple[Layer, 
     for inner in step.steps:
         layer, tensors = _layer(inner, shape, names)
         parts.append((layer, tensors))
-        shape = layer.output_shape(shape)
+        shape = layer.shape_after(shape)
     block = Residual([layer for layer, _ in parts])  # which gives them names
     named = {f"{layer.name}/{name}": array for layer, tensors in parts for name, array in tensors.items()}
     if step.projection is not None:

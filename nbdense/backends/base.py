@@ -127,6 +127,8 @@ class Workspace(Protocol):
     ) -> tuple[int, npt.NDArray[np.float64]]:
         """Work through batches ``first_step``.. of an epoch; ``network.version`` counts those that update.
 
+        Each step of an optimizer is followed by ``network.project()``, where the network has projections.
+
         Parameters
         ----------
         phases : structured array of `PHASE`
@@ -171,6 +173,15 @@ class Workspace(Protocol):
 
     def targets(self, rows: int) -> npt.NDArray[Any]:
         """Return the last batch's targets, (rows, positions, target_width), to be read before the next run.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of data that the batch had.
+        """
+
+    def weights(self, rows: int) -> npt.NDArray[Any]:
+        """Return the weights of the last batch's rows, (rows, positions, 1), to be read before the next run.
 
         Parameters
         ----------

@@ -157,33 +157,24 @@ class CallbackList:
 
 
 def predict_in_batches(
-    predict: Callable[[Any], npt.NDArray[Any]], x: npt.NDArray[Any], batch: int, hooks: CallbackList
+    predict: Callable[[Any], npt.NDArray[Any]], batches: Iterable[Any], hooks: CallbackList
 ) -> npt.NDArray[Any]:
-    """Return outputs, with calls of callbacks around all of them, and around batches where one wants that.
+    """Return outputs, with calls of callbacks around each batch.
 
     Parameters
     ----------
     predict : callable
         Of rows the outputs.
-    x : ndarray
+    batches : iterable of array-like
         Rows.
-    batch : int
-        How many make a batch.
     hooks : CallbackList
         Callbacks.
     """
-    hooks.call("on_predict_begin")
-    parts = [x]
-    if hooks.each_predict_batch:
-        parts = [x[first : first + batch] for first in range(0, len(x), batch)] or parts
     outputs = []
-    for number, part in enumerate(parts):
-        if hooks.each_predict_batch:
-            hooks.call("on_predict_batch_begin", number)
-        outputs.append(predict(part))
-        if hooks.each_predict_batch:
-            hooks.call("on_predict_batch_end", number, logs={"outputs": outputs[-1]})
-    hooks.call("on_predict_end")
+    for number, rows in enumerate(batches):
+        hooks.call("on_predict_batch_begin", number)
+        outputs.append(predict(rows))
+        hooks.call("on_predict_batch_end", number, logs={"outputs": outputs[-1]})
     return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
 

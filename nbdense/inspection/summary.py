@@ -10,7 +10,8 @@ import numpy as np
 
 from nbdense import backends
 from nbdense.backends.base import NOTHING
-from nbdense.layers.base import Layer, Shape
+from nbdense.layers import Layer, Residual
+from nbdense.layers.base import Shape
 from nbdense.training.state import Model
 
 SUMMARY_BATCH = 32  # fit's default, for which the summary gives the workspace
@@ -33,13 +34,13 @@ class _Line:
 def _lines(layers: Sequence[Layer], shape: Shape, depth: int = 0) -> Iterator[_Line]:
     """Yield a line a layer, those of the layers inside it behind it."""
     for layer in layers:
-        shape_in, shape = shape, layer.output_shape(shape)
-        counts = layer.count_params(shape_in), layer.multiply_adds(shape_in)
+        shape_in, shape = shape, layer.shape_after(shape)
+        counts = layer.parameters_for(shape_in), layer.multiply_adds(shape_in)
         yield _Line(layer.name, type(layer).__name__, depth, shape, *counts)
         inner = getattr(layer, "layers", None)
         if inner:
             yield from _lines(inner, shape_in, depth + 1)
-            if shape != shape_in:
+            if isinstance(layer, Residual) and shape != shape_in:
                 size = shape_in[-1] * shape[-1]
                 work = math.prod(shape_in) * shape[-1]
                 yield _Line("projection", "Dense", depth + 1, shape, size, work)
@@ -105,6 +106,18 @@ def summary(model: Model, line_length: int | None = None) -> str:
         label = line.label if len(line.label) <= wanted else f"{line.label[: wanted - 3]}..."
         text.append(f"{label:<{wanted}}" + "".join(f"{c:>{w}}" for c, (_, w) in zip(cells, _COLUMNS, strict=True)))
     return "\n".join([*text, rule, *_totals(model)])
+
+
+def unbuilt_summary(model: Model) -> str:
+    """Return what ``Sequential.summary`` prints of a model whose input's width is not known: its layers.
+
+    Parameters
+    ----------
+    model : Sequential
+        The model.
+    """
+    layers = [f"{layer.name} ({type(layer).__name__})" for layer in model.layers]
+    return "\n".join([f'Model "{model.name}", {model.dtype}, not built: the width of its input is not known', *layers])
 
 
 def _totals(model: Model) -> list[str]:

@@ -8,12 +8,16 @@ from nbdense.layers.activation import LeakyReLU as LeakyReLU
 from nbdense.layers.activation import ReLU as ReLU
 from nbdense.layers.activation import Softmax as Softmax
 from nbdense.layers.base import Input as Input
+from nbdense.layers.base import InputLayer as InputLayer
 from nbdense.layers.base import Layer as Layer
-from nbdense.layers.base import assign as assign
-from nbdense.layers.base import hold_pruned as hold_pruned
+from nbdense.layers.base import float_dtype as float_dtype
+from nbdense.layers.base import give_tensors as give_tensors
 from nbdense.layers.base import inner_layers as inner_layers
 from nbdense.layers.base import name_layers as name_layers
 from nbdense.layers.batch_normalization import BatchNormalization as BatchNormalization
+from nbdense.layers.composite import Composite as Composite
+from nbdense.layers.composite import Residual as Residual
+from nbdense.layers.composite import layers_of as layers_of
 from nbdense.layers.dense import Dense as Dense
 from nbdense.layers.dropout import Dropout as Dropout
 from nbdense.layers.fake_quantization import FakeQuantize as FakeQuantize
@@ -25,8 +29,10 @@ from nbdense.layers.layer_normalization import LayerNormalization as LayerNormal
 from nbdense.layers.registry import LAYERS as LAYERS
 from nbdense.layers.registry import layer_from_config as layer_from_config
 from nbdense.layers.registry import register as register
-from nbdense.layers.residual import Residual as Residual
 from nbdense.layers.rms_normalization import RMSNormalization as RMSNormalization
+from nbdense.layers.weights import Weight as Weight
+from nbdense.layers.weights import assign as assign
+from nbdense.layers.weights import hold_pruned as hold_pruned
 
 
 def __getattr__(name: str) -> Any:

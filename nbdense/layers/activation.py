@@ -37,17 +37,19 @@ class Activation(Layer):
         super().__init__(name)
         self.activation = activations.get(activation)
 
-    def __call__(self, inputs: Any) -> npt.NDArray[Any]:
+    def __call__(self, x: Any, training: bool | None = False) -> npt.NDArray[Any]:
         """Apply the activation to an array.
 
         Parameters
         ----------
-        inputs : array-like
+        x : array-like
             Numbers, of any shape.
+        training : bool, optional
+            Accepted as by all layers: it changes nothing.
         """
-        return self.activation(inputs)
+        return self.activation(x)
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         if self.activation.rowwise and builder.n == 1:
             always, instead = (1, "sigmoid") if self.activation.not_negative else (0, "log_sigmoid")
             raise ValueError(
@@ -167,15 +169,17 @@ class Softmax(Activation):
         super().__init__("softmax", name)
         self.axis = axis
 
-    def __call__(self, inputs: Any, mask: Any = None) -> npt.NDArray[Any]:
+    def __call__(self, x: Any, training: bool | None = False, *, mask: Any = None) -> npt.NDArray[Any]:
         """Return the softmax of an array.
 
         Parameters
         ----------
-        inputs : array-like
+        x : array-like
             Logits, of any shape.
+        training : bool, optional
+            Accepted as by all layers: it changes nothing.
         mask : array-like, optional
-            Where it is 0, so is the output, and the others share it among them; it must broadcast to the inputs' shape.
+            Where it is 0, so is the output, and the others share it among them; it must broadcast to the shape of x.
 
         Raises
         ------
@@ -183,19 +187,19 @@ class Softmax(Activation):
             If it does not.
         """
         if mask is None:
-            return self.activation(inputs, axis=self.axis)
-        kept, given = np.asarray(mask).astype(bool), np.asarray(inputs)
+            return self.activation(x, axis=self.axis)
+        kept, given = np.asarray(mask).astype(bool), np.asarray(x)
         if kept.ndim > given.ndim:
             raise ValueError(f"Softmax: mask must not have more dimensions than {given.shape}, got {kept.shape}")
         if any(size not in (1, wanted) for size, wanted in zip(kept.shape[::-1], given.shape[::-1], strict=False)):
             raise ValueError(f"Softmax: mask must be broadcastable to {given.shape}, got shape {kept.shape}")
         least = np.finfo(np.float32).min / 2  # Keras's way: all masked, they are equal before they are zeros
-        return np.where(kept, self.activation(np.where(kept, inputs, given + least), axis=self.axis), 0)
+        return np.where(kept, self.activation(np.where(kept, x, given + least), axis=self.axis), 0)
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         if self.axis not in (-1, (-1,), len(builder.shape)):
             raise ValueError(f"layer {self.name!r}: in a model the axis of a softmax must be -1, got {self.axis!r}")
-        super().build(builder, seed, number)
+        super().write(builder, seed, number)
 
     def get_config(self) -> dict[str, Any]:
         return {"axis": self.axis, **Layer.get_config(self)}

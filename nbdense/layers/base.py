@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import numbers_of, positive_int
-from nbdense._warn import warn
+from nbdense import constraints, regularizers
+from nbdense._checks import positive_int
+from nbdense.layers.weights import Weight, assign, tensor_names, views
 from nbdense.network import Network
 from nbdense.network.builder import NetworkBuilder
+from nbdense.utils import next_seed
 
 Shape = tuple[int, ...]
 
 
 class Layer:
     """A layer: named, and able to write itself into a network and into a file.
+
+    Called with an array it computes by itself, with weights that are made when it is first called; in a model it brings
+    them along.
 
     Parameters
     ----------
@@ -26,25 +33,34 @@ class Layer:
     trainable : bool
         Whether its parameters learn. Changed on a model that is compiled, it takes effect at the next compile, as in
         Keras.
+    dtype : {"float32", "float64"}, optional
+        Type of parameters and computation; by default the model's, and float32 for a layer by itself.
     """
 
     kind: ClassVar[str]
+    untrained: ClassVar[tuple[str, ...]] = ()  # names of tensors that no optimizer moves
 
-    def __init__(self, name: str | None = None, trainable: bool = True) -> None:
+    def __init__(self, name: str | None = None, trainable: bool = True, dtype: Any = None) -> None:
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"{type(self).__name__}: name must be a non-empty string without '/', got {name!r}")
         self.name = name or ""
+        self.named = name is not None  # by the user, or by a model that has been built: then the name stays
         self.trainable = bool(trainable)
+        self._dtype = None if dtype is None else float_dtype(type(self).__name__, dtype)
         self._network: Network | None = None
+        self._path = ""
+        self.runner: Any = None  # what runs it by itself; `nbdense.models.single` keeps it here
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    # -- what it is made of, in a network ----------------------------------------------------------------------------
+
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         """Add this layer's rows and parameters after the builder's current output."""
 
-    def count_params(self, shape: Shape) -> int:
+    def parameters_for(self, shape: Shape) -> int:
         """Count the parameters that this layer has behind inputs of a shape."""
         return 0
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def shape_after(self, shape: Shape) -> Shape:
         """Return the shape of one row of data behind this layer."""
         return shape
 
@@ -52,31 +68,156 @@ class Layer:
         """Count the multiplications with additions that one row of data takes on its way forward."""
         return 0
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that rebuild this layer."""
-        config: dict[str, Any] = {"name": self.name}
-        if not self.trainable:
-            config["trainable"] = False
-        return config
-
     def copy(self) -> Self:
         """Return a layer like this one, of the same name, for another model."""
         layer = copy.copy(self)
-        layer._network = None
+        layer._network = layer.runner = None
         return layer
 
-    def set_network(self, network: Network) -> None:
-        """Tell the layer where its parameters are."""
-        self._network = network
+    def check_dtype(self, dtype: np.dtype[Any]) -> None:
+        """Raise unless the layer can be computed in a dtype."""
+        if self._dtype not in (None, dtype.name):
+            raise ValueError(f"layer {self.name!r} has dtype {self._dtype!r}, but its model has {dtype.name!r}")
 
-    def _built(self) -> Network:
+    def set_network(self, network: Network, prefix: str = "") -> None:
+        """Tell the layer where its parameters are: their names there begin with ``prefix`` and the layer's name."""
+        self._network, self._path, self.named = network, f"{prefix}{self.name}/", True
+
+    def give_weights(self, network: Network, prefix: str = "") -> None:
+        """Copy this layer's weights, if it has any, into the network that it becomes a part of.
+
+        Raises
+        ------
+        ValueError
+            If they are of other shapes there.
+        """
+        if self._network is not None:
+            give_tensors(self, self._network, self._path, network, f"{prefix}{self.name}/")
+
+    def forget_network(self) -> None:
+        """Return to the state before the layer was built."""
+        self._network = self.runner = None
+
+    # -- by itself ---------------------------------------------------------------------------------------------------
+
+    @property
+    def built(self) -> bool:
+        """State of the parameters: True once they exist."""
+        return self._network is not None
+
+    def build(self, input_shape: Any) -> None:
+        """Create the parameters of this layer by itself.
+
+        Parameters
+        ----------
+        input_shape : tuple
+            Shape of its inputs, the batch axis included: (None, ..., width).
+        """
+        if self._network is not None:
+            return
+        if not self.name:
+            self.name = self.kind
+        builder = NetworkBuilder(row_shape(self.name, input_shape), self._dtype or "float32")
+        self.write(builder, next_seed(), 0)
+        named = self.named
+        self.set_network(builder.finish())
+        self.named = named
+
+    def __call__(self, x: Any, training: bool | None = False) -> npt.NDArray[Any]:
+        """Return the layer's outputs for a batch, as if it were a model of its own.
+
+        Parameters
+        ----------
+        x : array-like, (rows, ..., columns)
+            Inputs.
+        training : bool, optional
+            Whether dropout drops, and batch normalisation takes the batch's statistics and moves its own.
+
+        Returns
+        -------
+        ndarray
+        """
+        # By name: what runs networks is of a higher storey.
+        run: Callable[..., npt.NDArray[Any]] = pkgutil.resolve_name("nbdense.models.single:call_layer")
+        return run(self, x, bool(training))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Return the shape of the outputs, the batch axis included.
+
+        Parameters
+        ----------
+        input_shape : tuple
+            Shape of the inputs, the batch axis included: (None, ..., width).
+        """
+        return (input_shape[0], *self.shape_after(row_shape(self.name or self.kind, input_shape)))
+
+    # -- as Keras's --------------------------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that rebuild this layer."""
+        config: dict[str, Any] = {"name": self.name or None}
+        if not self.trainable:
+            config["trainable"] = False
+        if self._dtype is not None:
+            config["dtype"] = self._dtype
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a layer of what `get_config` returned; its weights are new.
+
+        Parameters
+        ----------
+        config : mapping
+            Arguments of the class.
+        """
+        return cls(**config)
+
+    @property
+    def network(self) -> Network:
+        """Network that has this layer's parameters."""
         if self._network is None:
-            raise ValueError(f"layer {self.name!r} is not built yet: build its model, or fit it")
+            raise ValueError(f"layer {self.name or self.kind!r} is not built yet: build its model, or fit it")
         return self._network
+
+    @property
+    def path(self) -> str:
+        """Prefix of the names of its tensors in the network."""
+        return self._path
+
+    @property
+    def weights(self) -> list[Weight]:
+        """All weights, in Keras's order; none before it is built."""
+        if not self.built:
+            return []
+        return [Weight(self, name, self._learns(name)) for name in tensor_names(self.network, self.path)]
+
+    @property
+    def trainable_weights(self) -> list[Weight]:
+        """Weights that training moves."""
+        return [weight for weight in self.weights if weight.trainable]
+
+    @property
+    def non_trainable_weights(self) -> list[Weight]:
+        """Weights that no optimizer moves: running statistics, and those of frozen layers."""
+        return [weight for weight in self.weights if not weight.trainable]
+
+    variables, trainable_variables, non_trainable_variables = weights, trainable_weights, non_trainable_weights
+
+    def _learns(self, tensor: str) -> bool:
+        return self.trainable and tensor.rsplit("/", 1)[-1] not in self.untrained
+
+    def _weight(self, tensor: str) -> Weight | None:
+        """Return the weight of a name; None if it has none."""
+        return Weight(self, tensor, self._learns(tensor)) if self.path + tensor in self.network.tensors() else None
+
+    def count_params(self) -> int:
+        """Return the number of parameters."""
+        return sum(view.size for view in views(self.network, self.path))
 
     def get_weights(self) -> list[npt.NDArray[Any]]:
         """Return copies of this layer's parameters, in Keras's order."""
-        return [view.copy() for view in views(self._built(), f"{self.name}/")]
+        return [view.copy() for view in views(self.network, self.path)]
 
     def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
         """Set this layer's parameters.
@@ -87,38 +228,78 @@ class Layer:
             Arrays in the order and shapes of `get_weights`. Weights that are pruned stay zero, which is warned of: see
             `Sequential.set_weights`.
         """
-        assign(f"set_weights of layer {self.name!r}", self._built(), weights, f"{self.name}/")
+        assign(f"set_weights of layer {self.name!r}", self.network, weights, self.path)
 
 
-def views(network: Network, prefix: str = "") -> list[npt.NDArray[Any]]:
-    """Return views of the tensors whose names begin with ``prefix``."""
-    return [view for name, view in network.tensors().items() if name.startswith(prefix)]
+def give_tensors(layer: Layer, source: Network, path: str, target: Network, new_path: str) -> None:
+    """Copy the tensors of a layer from one network to another.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer, for the error.
+    source : Network
+        The network that has them.
+    path : str
+        Beginning of their names there.
+    target : Network
+        The network that takes them.
+    new_path : str
+        Beginning of their names there.
+
+    Raises
+    ------
+    ValueError
+        If one is not there, or of another shape.
+    """
+    known = source.tensors()
+    for name, view in target.tensors().items():
+        if name.startswith(new_path):
+            value = known.get(path + name.removeprefix(new_path))
+            if value is None or value.shape != view.shape:
+                there = "none of that name" if value is None else f"one of shape {value.shape}"
+                raise ValueError(
+                    f"layer {layer.name!r}: it has weights already, but for other inputs: {name!r} must have shape "
+                    f"{view.shape}, there is {there}; use a new layer, or a copy of it"
+                )
+            view[...] = value
 
 
-def assign(owner: str, network: Network, weights: Sequence[npt.ArrayLike], prefix: str = "") -> None:
-    """Copy arrays into the tensors whose names begin with ``prefix``, after looking at all of them."""
-    targets = views(network, prefix)
-    if len(weights) != len(targets):
-        raise ValueError(f"{owner}: expected {len(targets)} arrays, got {len(weights)}")
-    arrays = [numbers_of(f"{owner}: array {number}", value) for number, value in enumerate(weights)]
-    for number, (view, value) in enumerate(zip(targets, arrays, strict=True)):
-        if value.shape != view.shape:
-            raise ValueError(f"{owner}: array {number} should have shape {view.shape}, got {value.shape}")
-    for view, value in zip(targets, arrays, strict=True):
-        view[...] = value
-    network.version += 1
-    hold_pruned(owner, network, prefix)
+def penalties(regularizer: Any) -> dict[str, float]:
+    """Return a regularizer, or None, as `NetworkBuilder.parameter` takes it."""
+    return {} if regularizer is None else {"l1": regularizer.l1, "l2": regularizer.l2}
 
 
-def hold_pruned(owner: str, network: Network, prefix: str = "") -> None:
-    """Set pruned weights back to zero in tensors that were written to, and warn of those that were not."""
-    count = network.hold_masked(prefix)
-    if count:
-        weights, stay = ("weight that is", "stays") if count == 1 else ("weights that are", "stay")
-        warn(
-            f"{owner}: {count} {weights} pruned {stay} zero, for the model has a mask; to let all weights take other "
-            "values, drop it first: model.network.mask = None"
-        )
+def describe_given(layer: Layer, tensors: Sequence[str]) -> dict[str, Any]:
+    """Return the descriptions of the regularizers and constraints that a layer's tensors have."""
+    config: dict[str, Any] = {}
+    for kind, serialize in (("regularizer", regularizers.serialize), ("constraint", constraints.serialize)):
+        for field in (f"{tensor}_{kind}" for tensor in tensors):
+            if getattr(layer, field) is not None:
+                config[field] = serialize(getattr(layer, field))
+    return config
+
+
+def refuse(owner: str, name: str, value: Any, instead: str) -> None:
+    """Raise if an argument of Keras's that is not supported is given; say what to do instead."""
+    if value is not None:
+        raise ValueError(f"{owner}: {name} is not supported, got {value!r}; {instead}")
+
+
+def row_shape(name: str, input_shape: Any) -> Shape:
+    """Return the shape of one row of inputs of a shape that has the batch axis, which may be None."""
+    shape = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+    if len(shape) < 2:
+        raise ValueError(f"layer {name!r}: expected an input shape (rows, ..., columns), got {input_shape!r}")
+    return tuple(positive_int(f"layer {name!r}", "input_shape", n) for n in shape[1:])
+
+
+def float_dtype(owner: str, dtype: Any) -> str:
+    """Return the name of a dtype that networks compute in, or raise."""
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", getattr(dtype, "__name__", None))
+    if name not in ("float32", "float64"):
+        raise ValueError(f"{owner}: dtype must be 'float32' or 'float64', got {dtype!r}")
+    return str(name)
 
 
 class Input(Layer):
@@ -134,26 +315,40 @@ class Input(Layer):
         Accepted for Keras's sake; any real dtype is taken.
     name : str, optional
         The input's name.
+    batch_shape : tuple of int, optional
+        The shape with the batch axis before it, instead of ``shape``.
     """
 
     kind = "input"
 
     def __init__(
         self,
-        shape: tuple[int, ...] | int,
+        shape: tuple[int, ...] | int | None = None,
         batch_size: int | None = None,
         dtype: str | None = None,
         name: str | None = None,
+        batch_shape: tuple[int | None, ...] | None = None,
     ) -> None:
         super().__init__(name)
-        del batch_size, dtype
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        del dtype
+        if batch_size is not None:
+            positive_int("Input", "batch_size", batch_size)
+        if (shape is None) == (batch_shape is None):
+            raise ValueError(
+                f"Input: give shape, as in (20,), or batch_shape, as in (None, 20); got {shape!r} and {batch_shape!r}"
+            )
+        if batch_shape is not None:
+            shape = row_shape("Input", batch_shape)
+        shape = (shape,) if isinstance(shape, int) else tuple(shape or ())
         if not shape:
             raise ValueError("Input: shape must have an axis, as in (20,), got ()")
         self.shape = tuple(positive_int("Input", "shape", n) for n in shape)
 
     def get_config(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "name": self.name or None}  # one that fit put there has none
+
+
+InputLayer = Input  # Keras's class of what its function Input makes
 
 
 def input_of(input_shape: tuple[int, ...] | None, input_dim: int | None) -> Input | None:
@@ -174,6 +369,8 @@ def name_layers(layers: Sequence[Layer]) -> None:
     """Give names to the layers that have none; refuse one that is there twice."""
     taken: set[str] = set()
     for i, layer in enumerate(layers):
+        if layer.name in taken and not layer.named:
+            layer.name = ""  # it was named for its use by itself
         if not layer.name:
             number = sum(type(other) is type(layer) for other in layers[:i])
             later = {other.name for other in layers[i + 1 :]}

@@ -21,6 +21,7 @@ from nbdense.layers.base import Shape
 from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, RowForm, Settings, Tensors, register_form
 from nbdense.layers.normalization import Normalization
 from nbdense.layers.registry import register
+from nbdense.layers.weights import Weight
 from nbdense.network import Row, folding
 from nbdense.network.builder import NetworkBuilder
 
@@ -53,9 +54,16 @@ class BatchNormalization(Normalization):
         Unique within a model.
     trainable : bool
         Whether gamma and beta learn.
+    dtype : {"float32", "float64"}, optional
+        As the model's, which it is by default.
+    beta_regularizer, gamma_regularizer : str or Regularizer, optional
+        See `nbdense.regularizers`.
+    beta_constraint, gamma_constraint : str or Constraint, optional
+        See `nbdense.constraints`.
     """
 
     kind = "batch_normalization"
+    untrained = ("moving_mean", "moving_variance")
 
     def __init__(
         self,
@@ -70,13 +78,19 @@ class BatchNormalization(Normalization):
         moving_variance_initializer: Any = "ones",
         name: str | None = None,
         trainable: bool = True,
+        dtype: Any = None,
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
     ) -> None:
-        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable)
+        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable, dtype)
+        self.set_options(beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint)
         self.momentum = finite_number("BatchNormalization", "momentum", momentum, 0, 1)
         self.moving_mean_initializer = initializers.for_layer(moving_mean_initializer)
         self.moving_variance_initializer = initializers.for_layer(moving_variance_initializer)
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         gamma, beta = self.gamma_and_beta(builder, seed, number)
         running = [
             builder.parameter(
@@ -97,8 +111,18 @@ class BatchNormalization(Normalization):
             epsilon=self.epsilon,
         )
 
-    def count_params(self, shape: Shape) -> int:
-        return super().count_params(shape) + 2 * shape[-1]
+    @property
+    def moving_mean(self) -> Weight | None:
+        """Running mean of each column, once it is built."""
+        return self._weight("moving_mean")
+
+    @property
+    def moving_variance(self) -> Weight | None:
+        """Running variance of each column, once it is built."""
+        return self._weight("moving_variance")
+
+    def parameters_for(self, shape: Shape) -> int:
+        return super().parameters_for(shape) + 2 * shape[-1]
 
     def get_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {"momentum": self.momentum}

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from nbdense import activations, initializers, regularizers
+from nbdense import activations, constraints, initializers, regularizers
 from nbdense._checks import finite_float32, positive_int
 from nbdense.engine.rows import DENSE
-from nbdense.layers.base import Layer, Shape, input_of
+from nbdense.layers.base import Layer, Shape, describe_given, input_of, penalties, refuse
 from nbdense.layers.forms import OnnxGraph, RowForm, register_form
 from nbdense.layers.registry import register
+from nbdense.layers.weights import Weight
 from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
 
@@ -42,6 +43,12 @@ class Dense(Layer):
         Shape of one input row, where this is the first layer and there is no Input.
     input_dim : int, optional
         The same as ``input_shape=(input_dim,)``.
+    dtype : {"float32", "float64"}, optional
+        As the model's, which it is by default.
+    kernel_constraint, bias_constraint : str or Constraint, optional
+        Projections of the weights behind each step; see `nbdense.constraints`.
+    activity_regularizer, lora_rank, quantization_config : None
+        Keras's arguments that are not supported, refused by name.
     """
 
     kind = "dense"
@@ -59,8 +66,17 @@ class Dense(Layer):
         trainable: bool = True,
         input_shape: tuple[int, ...] | None = None,
         input_dim: int | None = None,
+        dtype: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        activity_regularizer: None = None,
+        lora_rank: None = None,
+        quantization_config: None = None,
     ) -> None:
-        super().__init__(name, trainable)
+        super().__init__(name, trainable, dtype)
+        refuse("Dense", "activity_regularizer", activity_regularizer, "a kernel_regularizer keeps outputs small too")
+        refuse("Dense", "lora_rank", lora_rank, "freeze the layers before it by trainable=False instead")
+        refuse("Dense", "quantization_config", quantization_config, "quantize the model by nbdense.quantize")
         self.units = positive_int("Dense", "units", units)
         self.activation = activations.get(activation)
         self.use_bias = bool(use_bias)
@@ -68,6 +84,8 @@ class Dense(Layer):
         self.bias_initializer = initializers.for_layer(bias_initializer)
         self.kernel_regularizer = regularizers.for_layer(kernel_regularizer)
         self.bias_regularizer = regularizers.for_layer(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
         self.input = input_of(input_shape, input_dim)
         if self.activation.rowwise and self.units == 1:
             always, instead = (1, "sigmoid") if self.activation.not_negative else (0, "log_sigmoid")
@@ -76,14 +94,15 @@ class Dense(Layer):
                 "for each class"
             )
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         n_in = builder.n
         random = initializers.generator(seed, 2 * number)
         kernel = builder.parameter(
             f"{self.name}/kernel",
             self.kernel_initializer.draw((n_in, self.units), random),
             trainable=self.trainable,
-            **_penalties(self.kernel_regularizer),
+            **penalties(self.kernel_regularizer),
+            projection=self.kernel_constraint,
         )
         bias = -1
         if self.use_bias:
@@ -92,19 +111,30 @@ class Dense(Layer):
                 f"{self.name}/bias",
                 self.bias_initializer.draw((self.units,), random, n_in),
                 trainable=self.trainable,
-                **_penalties(self.bias_regularizer),
+                **penalties(self.bias_regularizer),
+                projection=self.bias_constraint,
             )
         builder.dense(self.name, self.units, self.activation, kernel, bias)
+
+    @property
+    def kernel(self) -> Weight | None:
+        """Kernel, (columns of the input, units), once it is built."""
+        return self._weight("kernel")
+
+    @property
+    def bias(self) -> Weight | None:
+        """Bias, (units,), once it is built; None without one."""
+        return self._weight("bias")
 
     @property
     def is_linear(self) -> bool:
         """Tell whether it has no activation."""
         return self.activation.name == "linear"
 
-    def count_params(self, shape: Shape) -> int:
+    def parameters_for(self, shape: Shape) -> int:
         return self.units * (shape[-1] + (1 if self.use_bias else 0))
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def shape_after(self, shape: Shape) -> Shape:
         return (*shape[:-1], self.units)
 
     def multiply_adds(self, shape: Shape) -> int:
@@ -119,14 +149,7 @@ class Dense(Layer):
             "bias_initializer": initializers.serialize(self.bias_initializer),
             **super().get_config(),
         }
-        for field in ("kernel_regularizer", "bias_regularizer"):
-            if getattr(self, field) is not None:
-                config[field] = regularizers.serialize(getattr(self, field))
-        return config
-
-
-def _penalties(regularizer: Any) -> dict[str, float]:
-    return {} if regularizer is None else {"l1": regularizer.l1, "l2": regularizer.l2}
+        return config | describe_given(self, ("kernel", "bias"))
 
 
 def _write_onnx(graph: OnnxGraph, row: Row, prefix: str, inputs: Sequence[str], target: str) -> None:

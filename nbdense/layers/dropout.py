@@ -27,12 +27,24 @@ class Dropout(Layer):
         Accepted for Keras's sake; the model's seed decides.
     name : str, optional
         Unique within a model.
+    trainable : bool
+        Accepted for Keras's sake: there is nothing to learn.
+    dtype : {"float32", "float64"}, optional
+        As the model's, which it is by default.
     """
 
     kind = "dropout"
 
-    def __init__(self, rate: float, noise_shape: None = None, seed: int | None = None, name: str | None = None) -> None:
-        super().__init__(name)
+    def __init__(
+        self,
+        rate: float,
+        noise_shape: None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name, trainable, dtype)
         del seed
         if noise_shape is not None:
             raise ValueError("Dropout: noise_shape is not supported")
@@ -40,7 +52,7 @@ class Dropout(Layer):
             raise ValueError(f"Dropout: rate must be in [0, 1), got {rate!r}; 1 would leave nothing")
         self.rate = float(rate)
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         if self.rate:
             builder.row(DROPOUT, self.name, rate=self.rate)
 

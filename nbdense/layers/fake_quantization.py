@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from nbdense.layers.base import Layer, Shape
+from nbdense.layers.composite import Residual
 from nbdense.layers.dense import Dense
 from nbdense.layers.registry import register
-from nbdense.layers.residual import Residual
 from nbdense.network.builder import NetworkBuilder
 
 KERNEL_LIMITS = {8: 127, 4: 7}  # the largest weight of so many bits; the smallest is as far from zero
@@ -77,7 +77,7 @@ class FakeQuantize(Layer):
         self.dtype, self.learned = dtype, bool(learned)
         self.options = dict(options or {})
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         factors = -1
         if self.learned:
             factors = builder.parameter(f"{self.name}/range_factor", np.ones(2), trainable=self.trainable)
@@ -85,7 +85,7 @@ class FakeQuantize(Layer):
         builder.fake_quant(self.name, self.low, self.high, limits.min, limits.max, factors)
         builder.quantization.update(self.options)
 
-    def count_params(self, shape: Shape) -> int:
+    def parameters_for(self, shape: Shape) -> int:
         return 2 if self.learned else 0
 
     def get_config(self) -> dict[str, Any]:
@@ -111,17 +111,18 @@ class FakeQuantizedDense(Dense):
     """
 
     kind = "fake_quantized_dense"
+    untrained = ("kernel_scale",)
 
     def __init__(self, units: int, kernel_bits: int = 8, **options: Any) -> None:
         super().__init__(units, **options)
         self.kernel_bits = _kernel_bits("FakeQuantizedDense", kernel_bits)
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
-        super().build(builder, seed, number)
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+        super().write(builder, seed, number)
         builder.round_kernel(f"{self.name}/kernel_scale", KERNEL_LIMITS[self.kernel_bits])
 
-    def count_params(self, shape: Shape) -> int:
-        return super().count_params(shape) + self.units
+    def parameters_for(self, shape: Shape) -> int:
+        return super().parameters_for(shape) + self.units
 
     def get_config(self) -> dict[str, Any]:
         return {"kernel_bits": self.kernel_bits, **super().get_config()}
@@ -146,6 +147,7 @@ class FakeQuantizedResidual(Residual):
     """
 
     kind = "fake_quantized_residual"
+    untrained = ("kernel_scale",)
 
     def __init__(
         self,
@@ -168,14 +170,14 @@ class FakeQuantizedResidual(Residual):
         output = self._output()
         if output is not None:
             output.name = f"{self.name}/projection_output"
-            output.build(builder, 0, 0)
+            output.write(builder, 0, 0)
 
-    def count_params(self, shape: Shape) -> int:
-        total, inner = super().count_params(shape), self.output_shape(shape)
+    def parameters_for(self, shape: Shape) -> int:
+        total, inner = super().parameters_for(shape), self.shape_after(shape)
         if inner == shape:
             return total
         output = self._output()
-        return total + inner[-1] + (0 if output is None else output.count_params(inner))
+        return total + inner[-1] + (0 if output is None else output.parameters_for(inner))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config() | {"kernel_bits": self.kernel_bits}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from nbdense.engine.rows import RESHAPE
 from nbdense.layers.base import Layer, Shape, input_of
@@ -25,21 +26,30 @@ class Flatten(Layer):
         Unique within a model.
     input_shape : tuple of int, optional
         Shape of one input row, where this is the first layer and there is no Input.
+    trainable : bool
+        Accepted for Keras's sake: there is nothing to learn.
+    dtype : {"float32", "float64"}, optional
+        As the model's, which it is by default.
     """
 
     kind = "flatten"
 
     def __init__(
-        self, data_format: str | None = None, name: str | None = None, input_shape: tuple[int, ...] | None = None
+        self,
+        data_format: str | None = None,
+        name: str | None = None,
+        input_shape: tuple[int, ...] | None = None,
+        trainable: bool = True,
+        dtype: Any = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, trainable, dtype)
         del data_format
         self.input = input_of(input_shape, None)
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         builder.flatten(self.name)
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def shape_after(self, shape: Shape) -> Shape:
         return (math.prod(shape),)
 
 

@@ -56,6 +56,12 @@ class LayerNormalization(Normalization):
         Unique within a model.
     trainable : bool
         Whether gamma and beta learn.
+    dtype : {"float32", "float64"}, optional
+        As the model's, which it is by default.
+    beta_regularizer, gamma_regularizer : str or Regularizer, optional
+        See `nbdense.regularizers`.
+    beta_constraint, gamma_constraint : str or Constraint, optional
+        See `nbdense.constraints`.
     """
 
     kind = "layer_normalization"
@@ -70,10 +76,16 @@ class LayerNormalization(Normalization):
         gamma_initializer: Any = "ones",
         name: str | None = None,
         trainable: bool = True,
+        dtype: Any = None,
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
     ) -> None:
-        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable)
+        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable, dtype)
+        self.set_options(beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint)
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         gamma, beta = self.gamma_and_beta(builder, seed, number)
         builder.row(LAYER_NORM, self.name, gamma=gamma, beta=beta, epsilon=self.epsilon)
 

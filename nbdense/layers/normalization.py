@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from nbdense import initializers
+from nbdense import constraints, initializers, regularizers
 from nbdense._checks import finite_float32, finite_number
-from nbdense.layers.base import Layer, Shape
+from nbdense.layers.base import Layer, Shape, describe_given, penalties
 from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, OnnxValue, Tensors, number_of
+from nbdense.layers.weights import Weight
 from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
 
@@ -31,12 +32,32 @@ class Normalization(Layer):
         gamma_initializer: Any,
         name: str | None,
         trainable: bool,
+        dtype: Any,
     ) -> None:
-        super().__init__(name, trainable)
+        super().__init__(name, trainable, dtype)
         self.epsilon = epsilon_of_last_axis(type(self).__name__, axis, epsilon)
         self.center, self.scale = bool(center), bool(scale)
         self.beta_initializer = initializers.for_layer(beta_initializer)
         self.gamma_initializer = initializers.for_layer(gamma_initializer)
+
+    def set_options(
+        self, beta_regularizer: Any, gamma_regularizer: Any, beta_constraint: Any, gamma_constraint: Any
+    ) -> None:
+        """Set what training does to gamma and beta beside learning."""
+        self.beta_regularizer = regularizers.for_layer(beta_regularizer)
+        self.gamma_regularizer = regularizers.for_layer(gamma_regularizer)
+        self.beta_constraint = constraints.get(beta_constraint)
+        self.gamma_constraint = constraints.get(gamma_constraint)
+
+    @property
+    def gamma(self) -> Weight | None:
+        """Factor of each column, once it is built; None without one."""
+        return self._weight("gamma")
+
+    @property
+    def beta(self) -> Weight | None:
+        """Term of each column, once it is built; None without one."""
+        return self._weight("beta")
 
     def gamma_and_beta(self, builder: NetworkBuilder, seed: int, number: int) -> tuple[int, int]:
         """Make the parameters; returns their offsets, -1 for one that it does not have."""
@@ -45,18 +66,20 @@ class Normalization(Layer):
             [("gamma", self.scale, self.gamma_initializer), ("beta", self.center, self.beta_initializer)]
         ):
             values = make.draw((builder.n,), initializers.generator(seed, 2 * number + which))
-            known = wanted and builder.parameter(f"{self.name}/{name}", values, trainable=self.trainable)
+            regularizer, constraint = getattr(self, f"{name}_regularizer"), getattr(self, f"{name}_constraint")
+            options = {"trainable": self.trainable, "projection": constraint, **penalties(regularizer)}
+            known = wanted and builder.parameter(f"{self.name}/{name}", values, **options)
             offsets.append(known if wanted else -1)
         return offsets[0], offsets[1]
 
-    def count_params(self, shape: Shape) -> int:
+    def parameters_for(self, shape: Shape) -> int:
         return shape[-1] * (self.center + self.scale)
 
     def get_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {"epsilon": self.epsilon, "center": self.center, "scale": self.scale}
         for field in ("beta_initializer", "gamma_initializer"):
             config[field] = initializers.serialize(getattr(self, field))
-        return config | super().get_config()
+        return config | super().get_config() | describe_given(self, ("beta", "gamma"))
 
 
 def epsilon_of_last_axis(owner: str, axis: Any, epsilon: Any) -> float:

@@ -18,12 +18,12 @@ def register(layer: _Kind) -> _Kind:
 
 
 def layer_from_config(kind: str, config: dict[str, Any]) -> Layer:
-    """Make a layer from its kind and the arguments that `Layer.get_config` gave.
+    """Make a layer from its kind and the arguments that its `get_config` gave.
 
     Parameters
     ----------
     kind : str
-        As the class is registered.
+        As the class is registered, or its name.
     config : dict
         Its arguments.
 
@@ -32,6 +32,8 @@ def layer_from_config(kind: str, config: dict[str, Any]) -> Layer:
     ValueError
         If there is no such kind of layer.
     """
-    if kind not in LAYERS:
+    classes = {layer.__name__: layer for layer in LAYERS.values()} | {"InputLayer": Input}
+    layer = LAYERS.get(kind, classes.get(kind))
+    if layer is None:
         raise ValueError(f"unknown kind of layer {kind!r}; there are: {', '.join(sorted(LAYERS))}")
-    return LAYERS[kind](**config)
+    return layer.from_config(config)

@@ -16,6 +16,7 @@ from nbdense.layers.base import Layer, Shape
 from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, OnnxValue, RowForm, Settings, Tensors, register_form
 from nbdense.layers.normalization import epsilon_of_last_axis, mean_of_columns, over_mean_squares, read_norm_operator
 from nbdense.layers.registry import register
+from nbdense.layers.weights import Weight
 from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
 
@@ -37,19 +38,33 @@ class RMSNormalization(Layer):
         Unique within a model.
     trainable : bool
         Whether the scale, 1 at first, learns.
+    dtype : {"float32", "float64"}, optional
+        As the model's, which it is by default.
     """
 
     kind = "rms_normalization"
 
-    def __init__(self, axis: int = -1, epsilon: float = 1e-6, name: str | None = None, trainable: bool = True) -> None:
-        super().__init__(name, trainable)
+    def __init__(
+        self,
+        axis: int = -1,
+        epsilon: float = 1e-6,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name, trainable, dtype)
         self.epsilon = epsilon_of_last_axis("RMSNormalization", axis, epsilon)
 
-    def build(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         scale = builder.parameter(f"{self.name}/scale", np.ones(builder.n), trainable=self.trainable)
         builder.row(RMS_NORM, self.name, scale=scale, epsilon=self.epsilon)
 
-    def count_params(self, shape: Shape) -> int:
+    @property
+    def scale(self) -> Weight | None:
+        """Factor of each column, once it is built."""
+        return self._weight("scale")
+
+    def parameters_for(self, shape: Shape) -> int:
         return shape[-1]
 
     def get_config(self) -> dict[str, Any]:

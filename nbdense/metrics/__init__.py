@@ -89,4 +89,4 @@ from nbdense.metrics.regression import RootMeanSquaredError as RootMeanSquaredEr
 from nbdense.metrics.regression import concordance_correlation as concordance_correlation
 from nbdense.metrics.regression import cosine_similarity as cosine_similarity
 from nbdense.metrics.regression import pearson_correlation as pearson_correlation
-from nbdense.metrics.variable import Variable as Variable
+from nbdense.variable import Variable as Variable

@@ -16,7 +16,7 @@ from nbdense._checks import array_of
 from nbdense._registry import snake_case
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses import Loss
-from nbdense.metrics.variable import Variable
+from nbdense.variable import Variable
 
 Array = npt.NDArray[Any]
 COLLECTED = rows.COLLECTED
@@ -67,6 +67,7 @@ class Metric:
     # "max" or "min": which way is better, for callbacks with mode="auto" and for `importance`; empty where nobody said
     direction: str = ""
     targets: str = ""  # "rows": of the outputs' shape; "classes": class numbers; empty: either
+    weighted: bool = False  # whether a model hands it the rows' weights
     by_batch: bool = True  # whether its value may depend on how rows are cut into batches
     _dtype: str = _DTYPES[0]
 
@@ -279,6 +280,12 @@ class Metric:
         """Return the same metric under another name; it has counted nothing."""
         other = self.fresh()
         other.__dict__["name"] = name  # dataclasses may be frozen
+        return other
+
+    def taking_weights(self) -> Self:
+        """Return the same metric, to be handed rows' weights by a model; it has counted nothing."""
+        other = self.fresh()
+        other.__dict__ |= {"weighted": True, "code": COLLECTED}  # no compiled form has weights
         return other
 
     def __repr__(self) -> str:

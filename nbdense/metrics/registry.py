@@ -183,8 +183,10 @@ def get(metric: Spec, loss: Loss | None = None, n_out: int = 1) -> Metric:
     return chosen if loss is None else chosen.for_loss(loss, n_out)
 
 
-def get_all(metrics: Iterable[Spec], loss: Loss, n_out: int) -> list[Metric]:
+def get_all(metrics: Iterable[Spec], loss: Loss, n_out: int, weighted: Iterable[Spec] = ()) -> list[Metric]:
     """Return the metric of each; a name that is taken already gets a number, as in Keras: auc, auc_1.
+
+    A weighted one whose name is taken is called weighted_auc.
 
     Parameters
     ----------
@@ -194,6 +196,8 @@ def get_all(metrics: Iterable[Spec], loss: Loss, n_out: int) -> list[Metric]:
         Says which targets there are.
     n_out : int
         How many outputs the model has.
+    weighted : iterable
+        Of what `get` takes: metrics that are handed the rows' weights.
 
     Returns
     -------
@@ -202,11 +206,13 @@ def get_all(metrics: Iterable[Spec], loss: Loss, n_out: int) -> list[Metric]:
     """
     chosen: list[Metric] = []
     taken: set[str] = set()
-    for metric in (get(each, loss, n_out) for each in metrics):
-        name, number = metric.name, 0
+    each_of = [get(each, loss, n_out) for each in metrics]
+    for metric in each_of + [get(each, loss, n_out).taking_weights() for each in weighted]:
+        base = f"weighted_{metric.name}" if metric.weighted and metric.name in taken else metric.name
+        name, number = base, 0
         while name in taken:
             number += 1
-            name = f"{metric.name}_{number}"
+            name = f"{base}_{number}"
         taken.add(name)
         chosen.append(metric if name == metric.name else metric.renamed(name))
     return chosen

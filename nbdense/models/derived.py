@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from nbdense.layers import BatchNormalization, Dense, Dropout, Input, Layer, Residual
+from nbdense.layers import BatchNormalization, Composite, Dense, Dropout, Input, Layer
 from nbdense.models.stack import LayerStack
 from nbdense.network.folding import into_layer_before, into_layer_behind, is_far_from_zero, scale_and_shift
 
@@ -71,8 +71,8 @@ def _folded(layers: Sequence[Layer], prefix: str, tensors: dict[str, Any], at_in
                 _take_over(layer, prefix, following, tensors, into_layer_behind)
                 continue
         kept.append(layer.copy())
-        if isinstance(layer, Residual):
-            cast("Residual", kept[-1]).layers = _folded(layer.layers, f"{prefix}{layer.name}/", tensors, at_input)
+        if isinstance(layer, Composite):
+            cast("Composite", kept[-1]).layers = _folded(layer.layers, f"{prefix}{layer.name}/", tensors, at_input)
         elif isinstance(layer, Dense) and f"{prefix}{layer.name}/bias" in tensors:
             cast("Dense", kept[-1]).use_bias = True
     return kept

@@ -52,8 +52,8 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
     shape = model._all[0].shape
     claimed = 0
     for layer in model.layers:
-        claimed += layer.count_params(shape)
-        shape = layer.output_shape(shape)
+        claimed += layer.parameters_for(shape)
+        shape = layer.shape_after(shape)
     stored = sum(int(np.prod(shape)) for name, shape in file.shapes.items() if name.startswith("weights/"))
     if claimed != stored:
         raise FileFormatError(f"{file.path}: its layers have {claimed} parameters, its tensors {stored}")
@@ -61,7 +61,11 @@ def _check_shapes(file: TensorFile, model: Sequential) -> None:
 
 def _load_compiled(file: TensorFile, model: Sequential, compiled: dict[str, Any]) -> None:
     optimizer, loss = optimizers.for_training(compiled["optimizer"]), losses.get(compiled["loss"])
-    model.compile(optimizer, loss, [metrics.deserialize(metric) for metric in compiled["metrics"]])
+    reported, weighted = (
+        [metrics.deserialize(metric) for metric in listed]
+        for listed in (compiled["metrics"], compiled.get("weighted_metrics", []))
+    )
+    model.compile(optimizer, loss, reported, weighted_metrics=weighted)
     optimizer.batches = _counter(compiled["iterations"])
     for slot in range(1, optimizer.state_rows):
         for name, view in model.network.tensors(model.state[slot]).items():

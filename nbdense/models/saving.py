@@ -1,4 +1,4 @@
-"""A Sequential to a file; `files` reads it."""
+"""A Sequential to a file, which `files` reads; weights alone to a file and back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from nbdense import losses, metrics, optimizers
-from nbdense.files import write_tensors
+from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.models.stack import LayerStack
 
 
@@ -31,6 +31,27 @@ def save_model(model: LayerStack, path: str | os.PathLike[str]) -> None:
             "loss": losses.serialize(model.loss),
             "metrics": [metrics.serialize(metric) for metric in model.train_state.metrics],
         }
+        weighted = [metrics.serialize(metric) for metric in model.train_state.weighted_metrics]
+        config["compiled"] |= {"weighted_metrics": weighted} if weighted else {}
         for slot in range(1, model.optimizer.state_rows):
             tensors |= {f"slot{slot}/{name}": view for name, view in network.tensors(model.state[slot]).items()}
     write_tensors(path, "model", config, tensors)
+
+
+def save_weights(model: LayerStack, path: str | os.PathLike[str]) -> None:
+    """Write a model's weights, with their names in the model's order."""
+    tensors = model.network.tensors()
+    write_tensors(
+        path, "weights", {"names": list(tensors)}, {f"weights/{name}": view for name, view in tensors.items()}
+    )
+
+
+def load_weights(model: LayerStack, path: str | os.PathLike[str]) -> None:
+    """Set a model's weights to those of a file: of the same order where it has one, else of the same names."""
+    file, tensors = TensorFile(path), model.network.tensors()
+    names = file.config.get("names", list(tensors))
+    stored = [name for name in file.shapes if name.startswith("weights/")]
+    if not isinstance(names, list) or len(names) != len(tensors) or len(stored) != len(tensors):
+        raise FileFormatError(f"{file.path}: it has {len(stored)} tensors of weights, the model has {len(tensors)}")
+    pairs = zip(names, tensors.values(), strict=True)
+    model.set_weights([file.read(f"weights/{name}", view.shape) for name, view in pairs])

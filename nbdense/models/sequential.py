@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks, backends, losses, metrics, optimizers
+from nbdense import _checks, losses, metrics, optimizers
 from nbdense.callbacks import Callback, History
 from nbdense.callbacks.base import CallbackList, callbacks_of, predict_in_batches
 from nbdense.inspection.attribution import Importance, importance
 from nbdense.inspection.diagnosis import Diagnosis, Thresholds, diagnose
-from nbdense.layers import Input, Layer
+from nbdense.layers.registry import register
 from nbdense.models import derived
-from nbdense.models.saving import save_model
-from nbdense.models.stack import LayerStack
+from nbdense.models.saving import load_weights, save_model, save_weights
+from nbdense.models.stepped import SteppedStack
 from nbdense.network import Network
-from nbdense.training.evaluation import evaluate, numbers_of
+from nbdense.training.evaluation import evaluate_on, numbers_of
+from nbdense.training.feeding import feed_of, first_rows, input_batches, opened
 from nbdense.training.loop import fit_epochs
 from nbdense.training.preparation import Fit, prepare
-from nbdense.training.state import TrainState
-from nbdense.training.stepping import Steps
+
+EVALUATE_ROWS = 256  # at a time, if nothing else is asked for
 
 
-class Sequential(LayerStack):
+@register
+class Sequential(SteppedStack):
     """A feed-forward network: layers, one after the other.
 
     Parameters
     ----------
     layers : sequence of Layer, optional
-        May begin with an Input; more can be added with `add`.
+        May begin with an Input; more can be added with `add`. A Sequential is a layer too.
     name : str, optional
         The model's name.
     dtype : {"float32", "float64"}
         Type of parameters and all computation.
+    trainable : bool
+        Whether the layers learn; False freezes all of them.
 
     Examples
     --------
@@ -49,17 +52,16 @@ class Sequential(LayerStack):
     (3, 1)
     """
 
-    EVALUATE_ROWS = 256  # at a time, if nothing else is asked for
-
-    def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, dtype: str = "float32") -> None:
-        super().__init__(layers, name, dtype)
-        self._steps = Steps(self._train)
+    def __init__(
+        self,
+        layers: Sequence[Any] | None = None,
+        name: str | None = None,
+        dtype: str = "float32",
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(layers, name, dtype, trainable)
         self.stop_training = False
         self.history: History | None = None
-
-    def _take_network(self, network: Network) -> None:
-        super()._take_network(network)
-        self._steps.forget()
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -68,6 +70,12 @@ class Sequential(LayerStack):
         optimizer: str | optimizers.Optimizer = "adam",
         loss: str | losses.Loss | Callable[[Any, Any], Any] | None = None,
         metrics: Iterable[str | metrics.Metric] | None = None,
+        loss_weights: None = None,
+        weighted_metrics: Iterable[str | metrics.Metric] | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int | str = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
     ) -> None:
         """Choose how the model learns.
 
@@ -81,6 +89,18 @@ class Sequential(LayerStack):
             does to a row, and that is compiled.
         metrics : iterable of str, optional
             Metrics to report beside the loss, such as "accuracy".
+        loss_weights : None
+            Accepted for Keras's sake: there is one loss.
+        weighted_metrics : iterable of str, optional
+            Metrics that weigh rows by their sample and class weights.
+        run_eagerly : False
+            Accepted for Keras's sake: steps are compiled.
+        steps_per_execution : int or "auto"
+            Accepted for Keras's sake: as many steps run at once as fit into 0.05 s.
+        jit_compile : bool or "auto"
+            Accepted for Keras's sake: steps are compiled.
+        auto_scale_loss : bool
+            Accepted for Keras's sake: no dtype here needs a scaled loss.
 
         Notes
         -----
@@ -90,41 +110,66 @@ class Sequential(LayerStack):
         """
         if loss is None:
             raise ValueError(f"compile: name a loss; there are: {', '.join(sorted(losses.LOSSES))}")
-        self._train.compile(optimizers.for_training(optimizer), losses.for_training(loss), list(metrics or []))
+        if run_eagerly:
+            raise ValueError(
+                "compile: run_eagerly must be False: steps are compiled; to see into them take forward, backward and "
+                "apply_gradients, or diagnose"
+            )
+        if loss_weights is not None:
+            raise ValueError(f"compile: loss_weights must be None, for there is one loss, got {loss_weights!r}")
+        if steps_per_execution != "auto":
+            _checks.positive_int("compile", "steps_per_execution", steps_per_execution)
+        del jit_compile, auto_scale_loss
+        reported, weighted = list(metrics or []), list(weighted_metrics or [])
+        self._train.compile(optimizers.for_training(optimizer), losses.for_training(loss), reported, weighted)
         self._steps.forget()
-        if self.built:
+        if self._train.built:
             self._set_trainable()
 
-    def _compiled_state(self) -> TrainState:
-        """Return the state of training of a model that must be compiled."""
-        self._train.compiled()
-        return self.train_state
+    def compile_like(self, other: Sequential) -> None:
+        """Compile as another model is, if it is, with an optimizer of its own.
+
+        Parameters
+        ----------
+        other : Sequential
+            The other model.
+        """
+        if other.optimizer is not None and other.loss is not None:
+            fresh, state = type(other.optimizer)(**other.optimizer.get_config()), other.train_state
+            self.compile(fresh, other.loss, list(state.metrics), weighted_metrics=list(state.weighted_metrics))
 
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         batch_size: int | None = 32,
         epochs: int = 1,
         verbose: int | str = "auto",
         callbacks: Iterable[Callback] | None = None,
         validation_split: float = 0.0,
-        validation_data: Sequence[Any] | None = None,
+        validation_data: Any = None,
         shuffle: bool = True,
         class_weight: Mapping[int, float] | str | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Collection[int] = 1,
+        **options: Any,
     ) -> History:
         """Train the model for some epochs.
 
         Parameters
         ----------
-        x : array-like, (rows, n_in)
-            Inputs: any real dtype and memory layout, read where they lie (a memmap too).
+        x : array-like, (rows, n_in), or iterable
+            Inputs: any real dtype and memory layout, read where they lie (a memmap too). Or batches, (x, y) or
+            (x, y, sample_weight) each: a generator; what is iterated over anew each epoch, such as torch's DataLoader;
+            or a function that returns one of these.
         y : array-like
             Targets, (rows, n_out), or (rows,) of class numbers for a sparse loss.
         batch_size : int
-            Rows a step; None is 32.
+            Rows a step; None is 32. Batches of an iterable are steps as they come.
         epochs : int
             The number of the last epoch.
         verbose : {"auto", 0, 1, 2}
@@ -133,10 +178,10 @@ class Sequential(LayerStack):
             Called between epochs.
         validation_split : float
             The share of rows, from the end and before shuffling, that is held out.
-        validation_data : (x, y) or (x, y, sample_weight), optional
+        validation_data : (x, y) or (x, y, sample_weight), or iterable, optional
             Evaluated after each epoch; goes before ``validation_split``.
         shuffle : bool
-            A new order of rows each epoch.
+            A new order of rows each epoch; batches of an iterable come as they come.
         class_weight : mapping of int to float, or "balanced", optional
             A weight for each class, 1 where a mapping has none; balanced is rows / (classes * rows of the class), as in
             scikit-learn, where a row counts as often as its sample weight says.
@@ -144,6 +189,17 @@ class Sequential(LayerStack):
             A weight for each row; a class weight multiplies it.
         initial_epoch : int
             The number of the first epoch.
+        steps_per_epoch : int, optional
+            Steps in an epoch, where it is not all data; the next epoch goes on behind them.
+        validation_steps : int, optional
+            Batches of validation data that are evaluated, where it is not all of them.
+        validation_batch_size : int, optional
+            Rows of validation data at a time; by default ``batch_size`` with ``validation_steps``, and 256 without,
+            where the result does not depend on it.
+        validation_freq : int or collection of int
+            Every how many epochs validation data are evaluated, or after which, counted from 1.
+        **options
+            Keras 2's workers, use_multiprocessing and max_queue_size are refused by name.
 
         Returns
         -------
@@ -154,32 +210,35 @@ class Sequential(LayerStack):
         ------
         ValueError, TypeError
             For data of a wrong shape, dtype or range, with NaN, infinity or masked elements in it; nothing has been
-            changed then.
+            changed then, but by earlier batches of an iterable.
         FloatingPointError
             If the loss is no longer finite; the weights are those of the last finite step.
         """
+        _refuse_options("fit", options)
         batch = _checks.positive_int("fit", "batch_size", 32 if batch_size is None else batch_size)
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"fit: verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
         epochs = _checks.whole_number("fit", "epochs", epochs)
         initial_epoch = _checks.whole_number("fit", "initial_epoch", initial_epoch)
         called = callbacks_of("fit", callbacks)
+        if validation_batch_size is None:
+            validation_batch_size = EVALUATE_ROWS if validation_steps is None else batch
         self._train.compiled("fit")
-        learns_width = not self.built and not (self._all and isinstance(self._all[0], Input))
-        if learns_width:
-            shape = np.shape(x)
-            if len(shape) < 2:
-                raise ValueError(f"x: expected shape (rows, columns), got {shape}")
-            self.build((None, *shape[1:]))
+        learns_width = not self.built
+        x = opened(x)
+        self.build_for(first_rows(x))
         try:
             run = prepare(
                 self.train_state,
                 x,
                 y,
                 batch=batch,
-                validation_batch=self.EVALUATE_ROWS,
+                steps=_optional_steps("fit", "steps_per_epoch", steps_per_epoch),
+                validation_batch=_checks.positive_int("fit", "validation_batch_size", validation_batch_size),
                 validation_split=validation_split,
                 validation_data=validation_data,
+                validation_steps=_optional_steps("fit", "validation_steps", validation_steps),
+                validation_freq=validation_freq,
                 shuffle=bool(shuffle),
                 class_weight=class_weight,
                 sample_weight=sample_weight,
@@ -200,19 +259,21 @@ class Sequential(LayerStack):
     def evaluate(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         batch_size: int | None = None,
         verbose: int | str = 0,
         sample_weight: Any = None,
         return_dict: bool = False,
+        steps: int | None = None,
         callbacks: Iterable[Callback] | None = None,
+        **options: Any,
     ) -> Any:
         """Return loss and metrics on a data set.
 
         Parameters
         ----------
         x, y : array-like
-            As for `fit`.
+            As for `fit`: arrays, or an iterable of batches.
         batch_size : int, optional
             Rows at a time; the result does not depend on it.
         verbose : {"auto", 0, 1, 2}
@@ -221,61 +282,38 @@ class Sequential(LayerStack):
             A weight for each row.
         return_dict : bool
             Return a dict by name.
+        steps : int, optional
+            Batches that are evaluated, where it is not all of them: of 32 rows, if ``batch_size`` does not say.
         callbacks : iterable of Callback, optional
             Called before and after (``on_test_begin``), and around batches where one wants it.
+        **options
+            As for `fit`.
 
         Returns
         -------
         float, list of float, or dict of str to float
             The loss alone if there are no metrics, else the loss and the metrics.
         """
+        _refuse_options("evaluate", options)
         called = callbacks_of("evaluate", callbacks)
-        state = self._compiled_state()
-        objective, reported = state.objective()
-        data = state.data(x, y, sample_weight)
-        batch = self.EVALUATE_ROWS if batch_size is None else batch_size
-        rows = min(data.rows, _checks.positive_int("evaluate", "batch_size", batch))
-        workspace = backends.current().workspace(state.network, objective, rows, state.vectors)
-        hooks = CallbackList(called, self, {"steps": -(-data.rows // rows), "verbose": verbose})
+        x, steps = opened(x), _optional_steps("evaluate", "steps", steps)
+        state = self._compiled_state(first_rows(x), "evaluate")
+        if batch_size is None:
+            batch_size = EVALUATE_ROWS if steps is None else 32
+        rows = _checks.positive_int("evaluate", "batch_size", batch_size)
+        feed = feed_of(state, x, y, sample_weight, rows, steps)
+        hooks = CallbackList(called, self, {"steps": feed.steps, "verbose": verbose})
         hooks.call("on_test_begin")
-        results = evaluate(workspace, reported, data, hooks)
+        results = evaluate_on(state, feed, hooks)
         hooks.call("on_test_end", logs=results)
         return numbers_of(results, return_dict)
-
-    def train_on_batch(
-        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
-    ) -> Any:
-        """Take one step on one batch.
-
-        Parameters
-        ----------
-        x, y : array-like
-            As for `fit`; all rows are one batch.
-        sample_weight : array-like, (rows,), optional
-            A weight for each row.
-        class_weight : mapping of int to float, or "balanced", optional
-            A weight for each class, as for `fit`.
-        return_dict : bool
-            Return a dict by name.
-
-        Returns
-        -------
-        float, list of float, or dict of str to float
-            The batch's loss and metrics, as they were before the step.
-
-        Raises
-        ------
-        FloatingPointError
-            If the loss is not finite; no weight has been changed by this step.
-        """
-        self._compiled_state()
-        return numbers_of(self._steps.train_on_batch(x, y, sample_weight, class_weight), return_dict)
 
     def predict(
         self,
         x: Any,
         batch_size: int | None = None,
         verbose: int | str = 0,
+        steps: int | None = None,
         callbacks: Iterable[Callback] | None = None,
     ) -> npt.NDArray[Any]:
         """Return the outputs of the last layer.
@@ -283,12 +321,15 @@ class Sequential(LayerStack):
         Parameters
         ----------
         x : array-like, (rows, ..., n_in)
-            Any real dtype and memory layout. A NaN reaches its own row's outputs only.
+            Any real dtype and memory layout. A NaN reaches its own row's outputs only. Or an iterable of batches, as
+            for `fit`.
         batch_size : int, optional
-            Rows between two calls of callbacks around batches, 32 by default; else any number of rows is worked
-            through in blocks that fit the cache.
+            Rows in a batch of an array, 32 by default, which ``steps`` counts and callbacks are called around; else any
+            number of rows is worked through in blocks that fit the cache.
         verbose : {"auto", 0, 1, 2}
             Accepted for Keras's sake.
+        steps : int, optional
+            Batches to read at most.
         callbacks : iterable of Callback, optional
             Called before and after (``on_predict_begin``), and around batches where one wants it.
 
@@ -297,73 +338,17 @@ class Sequential(LayerStack):
         ndarray, (rows, ..., n_out), of the model's dtype
         """
         if callbacks is None:
-            return super().predict(x)
+            return super().predict(x, batch_size, verbose, steps)
         called, outputs = callbacks_of("predict", callbacks), super().predict
         batch = _checks.positive_int("predict", "batch_size", 32 if batch_size is None else batch_size)
-        x = _checks.array_of("x", x)
-        hooks = CallbackList(called, self, {"steps": -(-len(x) // batch), "verbose": verbose})
-        return predict_in_batches(outputs, x, batch, hooks)
-
-    # -- single steps -------------------------------------------------------------------------------------------
-
-    def forward(self, x: Any, training: bool = False) -> npt.NDArray[Any]:
-        """Return the outputs of a batch, and keep what one `backward` with the same weights needs.
-
-        Parameters
-        ----------
-        x : array-like, (rows, ..., n_in)
-            All rows are one batch.
-        training : bool
-            Whether dropout drops, and batch normalisation takes the batch's statistics.
-
-        Returns
-        -------
-        ndarray, (rows, ..., n_out)
-        """
-        _ = self.network  # built on first use
-        return self._steps.forward(x, training)
-
-    def backward(self, grad_output: Any) -> npt.NDArray[Any]:
-        """Compute the gradients of all trainable parameters from that with respect to the last `forward`'s outputs.
-
-        They replace those that were there; `gradients` shows them, `apply_gradients` takes the step. The slopes of
-        regularizers are in them; weights that are pruned have none.
-
-        The weights must be those of the forward: after a step of any kind or `set_weights`, call `forward` again. That
-        they were written to through the views of `parameters` goes unnoticed, and mixes old activations with new
-        weights.
-
-        Parameters
-        ----------
-        grad_output : array-like, of the outputs' shape
-            Derivative of a number with respect to each output.
-
-        Returns
-        -------
-        ndarray, of the inputs' shape
-            Derivative of that number with respect to each input.
-
-        Raises
-        ------
-        RuntimeError
-            If there is no forward for it, or the weights have been changed since.
-        ValueError
-            If ``grad_output`` has not the outputs' shape.
-        """
-        _ = self.network
-        return self._steps.backward(grad_output)
-
-    def apply_gradients(self) -> None:
-        """Take the optimizer's step with what is in `gradients`: what `backward` left there, or you wrote there.
-
-        As in a step of `fit`, the gradients are clipped, as `gradients` shows behind it, and the weights decayed as the
-        optimizer says; pruned weights stay zero. For larger batches than fit into memory, add up the gradients of
-        several `backward`, and write the sum or mean to the views before this. Each has the slopes of the regularizers
-        in it, so their mean has these once.
-
-        The running statistics of batch normalisation move here too, if the last forward was for training.
-        """
-        self._steps.apply_gradients()
+        x = opened(x)
+        batches, count = input_batches(x, batch, _optional_steps("predict", "steps", steps))
+        hooks = CallbackList(called, self, {"steps": count, "verbose": verbose})
+        hooks.call("on_predict_begin")
+        one_by_one = hooks.each_predict_batch
+        results = predict_in_batches(outputs, batches, hooks) if one_by_one else outputs(x, batch, steps=steps)
+        hooks.call("on_predict_end")
+        return results
 
     # -- looking inside -----------------------------------------------------------------------------------------
 
@@ -439,9 +424,7 @@ class Sequential(LayerStack):
         other = derived.empty_like(self, self.name, [layer.copy() for layer in self._all])
         other._take_network(network)
         other.epochs_trained = self.epochs_trained
-        if self.optimizer is not None and self.loss is not None:
-            fresh = type(self.optimizer)(**self.optimizer.get_config())
-            other.compile(fresh, self.loss, list(self._train.metrics))
+        other.compile_like(self)
         return other
 
     def fold_batch_normalization(self, *, at_input: bool = True) -> Sequential:
@@ -473,3 +456,43 @@ class Sequential(LayerStack):
             Any suffix; the format is safetensors. Written atomically.
         """
         save_model(self, path)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights alone to a file.
+
+        Parameters
+        ----------
+        path : path
+            Any suffix, such as ".weights.h5"; the format is safetensors.
+        """
+        save_weights(self, path)
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Read weights that `save_weights` or `save` wrote, of a model of such layers; their names do not matter.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Raises
+        ------
+        nbdense.files.FileFormatError
+            If the file is damaged, not ours, or has other tensors than this model; nothing has been changed then.
+        """
+        load_weights(self, path)
+
+
+def _optional_steps(owner: str, name: str, value: int | None) -> int | None:
+    return None if value is None else _checks.positive_int(owner, name, value)
+
+
+def _refuse_options(owner: str, options: dict[str, Any]) -> None:
+    """Raise for the first option: for what Keras 2 had, with what to do instead."""
+    for name in options:
+        if name in ("workers", "use_multiprocessing", "max_queue_size"):
+            raise TypeError(
+                f"{owner}: {name} is not taken: batches of an iterable are read in this thread; leave it out, or give "
+                "an iterable that reads ahead itself, such as torch's DataLoader"
+            )
+        raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")

@@ -2,77 +2,117 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks, backends, utils
+from nbdense import _checks, _registry, utils
 from nbdense.inspection.attribution import saliency
 from nbdense.inspection.plots import plot_weights
-from nbdense.inspection.summary import summary
-from nbdense.layers import Input, Layer, assign, inner_layers, name_layers
+from nbdense.inspection.summary import summary, unbuilt_summary
+from nbdense.layers import (
+    Composite,
+    Input,
+    Layer,
+    assign,
+    float_dtype,
+    give_tensors,
+    inner_layers,
+    layers_of,
+    name_layers,
+)
 from nbdense.losses import Loss
 from nbdense.network import Network
 from nbdense.network.builder import NetworkBuilder
 from nbdense.optimizers import Optimizer
 from nbdense.training.state import TrainState
 
-_BLOCK = 8192  # rows that predict converts at a time where they are not ready to read
 
-
-class LayerStack:
+class LayerStack(Composite):
     """Layers, one after the other, and the parameters that they have: `Sequential` without its training.
 
     Parameters
     ----------
     layers : sequence of Layer, optional
-        May begin with an Input; more can be added with `add`.
+        May begin with an Input; more can be added with `add`. A Sequential may be among them.
     name : str, optional
         The model's name.
     dtype : {"float32", "float64"}
         Type of parameters and all computation.
+    trainable : bool
+        Whether the layers learn; False freezes all of them.
     """
 
-    def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, dtype: str = "float32") -> None:
-        self.name = "sequential" if name is None else name
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.dtype("float32"), np.dtype("float64")):
-            raise ValueError(f"{type(self).__name__}: dtype must be 'float32' or 'float64', got {dtype!r}")
+    kind = "sequential"
+
+    def __init__(
+        self,
+        layers: Sequence[Any] | None = None,
+        name: str | None = None,
+        dtype: str = "float32",
+        trainable: bool = True,
+    ) -> None:
         self._all: list[Layer] = []
+        super().__init__()
+        self.name, self.named = "sequential" if name is None else name, name is not None
+        self._dtype = float_dtype(type(self).__name__, dtype)
+        self.dtype = np.dtype(self._dtype)
         self._built_trainable: list[bool] = []
         self._train = TrainState()
-        for layer in layers or []:
+        for layer in layers_of(type(self).__name__, layers or []):
             self.add(layer)
+        if not trainable:
+            self.trainable = False
 
     # -- structure ----------------------------------------------------------------------------------------------
 
     def add(self, layer: Layer) -> None:
         """Append a layer.
 
+        Weights that it has already come along, as those of layers that are here already stay; an optimizer begins anew.
+
         Parameters
         ----------
         layer : Layer
-            Its name must be new in this model.
+            A layer, or a Sequential. Its name must be new in this model.
         """
         if not isinstance(layer, Layer):
             raise TypeError(f"add: expected a layer, got {type(layer).__name__}")
         if isinstance(layer, Input) and self._all:
-            raise ValueError("add: Input must be the first layer")
-        if self.built:
-            raise ValueError("add: the model is built already; add layers before it is fitted or asked to predict")
-        inner = getattr(layer, "input", None)
-        if not self._all and inner is not None:
-            self._all.append(inner)
-        name_layers([*self._all, layer])
-        self._all.append(layer)
+            raise ValueError(
+                "add: Input must be the first layer; this Sequential has already been configured to use "
+                f"{self._all[0].name or 'its first layer'!r} there"
+            )
+        front = _input_in_front(layer)
+        added = [layer] if self._all or front is None else [front, layer]
+        name_layers([*self._all, *added])
+        self._all += added
+        self._train.drop_network()
+
+    def pop(self, rebuild: bool = True) -> Layer | None:
+        """Take the last layer away and return it; None where there is none. The others keep their weights.
+
+        Parameters
+        ----------
+        rebuild : bool
+            Accepted for Keras's sake: the model is built anew when it is next used.
+        """
+        if not self.layers:
+            return None
+        self._train.drop_network()
+        return self._all.pop()
 
     @property
     def layers(self) -> list[Layer]:
         """The layers, without the Input, as in Keras."""
         return [layer for layer in self._all if not isinstance(layer, Input)]
+
+    @layers.setter
+    def layers(self, layers: list[Layer]) -> None:
+        self._all = [*(layer for layer in self._all if isinstance(layer, Input)), *layers]
 
     @property
     def input_and_layers(self) -> list[Layer]:
@@ -101,49 +141,78 @@ class LayerStack:
 
     @property
     def built(self) -> bool:
-        """State of the parameters: True once they exist."""
-        return self._train.built
+        """State of the model: True once it has parameters, or can make them because its input's shape is known."""
+        return self._train.built or (bool(self.layers) and isinstance(self._all[0], Input))
 
     @property
     def network(self) -> Network:
         """The tables and parameters; built on first use if the input's width is known."""
         if not self._train.built:
-            if not self._all or not isinstance(self._all[0], Input):
+            if not isinstance(front := next(iter(self._all), None), Input):
                 raise ValueError(
                     "the model is not built: its input's width is not known; begin with Input((n,)), or call fit"
                 )
-            self.build((None, *self._all[0].shape))
+            self.build((None, *front.shape))
         return self._train.network
 
+    @property
+    def path(self) -> str:
+        """Prefix of the names of its tensors in its network: none."""
+        return ""
+
     def build(self, input_shape: int | tuple[int | None, ...]) -> None:
-        """Create the parameters.
+        """Create the parameters; layers that have some keep them.
 
         Parameters
         ----------
         input_shape : int or tuple
             The input's width, or (None, ..., width).
         """
-        if isinstance(input_shape, tuple):
-            input_shape = input_shape[1:] if len(input_shape) > 1 else input_shape
+        if isinstance(input_shape, tuple | list):
+            input_shape = tuple(input_shape)[1:] if len(input_shape) > 1 else tuple(input_shape)
             shape = tuple(_checks.positive_int("build", "input_shape", n) for n in input_shape)
         else:
             shape = (_checks.positive_int("build", "input_shape", input_shape),)
-        if not self.layers:
-            raise ValueError("build: the model has no layers")
-        if isinstance(self._all[0], Input):
-            if self._all[0].shape != shape:
-                raise ValueError(f"build: the Input has shape {self._all[0].shape}, not {shape}")
-        else:
-            self._all.insert(0, Input(shape))
+        self._set_input(shape)
         if self.seed < 0:
             self.seed = utils.next_seed()
-        self._take_network(self._compile_layers(shape))
+        network = self._compile_layers(shape)
+        for layer in self.layers:
+            layer.give_weights(network)
+        self._take_network(network)
+
+    def build_for(self, x: Any) -> None:
+        """Build the model by the shape of data, where neither it nor an Input has one.
+
+        Parameters
+        ----------
+        x : array-like, (rows, ..., columns)
+            The data.
+        """
+        if not self.built and self.layers:
+            shape = np.shape(x)
+            if len(shape) < 2:
+                raise ValueError(f"x: expected shape (rows, columns), got {shape}")
+            self.build((None, *shape[1:]))
+
+    def _set_input(self, shape: tuple[int, ...]) -> None:
+        """Let the input be of a shape; raise if it is of another."""
+        if not self.layers:
+            raise ValueError("build: the model has no layers")
+        if not isinstance(self._all[0], Input):
+            self._all.insert(0, Input(shape))
+        elif self._all[0].shape != shape:
+            raise ValueError(
+                f"build: the Input has shape {self._all[0].shape}, not {shape}: it has already been configured"
+            )
 
     def _compile_layers(self, shape: tuple[int, ...]) -> Network:
         """Return a new network of the layers, its parameters at their initial values."""
         builder = NetworkBuilder(shape, self.dtype)
+        for layer in inner_layers(self.layers):
+            layer.check_dtype(self.dtype)
         for number, layer in enumerate(self.layers):
-            layer.build(builder, self.seed, number)
+            layer.write(builder, self.seed, number)
         return builder.finish()
 
     def _take_network(self, network: Network) -> None:
@@ -158,16 +227,51 @@ class LayerStack:
         """Return to the state before `build`, without an Input: the next data may come with another width."""
         self._train.drop_network()
         self._all = self._all[1:]
+        for layer in inner_layers(self._all):
+            layer.forget_network()
 
     def _set_trainable(self) -> None:
         """Update the network by the layers' ``trainable``."""
         if self._built_trainable == [layer.trainable for layer in inner_layers(self.layers)]:
             return
-        weights, old = self.get_weights(), self.network
+        old = self.network
         network = self._compile_layers(old.input_shape)
-        network.mask = old.mask
+        network.share(old)
         self._take_network(network)
-        self.set_weights(weights)
+
+    # -- as a layer of another model ----------------------------------------------------------------------------
+
+    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+        self._set_input(builder.shape)
+        if self.seed < 0:
+            self.seed = seed
+        super().write(builder, seed, number)
+
+    def set_network(self, network: Network, prefix: str = "") -> None:
+        """Share the weights that the model has as a layer of another: from now on both learn the same ones."""
+        self.named = True
+        path = f"{prefix}{self.name}/"
+        first = next((parameter.offset for parameter in network.parameters if parameter.name.startswith(path)), None)
+        front = self._all[0]
+        assert isinstance(front, Input)  # `write` has put it there
+        own = self._compile_layers(front.shape)
+        if first is not None:
+            own.share(network, first)
+        self._take_network(own)
+
+    def give_weights(self, network: Network, prefix: str = "") -> None:
+        if self._train.built:
+            give_tensors(self, self.network, "", network, f"{prefix}{self.name}/")
+        else:
+            for layer in self.layers:
+                layer.give_weights(network, f"{prefix}{self.name}/")
+
+    def copy(self) -> Self:
+        made = type(self)([layer.copy() for layer in self._all], self.name, str(self.dtype))
+        made.seed, made._trainable = self.seed, self._trainable
+        return made
+
+    # -- shapes, descriptions and weights -----------------------------------------------------------------------
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -179,9 +283,40 @@ class LayerStack:
         """Shape of what comes out, (None, ...)."""
         return (None, *self.network.output_shape)
 
-    def get_weights(self) -> list[npt.NDArray[Any]]:
-        """Return copies of all parameters, kernel and bias in turn, as in Keras."""
-        return [view.copy() for view in self.network.tensors().values()]
+    def get_config(self) -> dict[str, Any]:
+        """Return a description of the layers, without weights, from which `from_config` makes such a model again."""
+        layers = [
+            {
+                "class_name": "InputLayer" if isinstance(layer, Input) else type(layer).__name__,
+                "config": layer.get_config(),
+            }
+            for layer in self._all
+        ]
+        return {"name": self.name, "trainable": self.trainable, "dtype": str(self.dtype), "layers": layers}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """Make a model of what `get_config` returned; its weights are new.
+
+        Parameters
+        ----------
+        config : mapping
+            The description.
+        custom_objects : mapping of str to object, optional
+            One's own activations, initializers and so on by name.
+        """
+        with _registry.custom_objects(custom_objects):
+            return cls(**config)
+
+    def to_json(self, **kwargs: Any) -> str:
+        """Return the description as JSON, which `nbdense.models.model_from_json` reads.
+
+        Parameters
+        ----------
+        **kwargs
+            Options of ``json.dumps``.
+        """
+        return json.dumps({"class_name": "Sequential", "config": self.get_config()}, **kwargs)
 
     def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
         """Set all parameters.
@@ -260,45 +395,7 @@ class LayerStack:
     def loss(self, loss: Loss | None) -> None:
         self._train.loss = loss
 
-    # -- outputs, and looking inside ----------------------------------------------------------------------------
-
-    def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> npt.NDArray[Any]:
-        """Return the outputs of the last layer.
-
-        Parameters
-        ----------
-        x : array-like, (rows, ..., n_in)
-            Any real dtype and memory layout. A NaN reaches its own row's outputs only.
-        batch_size : int, optional
-            Accepted for Keras's sake; any number of rows is worked through in blocks that fit the cache.
-        verbose : {"auto", 0, 1, 2}
-            Accepted for Keras's sake.
-
-        Returns
-        -------
-        ndarray, (rows, ..., n_out), of the model's dtype
-        """
-        network = self.network
-        if (  # carray: C-ordered, aligned and writable
-            type(x) is np.ndarray
-            and x.dtype == self.dtype
-            and x.ndim == 2
-            and x.shape[1] == network.n_in
-            and len(network.input_shape) == 1
-            and x.flags.carray
-        ):
-            out = backends.current().predict(network, x)
-        else:
-            x, backend = self._train.inputs(x), backends.current()
-            out = np.empty((x.shape[0], network.n_out), self.dtype)
-            for first in range(0, x.shape[0], _BLOCK):
-                block = _checks.matrix_of(x[first : first + _BLOCK], self.dtype)
-                out[first : first + len(block)] = backend.predict(network, block)
-        return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
-
-    def count_params(self) -> int:
-        """Return the number of parameters."""
-        return sum(math.prod(parameter.shape) for parameter in self.network.parameters)
+    # -- looking inside ----------------------------------------------------------------------------
 
     def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
         """Print the layers with the shapes of their outputs, parameters, multiply-adds and memory, and the totals.
@@ -310,7 +407,7 @@ class LayerStack:
         print_fn : callable, optional
             Called with each line instead of ``print``.
         """
-        for line in summary(self, line_length).splitlines():
+        for line in (summary(self, line_length) if self.built else unbuilt_summary(self)).splitlines():
             (print if print_fn is None else print_fn)(line)
 
     def saliency(self, x: Any, output: int | None = None) -> npt.NDArray[Any]:
@@ -347,3 +444,12 @@ class LayerStack:
             If matplotlib is not installed.
         """
         return plot_weights(self, ax)
+
+
+def _input_in_front(layer: Layer) -> Input | None:
+    """Return the Input that a first layer brings along: by its arguments, or as the first of its own layers."""
+    if isinstance(layer, LayerStack):
+        first = next(iter(layer.input_and_layers), None)
+        return Input(first.shape) if isinstance(first, Input) else None
+    given: Input | None = getattr(layer, "input", None)
+    return given

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nbdense.engine.elementwise.activations import ACTIVATIONS, ON_DEMAND, Activation
 from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, RMS_NORM, RowKind
 from nbdense.engine.tables import LAYER, PAD, SEGMENT, aligned_zeros, leading_dimension, padded
-from nbdense.network.network import Network, Parameter
+from nbdense.network.network import Network, Parameter, Projection
 
 
 class NetworkBuilder:
@@ -43,6 +43,7 @@ class NetworkBuilder:
         self._segments: list[tuple[Any, ...]] = []
         self._initial: list[npt.NDArray[Any]] = []
         self._on_demand: list[Activation] = []
+        self._projections: dict[str, Projection] = {}
         self._size = 0
         self._aside = 0
         self._width = 0
@@ -75,8 +76,11 @@ class NetworkBuilder:
         l1: float = 0.0,
         l2: float = 0.0,
         decay: float = 1.0,
+        projection: Projection | None = None,
     ) -> int:
         """Add a parameter tensor that holds ``value`` (one- or two-dimensional); return its offset."""
+        if projection is not None:
+            self._projections[name] = projection
         rows = 1 if value.ndim == 1 else value.shape[0]
         length = rows * leading_dimension(value.shape[-1])
         offset = self._size
@@ -250,6 +254,7 @@ class NetworkBuilder:
             self.input_shape,
             self.shape,
             on_demand=tuple(self._on_demand),
+            projections=self._projections,
             quantization=self.quantization,
         )
         for parameter, value in zip(self._parameters, self._initial, strict=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,9 @@ from nbdense.engine.tables import (
 SLAB_ROWS = 48  # at most: a multiple of every tile height and vector width
 SHARED_SIZE = 32768  # elements from which an update may be worth sharing: then there are slabs to share evenly
 SLABS = 64  # about how many
+
+
+Projection = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,14 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The layer as its user knows it, for messages: "Dense layer 'hidden' in Residual 'block'"."""
+        """The layer as its user knows it, for messages: "Dense layer 'hidden' in block 'block'"."""
         return layer_label(self.kind, self.name)
 
 
 def layer_label(kind: RowKind, name: str) -> str:
     """Return what the user calls the layer of a row of this kind and name, in which blocks' names go before."""
     *blocks, own = name.split("/")
-    return f"{kind.layer} layer {own!r}" + "".join(f" in Residual {block!r}" for block in reversed(blocks))
+    return f"{kind.layer} layer {own!r}" + "".join(f" in block {block!r}" for block in reversed(blocks))
 
 
 @dataclass
@@ -119,6 +122,9 @@ class Network:
     mask : ndarray or None
         0 or 1 for each element of ``params``: training leaves what is masked by 0 at zero (pruning). None, which may be
         set at any time, lets all of them learn.
+    projections : dict of str to callable
+        For tensors' names, what each step of an optimizer is followed by: a function of the tensor that returns it as
+        it shall be. Steps of a network that has some are taken one by one.
     quantization : dict of str to object
         What quantization the fake quantization in it stands for; empty where there is none.
     rounds_kernels : bool
@@ -148,6 +154,7 @@ class Network:
     output_shape: tuple[int, ...]
     mask: npt.NDArray[Any] | None = None
     on_demand: tuple[Activation, ...] = ()  # activations whose compiled loops the table points at
+    projections: dict[str, Projection] = field(default_factory=dict)
     quantization: dict[str, Any] = field(default_factory=dict)
     version: int = field(default=0, init=False)
     rounds_kernels: bool = field(init=False)
@@ -239,6 +246,16 @@ class Network:
                 count += int(wrong.sum())
         return count
 
+    def project(self) -> None:
+        """Bring the tensors that learn to where their projections want them; pruned weights stay zero."""
+        if not self.projections:
+            return
+        for parameter, segment in zip(self.parameters, self.segments, strict=True):
+            if segment["trainable"] and parameter.name in self.projections:
+                view = self.tensor(parameter)
+                view[...] = self.projections[parameter.name](view.copy())
+        self.hold_masked()
+
     def take_tensors(
         self, other: Network, out: npt.NDArray[Any] | None = None, vector: npt.NDArray[Any] | None = None
     ) -> None:
@@ -262,6 +279,23 @@ class Network:
         if other.mask is not None:
             self.mask = np.ones_like(self.params)
             self.take_tensors(other, self.mask, other.mask)
+
+    def share(self, other: Network, first: int = 0) -> None:
+        """Make another network's parameters this one's: the same memory, from its element ``first`` on.
+
+        Parameters
+        ----------
+        other : Network
+            A network in which this one's tensors lie side by side in the same order.
+        first : int
+            Where the first of them begins.
+        """
+        self.params = other.params[first:]
+        self.mask = None if other.mask is None else other.mask[first:]
+        # What rows without a bias add their product to: the zeros at the end of the memory.
+        zeros = self.params.size - int(self.layers["ld_out"].max())
+        self.layers["start"] = np.where(self.layers["bias"] < 0, zeros, self.layers["bias"])
+        self.refresh()
 
     def copy(self) -> Network:
         """Return a network of the same tables with parameters of its own."""

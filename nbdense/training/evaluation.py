@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.backends.base import Data, Workspace
+from nbdense import backends
+from nbdense.backends.base import Data, Objective, Workspace
 from nbdense.metrics import Metric
 from nbdense.network import Network
 from nbdense.training import phases
+from nbdense.training.feeding import Feed
+from nbdense.training.state import TrainState
 
 EVALUATE_STEPS = 4096  # batches, at most, in a call of the compiled program
 ROWS_TOGETHER = 8192  # that are counted at once: a call of NumPy's costs as much as the step of a small network
@@ -33,8 +37,9 @@ class Tally:
         self._rows = 0
         # Copies: the objects that were compiled are the user's, to count with by themselves.
         self._collecting = {metric.name: metric.fresh() for metric in metrics if metric.collects}
-        self._waiting: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []  # batches to count together
+        self._waiting: list[tuple[npt.NDArray[Any], ...]] = []  # batches to count together
         self.collects = bool(self._collecting)
+        self._weighs = any(metric.weighted for metric in metrics)
 
     def add(self, totals: npt.NDArray[np.float64], rows: int, workspace: Workspace, layers: npt.NDArray[Any]) -> None:
         """Count in what a run reported of ``rows`` rows of data.
@@ -53,14 +58,14 @@ class Tally:
         self._sums = np.cumsum(np.vstack([self._sums, totals]), axis=0)[-1]
         self._rows += rows * self._positions
         if self.collects:
-            self._collect(workspace.targets(rows).copy(), workspace.tensor(layers[-1], "output", rows).copy())
+            parts = [workspace.targets(rows), workspace.tensor(layers[-1], "output", rows)]
+            if self._weighs:
+                parts.append(workspace.weights(rows))
+            self._collect(*(part.reshape(-1, part.shape[-1]).copy() for part in parts))
 
-    def _collect(self, targets: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> None:
+    def _collect(self, *batch: npt.NDArray[Any]) -> None:
         """Hand a batch's rows to metrics without a compiled form: by themselves, or many together where they may be."""
-        batch = targets.reshape(-1, targets.shape[-1]), outputs.reshape(-1, outputs.shape[-1])
-        for metric in self._collecting.values():
-            if metric.by_batch:
-                metric.update_state(*batch)
+        self._count(True, batch)
         self._waiting.append(batch)
         if len(self._waiting) * len(batch[1]) >= ROWS_TOGETHER:
             self._count_waiting()
@@ -69,9 +74,14 @@ class Tally:
         if self._waiting:
             rows = [np.concatenate(arrays) for arrays in zip(*self._waiting, strict=True)]
             self._waiting.clear()
-            for metric in self._collecting.values():
-                if not metric.by_batch:
-                    metric.update_state(*rows)
+            self._count(False, rows)
+
+    def _count(self, by_batch: bool, rows: Sequence[npt.NDArray[Any]]) -> None:
+        """Hand targets, outputs and, where some are weighted, weights of rows to metrics of one kind."""
+        for metric in self._collecting.values():
+            if metric.by_batch == by_batch:
+                weights = (rows[2][:, 0],) if metric.weighted else ()
+                metric.update_state(*rows[:2], *weights)
 
     def means(self) -> dict[str, float]:
         """Return loss and metrics so far, but for those that need all outputs at once."""
@@ -115,34 +125,88 @@ class TestHooks(Protocol):
         """Call a hook, such as "on_test_batch_end"."""
 
 
-def tally_data(tally: Tally, workspace: Workspace, data: Data, hooks: TestHooks | None = None) -> None:
+def tally_data(tally: Tally, workspace: Workspace, data: Data) -> None:
     """Run a data set through a network, and add its loss and metrics to a tally."""
-    if hooks is not None and not hooks.each_test_batch:
-        hooks = None
+    tally_steps(tally, workspace, data, 0, -(-data.rows // workspace.batch))
+
+
+def tally_steps(tally: Tally, workspace: Workspace, data: Data, first: int, count: int) -> None:
+    """Run some batches of a data set through a network, and add their loss and metrics to a tally."""
     layers, batch = workspace.network.inference, workspace.batch
     table = phases.evaluation(layers)
-    total, first = -(-data.rows // batch), 0
+    total = first + count
     while first < total:
-        count = min(total - first, 1 if tally.collects or hooks else EVALUATE_STEPS, workspace.steps_at_once)
-        if hooks is not None:
-            hooks.call("on_test_batch_begin", first)
+        count = min(total - first, 1 if tally.collects else EVALUATE_STEPS, workspace.steps_at_once)
         done, totals = workspace.run(table, data, layers=layers, first_step=first, count=count)
         done = min(done + 1, count)  # a NaN ends a run, and belongs in the result
         rows = min((first + done) * batch, data.rows) - first * batch
         tally.add(totals[:done], rows, workspace, layers)
         first += done
-        if hooks is not None:
-            hooks.call("on_test_batch_end", first - 1, logs=tally.means())
 
 
-def evaluate(workspace: Workspace, metrics: list[Metric], data: Data, hooks: TestHooks | None = None) -> dict[str, Any]:
-    """Return loss and metrics of a data set by name, penalties included."""
-    network = workspace.network
-    tally = Tally(metrics, network.positions_out)
-    tally_data(tally, workspace, data, hooks)
+def evaluate_feed(room: Room, metrics: list[Metric], feed: Feed, hooks: TestHooks | None = None) -> dict[str, Any]:
+    """Return loss and metrics of the steps that a feed has, by name, penalties included.
+
+    Parameters
+    ----------
+    room : Room
+        The memory of the runs.
+    metrics : list of Metric
+        What is reported beside the loss.
+    feed : Feed
+        What the steps read.
+    hooks : TestHooks, optional
+        What batches are reported to.
+    """
+    tally = Tally(metrics, room.network.positions_out)
+    watching = hooks if hooks is not None and hooks.each_test_batch else None
+    feed.begin(0)
+    first = 0
+    while (steps := feed.take(first, EVALUATE_STEPS if watching is None else 1)) is not None:
+        if watching is not None:
+            watching.call("on_test_batch_begin", first)
+        tally_steps(tally, room.workspace(feed.batch), *steps)
+        first += steps[2]
+        if watching is not None:
+            watching.call("on_test_batch_end", first - 1, logs=tally.means())
     results = tally.results()
-    results["loss"] += penalty(network)
+    results["loss"] += penalty(room.network)
     return results
+
+
+def evaluate_on(state: TrainState, feed: Feed, hooks: TestHooks | None = None) -> dict[str, Any]:
+    """Return loss and metrics of a feed by name, as the model was compiled."""
+    objective, metrics = state.objective()
+    return evaluate_feed(Room(state, objective), metrics, feed, hooks)
+
+
+class Room:
+    """The memory of runs over batches, which grows with their size.
+
+    Parameters
+    ----------
+    state : TrainState
+        State of a model that is built and compiled.
+    objective : Objective
+        What runs compute from outputs and targets.
+    """
+
+    def __init__(self, state: TrainState, objective: Objective) -> None:
+        self._state, self._objective = state, objective
+        self._workspace: Workspace | None = None
+
+    @property
+    def network(self) -> Network:
+        """The network that is run."""
+        return self._state.network
+
+    def workspace(self, batch: int) -> Workspace:
+        """Return a workspace for batches of so many rows, or more where there has been a larger one."""
+        if self._workspace is None or self._workspace.batch < batch:
+            self._workspace = None  # its memory first
+            state = self._state
+            self._workspace = backends.current().workspace(state.network, self._objective, batch, state.vectors)
+        return self._workspace
 
 
 def loss_and_gradient(

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from nbdense.backends.base import Workspace
 from nbdense.optimizers import Optimizer
 from nbdense.training.accumulation import take_steps
-from nbdense.training.evaluation import Tally, evaluate
+from nbdense.training.evaluation import Tally, evaluate_feed
+from nbdense.training.feeding import Steps
 from nbdense.training.preparation import Fit
 from nbdense.training.progress import ProgressBar, number_text
 from nbdense.training.state import TrainState
@@ -74,7 +75,7 @@ def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
         try:
             logs = _Epoch(fit, slices, epoch, epoch == epochs[-1], hooks, bar).run()
             fit.state.epochs_trained += 1
-            logs |= _validate(fit, hooks)
+            logs |= _validate(fit, epoch + 1, hooks)
         except LossNotFiniteError as error:
             if not hooks.takes_not_finite:
                 raise
@@ -94,12 +95,12 @@ def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
     hooks.call("on_train_end", logs=logs)
 
 
-def _validate(fit: Fit, hooks: Hooks) -> Logs:
-    """Return the ``val_`` logs of an epoch: none where no rows are held out."""
-    if fit.validation is None:
+def _validate(fit: Fit, epoch: int, hooks: Hooks) -> Logs:
+    """Return the ``val_`` logs of an epoch: none where no rows are held out, or it is not their turn."""
+    if fit.validation is None or not fit.validation.is_due(epoch):
         return {}
     hooks.call("on_test_begin")
-    results = evaluate(fit.validation.workspace, fit.metrics, fit.validation.data, hooks)
+    results = evaluate_feed(fit.validation.room, fit.metrics, fit.validation.feed, hooks)
     hooks.call("on_test_end", logs=results)
     return {f"val_{name}": value for name, value in results.items()}
 
@@ -133,7 +134,7 @@ class _Slices:
         self._fit = fit
         self._last: _Slice | None = None
 
-    def take(self, first: int, count: int, none_follows: bool) -> tuple[int, npt.NDArray[np.float64]]:
+    def take(self, steps: Steps, none_follows: bool) -> tuple[int, npt.NDArray[np.float64]]:
         """Take steps, and go back to the last good one where a loss is not finite.
 
         Returns
@@ -143,17 +144,18 @@ class _Slices:
         totals : ndarray, (count, 1 + metrics), float64
         """
         fit, workspace = self._fit, self._fit.workspace
+        data, first, count = steps
         network, (optimizer, _) = workspace.network, fit.state.compiled()
         run = functools.partial(
             take_steps,
             workspace,
             network.layers,
             copy.copy(optimizer),  # with its count of steps and learning rate as they are now
-            fit.data,
+            data,
             first_step=first,
-            epoch=fit.state.epochs_trained,
+            epoch=fit.feed.order,
             seed=fit.state.seed,
-            shuffle=fit.shuffle,
+            shuffle=fit.shuffle and not fit.feed.has_order,
         )
         previous, self._last = self._last, None
         # A single step at the very end is never taken back: only a step behind it could tell that it was a bad one.
@@ -198,21 +200,25 @@ class _Epoch:
         self._fit, self._slices, self._hooks, self._bar = fit, slices, hooks, bar
         self._number, self._is_last = number, is_last
         self._optimizer, _ = fit.state.compiled()
-        self._tally = Tally(fit.metrics, fit.workspace.network.positions_out)
+        self._tally = Tally(fit.metrics, fit.state.network.positions_out)
         self._first = 0  # step of the next slice
         self._size = 1  # steps in a slice that takes about SLICE_SECONDS
 
     def run(self) -> Logs:
         """Take the epoch's steps; return loss and metrics over its rows."""
-        hooks = self._hooks
-        while self._first < self._fit.steps and not (hooks.each_batch and hooks.stopped):
-            count = self._slice_length()
+        hooks, feed = self._hooks, self._fit.feed
+        feed.begin(self._fit.state.epochs_trained)
+        while not (hooks.each_batch and hooks.stopped):
+            steps = feed.take(self._first, self._slice_length())
+            if steps is None:
+                break
+            count = steps[2]
             if hooks.each_batch:
                 hooks.call("on_train_batch_begin", self._first)
             started = time.perf_counter()
-            totals = self._take(count)
+            totals = self._take(steps)
             self._set_size(count, time.perf_counter() - started)
-            self._add(totals, count)
+            self._add(totals, steps)
             logs = self._tally.means()
             self._bar.update(count, logs)
             if hooks.each_batch:
@@ -221,7 +227,7 @@ class _Epoch:
 
     def _slice_length(self) -> int:
         """Return how many steps are taken next: none passes a step behind which averages overwrite the weights."""
-        count, optimizer = min(self._size, self._fit.steps - self._first), self._optimizer
+        count, optimizer = self._size, self._optimizer
         if optimizer.use_ema and optimizer.ema_overwrite_frequency:
             every = optimizer.ema_overwrite_frequency
             count = min(count, every - optimizer.batches % every)
@@ -233,10 +239,11 @@ class _Epoch:
         longest = int(count * SLICE_SECONDS / max(seconds, 1e-9))
         self._size = 1 if one_by_one else max(1, min(4 * self._size, longest))
 
-    def _take(self, count: int) -> npt.NDArray[np.float64]:
+    def _take(self, steps: Steps) -> npt.NDArray[np.float64]:
         """Take steps, and return what they report."""
+        count = steps[2]
         none_follows = self._is_last and self._first + count == self._fit.steps
-        done, totals = self._slices.take(self._first, count, none_follows)
+        done, totals = self._slices.take(steps, none_follows)
         if done < count:
             raise LossNotFiniteError(
                 f"the loss is {totals[done, 0]} in epoch {self._number + 1}, step {self._first + done + 1}; the "
@@ -245,12 +252,12 @@ class _Epoch:
             )
         return totals
 
-    def _add(self, totals: npt.NDArray[np.float64], count: int) -> None:
+    def _add(self, totals: npt.NDArray[np.float64], steps: Steps) -> None:
         """Count in what a slice of steps reported."""
-        workspace, end = self._fit.workspace, self._first + count
-        rows = min(end * workspace.batch, self._fit.data.rows) - self._first * workspace.batch
+        workspace, (data, first, count) = self._fit.workspace, steps
+        rows = min((first + count) * workspace.batch, data.rows) - first * workspace.batch
         self._tally.add(totals, rows, workspace, workspace.network.layers)
-        self._first = end
+        self._first += count
 
 
 def count_steps(state: TrainState, count: int = 1) -> None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nbdense import _checks, backends
-from nbdense.backends.base import Data, Workspace
+from nbdense import _checks
+from nbdense.backends.base import Workspace
 from nbdense.metrics import Metric
+from nbdense.training.evaluation import Room
+from nbdense.training.feeding import Feed, Stream, feed_of, opened
 from nbdense.training.state import TrainState
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A data set that is evaluated after each epoch, and the memory for that."""
+    """A data set that is evaluated after epochs, the memory for that, and after which epochs."""
 
-    data: Data
-    workspace: Workspace
+    feed: Feed
+    room: Room
+    epochs: int | Collection[int] = 1
+
+    def is_due(self, epoch: int) -> bool:
+        """Tell whether it is evaluated after the ``epoch``-th epoch, counted from 1."""
+        return epoch % self.epochs == 0 if isinstance(self.epochs, int) else epoch in self.epochs
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,10 @@ class Fit:
     Attributes
     ----------
     state : TrainState
-    data : Data
-        Rows to learn from.
-    workspace : Workspace
-        Memory for batches of it.
+    feed : Feed
+        What its steps read.
+    room : Room
+        Memory for them.
     metrics : list of Metric
         Reported beside the loss.
     validation : Validation or None
@@ -39,16 +46,21 @@ class Fit:
     """
 
     state: TrainState
-    data: Data
-    workspace: Workspace
+    feed: Feed
+    room: Room
     metrics: list[Metric]
     validation: Validation | None
     shuffle: bool
 
     @property
-    def steps(self) -> int:
-        """Steps in an epoch."""
-        return -(-self.data.rows // self.workspace.batch)
+    def steps(self) -> int | None:
+        """Steps in an epoch; None where only its end will tell."""
+        return self.feed.steps
+
+    @property
+    def workspace(self) -> Workspace:
+        """Memory for the present batch."""
+        return self.room.workspace(self.feed.batch)
 
 
 def prepare(
@@ -57,9 +69,12 @@ def prepare(
     y: Any,
     *,
     batch: int,
+    steps: int | None,
     validation_batch: int,
     validation_split: float,
-    validation_data: Sequence[Any] | None,
+    validation_data: Any,
+    validation_steps: int | None,
+    validation_freq: Any,
     shuffle: bool,
     class_weight: Mapping[int, float] | str | None,
     sample_weight: Any,
@@ -71,35 +86,55 @@ def prepare(
     state : TrainState
         State of a model that is built and compiled; nothing of it is changed.
     x, y : array-like
-    batch, validation_batch : int
-        Rows a step, and rows that are evaluated at a time, at most.
+        Or a Stream of batches and None.
+    batch : int
+        Rows a step, at most.
+    steps : int, optional
+        Steps of an epoch.
+    validation_batch : int
+        Rows that are evaluated at a time, at most.
     validation_split : float
-    validation_data : sequence, optional
+    validation_data : sequence or iterable, optional
+    validation_steps : int, optional
+        Steps of an evaluation.
+    validation_freq : int or collection of int
     shuffle : bool
     class_weight : mapping or str, optional
     sample_weight : array-like, optional
         These and ``x`` and ``y`` are those of ``Sequential.fit``.
     """
-    held_out: Data | None = None
+    held_out: Feed | None = None
     if validation_data is not None:
-        parts = validation_data if isinstance(validation_data, list | tuple) else ()
-        if len(parts) not in (2, 3):
-            got = f"{len(parts)} parts" if parts else type(validation_data).__name__
-            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
-        held_out = state.data(*parts)
+        given = opened(validation_data)
+        parts = validation_data if isinstance(validation_data, list | tuple) else (given, None)
+        if len(parts) not in (2, 3) or (parts[1] is None and not isinstance(given, Stream)):
+            got = f"{len(parts)} parts" if parts is validation_data else type(validation_data).__name__
+            raise ValueError(
+                f"fit: validation_data must be (x, y) or (x, y, sample_weight), or an iterable of batches, got {got}"
+            )
+        inputs, outputs, weights = (*parts, None)[:3]
+        held_out = feed_of(state, inputs, outputs, weights, validation_batch, validation_steps)
     elif validation_split:
+        if isinstance(x, Stream):
+            raise ValueError("fit: validation_split needs arrays; give validation_data beside an iterable")
         x, y, sample_weight, rest = split(x, y, sample_weight, validation_split)
-        held_out = state.data(*rest)
-    data = state.data(x, y, sample_weight, class_weight)
+        held_out = feed_of(state, *rest, validation_batch, validation_steps)
+    feed = feed_of(state, x, y, sample_weight, batch, steps, class_weight)
     objective, metrics = state.objective()
-
-    def workspace(rows: int) -> Workspace:
-        return backends.current().workspace(state.network, objective, rows, state.vectors)
-
     validation = None
     if held_out is not None:
-        validation = Validation(held_out, workspace(min(held_out.rows, validation_batch)))
-    return Fit(state, data, workspace(min(batch, data.rows)), metrics, validation, shuffle)
+        validation = Validation(held_out, Room(state, objective), _frequency(validation_freq))
+        validation.room.workspace(held_out.batch)
+    fit = Fit(state, feed, Room(state, objective), metrics, validation, shuffle)
+    fit.room.workspace(feed.batch)
+    return fit
+
+
+def _frequency(value: Any) -> int | Collection[int]:
+    """Return every how many epochs there is an evaluation, or after which."""
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return [_checks.positive_int("fit", "validation_freq", epoch) for epoch in value]
+    return _checks.positive_int("fit", "validation_freq", value)
 
 
 def split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:

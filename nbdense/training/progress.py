@@ -13,13 +13,15 @@ class ProgressBar:
 
     Parameters
     ----------
-    epoch, epochs, steps : int
-        Number of the epoch, of all epochs, and of its batches.
+    epoch, epochs : int
+        Number of the epoch, and of all epochs.
+    steps : int or None
+        Number of its batches, where it is known.
     shown : bool
         Nothing is drawn where this is false.
     """
 
-    def __init__(self, epoch: int, epochs: int, steps: int, shown: bool) -> None:
+    def __init__(self, epoch: int, epochs: int, steps: int | None, shown: bool) -> None:
         self._bar: Any = None
         if shown:
             from tqdm import tqdm

@@ -40,7 +40,7 @@ class TrainState:
         Over all fits.
     optimizer : Optimizer or None
     loss : Loss or None
-    metrics : list of str or Metric
+    metrics, weighted_metrics : list of str or Metric
         As they were compiled.
     """
 
@@ -55,6 +55,7 @@ class TrainState:
         self.optimizer: Optimizer | None = None
         self.loss: Loss | None = None
         self.metrics: list[str | metrics.Metric] = []
+        self.weighted_metrics: list[str | metrics.Metric] = []
         self._vectors: npt.NDArray[Any] | None = None
         self._advised = False
 
@@ -67,14 +68,22 @@ class TrainState:
 
     def drop_network(self) -> None:
         """Return to the state before the first build: the next data may come with another width."""
-        self.built, self._vectors = False, None
-        del self.network
+        if self.built:
+            self.built, self._vectors = False, None
+            del self.network
 
-    def compile(self, optimizer: Optimizer, loss: Loss, reported: list[str | metrics.Metric]) -> None:
+    def compile(
+        self,
+        optimizer: Optimizer,
+        loss: Loss,
+        reported: list[str | metrics.Metric],
+        weighted: list[str | metrics.Metric],
+    ) -> None:
         """Begin anew with this optimizer, loss and metrics; an optimizer that has been used forgets its steps."""
-        for metric in reported:  # those that depend on the number of columns are made in `objective`
+        for metric in [*reported, *weighted]:  # those that depend on the number of columns are made in `objective`
             metrics.get(metric, loss, 1)
-        self.optimizer, self.loss, self.metrics = optimizer, loss, reported
+        self.optimizer, self.loss = optimizer, loss
+        self.metrics, self.weighted_metrics = reported, weighted
         optimizer.batches = 0
         optimizer.leave_variables()
         self._vectors, self._advised = None, False
@@ -137,7 +146,7 @@ class TrainState:
             warn(f"{loss.name} after {activation!r}: {advice}")
         self._advised = True
         n_out = int(last["n_out"])
-        reported = metrics.get_all(self.metrics, loss, n_out)
+        reported = metrics.get_all(self.metrics, loss, n_out, self.weighted_metrics)
         codes = tuple(metric.code for metric in reported)
         width = 1 if loss.sparse else n_out
         return Objective(form, parameter, fused, loss.sparse, codes, width, loss.loop(network.dtype)), reported

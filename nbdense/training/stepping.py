@@ -16,6 +16,8 @@ from nbdense.training.evaluation import Tally
 from nbdense.training.loop import LossNotFiniteError, count_steps
 from nbdense.training.state import TrainState
 
+_STRIDE = 0x9E3779B97F4A7C15  # between the seeds of calls
+
 
 class Steps:
     """Single steps of a model's training, and the memory that they keep; the docstrings of `Sequential` have the rules.
@@ -28,6 +30,7 @@ class Steps:
 
     def __init__(self, state: TrainState) -> None:
         self._state = state
+        self._calls = 0  # in training
         self.forget()
 
     def forget(self) -> None:
@@ -35,8 +38,11 @@ class Steps:
         self._open: _OpenStep | None = None
         self._batch: tuple[tuple[int, Objective], Workspace] | None = None
 
-    def forward(self, x: Any, training: bool) -> npt.NDArray[Any]:
-        """Return the outputs of a batch, and keep what a backward needs."""
+    def forward(self, x: Any, training: bool, seed: int | None = None) -> npt.NDArray[Any]:
+        """Return the outputs of a batch, and keep what a backward needs.
+
+        Dropout's ``seed`` is the model's by default.
+        """
         state, network = self._state, self._state.network
         x = state.inputs(x)
         rows = x.shape[0]
@@ -50,8 +56,21 @@ class Steps:
         step.layers, step.rows, step.version = layers, rows, network.version
         set_delta_flags(layers, network.segments, input_learns=True)
         data = Data(_checks.source(x), _checks.no_source(), _checks.no_source(), rows)
-        step.workspace.run(phases.forward(layers), data, layers=layers, seed=state.seed, optimizer=state.optimizer)
+        seed = state.seed if seed is None else seed
+        step.workspace.run(phases.forward(layers), data, layers=layers, seed=seed, optimizer=state.optimizer)
         return step.workspace.tensor(layers[-1], "output", rows).reshape(rows, *network.output_shape).copy()
+
+    def call(self, x: Any, training: bool) -> npt.NDArray[Any]:
+        """Return the outputs of a batch; in training dropout draws anew each time, and running statistics move."""
+        self._calls += training
+        outputs = self.forward(x, training, (self._state.seed + self._calls * _STRIDE) % 2**62 if training else None)
+        step = self._open
+        if training and step is not None:
+            nothing = _checks.no_source()
+            data = Data(nothing, nothing, nothing, step.workspace.batch)
+            step.workspace.run(phases.update(), data, layers=step.layers)  # without an optimizer: statistics alone
+            step.rows = 0
+        return outputs
 
     def backward(self, grad_output: Any) -> npt.NDArray[Any]:
         """Fill the gradients from the derivative by the last forward's outputs; return that by its inputs."""

@@ -135,6 +135,12 @@ def quantize_aware(
     if model.network.quantization or model.network.rounds_kernels:
         raise ValueError("quantize_aware: the model is one for quantization-aware training already; fit it")
     plain = model.fold_batch_normalization(at_input=False)
+    for layer in inner_layers(plain.layers):
+        if isinstance(layer, Sequential):
+            raise ValueError(
+                f"quantize_aware: layer {layer.name!r} is a Sequential, which is not supported; make one Sequential of "
+                "all layers, or take quantize, without this training"
+            )
     if not any(isinstance(layer, Dense) for layer in inner_layers(plain.layers)):
         raise ValueError("quantize_aware: the model has no Dense layer")
     _check_rows(plain.network)
@@ -201,9 +207,7 @@ def _with_ranges(model: Sequential, plain: Sequential, ranges: Ranges, options: 
     aware.network.take_tensors(plain.network)
     _set_kernel_scales(aware.network, options.granularity)
     aware.network.take_mask(model.network)
-    if model.optimizer is not None and model.loss is not None:
-        fresh = type(model.optimizer)(**model.optimizer.get_config())
-        aware.compile(fresh, model.loss, list(model.train_state.metrics))
+    aware.compile_like(model)
     return aware
 
 

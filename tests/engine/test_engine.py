@@ -232,7 +232,7 @@ NOTHING_NEW = """
 import json, sys
 import numpy as np
 import nbdense as nb
-from builders import make_loss
+from tests.support.builders import make_loss
 from nbdense import activations, losses, optimizers
 from nbdense.engine import program
 

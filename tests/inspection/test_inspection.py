@@ -68,8 +68,6 @@ def test_summary_arguments():
     assert not any("Optimizer" in line for line in lines)  # not compiled
     with pytest.raises(ValueError, match="line_length must be at least 85, got 20"):
         model.summary(line_length=20)
-    with pytest.raises(ValueError, match="input's width is not known"):
-        nb.Sequential([k.Dense(3)]).summary()
 
 
 def test_readable_bytes():

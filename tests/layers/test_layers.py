@@ -67,13 +67,13 @@ def test_shapes_and_counts_are_foretold(name):
     model = made(layers(), shape)
     counted, now = 0, shape
     for layer in model.layers:
-        counted += layer.count_params(now)
-        now = layer.output_shape(now)
+        counted += layer.parameters_for(now)
+        now = layer.shape_after(now)
     assert (counted, now) == (model.count_params(), model.network.output_shape)
     work, now = 0, shape
     for layer in model.layers:
         work += layer.multiply_adds(now)
-        now = layer.output_shape(now)
+        now = layer.shape_after(now)
     assert work == model.network.multiply_adds
 
 
@@ -222,8 +222,8 @@ def test_vgg_heads_parameters():
     head = [k.Input((7, 7, 512)), k.Flatten(), k.Dense(4096, "relu"), k.Dense(4096, "relu"), k.Dense(1000, "softmax")]
     shape, counts = head[0].shape, []
     for layer in head[1:]:
-        counts.append(layer.count_params(shape))
-        shape = layer.output_shape(shape)
+        counts.append(layer.parameters_for(shape))
+        shape = layer.shape_after(shape)
     assert counts == [0, 102_764_544, 16_781_312, 4_097_000]
 
 
@@ -378,14 +378,16 @@ def test_rows_name_what_is_in_their_columns():
         ],
         (4,),
     )
-    batch, layer, activation, rounding, dense = model.network.rows()
+    batch, layer, root, activation, rounding, dense = model.network.rows()
     assert (batch.settings, batch.activation.alpha) == ({"epsilon": 0.5, "momentum": 0.75}, 0.0)
     assert (layer.settings, layer.activation.alpha) == ({"epsilon": 0.25}, 0.0)
+    assert (root.settings, root.activation.alpha) == ({"epsilon": 0.5}, 0.0)
     assert (activation.settings, activation.activation.alpha) == ({}, 0.125)
     assert rounding.settings == {"low": -2.0, "high": 3.0, "least": -128, "most": 127}
-    assert [sorted(row.tensors) for row in (batch, layer, activation, rounding, dense)] == [
+    assert [sorted(row.tensors) for row in (batch, layer, root, activation, rounding, dense)] == [
         ["beta", "gamma", "mean", "variance"],
         ["gamma"],
+        ["scale"],
         [],
         [],
         ["kernel"],

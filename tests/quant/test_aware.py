@@ -300,7 +300,7 @@ MISTAKES = {
     "expected a Sequential, got Network": lambda: quantize_aware(made([k.Dense(2)], 3).network, X),
     "has no Dense layer": lambda: quantize_aware(made([k.Activation("relu")], 3), X),
     "layer 'batch_normalization' is not supported; only one beside": lambda: quantize_aware(norm_model(), X),
-    "LayerNormalization layer '1_f_0' in Residual 'inner' in Residual 'block' is not supported; quantize takes it": (
+    "LayerNormalization layer '1_f_0' in block 'inner' in block 'block' is not supported; quantize takes it": (
         lambda: quantize_aware(norm_in_blocks(), X)
     ),
     "Dense layer 'first': activation 'mine' is one of your own": lambda: quantize_aware(custom_model(), X),

@@ -60,6 +60,9 @@ class DistantWorkspace:
     def tensor(self, *arguments, **options):
         return copied(self._near.tensor(*arguments, **options))
 
+    def weights(self, rows):
+        return copied(self._near.weights(rows))
+
     def targets(self, rows):
         return copied(self._near.targets(rows))
 

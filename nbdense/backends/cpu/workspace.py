@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -91,21 +92,16 @@ class CpuWorkspace:
         optimizer: Optimizer | None = None,
     ) -> tuple[int, npt.NDArray[np.float64]]:
         """Work through batches ``first_step``.. of an epoch."""
+        updates = phases[-1]["kind"] == SLABS and bool(phases[-1]["flags"] & UPDATE)
+        if updates and self.network.projections and optimizer is not None and count > 1:
+            options = {"layers": layers, "epoch": epoch, "seed": seed, "shuffle": shuffle, "optimizer": optimizer}
+            return self._one_by_one(phases, data, first_step, count, options)
         run, network = self._run, self.network
         flops = self._flops * (3 if len(phases) > 1 else 1)
         threads = thread_pool.worthwhile(flops)
         totals = np.zeros((count, 1 + len(self._metrics)))
-        for name, value in {
-            "rows": data.rows,
-            "first_step": first_step,
-            "steps": count,
-            "shuffle": shuffle,
-            "seed": seed,
-            "epoch": epoch,
-            "penalties": bool((network.segments["l1"] != 0).any() or (network.segments["l2"] != 0).any()),
-            **({"optimizer": steps.NONE, "iteration": 0} if optimizer is None else optimizer.run_fields(network.dtype)),
-        }.items():
-            run[name] = value
+        place = {"rows": data.rows, "first_step": first_step, "steps": count, "epoch": epoch}
+        self._describe(optimizer, {**place, "shuffle": shuffle, "seed": seed})
         hyper = np.zeros(steps.HYPER) if optimizer is None else optimizer.hyper()
         rates = np.zeros(count) if optimizer is None else optimizer.rates(count)
         values = network.params
@@ -132,9 +128,35 @@ class CpuWorkspace:
                 done = self._in_parts(call, phases, rows, flops)
             else:
                 done = call(phases)
-        if phases[-1]["kind"] == SLABS and phases[-1]["flags"] & UPDATE:
+        if updates:
             network.version += done
+            if done and optimizer is not None:
+                network.project()
         return done, totals
+
+    def _describe(self, optimizer: Optimizer | None, fields: dict[str, Any]) -> None:
+        """Write what a call is to do into its record."""
+        segments = self.network.segments
+        fields["penalties"] = bool((segments["l1"] != 0).any() or (segments["l2"] != 0).any())
+        if optimizer is None:
+            fields |= {"optimizer": steps.NONE, "iteration": 0}
+        else:
+            fields |= optimizer.run_fields(self.network.dtype)
+        for name, value in fields.items():
+            self._run[name] = value
+
+    def _one_by_one(
+        self, phases: npt.NDArray[Any], data: Data, first_step: int, count: int, options: dict[str, Any]
+    ) -> tuple[int, npt.NDArray[np.float64]]:
+        """Take steps in a call each, for the projections behind them: these are Python's."""
+        totals = np.zeros((count, 1 + len(self._metrics)))
+        optimizer = options["optimizer"] = copy.copy(options["optimizer"])
+        for step in range(count):
+            done, totals[step : step + 1] = self.run(phases, data, first_step=first_step + step, **options)
+            if not done:
+                return step, totals
+            optimizer.batches += 1
+        return count, totals
 
     def _in_parts(self, call: Callable[..., int], phases: npt.NDArray[Any], rows: int, flops: float) -> int:
         """Take one long step in calls between which Python hears Ctrl-C, and undo it where that comes.
@@ -183,6 +205,10 @@ class CpuWorkspace:
         """Return a view of the last batch's targets, (rows, positions, target_width)."""
         start, ld = int(self._run["targets"][0]), int(self._run["ld_target"][0])
         return self._matrix(start, rows, self.network.positions_out, ld)[:, :, : self._target_width]
+
+    def weights(self, rows: int) -> npt.NDArray[Any]:
+        """Return a view of the weights of the last batch's rows, (rows, positions, 1)."""
+        return self._matrix(int(self._run["weights"][0]), rows, self.network.positions_out, 1)
 
     def _matrix(self, start: int, rows: int, positions: int, ld: int) -> npt.NDArray[Any]:
         return self._work[start : start + rows * positions * ld].reshape(rows, positions, ld)

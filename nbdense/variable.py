@@ -1,4 +1,4 @@
-"""State of a metric: an array that is assigned to, with Keras's methods."""
+"""Arrays that are assigned to, with Keras's methods: state of metrics, weights of layers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
     """
 
     def __init__(self, value: npt.ArrayLike, dtype: npt.DTypeLike = "float64", name: str | None = None) -> None:
-        self._value = np.array(value, dtype)
+        self._array = np.array(value, dtype)
         self.name = name or "variable"
 
     def assign(self, value: Any) -> None:
@@ -49,7 +49,7 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         new = np.array(value, self._value.dtype)
         if new.shape != self.shape:
             raise ValueError(f"{self.name}: shape {self.shape} was expected, got {new.shape}")
-        self._value = new
+        self._value[...] = new
 
     def assign_add(self, value: Any) -> None:
         """Add to the values.
@@ -70,6 +70,11 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
             Of the variable's shape, or a number.
         """
         self.assign(self._value - np.asarray(value))
+
+    @property
+    def _value(self) -> npt.NDArray[Any]:
+        """The array that is assigned to."""
+        return self._array
 
     @property
     def value(self) -> npt.NDArray[Any]:

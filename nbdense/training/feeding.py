@@ -1,0 +1,276 @@
+"""Feeds: what the steps of an epoch read, rows of arrays or batches that an iterable yields."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from nbdense import _checks
+from nbdense._warn import warn
+from nbdense.backends.base import Data
+from nbdense.training.state import TrainState
+
+Steps = tuple[Data, int, int]  # a data set, the number of its first batch that is wanted, and how many
+
+
+class Feed(Protocol):
+    """Protocol of what an epoch's steps are taken from.
+
+    Attributes
+    ----------
+    steps : int or None
+        Steps in an epoch; None where only its end will tell.
+    batch : int
+        Rows in a step, at most.
+    order : int
+        Number of the epoch in which the present pass over the rows began: their order depends on it.
+    has_order : bool
+        Whether the rows have an order already, which is theirs.
+    """
+
+    steps: int | None
+    batch: int
+    order: int
+    has_order: bool
+
+    def begin(self, epoch: int) -> None:
+        """Begin an epoch, the ``epoch``-th of all that the model has been trained."""
+
+    def take(self, first: int, count: int) -> Steps | None:
+        """Return ``count`` steps of the epoch, from its step ``first`` on, or fewer; None behind the last."""
+
+
+class ArrayFeed:
+    """The rows of a data set, batch by batch.
+
+    Parameters
+    ----------
+    data : Data
+        The data set.
+    batch : int
+        Rows in a step.
+    steps : int, optional
+        Steps in an epoch, where it is not the whole data set; the next one goes on behind them.
+    """
+
+    has_order = False
+
+    def __init__(self, data: Data, batch: int, steps: int | None = None) -> None:
+        self._data, self.batch = data, min(batch, data.rows)
+        self._whole = -(-data.rows // self.batch)
+        self._next, self._first, self._part, self.order = 0, 0, steps, 0
+        self.steps: int | None = self._whole if steps is None else steps
+
+    def begin(self, epoch: int) -> None:
+        """Begin an epoch: a new pass over the rows, or the next part of one that is not at its end."""
+        goes_on = self._part is not None and 0 < self._next < self._whole
+        self._first, self.order = (self._next, self.order) if goes_on else (0, epoch)
+
+    def take(self, first: int, count: int) -> Steps | None:
+        """Return steps, or None behind the last."""
+        assert self.steps is not None
+        at = self._first + first
+        count = min(count, self.steps - first, self._whole - at)
+        self._next = at + max(count, 0)
+        if count > 0:
+            return self._data, at, count
+        if first < self.steps:
+            _warn_of_end(self.steps)
+        return None
+
+
+class StreamFeed:
+    """Batches that an iterable yields, each checked as it comes.
+
+    Parameters
+    ----------
+    state : TrainState
+        State of a model that is built and compiled.
+    stream : Stream
+        Where they come from.
+    steps : int, optional
+        Steps in an epoch; the next one goes on behind them. Without, an epoch ends where the iterable does.
+    class_weight : mapping of int to float, optional
+        A weight for each class.
+    """
+
+    has_order = True
+
+    def __init__(
+        self, state: TrainState, stream: Stream, steps: int | None, class_weight: Mapping[int, float] | None = None
+    ) -> None:
+        self._state, self._stream, self._class_weight = state, stream, class_weight
+        self._part, self.order = steps, 0
+        self.steps = stream.length if steps is None else steps
+        self.batch = len(_checks.array_of("x", stream.peek()[0]))
+
+    def begin(self, epoch: int) -> None:
+        """Begin an epoch."""
+        if self._part is None:
+            self._stream.restart()
+
+    def take(self, first: int, count: int) -> Steps | None:
+        """Return the next step, or None behind the last."""
+        if self.steps is not None and first >= self.steps:
+            return None
+        batch = self._stream.next()
+        if batch is None:
+            self._stream.restart()
+            if self._part is not None:
+                _warn_of_end(self._part)
+            elif first == 0:
+                raise ValueError("x: the iterable has no batches left; give steps_per_epoch, or one that starts anew")
+            return None
+        if len(batch) < 2:
+            raise ValueError("x: its batches must be (x, y) or (x, y, sample_weight), got x alone")
+        x, y, weight = (*batch, None)[:3]
+        data = self._state.data(x, y, weight, self._class_weight)
+        self.batch = max(self.batch, data.rows)
+        return data, 0, 1
+
+
+class Stream:
+    """An iterable of batches, looked into before it is read.
+
+    Parameters
+    ----------
+    source : iterable or callable
+        A generator; an object that is iterated over anew each epoch, such as torch's DataLoader; one with
+        ``__getitem__`` and ``__len__``; or a function that returns one of these, called for each epoch.
+
+    Attributes
+    ----------
+    length : int or None
+        Batches in it; None where it does not say.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._source, self._iterator = source, _iterator(source)
+        self.length: int | None = len(source) if hasattr(source, "__len__") else None
+        self._ahead: tuple[Any, ...] | None = None
+        self._fresh = True
+
+    def peek(self) -> tuple[Any, ...]:
+        """Return the first batch, which stays where it is.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        if self._ahead is None:
+            self._ahead = self.next()
+            self._fresh = True
+            if self._ahead is None:
+                raise ValueError("x: the iterable yields no batch")
+        return self._ahead
+
+    def next(self) -> tuple[Any, ...] | None:
+        """Return the next batch, or None behind the last."""
+        if self._ahead is not None:
+            batch, self._ahead, self._fresh = self._ahead, None, False
+            return batch
+        self._fresh = False
+        for batch in self._iterator:
+            return tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+        return None
+
+    def restart(self) -> None:
+        """Begin anew, where the source can; a generator goes on."""
+        if not self._fresh:
+            if hasattr(self._source, "on_epoch_end"):  # such as Keras's PyDataset, which may shuffle there
+                self._source.on_epoch_end()
+            self._iterator, self._fresh = _iterator(self._source), True
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        while (batch := self.next()) is not None:
+            yield batch
+
+
+def opened(x: Any) -> Any:
+    """Return data as a Stream where they are batches to iterate over; arrays, and what becomes one, as they are."""
+    is_array = isinstance(x, list | tuple | str | bytes | Mapping) or hasattr(x, "__array__") or hasattr(x, "shape")
+    if is_array or isinstance(x, Stream):
+        return x
+    return Stream(x) if hasattr(x, "__iter__") or hasattr(x, "__getitem__") or callable(x) else x
+
+
+def first_rows(x: Any) -> Any:
+    """Return the inputs of the first batch of a Stream; an array as it is."""
+    return x.peek()[0] if isinstance(x, Stream) else x
+
+
+def input_batches(x: Any, batch: int, steps: int | None) -> tuple[Iterable[Any], int | None]:
+    """Return the batches of inputs that a prediction reads, and their number; None where only their end will tell.
+
+    Parameters
+    ----------
+    x : array-like or Stream
+        Inputs, or batches.
+    batch : int
+        Rows in a batch of an array.
+    steps : int, optional
+        Batches to read at most.
+    """
+    if isinstance(x, Stream):
+        return (parts[0] for parts in itertools.islice(x, steps)), x.length if steps is None else steps
+    x = _checks.array_of("x", x)
+    starts = range(0, max(len(x), 1), batch)[:steps]  # one that is empty, where there are no rows
+    return (x[first : first + batch] for first in starts), len(starts)
+
+
+def feed_of(
+    state: TrainState,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    batch: int,
+    steps: int | None,
+    class_weight: Any = None,
+) -> Feed:
+    """Return the feed of arrays, or of a Stream of batches.
+
+    Parameters
+    ----------
+    state : TrainState
+        State of a model that is built and compiled.
+    x : array-like or Stream
+        Inputs, or batches.
+    y, sample_weight : array-like, optional
+        Targets and weights of rows, of arrays alone.
+    batch : int
+        Rows in a step of arrays.
+    steps : int, optional
+        Steps in an epoch; by default all that there are.
+    class_weight : mapping or str, optional
+        Weights of classes.
+
+    Raises
+    ------
+    ValueError
+        If something is given that a stream's batches have themselves, or no targets are.
+    """
+    if not isinstance(x, Stream):
+        if y is None:
+            raise ValueError("y: there are no targets; give them, or x as an iterable of (x, y)")
+        return ArrayFeed(state.data(x, y, sample_weight, class_weight), batch, steps)
+    for name, value in (("y", y), ("sample_weight", sample_weight)):
+        if value is not None:
+            raise ValueError(f"{name}: x yields batches (x, y) or (x, y, sample_weight); leave {name} out")
+    if isinstance(class_weight, str):
+        raise ValueError("class_weight: 'balanced' needs all targets at once; give the classes' weights in a dict")
+    return StreamFeed(state, x, steps, class_weight)
+
+
+def _iterator(source: Any) -> Iterator[Any]:
+    if hasattr(source, "__iter__"):
+        return iter(source)
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        return (source[number] for number in range(len(source)))
+    made: Iterable[Any] | Callable[[], Any] = source()
+    return iter(made)  # type: ignore[arg-type]
+
+
+def _warn_of_end(steps: int) -> None:
+    warn(f"the data ended before the {steps} steps of an epoch were taken; give more data, or fewer steps")
