@@ -49,6 +49,7 @@ class Layer:
         self._dtype = None if dtype is None else float_dtype(type(self).__name__, dtype)
         self._network: Network | None = None
         self._path = ""
+        self._weights: dict[str, Weight] = {}  # those that were asked for: an optimizer knows its variables by identity
         self.runner: Any = None  # what runs it by itself; `nbdense.models.single` keeps it here
 
     # -- what it is made of, in a network ----------------------------------------------------------------------------
@@ -72,6 +73,7 @@ class Layer:
         """Return a layer like this one, of the same name, for another model."""
         layer = copy.copy(self)
         layer._network = layer.runner = None
+        layer._weights = {}
         return layer
 
     def check_dtype(self, dtype: np.dtype[Any]) -> None:
@@ -190,7 +192,7 @@ class Layer:
         """All weights, in Keras's order; none before it is built."""
         if not self.built:
             return []
-        return [Weight(self, name, self._learns(name)) for name in tensor_names(self.network, self.path)]
+        return [self._named_weight(name) for name in tensor_names(self.network, self.path)]
 
     @property
     def trainable_weights(self) -> list[Weight]:
@@ -209,7 +211,12 @@ class Layer:
 
     def _weight(self, tensor: str) -> Weight | None:
         """Return the weight of a name; None if it has none."""
-        return Weight(self, tensor, self._learns(tensor)) if self.path + tensor in self.network.tensors() else None
+        return self._named_weight(tensor) if self.path + tensor in self.network.tensors() else None
+
+    def _named_weight(self, tensor: str) -> Weight:
+        weight = self._weights.setdefault(tensor, Weight(self, tensor, True))
+        weight.trainable = self._learns(tensor)
+        return weight
 
     def count_params(self) -> int:
         """Return the number of parameters."""

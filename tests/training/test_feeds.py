@@ -221,3 +221,30 @@ def test_what_is_refused(call, error, words):
         call(model)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_hooks_around_batches_of_iterables():
+    """evaluate, predict and validation call them with the number of the batch within the iterable."""
+    x, y = np.ones((20, 3)), np.ones((20, 1))
+    model = Sequential([Input((3,)), Dense(1)])
+    model.compile("sgd", "mse")
+    seen = []
+    see = LambdaCallback(
+        on_test_batch_begin=lambda batch, logs: seen.append(batch),
+        on_test_batch_end=lambda batch, logs: seen.append((batch, *logs)),
+        on_predict_batch_end=lambda batch, logs: seen.append((batch, len(logs["outputs"]))),
+    )
+
+    def batches():
+        return ((x[first : first + 8], y[first : first + 8]) for first in range(0, 20, 8))
+
+    tested = [0, (0, "loss"), 1, (1, "loss"), 2, (2, "loss")]
+    assert model.evaluate(batches, callbacks=[see]) == pytest.approx(model.evaluate(x, y), rel=1e-6)
+    assert seen == tested
+    seen.clear()
+    model.fit(x, y, validation_data=batches, verbose=0, callbacks=[see])
+    assert seen == tested
+    seen.clear()
+    assert model.predict(batches, callbacks=[see]).shape == (20, 1)
+    assert model.predict(x, 8, steps=2, callbacks=[see]).shape == (16, 1)
+    assert seen == [(0, 8), (1, 8), (2, 4), (0, 8), (1, 8)]

@@ -5,8 +5,10 @@ import pytest
 
 import nbdense
 from nbdense import constraints
+from nbdense.callbacks import LambdaCallback
 from nbdense.layers import BatchNormalization, Dense, Input, LayerNormalization, Residual
 from nbdense.models import Sequential, load_model
+from nbdense.optimizers import SGD
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(24, 3))
@@ -160,3 +162,33 @@ def test_pruned_quantized_and_exported(tmp_path):
 def test_arguments_of_dense_that_are_refused(name):
     with pytest.raises(ValueError, match=f"Dense: {name} is not supported, got 4; "):
         Dense(3, **{name: 4})
+
+
+def test_constraints_follow_each_batch_whose_gradient_is_added_up():
+    """As in Keras: weights are projected behind every batch, also where several make a step."""
+    start = np.array([[0.5], [-0.25], [0.1]])
+    model = Sequential([Input((3,)), Dense(1, use_bias=False, kernel_constraint="non_neg")], dtype="float64")
+    model.compile(SGD(0.5, gradient_accumulation_steps=2), "mse")
+    model.set_weights([start])
+    rng = np.random.default_rng(0)
+    batches = [(rng.normal(size=(8, 3)), rng.normal(size=(8, 1))) for _ in range(3)]
+    seen = []
+    see = LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(model.get_weights()[0]))
+    model.fit(lambda: iter(batches), epochs=2, verbose=0, callbacks=[see])
+    weights, total, expected = start, 0.0, []
+    for number, (x, y) in enumerate(batches * 2, 1):
+        total = total + 2 * x.T @ (x @ weights - y) / 8
+        if number % 2 == 0:
+            weights, total = weights - 0.5 * total / 2, 0.0
+        weights = np.maximum(weights, 0.0)
+        expected.append(weights)
+    np.testing.assert_allclose(seen, expected, atol=1e-12)
+
+
+def test_an_optimizer_by_itself_knows_a_models_weights_again():
+    model = Sequential([Input((3,)), Dense(1)], dtype="float64")
+    before, optimizer = model.get_weights(), SGD(0.1)
+    for _ in range(3):
+        optimizer.apply_gradients(zip([np.ones((3, 1)), np.ones(1)], model.trainable_weights, strict=True))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_allclose(new, old - 0.3, atol=1e-12)
