@@ -147,10 +147,15 @@ def evaluate_feed(room: Room, metrics: list[Metric], feed: Feed) -> dict[str, An
         What is reported beside the loss.
     feed : Feed
         What the steps read.
+
+    Returns
+    -------
+    dict
+        Of nothing where the feed has no batches left.
     """
-    tally = Tally(metrics, room.network.positions_out)
-    feed.begin(0)
-    first = 0
+    tally, first = Tally(metrics, room.network.positions_out), 0
+    if not feed.begin(0):
+        return {}
     while (steps := feed.take(first, EVALUATE_STEPS)) is not None:
         tally_steps(tally, room.workspace(feed.batch), *steps)
         first += steps[2]

@@ -228,7 +228,7 @@ MISUSES = {
     "Softmax: axis must be -1": lambda: k.Softmax(axis=1),
     "BatchNormalization: momentum": lambda: k.BatchNormalization(momentum=2),
     "LayerNormalization: epsilon": lambda: k.LayerNormalization(epsilon=0),
-    "BatchNormalization: axis must be -1": lambda: k.BatchNormalization(axis=1),
+    "BatchNormalization: axis must be -1 or the number of the last": lambda: k.BatchNormalization(axis=0),
     "ReLU: give max_value or negative_slope": lambda: k.ReLU(6, 0.1),
     "ReLU: max_value must be": lambda: k.ReLU(-1),
     "Residual: give it at least one layer": lambda: k.Residual([]),
