@@ -1,4 +1,4 @@
-"""What people's code does with Keras's Sequential and layers: functions of a library, which is Keras or nbdense.
+"""Snippets of people's code for Keras's Sequential and layers: functions of a library, which is Keras or nbdense.
 
 Each takes the library's names and the data, and returns numbers, shapes and names by what they are. Values that Keras
 gave are in tests/golden/keras_models.npz; tests/models/test_keras_golden.py holds nbdense's to them.
