@@ -39,7 +39,7 @@ class BatchNormalization(Normalization):
     Parameters
     ----------
     axis : int
-        -1, the last.
+        The last: -1, or its number, the batch's being 0.
     momentum : float
         Of the running statistics, in [0, 1].
     epsilon : float
@@ -67,7 +67,7 @@ class BatchNormalization(Normalization):
 
     def __init__(
         self,
-        axis: int = -1,
+        axis: Any = -1,
         momentum: float = 0.99,
         epsilon: float = 1e-3,
         center: bool = True,

@@ -45,7 +45,7 @@ class LayerNormalization(Normalization):
     Parameters
     ----------
     axis : int
-        -1, the last.
+        The last: -1, or its number, the batch's being 0.
     epsilon : float
         Added to the variance.
     center, scale : bool
@@ -68,7 +68,7 @@ class LayerNormalization(Normalization):
 
     def __init__(
         self,
-        axis: int = -1,
+        axis: Any = -1,
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,

@@ -24,7 +24,7 @@ class Normalization(Layer):
 
     def __init__(
         self,
-        axis: int,
+        axis: Any,
         epsilon: float,
         center: bool,
         scale: bool,
@@ -35,7 +35,11 @@ class Normalization(Layer):
         dtype: Any,
     ) -> None:
         super().__init__(name, trainable, dtype)
-        self.epsilon = epsilon_of_last_axis(type(self).__name__, axis, epsilon)
+        single = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
+        if isinstance(single, bool) or not isinstance(single, int) or (single < 1 and single != -1):
+            raise ValueError(f"{type(self).__name__}: axis must be -1 or the number of the last, got {axis!r}")
+        self.axis = single
+        self.epsilon = finite_number(type(self).__name__, "epsilon", epsilon, 0, ends="()")
         self.center, self.scale = bool(center), bool(scale)
         self.beta_initializer = initializers.for_layer(beta_initializer)
         self.gamma_initializer = initializers.for_layer(gamma_initializer)
@@ -61,6 +65,11 @@ class Normalization(Layer):
 
     def gamma_and_beta(self, builder: NetworkBuilder, seed: int, number: int) -> tuple[int, int]:
         """Make the parameters; returns their offsets, -1 for one that it does not have."""
+        if self.axis not in (-1, len(builder.shape)):
+            raise ValueError(
+                f"layer {self.name!r}: axis must be the last, which is -1 or {len(builder.shape)} for inputs of shape "
+                f"(None, {', '.join(map(str, builder.shape))}), got {self.axis}"
+            )
         offsets = []
         for which, (name, wanted, make) in enumerate(
             [("gamma", self.scale, self.gamma_initializer), ("beta", self.center, self.beta_initializer)]
@@ -76,7 +85,8 @@ class Normalization(Layer):
         return shape[-1] * (self.center + self.scale)
 
     def get_config(self) -> dict[str, Any]:
-        config: dict[str, Any] = {"epsilon": self.epsilon, "center": self.center, "scale": self.scale}
+        config: dict[str, Any] = {"axis": self.axis} if self.axis != -1 else {}
+        config |= {"epsilon": self.epsilon, "center": self.center, "scale": self.scale}
         for field in ("beta_initializer", "gamma_initializer"):
             config[field] = initializers.serialize(getattr(self, field))
         return config | super().get_config() | describe_given(self, ("beta", "gamma"))

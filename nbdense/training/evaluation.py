@@ -157,10 +157,16 @@ def evaluate_feed(room: Room, metrics: list[Metric], feed: Feed, hooks: TestHook
         What the steps read.
     hooks : TestHooks, optional
         What batches are reported to.
+
+    Returns
+    -------
+    dict
+        Of nothing where the feed has no batches left.
     """
     tally = Tally(metrics, room.network.positions_out)
     watching = hooks if hooks is not None and hooks.each_test_batch else None
-    feed.begin(0)
+    if not feed.begin(0):
+        return {}
     first = 0
     while (steps := feed.take(first, EVALUATE_STEPS if watching is None else 1)) is not None:
         if watching is not None:

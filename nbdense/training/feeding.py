@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 from nbdense import _checks
 from nbdense._warn import warn
 from nbdense.backends.base import Data
@@ -34,8 +36,8 @@ class Feed(Protocol):
     order: int
     has_order: bool
 
-    def begin(self, epoch: int) -> None:
-        """Begin an epoch, the ``epoch``-th of all that the model has been trained."""
+    def begin(self, epoch: int) -> bool:
+        """Begin an epoch, the ``epoch``-th of all that the model has been trained; False where nothing is left."""
 
     def take(self, first: int, count: int) -> Steps | None:
         """Return ``count`` steps of the epoch, from its step ``first`` on, or fewer; None behind the last."""
@@ -62,10 +64,11 @@ class ArrayFeed:
         self._next, self._first, self._part, self.order = 0, 0, steps, 0
         self.steps: int | None = self._whole if steps is None else steps
 
-    def begin(self, epoch: int) -> None:
+    def begin(self, epoch: int) -> bool:
         """Begin an epoch: a new pass over the rows, or the next part of one that is not at its end."""
         goes_on = self._part is not None and 0 < self._next < self._whole
         self._first, self.order = (self._next, self.order) if goes_on else (0, epoch)
+        return True
 
     def take(self, first: int, count: int) -> Steps | None:
         """Return steps, or None behind the last."""
@@ -103,12 +106,16 @@ class StreamFeed:
         self._state, self._stream, self._class_weight = state, stream, class_weight
         self._part, self.order = steps, 0
         self.steps = stream.length if steps is None else steps
-        self.batch = len(_checks.array_of("x", stream.peek()[0]))
+        self.batch = max(1, *np.shape(_checks.array_of("x", stream.peek()[0]))[:1])
 
-    def begin(self, epoch: int) -> None:
-        """Begin an epoch."""
+    def begin(self, epoch: int) -> bool:
+        """Begin an epoch; False where a generator has no more batches, which is warned of."""
         if self._part is None:
             self._stream.restart()
+        if self._stream.is_empty():
+            warn("the iterable has no batches left; give steps, or an iterable that starts anew with each epoch")
+            return False
+        return True
 
     def take(self, first: int, count: int) -> Steps | None:
         """Return the next step, or None behind the last."""
@@ -119,8 +126,6 @@ class StreamFeed:
             self._stream.restart()
             if self._part is not None:
                 _warn_of_end(self._part)
-            elif first == 0:
-                raise ValueError("x: the iterable has no batches left; give steps_per_epoch, or one that starts anew")
             return None
         if len(batch) < 2:
             raise ValueError("x: its batches must be (x, y) or (x, y, sample_weight), got x alone")
@@ -159,12 +164,17 @@ class Stream:
         ValueError
             If there is none.
         """
-        if self._ahead is None:
-            self._ahead = self.next()
-            self._fresh = True
-            if self._ahead is None:
-                raise ValueError("x: the iterable yields no batch")
+        if self.is_empty():
+            raise ValueError("x: the iterable yields no batch")
+        assert self._ahead is not None
         return self._ahead
+
+    def is_empty(self) -> bool:
+        """Tell whether there is no next batch."""
+        if self._ahead is None:
+            fresh = self._fresh
+            self._ahead, self._fresh = self.next(), fresh
+        return self._ahead is None
 
     def next(self) -> tuple[Any, ...] | None:
         """Return the next batch, or None behind the last."""

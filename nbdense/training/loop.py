@@ -70,6 +70,8 @@ def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
     logs: Logs = {}
     slices = _Slices(fit)
     for epoch in epochs:
+        if not fit.feed.begin(fit.state.epochs_trained):
+            break
         hooks.call("on_epoch_begin", epoch)
         bar = ProgressBar(epoch, epochs.stop, fit.steps, verbose == 1)
         try:
@@ -207,7 +209,6 @@ class _Epoch:
     def run(self) -> Logs:
         """Take the epoch's steps; return loss and metrics over its rows."""
         hooks, feed = self._hooks, self._fit.feed
-        feed.begin(self._fit.state.epochs_trained)
         while not (hooks.each_batch and hooks.stopped):
             steps = feed.take(self._first, self._slice_length())
             if steps is None:

@@ -387,3 +387,17 @@ def test_weights_are_saved_alone(tmp_path, name):
     wrong = Sequential([Input((4,)), Dense(3)])
     with pytest.raises(nbdense.files.FileFormatError, match="it has 8 tensors of weights, the model has 2"):
         wrong.load_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [BatchNormalization, LayerNormalization])
+def test_the_last_axis_by_its_number(kind):
+    np.testing.assert_array_equal(kind(axis=1)(X), kind()(X))
+    cube = X.reshape(4, 5, 4)
+    np.testing.assert_array_equal(kind(axis=[2])(cube), kind(axis=-1)(cube))
+    layer = kind(axis=2)
+    assert kind.from_config(layer.get_config()).axis == 2
+    with pytest.raises(ValueError, match=r"axis must be the last, which is -1 or 1 for inputs of shape \(None, 4\)"):
+        layer(X)
+    for wrong in (0, -2, [1, 2], True):
+        with pytest.raises(ValueError, match="axis must be -1 or the number of the last"):
+            kind(axis=wrong)

@@ -123,8 +123,13 @@ def test_a_generator_ends():
     with pytest.warns(UserWarning, match="the data ended before the 4 steps of an epoch were taken"):
         model.fit(batches(size=20), steps_per_epoch=4, verbose=0)
     assert model.optimizer.iterations == 2
-    with pytest.raises(ValueError, match="the iterable has no batches left; give steps_per_epoch"):
-        made().fit(batches(), epochs=2, verbose=0)
+    model = made()
+    with pytest.warns(UserWarning, match="the iterable has no batches left; give steps"):
+        history = model.fit(batches(), epochs=3, verbose=0)
+    assert (history.epoch, model.optimizer.iterations) == ([0], 5)
+    with pytest.warns(UserWarning, match="the iterable has no batches left; give steps"):
+        history = model.fit(X, Y, epochs=2, validation_data=batches(), verbose=0)
+    assert (len(history.history["loss"]), len(history.history["val_loss"])) == (2, 1)
     with pytest.raises(ValueError, match="the iterable yields no batch"):
         made().fit(iter([]), verbose=0)
 
