@@ -62,7 +62,7 @@ def test_training_follows_the_same_gradient(case):
     layers = model.network.layers
     _, totals = workspace.run(phases.training(layers, updates=False), data)
     assert totals[0, 0] / len(y_pred) == pytest.approx(case["value"], rel=1e-10)
-    deltas = workspace.outputs(len(y_pred), layers=layers, deltas=True)[:, 0]
+    deltas = workspace.tensor(layers[-1], "output", len(y_pred), deltas=True)[:, 0]
     np.testing.assert_allclose(deltas, case["gradient"], rtol=1e-9, atol=1e-12)
 
 
@@ -186,7 +186,7 @@ def test_ranks_and_weights_as_in_keras():
         ),
         (lambda: losses.categorical_crossentropy([[0, 1]], [[0.1, 0.9]], axis=True), "`axis` must be of type `int`"),
         (lambda: losses.CategoricalGeneralizedCrossEntropy(1.0), "q must be between 0 and 1, got 1.0"),
-        (lambda: losses.mean_squared_error(np.ma.array([1.0], mask=[True]), [1.0]), "y_true: masked in row 0"),
+        (lambda: losses.mean_squared_error(np.ma.array([1.0], mask=[True]), [1.0]), "y_true: masked element in row 0"),
     ],
 )
 def test_errors(make, words):

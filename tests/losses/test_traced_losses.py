@@ -22,7 +22,7 @@ def loss_and_gradient(loss, z, y, dtype="float64"):
     workspace, data = workspace_and_data(model, z, y)
     layers = model.network.layers
     _, totals = workspace.run(phases.training(layers, updates=False), data)
-    return totals[0, 0] / len(z), workspace.outputs(len(z), layers=layers, deltas=True)[:, 0].copy()
+    return totals[0, 0] / len(z), workspace.tensor(layers[-1], "output", len(z), deltas=True)[:, 0].copy()
 
 
 COMPILED = [loss for kind in dict.fromkeys(LOSSES.values()) for loss in variants(kind) if not loss.is_traced]
