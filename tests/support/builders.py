@@ -94,7 +94,12 @@ def make_loss(kind, **options):
 
 
 def suits(loss, activation):
-    """Tell whether the loss can take an activation's outputs, and says nothing to them."""
+    """Tell whether the loss can take an activation's outputs, and says nothing to them.
+
+    Activations that are 0 around 0 are tried in hidden layers: outputs would all be 0.
+    """
+    if not naive.activate(activation, np.linspace(-0.5, 0.5, 8)[None]).any():
+        return False
     advice, fused = loss.advice_after(activation), loss.form(activation)[1]
     outputs = naive.activate(activation, np.random.default_rng(0).normal(0, 5, (50, 4)))
     takes_logarithms = isinstance(loss, (*OF_CLASSES, BinaryCrossentropy, CategoricalGeneralizedCrossEntropy, Poisson))
