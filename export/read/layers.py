@@ -84,7 +84,12 @@ def one_step(value: Value, half: bool) -> tuple[list[Step], Value]:
         If no layer does what it does.
     """
     try:
-        return _step(value, half, None)
+        steps, source = _step(value, half, None)
+        if source.readers == 1 and all(isinstance(step, AffineStep) for step in steps):
+            behind = composed(source)
+            if behind is not None:  # a norm, and its scale or shift
+                return tidy([*behind[0], *steps]), behind[1]
+        return steps, source
     except UnknownError as error:
         raise UnknownError(f"{value.place}: {error}") from error
 

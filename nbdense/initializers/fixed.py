@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nbdense._checks import array_of, finite_number
+from nbdense._checks import finite_number, numbers_of
 from nbdense.initializers.base import Initializer, Values
 
 
@@ -43,7 +43,7 @@ class Constant(Initializer):
         if np.ndim(value) == 0:
             self.value: Any = finite_number(type(self).__name__, "value", value)
         else:
-            array = np.asarray(array_of("Constant: value", value), np.float64)
+            array = numbers_of("Constant: value", value).astype(np.float64)
             if not np.isfinite(array).all():
                 raise ValueError("Constant: value must be finite numbers, got NaN or infinity among them")
             self.value = array.tolist()  # as files have it

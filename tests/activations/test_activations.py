@@ -192,6 +192,8 @@ def test_gradients_through_networks(name, dtype):
     sizes = [3, 4, 3, 2] if not JIT else [5, 17, 9, 3]
     model = make_model(sizes, [name] * 3, dtype=np.dtype(dtype).name)
     x, y = rng.normal(size=(6, sizes[0])).astype(dtype), rng.normal(size=(6, sizes[-1])).astype(dtype)
+    if name == "exponential":
+        x *= dtype(0.1)  # an exponential of exponentials magnifies the rounding of its inputs
     workspace, data = workspace_and_data(model, x, y)
     _, totals = workspace.run(phases.training(model.network.layers, updates=False), data)
     description = [

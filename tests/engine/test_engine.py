@@ -229,7 +229,7 @@ def test_frozen_and_masked_parameters_stay():
 
 
 NOTHING_NEW = """
-import json, sys
+import contextlib, json, sys
 import numpy as np
 import nbdense as nb
 from tests.support.builders import make_loss
@@ -242,7 +242,8 @@ signatures = lambda: [len(entry.signatures) for entry in entries]
 def use(widths, names, loss, optimizer, x, y, **options):
     model = nb.Sequential([nb.Dense(n, name) for n, name in zip(widths, names)])
     model.compile(optimizer, loss, options.pop("metrics", None))
-    model.fit(x, y, verbose=0, **options)
+    with contextlib.suppress(FloatingPointError):  # an exponential of exponentials
+        model.fit(x, y, verbose=0, **options)
     model.evaluate(x, y)
     model.predict(x)
     model.predict(np.asarray(x, np.float64))

@@ -230,7 +230,11 @@ def test_wrong_targets(loss, y, error, words):
         ({"validation_split": 1.0}, ValueError, "validation_split"),
         ({"validation_split": -0.5}, ValueError, "validation_split"),
         ({"validation_split": 0.99}, ValueError, "leaves none for training"),
-        ({"validation_data": np.array(0.5)}, ValueError, r"\(x, y\) or \(x, y, sample_weight\), got ndarray"),
+        (
+            {"validation_data": np.array(0.5)},
+            ValueError,
+            r"\(x, y, sample_weight\), or an iterable of batches, got ndarray",
+        ),
         ({"validation_data": (X, LABELS, None, None)}, ValueError, "got 4 parts"),
         ({"epochs": "3"}, ValueError, "fit: epochs must be a whole number of at least 0, got '3'"),
         ({"initial_epoch": -1}, ValueError, "fit: initial_epoch must be a whole number of at least 0, got -1"),
