@@ -92,13 +92,6 @@ class Normalization(Layer):
         return config | super().get_config() | describe_given(self, ("beta", "gamma"))
 
 
-def epsilon_of_last_axis(owner: str, axis: Any, epsilon: Any) -> float:
-    """Return the epsilon of a normalisation over an axis, or raise for one that is not above 0, and for other axes."""
-    if axis not in (-1, [-1], (-1,)):
-        raise ValueError(f"{owner}: axis must be -1, the last, got {axis!r}")
-    return finite_number(owner, "epsilon", epsilon, 0, ends="()")
-
-
 def write_gamma_and_beta(graph: OnnxGraph, row: Row, prefix: str, source: str, target: str) -> None:
     """Write the end of a normalisation: gamma times the standardised tensor plus beta, where the row has them.
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from nbdense._checks import finite_float32
+from nbdense._checks import finite_float32, finite_number
 from nbdense.engine.rows import RMS_NORM
 from nbdense.layers.base import Layer, Shape
 from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, OnnxValue, RowForm, Settings, Tensors, register_form
-from nbdense.layers.normalization import epsilon_of_last_axis, mean_of_columns, over_mean_squares, read_norm_operator
+from nbdense.layers.normalization import mean_of_columns, over_mean_squares, read_norm_operator
 from nbdense.layers.registry import register
 from nbdense.layers.weights import Weight
 from nbdense.network import Row
@@ -53,7 +53,9 @@ class RMSNormalization(Layer):
         dtype: Any = None,
     ) -> None:
         super().__init__(name, trainable, dtype)
-        self.epsilon = epsilon_of_last_axis("RMSNormalization", axis, epsilon)
+        if axis not in (-1, [-1], (-1,)):
+            raise ValueError(f"RMSNormalization: axis must be -1, the last, got {axis!r}")
+        self.epsilon = finite_number("RMSNormalization", "epsilon", epsilon, 0, ends="()")
 
     def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         scale = builder.parameter(f"{self.name}/scale", np.ones(builder.n), trainable=self.trainable)
