@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.tables import aligned_zeros
+from nbdense.engine.memory import aligned_zeros
 from nbdense.export.networks import BareNetwork, Floats
 from nbdense.network import Network
 

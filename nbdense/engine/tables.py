@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 ADD_DELTA = 1  # flags: the input's delta is added to, not set: a later row has set it
 NO_DELTA = 2  # nothing before this row learns: its input's delta is not wanted
@@ -97,15 +96,6 @@ def leading_dimension(n: int) -> int:
 def padded(n: int) -> int:
     """Return ``n`` rounded up to whole vectors."""
     return -(-n // PAD) * PAD
-
-
-def aligned_zeros(shape: int | tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return zeros that start on a 64-byte boundary."""
-    dtype = np.dtype(dtype)
-    count = int(np.prod(shape))
-    raw = np.zeros(count * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
 
 
 SHUFFLE_STREAM, DROPOUT_STREAM = 1, 2

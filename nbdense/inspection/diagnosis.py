@@ -12,8 +12,9 @@ import numpy.typing as npt
 from nbdense import backends
 from nbdense.backends.base import Workspace
 from nbdense.engine.elementwise.loss import SQUARED_ERROR
+from nbdense.engine.memory import aligned_zeros
 from nbdense.engine.rows import kind_of
-from nbdense.engine.tables import IDLE, aligned_zeros
+from nbdense.engine.tables import IDLE
 from nbdense.inspection.plots import label_places, new_axes
 from nbdense.network import Network
 from nbdense.training.evaluation import loss_and_gradient

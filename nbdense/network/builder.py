@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.elementwise.activations import ACTIVATIONS, ON_DEMAND, Activation
+from nbdense.engine.memory import aligned_zeros
 from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, RESHAPE, RMS_NORM, RowKind
-from nbdense.engine.tables import LAYER, PAD, SEGMENT, aligned_zeros, leading_dimension, padded
+from nbdense.engine.tables import LAYER, PAD, SEGMENT, leading_dimension, padded
 from nbdense.network.network import Network, Parameter, Projection
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.elementwise.activations import ON_DEMAND, RELU, Activation, activation_by_code
+from nbdense.engine.memory import aligned_zeros
 from nbdense.engine.rows import ACTIVATION, DENSE, FAKE_QUANT, RowKind, kind_of, rows_of
 from nbdense.engine.tables import (
     ADD_DELTA,
@@ -35,7 +36,6 @@ from nbdense.engine.tables import (
     NO_DELTA_2,
     PAD,
     SLAB,
-    aligned_zeros,
     padded,
     sources,
 )

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from nbdense import _checks, metrics
 from nbdense._warn import warn
 from nbdense.backends.base import Data, Objective
+from nbdense.engine.memory import aligned_zeros
 from nbdense.engine.rows import ACTIVATION, DENSE, kind_of
-from nbdense.engine.tables import aligned_zeros
 from nbdense.layers import Layer
 from nbdense.losses import Loss
 from nbdense.network import Network

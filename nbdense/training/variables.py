@@ -15,7 +15,7 @@ from nbdense import backends
 from nbdense._checks import array_of
 from nbdense._warn import warn
 from nbdense.backends.base import NOTHING
-from nbdense.engine.tables import aligned_zeros
+from nbdense.engine.memory import aligned_zeros
 from nbdense.network.builder import NetworkBuilder
 from nbdense.optimizers import Optimizer
 from nbdense.training.accumulation import use_gradients

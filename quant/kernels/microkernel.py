@@ -13,7 +13,7 @@ and the last column. Four activations of a row are one 32-bit number, which meet
 Sums wrap modulo 2**32 and nothing saturates on the way, so all of these give the same bits. What activations hold
 behind the depth changes nothing: the weights there are zero.
 
-Operands are tuples ``(array, offset, row stride)``, counted in elements, as in nbdense.engine.kernels.microkernel; a
+Operands are tuples ``(array, offset, row stride)``, counted in elements, as in nbdense.engine.kernels.product; a
 row of packed weights is a step of four in depth.
 """
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from nbdense._compile.policy import entry, kernel
-from nbdense.engine.kernels.microkernel import product
+from nbdense.engine.kernels.product import product
 
 BLOCK = 48  # rows and columns: a multiple of every tile's height and width
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: a float64 within +-2**51 has no room for a fraction once this is added

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from nbdense.activations import Activation
 from nbdense.engine import tables as engine
+from nbdense.engine.memory import aligned_zeros
 from nbdense.engine.rows import DENSE, RowKind
-from nbdense.engine.tables import aligned_zeros, leading_dimension
+from nbdense.engine.tables import leading_dimension
 from nbdense.quant.kernels import rounding, tables
 from nbdense.quant.kernels.microkernel import GROUP, pack
 from nbdense.quant.layers.base import Format

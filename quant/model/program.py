@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nbdense import backends
 from nbdense.backends.base import IntegerProgram
-from nbdense.engine.tables import aligned_zeros
+from nbdense.engine.memory import aligned_zeros
 from nbdense.quant.kernels import tables
 from nbdense.quant.layers.layout import Layout
 from nbdense.quant.model.network import QuantizedNetwork

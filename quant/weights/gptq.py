@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense.engine.memory import aligned_zeros
 from nbdense.engine.rows import DENSE
-from nbdense.engine.tables import aligned_zeros, leading_dimension
+from nbdense.engine.tables import leading_dimension
 from nbdense.network import Network
 from nbdense.quant.calibration.calibration import walk
 from nbdense.quant.kernels import solvers

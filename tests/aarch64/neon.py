@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nbdense._compile import policy
-from nbdense.engine.kernels.microkernel import SHAPES, product
+from nbdense.engine.kernels.microkernel import SHAPES
+from nbdense.engine.kernels.product import product
 from nbdense.quant.kernels import microkernel
 from tests.aarch64 import emulated
 

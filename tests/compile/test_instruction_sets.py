@@ -27,7 +27,7 @@ CODE = """
 import dataclasses, json
 import numpy as np
 from nbdense._compile import processor, policy
-from nbdense.engine.kernels.microkernel import product
+from nbdense.engine.kernels.product import product
 from nbdense.engine.elementwise.optimizer import update
 from nbdense.engine.kernels.transpose import transpose
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbdense._compile.policy import JIT, switch
-from nbdense.engine.kernels.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES, gated_product, product
+from nbdense.engine.kernels.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES
+from nbdense.engine.kernels.product import gated_product, product
 from tests.reference import naive
 from tests.support.compiled import compiled
 from tests.support.strategies import SEEDS, SIZES

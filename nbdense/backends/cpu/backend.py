@@ -13,7 +13,7 @@ from nbdense._compile import thread_pool
 from nbdense.backends.base import IntegerPredictor, IntegerProgram, Objective, Workspace
 from nbdense.backends.cpu import workspace
 from nbdense.engine import program
-from nbdense.engine.tables import aligned_zeros
+from nbdense.engine.memory import aligned_zeros
 from nbdense.network import Network
 
 FEW_ROWS = 8  # up to so many rows, a network of MUCH_TO_READ kernel elements is read by all threads, in columns

@@ -14,7 +14,8 @@ from nbdense._compile import thread_pool
 from nbdense.backends.base import Data, Objective
 from nbdense.engine import program
 from nbdense.engine.elementwise import optimizer as steps
-from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE, aligned_zeros, leading_dimension
+from nbdense.engine.memory import aligned_zeros
+from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE, leading_dimension
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from nbdense._compile.policy import inlined
 from nbdense.engine.elementwise.activations import RELU
-from nbdense.engine.kernels.microkernel import gated_product, product
+from nbdense.engine.kernels.product import gated_product, product
 from nbdense.engine.rows.activation import activated
 from nbdense.engine.rows.kind import RowKind, register
 from nbdense.engine.tables import ADD_DELTA, GATE_DELTA, NO_DELTA

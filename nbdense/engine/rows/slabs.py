@@ -8,8 +8,8 @@ import numpy as np
 
 from nbdense._compile.policy import inlined, kernel
 from nbdense.engine.elementwise.optimizer import update
-from nbdense.engine.kernels.microkernel import product
 from nbdense.engine.kernels.norms import norms
+from nbdense.engine.kernels.product import product
 from nbdense.engine.kernels.transpose import transpose
 from nbdense.engine.rows import fake_quant
 from nbdense.engine.rows.kind import by_kind
