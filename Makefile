@@ -80,7 +80,7 @@ test-aarch64: $(INSTALLED_TEST)
 # Twenty minutes on a quiet machine; `make bench ARGS=--help` says what can be chosen.
 bench: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") \
-		$(if $(ARGS),$(ARGS),--json benchmarks/results/published.json --readme)
+		$(if $(ARGS),$(ARGS),--publish)
 
 # Its figures do not depend on the machine's speed; a few minutes. `make bench-quantization ARGS=--help` as above.
 bench-quantization: $(INSTALLED_BENCH)

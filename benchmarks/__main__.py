@@ -10,13 +10,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import machine, report
 from benchmarks.cases import CASES, SMALLEST
 from benchmarks.measure import PARTS, Settings, check_machine, merged, run
 from benchmarks.peers import PEERS
 
 README = Path(__file__).parents[1] / "README.md"
-PUBLISHED = Path(__file__).parent / "results" / "published.json"  # what the README's tables are made from
+RESULTS = Path(__file__).parent / "results"  # a file for each kind of CPU: what the README's tables are made from
+OTHERS = ("quantization",)  # of other benchmarks
+
+
+def published() -> list[dict[str, Any]]:
+    """Return the published results of each kind of CPU, by its name."""
+    files = sorted(file for file in RESULTS.glob("*.json") if file.stem not in OTHERS)
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def write_readme() -> None:
+    """Write the tables of all published results into the README."""
+    README.write_text(report.readme_with(README.read_text(encoding="utf-8"), published()), encoding="utf-8")
 
 
 def _names(known: dict[str, Any]) -> Any:
@@ -40,12 +52,17 @@ def _parser() -> argparse.ArgumentParser:
         "--only",
         metavar="PARTS",
         type=_names(dict.fromkeys(PARTS)),
-        help=f"of {','.join(PARTS)}; default: all. With --json FILE, these are put into the results that it holds",
+        help=f"of {','.join(PARTS)}; default: all. These are put into the results that the file holds",
     )
     parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files; adds time to accuracy")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
     parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
-    parser.add_argument("--readme", action="store_true", help="write the tables into README.md")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="put the results into benchmarks/results, under this kind of CPU's name, and the tables into README.md",
+    )
+    parser.add_argument("--readme", action="store_true", help="write README.md's tables anew, and do nothing else")
     return parser
 
 
@@ -66,8 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmarks; return 1 if a library failed its check and could not be timed."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.quick and options.readme:
-        parser.error("--quick is too noisy for the README")
+    if options.readme:
+        write_readme()
+        return 0
+    if options.publish:
+        if options.quick or options.source or options.json:
+            parser.error("--publish is for whole measurements: leave out --quick, --from and --json")
+        options.json = RESULTS / f"{machine.describe()['llvm_cpu']}.json"
     before = None
     if options.only and options.json and options.json.exists():
         before = json.loads(options.json.read_text(encoding="utf-8"))
@@ -75,8 +97,6 @@ def main(arguments: list[str] | None = None) -> int:
             check_machine(before)
         except ValueError as error:
             parser.error(f"--only: {options.json} was {error}: measure everything")
-    elif options.only and options.readme:
-        parser.error("--only with --readme needs --json FILE, which holds the rest")
     if options.source:
         results = json.loads(options.source.read_text(encoding="utf-8"))
     else:
@@ -90,9 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.readme:
-        text = report.readme_with(README.read_text(encoding="utf-8"), results)
-        README.write_text(text, encoding="utf-8")
+    if options.publish:
+        write_readme()
     for name in report.BLOCKS:
         print(report.BLOCKS[name](results), end="\n\n")
     print(report.verdicts(results))

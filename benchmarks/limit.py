@@ -14,18 +14,20 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nbdense._compile import processor
+from nbdense.engine.kernels.microkernel import keep_rolled
 
 _TARGET = processor.target()
 _LANES = _TARGET.vector_bytes // 4
-# Latency 4 or 5, two a cycle: ten at least. AVX-512 and arm64 have 32 registers, others 16, two of which are operands.
-_CHAINS = 24 if _TARGET.vector_bytes != 32 else 12
+# Latency 4 or 5, two a cycle: ten at least, and as many as there are registers beside the operands' for the loop's own
+# instructions to be few. Without fused ones each multiplication takes a register more.
+CHAINS = {32: 24, 16: 12 if _TARGET.fma else 8}[_TARGET.registers]
 _VECTOR = ir.VectorType(ir.FloatType(), _LANES)
-OPERATIONS = 2 * _LANES * _CHAINS  # in each iteration
+OPERATIONS = 2 * _LANES * CHAINS  # in each iteration
 
 
 @intrinsic
 def _multiply_adds(typing_context, iterations, x):  # type: ignore[no-untyped-def]
-    """Run ``iterations`` times `_CHAINS` independent vector multiply-adds; return a sum, so that none is left out."""
+    """Run ``iterations`` times `CHAINS` independent vector multiply-adds; return a sum, so that none is left out."""
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         iterations, x = arguments
@@ -43,33 +45,41 @@ def _multiply_adds(typing_context, iterations, x):  # type: ignore[no-untyped-de
         builder.branch(loop)
         builder.position_at_end(loop)
         i = builder.phi(i64)
-        sums = [builder.phi(_VECTOR) for _ in range(_CHAINS)]
+        sums = [builder.phi(_VECTOR) for _ in range(CHAINS)]
         i.add_incoming(ir.Constant(i64, 0), before)
         after = builder.add(i, ir.Constant(i64, 1))
         i.add_incoming(after, loop)
+        grown = []
         for k, total in enumerate(sums):
             # Other starts: chains that are alike would be merged into one.
             total.add_incoming(ir.Constant(_VECTOR, [float(k + 1)] * _LANES), before)
             if _TARGET.fma:
-                grown = builder.call(fma, [total, factor, factor])
+                grown.append(builder.call(fma, [total, factor, factor]))
             else:
-                grown = builder.fadd(builder.fmul(total, factor), factor)
-            total.add_incoming(grown, loop)
-        builder.cbranch(builder.icmp_signed("<", after, iterations), loop, done)
+                grown.append(builder.fadd(builder.fmul(total, factor), factor))
+            total.add_incoming(grown[-1], loop)
+        # What follows reads what the last turn made: if it read what that turn began with, each turn would have to keep
+        # both, in registers that there are not. And an unrolled loop's sums move from register to register.
+        keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", after, iterations), loop, done))
         builder.position_at_end(done)
-        result = sums[0]
-        for total in sums[1:]:
+        result = grown[0]
+        for total in grown[1:]:
             result = builder.fadd(result, total)
         return builder.extract_element(result, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(types.int64, types.float32), codegen
 
 
+@njit(nogil=True)
+def one_thread(iterations, x):  # type: ignore[no-untyped-def]
+    """Return the sum of the chains after so many turns of the loop."""
+    return _multiply_adds(iterations, x)
+
+
 @njit(parallel=True)
-def _run(threads, iterations, out):  # type: ignore[no-untyped-def]
+def _run(threads, iterations, factors, out):  # type: ignore[no-untyped-def]
     for thread in prange(threads):
-        # Below one, so that sums stay finite; unknown to the compiler.
-        out[thread] = _multiply_adds(iterations, np.float32(0.5))
+        out[thread] = _multiply_adds(iterations, factors[thread])
 
 
 class Limit:
@@ -81,8 +91,9 @@ class Limit:
         numba.set_num_threads(threads)
         self._threads, self._iterations = threads, 100_000
         self._out = np.zeros(threads, np.float32)
+        self._factors = np.full(threads, 0.5, np.float32)  # below one, so that sums stay finite
         self.operations = threads * self._iterations * OPERATIONS
 
     def run(self, count: int) -> None:
         """Do the operations of ``count`` jobs."""
-        _run(self._threads, self._iterations * count, self._out)
+        _run(self._threads, self._iterations * count, self._factors, self._out)

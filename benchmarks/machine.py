@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,17 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def commit() -> str | None:
+    """Return the commit that is checked out, marked where the tree differs from it; None outside a clone."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10", "--exclude", "*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def describe() -> dict[str, Any]:
-    """Return CPU, cores, system, versions and date."""
+    """Return CPU, cores, system, versions, date and commit."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -42,4 +52,5 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": commit(),
     }

@@ -19,6 +19,7 @@ from benchmarks.pool import Worker, take_turns, workers
 FORMAT = 1
 PARTS = ("training", "inference", "int8", "accuracy", "start")  # of the results; each can be measured by itself
 LIMIT = "limit"
+PRODUCT = 768  # rows, columns and depth of the product that peers are to show their fastest with
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,12 @@ def _time(
     failures: list[str],
     part: str,
     steps: int = 1,
+    fastest: float = 0.0,
 ) -> Iterable[dict[str, Any]]:
-    """Return a row of results for each worker that passes its check, with the FMA limit's rate where that is measured.
+    """Return a row of results for each worker that passes its check, with the limit's rate where that is measured.
 
-    ``each_s`` is a job's seconds divided by ``steps``, ``compile_s`` the first job's excess over those that follow.
+    The limit is the larger of what multiply-adds on registers reach and ``fastest``, of the products. ``each_s`` is a
+    job's seconds divided by ``steps``, ``compile_s`` the first job's excess over those that follow.
     """
     passed, checked = {}, {}
     for library, worker in pool.items():
@@ -106,7 +109,7 @@ def _time(
     timed = take_turns(passed, settings.rounds, settings.seconds, settings.rest)
     # The best turn, not the median: what disturbs it would flatter everything that is held against it.
     limit = timed.pop(LIMIT, None)
-    rate = {} if limit is None else {"limit_gflops": operations / min(limit["turns_s"]) / 1e9}
+    rate = {} if limit is None else {"limit_gflops": max(fastest, operations / min(limit["turns_s"]) / 1e9)}
     for library, row in timed.items():
         difference, first = checked[library]
         yield {
@@ -147,12 +150,28 @@ def _accuracy(pool: dict[str, Worker], settings: Settings) -> Iterable[dict[str,
         }
 
 
+def _products(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
+    """Measure the fastest product of each library that has one: no limit of ours may lie below it."""
+    pool = {name: worker for name, worker in pool.items() if name != LIMIT and PEERS[name].multiplies}
+    settings.say(f"products, {threads} threads")
+    operations = {name: worker.ask("product", size=PRODUCT)["operations"] for name, worker in pool.items()}
+    timed = take_turns(pool, settings.rounds, settings.seconds, settings.rest)
+    for library, row in timed.items():
+        rate = operations[library] / min(row["turns_s"]) / 1e9
+        results["products"].append({"library": library, "threads": threads, "gflops": rate})
+
+
+def _fastest_product(results: dict[str, Any], threads: int) -> float:
+    return max((row["gflops"] for row in results["products"] if row["threads"] == threads), default=0.0)
+
+
 def _training(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
     pool = {name: worker for name, worker in pool.items() if name == LIMIT or PEERS[name].training}
+    fastest = _fastest_product(results, threads)
     for case in map(CASES.__getitem__, settings.cases):
         settings.say(f"training {case.name}, {threads} threads")
         check = partial(check_training, case=case)
-        for row in _time(pool, check, settings, results["failures"], "training", case.steps):
+        for row in _time(pool, check, settings, results["failures"], "training", case.steps, fastest):
             results["training"].append({"case": case.name, "threads": threads, **row})
 
 
@@ -167,11 +186,12 @@ def _race(pool: dict[str, Worker], settings: Settings, threads: int, results: di
 
 def _inference(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
     pool = {name: worker for name, worker in pool.items() if name == LIMIT or PEERS[name].inference}
+    fastest = _fastest_product(results, threads)
     for case in map(CASES.__getitem__, settings.cases):
         for batch in case.predict:
             settings.say(f"inference {case.name}, batch {batch}, {threads} threads")
             check = partial(check_inference, case=case, batch=batch)
-            for row in _time(pool, check, settings, results["failures"], "inference"):
+            for row in _time(pool, check, settings, results["failures"], "inference", fastest=fastest):
                 results["inference"].append({"case": case.name, "batch": batch, "threads": threads, **row})
 
 
@@ -194,7 +214,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "format": FORMAT,
         "machine": machine.describe(),
         "settings": {"rounds": settings.rounds, "turn_s": settings.seconds, "threads": list(settings.threads)},
-        **{part: {} if part == "start" else [] for part in PARTS},
+        **{part: {} if part == "start" else [] for part in ("products", *PARTS)},
         "failures": [],
     }
     measures = [measure for part, measure in MEASURES.items() if part in settings.parts]
@@ -202,7 +222,7 @@ def run(settings: Settings) -> dict[str, Any]:
     needed = [name for name in (LIMIT, *settings.libraries) if not only_int8 or (name != LIMIT and PEERS[name].int8)]
     for threads in settings.threads if measures else ():
         with workers(needed, threads) as pool:
-            for measure in measures:
+            for measure in measures if only_int8 else (_products, *measures):
                 measure(pool, settings, threads, results)
     if "start" in settings.parts:
         settings.say("cold start")

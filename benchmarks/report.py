@@ -126,8 +126,9 @@ def render_machine(results: Results) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     dates = "".join(f", {part} {date}" for part, date in results.get("dates", {}).items() if date != machine["date"])
+    commit = f", at commit {machine['commit']}," if machine.get("commit") else ""
     return (
-        f"Measured {machine['date']}{dates} by `make bench` on {machine['cores']} cores of {machine['cpu']} "
+        f"Measured {machine['date']}{dates} by `make bench`{commit} on {machine['cores']} cores of {machine['cpu']} "
         f"({machine['vector_bytes'] * 8}-bit vectors), {machine['system']}, Python {machine['python']}; {versions}."
     )
 
@@ -141,7 +142,7 @@ def render_training(results: Results) -> str:
         case = CASES[name]
         share = f"{share_of_limit(libraries[OURS]):.0%}" if OURS in libraries else "-"
         lines.append([case.shape, str(case.batch), str(threads), *_beside(libraries, columns), share])
-    table = _table(["network", "batch", "threads", *_titles(columns), "of the FMA limit"], lines)
+    table = _table(["network", "batch", "threads", *_titles(columns), "of the limit"], lines)
     compiled = []
     for library in columns:
         seconds = [row["compile_s"] for row in rows if row["library"] == library]
@@ -149,8 +150,9 @@ def render_training(results: Results) -> str:
     return (
         "Training, microseconds a step (relu, softmax, cross-entropy, Adam, float32, shuffled each epoch; in brackets: "
         f"how many times nbdense's):\n\n{table}\n\n"
-        "The FMA limit is what multiply-adds on registers alone reach in the same run; the share counts the products' "
-        f"operations over the whole step's time. The slowest first epoch's excess, in seconds: {', '.join(compiled)}; "
+        "The limit is the larger of what multiply-adds on registers alone and the fastest product of any peer reach in "
+        "the same run; the share counts the products' operations over the whole step's time. The slowest first epoch's "
+        f"excess, in seconds: {', '.join(compiled)}; "
         "nbdense compiles once for all models, and keeps what it compiled."
     )
 
@@ -231,21 +233,29 @@ BLOCKS = {
 }
 
 
-def _block(name: str, results: Results) -> str:
-    return f"<!-- benchmark: {name} -->\n{BLOCKS[name](results)}\n<!-- /benchmark -->"
+def _kind(results: Results) -> str:
+    """Return a heading's words for the kind of CPU."""
+    machine = results["machine"]
+    return f"**{machine['cpu']}** ({machine['llvm_cpu']}, {machine['cores']} cores)"
 
 
-def readme_with(text: str, results: Results) -> str:
-    """Return a README's text with every block rendered anew; those that it lacks are put in, under a heading.
+def _block(name: str, published: list[Results]) -> str:
+    parts = [f"{_kind(results)}\n\n{BLOCKS[name](results)}" for results in published]
+    return f"<!-- benchmark: {name} -->\n" + "\n\n".join(parts) + "\n<!-- /benchmark -->"
 
-    Results from before there was a block do not put it in.
+
+def readme_with(text: str, published: list[Results]) -> str:
+    """Return a README's text with every block rendered anew, each with a part for each kind of CPU.
+
+    Those that it lacks are put in, under a heading; but not where no results have them, being from before there were.
     """
     missing = []
     for name in BLOCKS:
+        having = [results for results in published if name in results]
         pattern = re.compile(rf"<!-- benchmark: {name} -->\n.*?<!-- /benchmark -->", re.DOTALL)
-        text, count = pattern.subn(lambda match, name=name: _block(name, results), text)  # type: ignore[misc]
-        if not count and name in results:
-            missing.append(_block(name, results))
+        text, count = pattern.subn(lambda match, name=name, having=having: _block(name, having), text)  # type: ignore[misc]
+        if not count and having:
+            missing.append(_block(name, having))
     if missing:
         heading = [] if HEADING in text else [HEADING]
         section = "\n\n".join([*heading, *missing]) + "\n\n"

@@ -45,6 +45,18 @@ class Session:
         self._run, self._reset = self._limit.run, lambda: None
         return {"operations": self._limit.operations}
 
+    def product(self, size: int) -> dict[str, Any]:
+        """Make a product of square matrices the job."""
+        a, b = np.random.default_rng(0).normal(size=(2, size, size)).astype(np.float32)
+        multiply = self._peer.product(a, b)
+
+        def run(count: int) -> None:
+            for _ in range(count):
+                multiply()
+
+        self._run, self._reset = run, lambda: None
+        return {"operations": 2 * size**3}
+
     def training(self, case: str) -> dict[str, Any]:
         """Make an epoch of this case the job; answer what the checks are about, and the first epoch's seconds."""
         row = CASES[case]

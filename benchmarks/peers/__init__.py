@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,13 +39,17 @@ class Peer(Protocol):
     def predict(self, x: npt.NDArray[np.float32]) -> Array:
         """Return probabilities (rows, classes), a NumPy array."""
 
+    def product(self, a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Callable[[], object]:
+        """Return a call that multiplies two matrices, where the row says that it ``multiplies``."""
+
 
 @dataclass(frozen=True)
 class Row:
     """A library: its name in tables, its class, what it needs installed, and what it is timed at.
 
     ``same_steps`` is False where a model of two classes has other parameters than two outputs'. ``int8`` is timed
-    beside networks in integers: those themselves, and what they are to be faster than.
+    beside networks in integers: those themselves, and what they are to be faster than. ``multiplies`` is True where it
+    has a product of matrices to offer, which the limit has to be as fast as.
     """
 
     title: str
@@ -54,6 +59,7 @@ class Row:
     inference: bool = True
     same_steps: bool = True
     int8: bool = False
+    multiplies: bool = False
 
     @property
     def installed(self) -> bool:
@@ -72,13 +78,13 @@ def _in_integers(title: str, name: str, package: str) -> Row:
 
 PEERS = {
     "nbdense": Row("nbdense", "ours:Nbdense", "nbdense", int8=True),
-    "torch": Row("torch eager", "pytorch:Torch", "torch"),
+    "torch": Row("torch eager", "pytorch:Torch", "torch", multiplies=True),
     "torch_fused": Row("torch, fused Adam", "pytorch:TorchFused", "torch", inference=False),
-    "jax": Row("JAX, jitted", "jax_scan:Jax", "jax"),
+    "jax": Row("JAX, jitted", "jax_scan:Jax", "jax", multiplies=True),
     "keras": Row("Keras on JAX", "keras_fit:Keras", "keras", inference=False),
     "sklearn": Row("scikit-learn", "scikit_learn:Sklearn", "sklearn", same_steps=False),
     "onnxruntime": Row("onnxruntime", "onnx_runtime:OnnxRuntime", "onnxruntime", training=False),
-    "numpy": Row("NumPy", "plain_numpy:PlainNumpy", "numpy", training=False),
+    "numpy": Row("NumPy", "plain_numpy:PlainNumpy", "numpy", training=False, multiplies=True),
     "nbdense_int8": _in_integers("nbdense int8", "NbdenseInt8", "nbdense"),
     "onnxruntime_int8": _in_integers("onnxruntime int8", "OnnxRuntimeInt8", "onnxruntime"),
     "onnxruntime_uint8": _in_integers("onnxruntime uint8", "OnnxRuntimeUint8", "onnxruntime"),

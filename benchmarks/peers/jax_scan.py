@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -72,6 +73,10 @@ class Jax:
             self._key, key = jax.random.split(self._key)
             self._state, _ = _epoch(self._state, key, self._x, self._y, self._batch)
         jax.block_until_ready(self._state)
+
+    def product(self, a: Array, b: Array) -> Callable[[], object]:
+        matmul, first, second = jax.jit(jnp.matmul), jnp.asarray(a), jnp.asarray(b)
+        return lambda: matmul(first, second).block_until_ready()
 
     def predict(self, x: Array) -> Array:
         return np.asarray(_probabilities(self._state[0], x))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from torch import nn
@@ -56,6 +59,10 @@ class Torch:
             order = torch.randperm(len(self._x))
             for rows in order.split(self._batch):
                 self._step(rows)
+
+    def product(self, a: Array, b: Array) -> Callable[[], object]:
+        out = torch.empty(len(a), b.shape[1])
+        return partial(torch.mm, torch.from_numpy(a), torch.from_numpy(b), out=out)
 
     def predict(self, x: Array) -> Array:
         with torch.inference_mode():

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import __main__ as command
 from benchmarks import cases, measure, reference, report
-from benchmarks.__main__ import PUBLISHED, README, main
+from benchmarks.__main__ import README, main, published
 from benchmarks.cases import CASES, TARGETS
 from benchmarks.measure import CheckError, Settings, check_inference
 from benchmarks.peers import PEERS
@@ -30,8 +31,8 @@ def results():
     run = {"seconds": 2.0, "epochs": 3, "accuracy": 0.9751, "compile_s": 0.1}
     return {
         "machine": {
-            "cpu": "a CPU", "cores": 2, "vector_bytes": 32, "system": "any", "python": "3.11", "date": "2000-01-01",
-            "versions": {"numpy": "1"},
+            "cpu": "a CPU", "llvm_cpu": "any", "cores": 2, "vector_bytes": 32, "system": "any", "python": "3.11",
+            "date": "2000-01-01", "versions": {"numpy": "1"},
         },
         "training": [
             row(name, seconds[name], case=case) for case in CASES for name in PEERS if PEERS[name].training
@@ -88,11 +89,11 @@ def test_share_counts_the_products_of_a_step():
 
 def test_readme_gets_its_blocks_once(results):
     text = "# A library\n\nText.\n\n## Installing\n\nMore text.\n"
-    once = report.readme_with(text, results)
+    once = report.readme_with(text, [results])
     assert once.index("Text.") < once.index(report.HEADING) < once.index("| 20-64-64-2 | 32 |") < once.index("## Inst")
-    assert report.readme_with(once, results) == once
+    assert report.readme_with(once, [results]) == once
     stale = once.replace("1,000 (10.0x)", "1 (0.0x)")
-    assert stale != once and report.readme_with(stale, results) == once
+    assert stale != once and report.readme_with(stale, [results]) == once
 
 
 def test_the_faster_of_onnxruntimes_forms_counts(results):
@@ -106,7 +107,7 @@ def test_the_faster_of_onnxruntimes_forms_counts(results):
 def test_results_from_before_int8_still_render(results):
     text = "# A library\n\n## Installing\n"
     del results["int8"]
-    once = report.readme_with(text, results)
+    once = report.readme_with(text, [results])
     assert "int8" not in once and "| 20-64-64-2 | 32 |" in once
     assert (
         sum("int8/" in line and line.endswith("not measured") for line in report.verdicts(results).splitlines()) == 10
@@ -133,12 +134,27 @@ def test_results_of_another_machine_stay_apart(results, tmp_path, capsys):
 
 def test_readme_is_what_the_published_results_render():
     text = README.read_text(encoding="utf-8")
-    if PUBLISHED.exists():
-        results = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-        assert report.readme_with(text, results) == text, "say: python -m benchmarks --from ... --readme"
-        assert not results["failures"]
-    else:
-        assert "<!-- benchmark:" not in text, "tables without results"
+    assert report.readme_with(text, published()) == text, "say: python -m benchmarks --readme"
+    assert published() and not any(results["failures"] for results in published())
+
+
+def test_another_kind_of_cpu_adds_to_every_table(results, tmp_path, monkeypatch):
+    other = json.loads(json.dumps(results))
+    other["machine"] |= {"cpu": "another CPU", "llvm_cpu": "other", "commit": "abcdef"}
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("# A library\n\n## Installing\n", encoding="utf-8")
+    (tmp_path / "any.json").write_text(json.dumps(results), encoding="utf-8")
+    (tmp_path / "quantization.json").write_text("{}", encoding="utf-8")
+    main(["--readme"])
+    alone = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
+    main(["--readme"])
+    both = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert alone.count("**a CPU** (any, 2 cores)") == both.count("**a CPU** (any, 2 cores)") == len(report.BLOCKS)
+    assert both.count("**another CPU** (other, 2 cores)") == len(report.BLOCKS)
+    assert "Measured 2000-01-01 by `make bench`, at commit abcdef, on 2 cores of another CPU" in both
+    assert [line for line in alone.splitlines() if line not in both] == []
 
 
 def test_reference_agrees_with_the_tests_own():
@@ -198,8 +214,8 @@ def test_a_quick_run_works(tmp_path, capfd):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--quick", "--readme"],
-        ["--only", "int8", "--readme"],
+        ["--quick", "--publish"],
+        ["--json", "results.json", "--publish"],
         ["--only", "all"],
         ["--cases", "none"],
         ["--libraries", "pandas"],
