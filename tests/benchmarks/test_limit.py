@@ -8,12 +8,13 @@ import pytest
 from nbdense._compile import processor
 from nbdense._compile.policy import JIT
 
-limit = pytest.importorskip("benchmarks.limit") if JIT else None
+if JIT:
+    from benchmarks import limit
+
+pytestmark = pytest.mark.kernels if JIT else pytest.mark.skip(reason="there is no assembly without the JIT")
 ADDS = r"fmadd\d+ps|vaddps|\baddps|fmla"
 
 
-@pytest.mark.kernels
-@pytest.mark.skipif(not JIT, reason="there is no assembly without the JIT")
 def test_nothing_beside_the_multiply_adds_is_in_the_loop():
     total = limit.one_thread(3, np.float32(0.5))
     # x -> x / 2 + 1 / 2, three times, from 1, 2, ..
