@@ -158,7 +158,7 @@ def test_pruned_quantized_and_exported(tmp_path):
     assert nbdense.quantize(single, X).predict(X).shape == (24, 2)
 
 
-@pytest.mark.parametrize("name", ["activity_regularizer", "lora_rank", "quantization_config"])
+@pytest.mark.parametrize("name", ["lora_rank", "quantization_config"])
 def test_arguments_of_dense_that_are_refused(name):
     with pytest.raises(ValueError, match=f"Dense: {name} is not supported, got 4; "):
         Dense(3, **{name: 4})
