@@ -121,6 +121,14 @@ def test_norms_and_blocks():
     assert (weights["residual/inside/kernel"] >= 0).all()
 
 
+def test_weights_know_their_constraints():
+    block = Residual([Dense(3, kernel_constraint="non_neg")])
+    model = Sequential([Input((3,)), Dense(3, bias_constraint=constraints.UnitNorm()), block, Dense(1)])
+    found = [weight.constraint for weight in model.weights]
+    assert [type(one).__name__ for one in found] == ["NoneType", "UnitNorm", "NonNeg", *["NoneType"] * 3]
+    assert model.layers[0].bias.constraint is model.layers[0].bias_constraint
+
+
 class Halved(constraints.Constraint):
     """One of a user's own."""
 
