@@ -110,7 +110,7 @@ class Timed:
             "inference": lambda: [model.predict(x) for _ in range(5)],
             "inference, a row": lambda: singly(small.predict),
             "inference, int8": lambda: [integers.predict(x) for _ in range(10)],
-            "quantization": lambda: [nb.quantize(model, x[:2048]) for _ in range(3)],
+            "quantization": lambda: [nb.quantize(model, x[:2048]) for _ in range(30)],
         }
         for work in self.works.values():  # compiles, and wakes the threads
             work()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nbdense.export import verify_onnx as verify_onnx
     from nbdense.layers import ELU as ELU
     from nbdense.layers import Activation as Activation
+    from nbdense.layers import ActivityRegularization as ActivityRegularization
     from nbdense.layers import BatchNormalization as BatchNormalization
     from nbdense.layers import Dense as Dense
     from nbdense.layers import Dropout as Dropout
@@ -122,6 +123,7 @@ _HOMES = {
     "nbdense.layers": [
         "ELU",
         "Activation",
+        "ActivityRegularization",
         "BatchNormalization",
         "Dense",
         "Dropout",

@@ -79,7 +79,7 @@ class LambdaCallback(Callback):
     on_train_batch_begin, on_train_batch_end : callable, optional
         Called with (batch, logs); each step is taken by itself then.
     **functions
-        Others of `Callback`'s methods, such as ``on_test_end``.
+        Others of `Callback`'s methods, such as ``on_test_end``. What does not begin with "on_" becomes an attribute.
 
     Examples
     --------
@@ -97,7 +97,7 @@ class LambdaCallback(Callback):
         on_train_end: Callable[..., Any] | None = None,
         on_train_batch_begin: Callable[..., Any] | None = None,
         on_train_batch_end: Callable[..., Any] | None = None,
-        **functions: Callable[..., Any] | None,
+        **functions: Any,
     ) -> None:
         functions |= {
             "on_epoch_begin": on_epoch_begin,
@@ -109,6 +109,9 @@ class LambdaCallback(Callback):
         }
         hooks = [name for name in vars(Callback) if name.startswith("on_")]
         for name, function in functions.items():
+            if not name.startswith("on_"):
+                setattr(self, name, function)
+                continue
             if name not in hooks:
                 raise ValueError(f"LambdaCallback: no method {name!r}; there are: {', '.join(hooks)}")
             if function is None:

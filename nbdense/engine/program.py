@@ -25,7 +25,7 @@ from nbdense.engine.elementwise.loss import losses_of_rows, metric_of_row
 from nbdense.engine.elementwise.optimizer import rate_of_step
 from nbdense.engine.kernels.gather import gather
 from nbdense.engine.kernels.random import key_of, shuffled
-from nbdense.engine.rows import fake_quant
+from nbdense.engine.rows import activity, fake_quant
 from nbdense.engine.rows.dense import DENSE, dense, finish_dense
 from nbdense.engine.rows.dispatch import backward_row, column_statistics, column_sums, forward_row
 from nbdense.engine.rows.slabs import set_factors, work_on_slabs
@@ -180,15 +180,16 @@ def _work_on_columns(layers, scratch, run, phase, batch, thread):
 
 
 @kernel
-def _add_up(scratch, count, step):
+def _add_up(layers, scratch, capacity, batch, step):
     """Sum the batch's losses and metrics over its rows, in order, into totals[step]; returns the loss."""
-    _, values, totals, metrics, _, _ = scratch
-    columns = 1 + metrics.size
+    work, values, totals, metrics, _, _ = scratch
+    positions, columns = layers[layers.shape[0] - 1]["positions_out"], 1 + metrics.size
     for k in range(columns):
         total = 0.0
-        for i in range(count):
+        for i in range(batch * positions):
             total += values[i * columns + k]
         totals[step, k] = total
+    totals[step, 0] += activity.penalties(layers, work, capacity, batch) * positions
     return totals[step, 0]
 
 
@@ -216,8 +217,7 @@ def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
     if run["end"] < (batch if phase["kind"] == ROWS else slabs.size):
         return True  # only a part of it
     if phase["kind"] == ROWS and phase["flags"] & LOSS:
-        positions = layers[layers.shape[0] - 1]["positions_out"]
-        return math.isfinite(_add_up(scratch, batch * positions, step))
+        return math.isfinite(_add_up(layers, scratch, run["batch"], batch, step))
     if phase["kind"] != SLABS:
         return True
     if phase["flags"] & GRADIENT and run["penalties"]:

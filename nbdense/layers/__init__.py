@@ -19,7 +19,6 @@ from nbdense.layers.composite import Composite as Composite
 from nbdense.layers.composite import Residual as Residual
 from nbdense.layers.composite import layers_of as layers_of
 from nbdense.layers.dense import Dense as Dense
-from nbdense.layers.dropout import Dropout as Dropout
 from nbdense.layers.fake_quantization import FakeQuantize as FakeQuantize
 from nbdense.layers.flatten import Flatten as Flatten
 from nbdense.layers.forms import FORMS as FORMS
@@ -29,6 +28,8 @@ from nbdense.layers.layer_normalization import LayerNormalization as LayerNormal
 from nbdense.layers.registry import LAYERS as LAYERS
 from nbdense.layers.registry import layer_from_config as layer_from_config
 from nbdense.layers.registry import register as register
+from nbdense.layers.regularization import ActivityRegularization as ActivityRegularization
+from nbdense.layers.regularization import Dropout as Dropout
 from nbdense.layers.rms_normalization import RMSNormalization as RMSNormalization
 from nbdense.layers.weights import Weight as Weight
 from nbdense.layers.weights import assign as assign

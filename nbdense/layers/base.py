@@ -39,6 +39,7 @@ class Layer:
 
     kind: ClassVar[str]
     untrained: ClassVar[tuple[str, ...]] = ()  # names of tensors that no optimizer moves
+    only_trains: ClassVar[bool] = False  # whether it does nothing where nothing is trained
 
     def __init__(self, name: str | None = None, trainable: bool = True, dtype: Any = None) -> None:
         if name is not None and (not isinstance(name, str) or not name or "/" in name):

@@ -14,6 +14,7 @@ from nbdense.engine.rows import DENSE
 from nbdense.layers.base import Layer, Shape, describe_given, input_of, penalties, refuse
 from nbdense.layers.forms import OnnxGraph, RowForm, register_form
 from nbdense.layers.registry import register
+from nbdense.layers.regularization import penalise_activity
 from nbdense.layers.weights import Weight
 from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
@@ -47,7 +48,9 @@ class Dense(Layer):
         As the model's, which it is by default.
     kernel_constraint, bias_constraint : str or Constraint, optional
         Projections of the weights behind each step; see `nbdense.constraints`.
-    activity_regularizer, lora_rank, quantization_config : None
+    activity_regularizer : str or Regularizer, optional
+        Penalises the outputs, as an `ActivityRegularization` behind the layer does.
+    lora_rank, quantization_config : None
         Keras's arguments that are not supported, refused by name.
     """
 
@@ -69,12 +72,11 @@ class Dense(Layer):
         dtype: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        activity_regularizer: None = None,
+        activity_regularizer: Any = None,
         lora_rank: None = None,
         quantization_config: None = None,
     ) -> None:
         super().__init__(name, trainable, dtype)
-        refuse("Dense", "activity_regularizer", activity_regularizer, "a kernel_regularizer keeps outputs small too")
         refuse("Dense", "lora_rank", lora_rank, "freeze the layers before it by trainable=False instead")
         refuse("Dense", "quantization_config", quantization_config, "quantize the model by nbdense.quantize")
         self.units = positive_int("Dense", "units", units)
@@ -84,6 +86,7 @@ class Dense(Layer):
         self.bias_initializer = initializers.for_layer(bias_initializer)
         self.kernel_regularizer = regularizers.for_layer(kernel_regularizer)
         self.bias_regularizer = regularizers.for_layer(bias_regularizer)
+        self.activity_regularizer = regularizers.for_layer(activity_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
         self.bias_constraint = constraints.get(bias_constraint)
         self.input = input_of(input_shape, input_dim)
@@ -115,6 +118,11 @@ class Dense(Layer):
                 projection=self.bias_constraint,
             )
         builder.dense(self.name, self.units, self.activation, kernel, bias)
+        self._finish_kernel(builder)
+        penalise_activity(builder, self.name, self.activity_regularizer)
+
+    def _finish_kernel(self, builder: NetworkBuilder) -> None:
+        """Add to the dense row; nothing here."""
 
     @property
     def kernel(self) -> Weight | None:
@@ -149,6 +157,8 @@ class Dense(Layer):
             "bias_initializer": initializers.serialize(self.bias_initializer),
             **super().get_config(),
         }
+        if self.activity_regularizer is not None:
+            config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
         return config | describe_given(self, ("kernel", "bias"))
 
 

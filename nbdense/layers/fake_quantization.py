@@ -117,8 +117,7 @@ class FakeQuantizedDense(Dense):
         super().__init__(units, **options)
         self.kernel_bits = _kernel_bits("FakeQuantizedDense", kernel_bits)
 
-    def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
-        super().write(builder, seed, number)
+    def _finish_kernel(self, builder: NetworkBuilder) -> None:
         builder.round_kernel(f"{self.name}/kernel_scale", KERNEL_LIMITS[self.kernel_bits])
 
     def parameters_for(self, shape: Shape) -> int:

@@ -35,10 +35,7 @@ class Normalization(Layer):
         dtype: Any,
     ) -> None:
         super().__init__(name, trainable, dtype)
-        single = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
-        if isinstance(single, bool) or not isinstance(single, int) or (single < 1 and single != -1):
-            raise ValueError(f"{type(self).__name__}: axis must be -1 or the number of the last, got {axis!r}")
-        self.axis = single
+        self.axis = single_axis(type(self).__name__, axis)
         self.epsilon = finite_number(type(self).__name__, "epsilon", epsilon, 0, ends="()")
         self.center, self.scale = bool(center), bool(scale)
         self.beta_initializer = initializers.for_layer(beta_initializer)
@@ -65,11 +62,7 @@ class Normalization(Layer):
 
     def gamma_and_beta(self, builder: NetworkBuilder, seed: int, number: int) -> tuple[int, int]:
         """Make the parameters; returns their offsets, -1 for one that it does not have."""
-        if self.axis not in (-1, len(builder.shape)):
-            raise ValueError(
-                f"layer {self.name!r}: axis must be the last, which is -1 or {len(builder.shape)} for inputs of shape "
-                f"(None, {', '.join(map(str, builder.shape))}), got {self.axis}"
-            )
+        check_is_last(self.name, self.axis, builder.shape)
         offsets = []
         for which, (name, wanted, make) in enumerate(
             [("gamma", self.scale, self.gamma_initializer), ("beta", self.center, self.beta_initializer)]
@@ -90,6 +83,23 @@ class Normalization(Layer):
         for field in ("beta_initializer", "gamma_initializer"):
             config[field] = initializers.serialize(getattr(self, field))
         return config | super().get_config() | describe_given(self, ("beta", "gamma"))
+
+
+def single_axis(owner: str, axis: Any) -> int:
+    """Return an axis that may be given in a list; raise for numbers that can't be the last axis's."""
+    single = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
+    if isinstance(single, bool) or not isinstance(single, int) or (single < 1 and single != -1):
+        raise ValueError(f"{owner}: axis must be -1 or the number of the last, got {axis!r}")
+    return single
+
+
+def check_is_last(name: str, axis: int, shape: Shape) -> None:
+    """Raise unless an axis is the last of inputs of which a row has this shape."""
+    if axis not in (-1, len(shape)):
+        raise ValueError(
+            f"layer {name!r}: axis must be the last, which is -1 or {len(shape)} for inputs of shape "
+            f"(None, {', '.join(map(str, shape))}), got {axis}"
+        )
 
 
 def write_gamma_and_beta(graph: OnnxGraph, row: Row, prefix: str, source: str, target: str) -> None:

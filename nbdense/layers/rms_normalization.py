@@ -14,7 +14,13 @@ from nbdense._checks import finite_float32, finite_number
 from nbdense.engine.rows import RMS_NORM
 from nbdense.layers.base import Layer, Shape
 from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, OnnxValue, RowForm, Settings, Tensors, register_form
-from nbdense.layers.normalization import mean_of_columns, over_mean_squares, read_norm_operator
+from nbdense.layers.normalization import (
+    check_is_last,
+    mean_of_columns,
+    over_mean_squares,
+    read_norm_operator,
+    single_axis,
+)
 from nbdense.layers.registry import register
 from nbdense.layers.weights import Weight
 from nbdense.network import Row
@@ -30,7 +36,7 @@ class RMSNormalization(Layer):
     Parameters
     ----------
     axis : int
-        -1, the last.
+        -1 or the number of the last.
     epsilon : float
         Added to the mean square. Of torch's ``nn.RMSNorm``, whose default depends on the dtype, it is that of float32
         where ``epsilon=numpy.finfo("float32").eps``.
@@ -53,11 +59,11 @@ class RMSNormalization(Layer):
         dtype: Any = None,
     ) -> None:
         super().__init__(name, trainable, dtype)
-        if axis not in (-1, [-1], (-1,)):
-            raise ValueError(f"RMSNormalization: axis must be -1, the last, got {axis!r}")
+        self.axis = single_axis("RMSNormalization", axis)
         self.epsilon = finite_number("RMSNormalization", "epsilon", epsilon, 0, ends="()")
 
     def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
+        check_is_last(self.name, self.axis, builder.shape)
         scale = builder.parameter(f"{self.name}/scale", np.ones(builder.n), trainable=self.trainable)
         builder.row(RMS_NORM, self.name, scale=scale, epsilon=self.epsilon)
 
@@ -70,7 +76,8 @@ class RMSNormalization(Layer):
         return shape[-1]
 
     def get_config(self) -> dict[str, Any]:
-        return {"epsilon": self.epsilon} | super().get_config()
+        config: dict[str, Any] = {"axis": self.axis} if self.axis != -1 else {}
+        return config | {"epsilon": self.epsilon} | super().get_config()
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------

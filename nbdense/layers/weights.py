@@ -10,6 +10,7 @@ import numpy.typing as npt
 from nbdense._checks import numbers_of
 from nbdense._warn import warn
 from nbdense.network import Network
+from nbdense.network.network import Projection
 from nbdense.variable import Variable
 
 
@@ -47,6 +48,8 @@ class Weight(Variable):
         The same with the names of its layer and the blocks around that before it.
     trainable : bool
         Whether training moves it.
+    constraint : callable or None
+        Projection that follows each step of training.
     """
 
     def __init__(self, owner: Owner, tensor: str, trainable: bool) -> None:
@@ -57,6 +60,11 @@ class Weight(Variable):
     def path(self) -> str:
         """Name of the tensor in the network."""
         return self._owner.path + self._tensor
+
+    @property
+    def constraint(self) -> Projection | None:
+        """Projection that follows each step, as the layer was made with it."""
+        return self._owner.network.projections.get(self.path)
 
     @property
     def _value(self) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from nbdense.layers import BatchNormalization, Composite, Dense, Dropout, Input, Layer
+from nbdense.layers import BatchNormalization, Composite, Dense, Input, Layer
 from nbdense.models.stack import LayerStack
 from nbdense.network.folding import into_layer_before, into_layer_behind, is_far_from_zero, scale_and_shift
 
@@ -60,8 +60,8 @@ def _folded(layers: Sequence[Layer], prefix: str, tensors: dict[str, Any], at_in
     kept: list[Layer] = []
     for i, layer in enumerate(layers):
         if isinstance(layer, BatchNormalization):
-            previous = next((other for other in reversed(kept) if not isinstance(other, Dropout)), None)
-            following = next((other for other in layers[i + 1 :] if not isinstance(other, Dropout)), None)
+            previous = next((other for other in reversed(kept) if not other.only_trains), None)
+            following = next((other for other in layers[i + 1 :] if not other.only_trains), None)
             reads_input = not prefix and (previous is None or isinstance(previous, Input))
             if isinstance(previous, Dense) and previous.is_linear:
                 _take_over(layer, prefix, previous, tensors, into_layer_before)

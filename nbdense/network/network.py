@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from nbdense.engine.elementwise.activations import ON_DEMAND, RELU, Activation, activation_by_code
 from nbdense.engine.memory import aligned_zeros
-from nbdense.engine.rows import ACTIVATION, DENSE, FAKE_QUANT, RowKind, kind_of, rows_of
+from nbdense.engine.rows import ACTIVATION, ACTIVITY, DENSE, FAKE_QUANT, RowKind, kind_of, rows_of
 from nbdense.engine.tables import (
     ADD_DELTA,
     ADD_DELTA_2,
@@ -136,6 +136,8 @@ class Network:
     inference : structured array of `LAYER`
         The rows in the order in which they run when nothing is trained: without dropout, and with batch normalisation
         by its running statistics.
+    evaluation : structured array of `LAYER`
+        The same with the rows that add to the loss.
     n_in, n_out : int
         Elements of one row of data, before and behind.
     multiply_adds : int
@@ -160,6 +162,7 @@ class Network:
     rounds_kernels: bool = field(init=False)
     slabs: npt.NDArray[Any] = field(init=False)
     inference: npt.NDArray[Any] = field(init=False)
+    evaluation: npt.NDArray[Any] = field(init=False)
     n_in: int = field(init=False)
     n_out: int = field(init=False)
     multiply_adds: int = field(init=False)
@@ -175,8 +178,10 @@ class Network:
         """Update all that depends on what is trainable now."""
         set_delta_flags(self.layers, self.segments)
         self.slabs = _slabs(self)
-        self.inference = _inference(self.layers)
-        for table in (self.layers, self.inference):
+        self.inference = self.evaluation = _inference(self.layers)
+        if rows_of(self.layers, ACTIVITY).size:
+            self.evaluation = _inference(self.layers, kept=ACTIVITY)
+        for table in (self.layers, self.inference, self.evaluation):
             _find_quantizers(table)
 
     def kept_inference(self) -> npt.NDArray[Any]:
@@ -357,19 +362,23 @@ def _in_inference(row: Any) -> RowKind:
     return kind_of(row).inference or kind_of(row)
 
 
-def _inference(layers: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the rows that predict runs: see `Network.inference`."""
-    kept, stands_for = [], dict[int, int]()
+def _inference(layers: npt.NDArray[Any], kept: RowKind | None = None) -> npt.NDArray[Any]:
+    """Return the rows that predict runs, and those of a kind besides: see `Network.inference`."""
+    rows: list[Any] = []
+    stands_for: dict[int, int] = {}
     for i, row in enumerate(layers.copy()):
         for name in ("input", "second"):
             row[name] = stands_for.get(int(row[name]), row[name])
-        if kind_of(row).inference is ACTIVATION and i < len(layers) - 1:  # a copy: only the output must be a row's
-            stands_for[int(row["output"])] = int(row["input"])
-            continue
-        row["kind"] = _in_inference(row).code
-        row["pre"] = row["output"]
-        kept.append(row)
-    return np.array(kept, LAYER)
+        kind = kind_of(row)
+        if kind is not kept:
+            # A copy: only the output must be a row's, that of the layer before where it is a penalty that goes.
+            if kind.inference is ACTIVATION and (i < len(layers) - 1 or (rows and kind is ACTIVITY)):
+                stands_for[int(row["output"])] = int(row["input"])
+                continue
+            row["kind"] = _in_inference(row).code
+            row["pre"] = row["output"]
+        rows.append(row)
+    return np.array(rows, LAYER)
 
 
 def _find_quantizers(layers: npt.NDArray[Any]) -> None:

@@ -132,7 +132,7 @@ def tally_data(tally: Tally, workspace: Workspace, data: Data) -> None:
 
 def tally_steps(tally: Tally, workspace: Workspace, data: Data, first: int, count: int) -> None:
     """Run some batches of a data set through a network, and add their loss and metrics to a tally."""
-    layers, batch = workspace.network.inference, workspace.batch
+    layers, batch = workspace.network.evaluation, workspace.batch
     table = phases.evaluation(layers)
     total = first + count
     while first < total:

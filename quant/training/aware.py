@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FAKE_QUANT, FROZEN_NORM, RESHAPE, kind_of
-from nbdense.layers import Activation, Dense, Dropout, Flatten, Input, Layer, Residual, inner_layers
+from nbdense.layers import Activation, ActivityRegularization, Dense, Flatten, Input, Layer, Residual, inner_layers
 from nbdense.layers.fake_quantization import KERNEL_LIMITS, FakeQuantize, FakeQuantizedDense, FakeQuantizedResidual
 from nbdense.models import Sequential
 from nbdense.models.derived import empty_like
@@ -249,6 +249,9 @@ class _Rewriting:
             layer = rest.pop(0)
             row = self._rows.get(prefix + layer.name)
             if isinstance(layer, Dense) and row is not None:
+                if layer.activity_regularizer is not None:
+                    layer, penalty = _without_penalty(layer, taken)
+                    rest.insert(0, penalty)
                 merged: list[Activation] = []  # as the builder does it: activations in the dense layer's row
                 while rest and isinstance(following := rest[0], Activation) and _are_linear(layer, *merged):
                     merged.append(following)
@@ -265,8 +268,8 @@ class _Rewriting:
         return made
 
     def _clamps(self, layers: Sequence[Layer], prefix: str) -> bool:
-        """Tell whether the next of the layers, dropout aside, is an activation that is no more than a clamp."""
-        following = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
+        """Tell whether the next of the layers, but for those that only train, is an activation that only clamps."""
+        following = next((layer for layer in layers if not layer.only_trains), None)
         row = self._rows.get(prefix + following.name) if isinstance(following, Activation) else None
         return row is not None and is_clamp(row.activation)
 
@@ -315,6 +318,15 @@ class _Rewriting:
         if (scale, zero_point) == activation_parameters((0.0, 0.0), self._dtype):
             low, high = 0.0, 1.0
         return {"low": low, "high": high, "dtype": self._dtype, "learned": self._learned}
+
+
+def _without_penalty(layer: Dense, taken: set[str]) -> tuple[Dense, ActivityRegularization]:
+    """Return a dense layer without its penalty on what it puts out, and that as a layer."""
+    made, regularizer = layer.copy(), layer.activity_regularizer
+    made.activity_regularizer = None
+    assert regularizer is not None
+    name = _new_name(f"{layer.name}_activity", taken)
+    return made, ActivityRegularization(regularizer.l1, regularizer.l2, name)
 
 
 def _are_linear(*layers: Dense | Activation) -> bool:

@@ -3,6 +3,9 @@
 Numba's types, lowering and linking are the real ones, up to the LLVM module of a whole entry; LLVM then optimises and
 assembles that for aarch64, and it is linked with harness.c and started under qemu. A call sends the memory of its
 arguments there and brings it back.
+
+Loops that are called by their addresses are images, linked for addresses of their own; each program gets them before
+it can call them.
 """
 
 from __future__ import annotations
@@ -28,11 +31,22 @@ from nbdense._compile import numba_internals, policy
 
 TRIPLE, CPU = "aarch64-linux-gnu", "generic"  # NEON and fused multiply-add are in every aarch64
 FEATURES = os.environ.get("NBDENSE_AARCH64_FEATURES", "")  # what code may use beside them
-COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+COMPILER, COPIER, EMULATOR = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objcopy", "qemu-aarch64"
 MASK = 2**64 - 1
+FIRST_LOOP, LOOP_SPACE = 1 << 36, 1 << 24  # where loops lie in a program's memory: nothing else does
+FUNCTIONS_AT = FIRST_LOOP - LOOP_SPACE  # where a program has the addresses of C's functions that loops call
+_MATHEMATICAL = (
+    *("exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "pow"),
+    *("sin", "cos", "tan", "sinh", "cosh", "tanh", "atan"),
+)
+FUNCTIONS = ["memcpy", "memset", *(name + of_float for name in _MATHEMATICAL for of_float in ("", "f"))]
+
+_images: list[tuple[int, bytes]] = []  # of all loops so far: address, and what lies there
 
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
+# As entries of the library: what numba compiles on the way is not to be optimised, for this machine, by itself.
+cpu_target.target_context.codegen()._library_class = numba_internals.KernelLibrary
 
 
 class Entry:
@@ -67,8 +81,6 @@ def assembly(module: str) -> str:
 
 def assembled(kernel: Any, signature: tuple[Any, ...]) -> tuple[str, bytes, Any]:
     """A kernel and all that it calls, as nbdense_entry, in assembly and as an object file; and the type it returns."""
-    # As _jit's entries: what numba compiles on the way is not to be optimised, for this machine, by itself.
-    cpu_target.target_context.codegen()._library_class = numba_internals.KernelLibrary
     kernel.compile(signature)
     compiled = kernel.overloads[signature]
     machine = target_machine()
@@ -87,6 +99,63 @@ def assembled(kernel: Any, signature: tuple[Any, ...]) -> tuple[str, bytes, Any]
         return machine.emit_assembly(module), machine.emit_object(module), compiled.signature.return_type
 
 
+class Loop:
+    """Stands in for a C function: it lies at its ``address`` in the programs under the emulator."""
+
+    def __init__(self, function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> None:
+        self.address = FIRST_LOOP + len(_images) * LOOP_SPACE
+        _, code, _ = assembled(policy.kernel(function, allocates=True), arguments)
+        made = Path(tempfile.mkdtemp(dir=folder().name, prefix=function.__name__))
+        (made / "loop.o").write_bytes(code)
+        (made / "loop.c").write_text(_adapter(result, arguments))
+        # One segment that may be written to, as it will be mapped; the adapter comes first.
+        layout = f"-nostdlib -static -no-pie -Wl,-N,--build-id=none,-e,loop,-Ttext={self.address:#x}".split()
+        files = [made / "loop.c", made / "loop.o"]
+        subprocess.run([COMPILER, "-O1", *layout, *files, "-o", made / "loop.elf"], check=True)
+        subprocess.run([COPIER, "-O", "binary", made / "loop.elf", made / "loop"], check=True)
+        _images.append((self.address, (made / "loop").read_bytes()))
+
+
+def _adapter(result: Any, arguments: tuple[Any, ...]) -> str:
+    """Return a C function of numba's types that calls the compiled one by numba's convention."""
+    kinds = {types.int64: "long", types.float64: "double", types.void: "void"}
+    typed = [f"{kinds.get(argument, 'void *')} a{i}" for i, argument in enumerate(arguments)]
+    passed = ", ".join(f"a{i}" for i in range(len(arguments)))
+    return f"""
+        extern int nbdense_entry(void *, void *, {", ".join(typed)});
+        {"".join(f'__asm__("{line}");' for line in _jumps())}
+        void NRT_MemInfo_call_dtor(void *block) {{ __builtin_trap(); }}  // arrays here are never owned
+        __attribute__((section(".text.startup"))) {kinds[result]} loop({", ".join(typed)}) {{
+            double returned = 0;
+            void *error = 0;
+            nbdense_entry(&returned, &error, {passed});
+            return{"" if result == types.void else " returned"};
+        }}"""
+
+
+def _jumps() -> list[str]:
+    """Return assembly for C's functions: jumps to those that the program has."""
+    jump = "ldr x16, ={at}; ldr x16, [x16]; br x16; .ltorg"
+    places = enumerate(FUNCTIONS)
+    return [f".global {name}; {name}: " + jump.format(at=FUNCTIONS_AT + 8 * i) for i, name in places]
+
+
+@functools.cache
+def run_by_address() -> Entry:
+    """Return the entry that runs a loop on one array."""
+    from nbdense.engine.elementwise.custom import call_loop
+
+    def run(address: int, values: Any, p: float, q: float, r: float) -> None:
+        call_loop(address, values, 0, 0, 0, values.size, p, q, r)
+
+    return Entry(run)
+
+
+def run_loop(address: int, array: np.ndarray, numbers: tuple[float, ...] = ()) -> None:
+    """Run a forward loop in place, as `nbdense._compile.loops.run_loop` does."""
+    run_by_address()(address, array.reshape(-1), *numbers, *(0.0,) * (3 - len(numbers)))
+
+
 @functools.cache
 def folder() -> tempfile.TemporaryDirectory[str]:
     """Return the folder of this process's programs; it goes when the process does."""
@@ -97,7 +166,9 @@ def folder() -> tempfile.TemporaryDirectory[str]:
 def harness() -> str:
     made = Path(folder().name) / "harness.o"
     source = Path(__file__).with_name("harness.c")
-    subprocess.run([COMPILER, "-std=c11", "-O1", "-Wall", "-Werror", "-c", source, "-o", made], check=True)
+    given = [f"-DFUNCTIONS_AT={FUNCTIONS_AT:#x}", f"-DFUNCTIONS={','.join(FUNCTIONS)}"]
+    options = ["-std=gnu11", "-O1", "-Wall", "-Werror", *given, "-c", source, "-o", made]
+    subprocess.run([COMPILER, *options], check=True)
     return str(made)
 
 
@@ -112,6 +183,7 @@ class Program:
         subprocess.run(
             [COMPILER, "-static", "-no-pie", name.with_suffix(".o"), harness(), "-lm", "-o", program], check=True
         )
+        self._loops = 0  # that it has got
         self._process = subprocess.Popen([EMULATOR, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         atexit.register(self._process.communicate)  # its stdin closes, and it ends
 
@@ -119,7 +191,11 @@ class Program:
         arrays = [array for array in _flat(arguments) if isinstance(array, np.ndarray) and array.size]
         regions = _regions(arrays)
         words, floats = _words(arguments, regions)
-        message = [struct.pack("<Q", len(words))]
+        message = [struct.pack("<Q", len(_images) - self._loops)]
+        for address, image in _images[self._loops :]:
+            message += [struct.pack("<QQ", address, len(image)), image]
+        self._loops = len(_images)
+        message.append(struct.pack("<Q", len(words)))
         message += [struct.pack("<QQ", region & MASK, value & MASK) for region, value in words]
         message.append(b"".join(floats).ljust(64, b"\0"))
         message.append(struct.pack("<Q", len(regions)))

@@ -1,15 +1,19 @@
 /* Runs one compiled function under an emulator: calls come in on stdin, and memory goes back on stdout.
 
-   A call:   the number of words; the words, each as (region or -1, value or offset into the region); eight
-             floating-point arguments as bits; the number of regions; each region as (size, address modulo 64, bytes).
+   A call:   the number of new loops, which may be called by their addresses; each as (address, size, bytes); the number
+             of words; the words, each as (region or -1, value or offset into the region); eight floating-point
+             arguments as bits; the number of regions; each region as (size, address modulo 64, bytes).
    A reply:  the status, 64 bytes of returned value, and the regions' bytes.
 
    All numbers are 64 bits wide. Integers and pointers go to x0..x7 and then to the stack, floating point to v0..v7,
    so one call with as many words as any function takes serves them all (AAPCS64, section 6.8). */
 
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 
 #define WORDS 192
 #define REGIONS 256
@@ -66,12 +70,34 @@ static uint64_t number(void) {
     return value;
 }
 
+static void claim(void *address, size_t size) {
+    int open = PROT_READ | PROT_WRITE | PROT_EXEC;
+    if (mmap(address, size, open, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != address) exit(3);
+}
+
+/* What loops call, where they look for it. */
+static void set_functions(void) {
+    void *functions[] = {FUNCTIONS};
+    claim((void *)FUNCTIONS_AT, sizeof functions);
+    memcpy((void *)FUNCTIONS_AT, functions, sizeof functions);
+}
+
+static void take_loop(void) {
+    char *address = (char *)number();
+    uint64_t size = number(), spare = 1 << 16; /* for what begins as zeros */
+    claim(address, size + spare);
+    take(address, size);
+    __builtin___clear_cache(address, address + size);
+}
+
 int main(void) {
     static uint64_t places[WORDS][2], sizes[REGIONS], w[WORDS];
     static void *blocks[REGIONS];
     static char *regions[REGIONS];
+    set_functions();
     for (;;) {
         double f[8];
+        for (uint64_t loops = number(); loops; loops--) take_loop();
         uint64_t words = number();
         if (words > WORDS - 2) return 2;
         take(places, words * sizeof places[0]);

@@ -14,10 +14,8 @@ import sys
 from pathlib import Path
 
 PACKAGES = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"  # in Debian and Ubuntu
-# The tests marked "kernels", those of quant, what holds intrinsics against their plain twins, and other shapes. But a
-# user's own functions are compiled for this machine, and called by their address: that cannot be emulated.
+# The tests marked "kernels", those of quant, what holds intrinsics against their plain twins, and other shapes.
 TESTS = "(kernels or equals_its_twin or tiling_changes_no_bit or drawn_shapes or padding or neon) and not jit"
-TESTS += " and not custom"
 # They start processes themselves.
 OTHERS = ["--ignore=tests/compile/test_no_jit.py", "--ignore=tests/compile/test_instruction_sets.py"]
 INTEGER_TESTS = "tests/quant/kernels tests/aarch64"  # folders
@@ -52,6 +50,11 @@ def main(options: list[str]) -> int:
     processor.name_and_features = lambda: ("generic", emulated.FEATURES)
     processor.assembly = emulated.assembly
     policy._entry = lambda function, parallel: emulated.Entry(function)
+    policy.c_function = policy.kept_c_function = emulated.Loop
+
+    from nbdense._compile import loops
+
+    loops.run_loop = emulated.run_loop
     settings = ["python_files=test_*.py neon.py", f"testpaths={INTEGER_TESTS if emulated.FEATURES else 'tests'}"]
     settings = [option for setting in settings for option in ("-o", setting)]
     return pytest.main(["-q", "-p", "no:cacheprovider", *settings, "-k", TESTS, *OTHERS, *options])

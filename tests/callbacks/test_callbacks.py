@@ -457,3 +457,11 @@ def test_callbacks_together_in_fit(tmp_path):
     assert kept == pytest.approx(seen[epochs - 6])
     best = load_model(tmp_path / "best.nbdense")
     assert best.evaluate(x[72:], y[72:], return_dict=True)["mae"] == pytest.approx(min(seen))
+
+
+def test_a_lambda_callback_has_what_it_is_given():
+    """As Keras's: what is no hook becomes an attribute, for functions to keep their state in."""
+    callback = LambdaCallback(seen=[], on_epoch_end=lambda epoch, logs: callback.seen.append(epoch))
+    model = make_model([3, 2], ["linear"], "mse", "sgd")
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), epochs=3, callbacks=[callback], verbose=0)
+    assert callback.seen == [0, 1, 2]

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 import nbdense
-from nbdense.layers import BatchNormalization, Dense, Dropout, Flatten, Input, InputLayer, LayerNormalization
+from nbdense.layers import (
+    BatchNormalization,
+    Dense,
+    Dropout,
+    Flatten,
+    Input,
+    InputLayer,
+    LayerNormalization,
+    RMSNormalization,
+)
 from nbdense.models import Sequential, clone_model, load_model, model_from_json
 
 RNG = np.random.default_rng(0)
@@ -389,7 +398,7 @@ def test_weights_are_saved_alone(tmp_path, name):
         wrong.load_weights(tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", [BatchNormalization, LayerNormalization])
+@pytest.mark.parametrize("kind", [BatchNormalization, LayerNormalization, RMSNormalization])
 def test_the_last_axis_by_its_number(kind):
     np.testing.assert_array_equal(kind(axis=1)(X), kind()(X))
     cube = X.reshape(4, 5, 4)

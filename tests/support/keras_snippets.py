@@ -292,6 +292,28 @@ def norm_options(k, d):
     return {**all_of(model), "loss": history["loss"]}
 
 
+@snippet("Dense(activity_regularizer)", "ActivityRegularization", "losses of frozen layers")
+def penalised_activities(k, d):
+    frozen = k.layers.Dense(4, activation="tanh", activity_regularizer="l1", trainable=False)
+    layers = [
+        k.layers.Dense(
+            5, activation="relu", activity_regularizer={"class_name": "L1L2", "config": {"l1": 0.05, "l2": 0.1}}
+        ),
+        k.layers.ActivityRegularization(l1=0.02, l2=0.03),
+        frozen,
+        k.layers.Dense(2, activity_regularizer="l2"),
+    ]
+    model = start(k.Sequential([k.layers.Input(shape=(4,)), *layers]), d)
+    model.compile(optimizer=k.optimizers.SGD(0.1), loss="mse", metrics=["mae"])
+    fitted = {"batch_size": 7, "epochs": 3, "shuffle": False, "verbose": 0}
+    options = {"sample_weight": d["weights"], "validation_data": (d["x"][:9], d["y"][:9])}
+    history = model.fit(d["x"], d["y"], **fitted, **options).history
+    tested = model.evaluate(d["x"], d["y"], batch_size=8, verbose=0)
+    one = model.train_on_batch(d["x"], d["y"])
+    numbers = {"tested": [float(value) for value in tested], "one": [float(value) for value in one]}
+    return {**all_of(model), "loss": history["loss"], "val_loss": history["val_loss"], **numbers}
+
+
 @snippet("InputLayer", "Input(batch_shape)", "Input(batch_size, dtype, name)", "Dense(dtype, trainable)")
 def inputs(k, d):
     first = k.Sequential([k.layers.InputLayer(shape=(4,)), k.layers.Dense(2)])

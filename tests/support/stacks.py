@@ -84,6 +84,18 @@ STACKS = {
         ],
         (2, 5),
     ),
+    "penalties on activities": (
+        lambda: [
+            k.ActivityRegularization(l2=0.05),
+            k.Dense(18, "tanh", activity_regularizer=nb.L1L2(0.1, 0.2)),
+            k.Dense(6, activity_regularizer="l2"),
+            k.ReLU(),
+            k.ActivityRegularization(0.3),
+            k.LayerNormalization(),
+            k.Dense(3, "sigmoid", activity_regularizer="l1"),
+        ],
+        (2, 5),
+    ),
     "dropout of none": (lambda: [k.Dropout(0.0), k.Dense(3)], (5,)),
 }
 

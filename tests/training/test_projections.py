@@ -121,6 +121,14 @@ def test_norms_and_blocks():
     assert (weights["residual/inside/kernel"] >= 0).all()
 
 
+def test_weights_know_their_constraints():
+    block = Residual([Dense(3, kernel_constraint="non_neg")])
+    model = Sequential([Input((3,)), Dense(3, bias_constraint=constraints.UnitNorm()), block, Dense(1)])
+    found = [weight.constraint for weight in model.weights]
+    assert [type(one).__name__ for one in found] == ["NoneType", "UnitNorm", "NonNeg", *["NoneType"] * 3]
+    assert model.layers[0].bias.constraint is model.layers[0].bias_constraint
+
+
 class Halved(constraints.Constraint):
     """One of a user's own."""
 
@@ -158,7 +166,7 @@ def test_pruned_quantized_and_exported(tmp_path):
     assert nbdense.quantize(single, X).predict(X).shape == (24, 2)
 
 
-@pytest.mark.parametrize("name", ["activity_regularizer", "lora_rank", "quantization_config"])
+@pytest.mark.parametrize("name", ["lora_rank", "quantization_config"])
 def test_arguments_of_dense_that_are_refused(name):
     with pytest.raises(ValueError, match=f"Dense: {name} is not supported, got 4; "):
         Dense(3, **{name: 4})

@@ -1,6 +1,7 @@
 """Work of each row of the layer table, forward, backward and in the update: a module for each kind of row."""
 
 from nbdense.engine.rows.activation import ACTIVATION as ACTIVATION
+from nbdense.engine.rows.activity import ACTIVITY as ACTIVITY
 from nbdense.engine.rows.add import ADD as ADD
 from nbdense.engine.rows.batch_norm import BATCH_NORM as BATCH_NORM
 from nbdense.engine.rows.batch_norm import FROZEN_NORM as FROZEN_NORM
