@@ -8,6 +8,7 @@ from nbdense._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from nbdense._compile.thread_pool import set_num_threads as set_num_threads
+    from nbdense.backends import set_device as set_device
     from nbdense.callbacks import BackupAndRestore as BackupAndRestore
     from nbdense.callbacks import Callback as Callback
     from nbdense.callbacks import CSVLogger as CSVLogger
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
 # Where each public name lives: importing nbdense imports none of it until it is used.
 _HOMES = {
     "nbdense._compile.thread_pool": ["set_num_threads"],
+    "nbdense.backends": ["set_device"],
     "nbdense.callbacks": [
         "BackupAndRestore",
         "CSVLogger",

@@ -107,7 +107,8 @@ def intrinsic(twin: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
 def by_dtype(float32: Callable[..., Any], float64: Callable[..., Any]) -> Any:
     """Compile a scalar function from ``float32``'s or ``float64``'s body, by the type of its first argument.
 
-    It is always inlined: a loop with a call in it would not vectorise, and LLVM leaves bodies that it finds long.
+    It is always inlined: a loop with a call in it would not vectorise, and LLVM leaves bodies that it finds long. The
+    result keeps both as ``.bodies``.
     """
 
     def plain(x: Any, *rest: Any) -> Any:
@@ -122,7 +123,8 @@ def by_dtype(float32: Callable[..., Any], float64: Callable[..., Any]) -> Any:
         f"    return f32 if {parameters.split(',')[0]} == types.float32 else f64\n",
         space,
     )
-    stub = functools.wraps(float32)(space["stub"])
+    stub: Any = functools.wraps(float32)(space["stub"])
+    stub.bodies = (float32, float64)  # for a device whose compiler is another
     if JIT:
         del stub.__wrapped__
         _numba_overload(stub, jit_options={**_FLAGS, "forceinline": True})(space["choose"])

@@ -21,6 +21,25 @@ from nbdense.optimizers import Optimizer
 Source = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 
 
+class NoDeviceError(RuntimeError):
+    """An error: there is no GPU, or nothing that compiles for it.
+
+    Parameters
+    ----------
+    reason : str
+        What is missing.
+    """
+
+    def __init__(self, reason: str) -> None:
+        advice = "install nbdense[cuda] and the driver of an NVIDIA GPU, or stay on the CPU"
+        super().__init__(f"device 'cuda': {reason}; {advice}")
+        self.reason = reason
+
+
+class DeviceLostError(RuntimeError):
+    """An error: the GPU has stopped answering; the model has the weights that were copied back last."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """Computation of a run on outputs and targets: a compiled loss and metrics."""

@@ -14,9 +14,21 @@ import numpy as np
 from numba import prange
 from numba.core import config
 
+from nbdense import backends
 from nbdense._compile import compilations, kernel_cache, policy, processor, thread_pool
 
-PACKAGES = ("nbdense", "numba", "llvmlite", "numpy", "onnx", "onnxruntime", "safetensors", "scikit-learn", "tbb")
+PACKAGES = (
+    "nbdense",
+    "numba",
+    "llvmlite",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "safetensors",
+    "scikit-learn",
+    "tbb",
+    "numba-cuda",
+)
 BUSY_MICROSECONDS = 1000.0  # no idle machine's parallel region takes as long, on any layer
 
 
@@ -80,6 +92,8 @@ class Report:
         System and machine.
     cpu : nbdense._compile.processor.Target
         The CPU that kernels are compiled for.
+    gpu : str
+        The GPU that ``set_device("cuda")`` takes, or why there is none.
     jit : bool
         Whether kernels are compiled at all.
     threads : Threads
@@ -89,6 +103,7 @@ class Report:
     versions: dict[str, str | None]
     platform: str
     cpu: processor.Target
+    gpu: str
     jit: bool
     threads: Threads
     cache: Cache
@@ -147,6 +162,7 @@ class Report:
             ("missing", ", ".join(name for name, version in self.versions.items() if not version) or "nothing"),
             ("platform", self.platform),
             ("cpu", f"{self.cpu.name}, {8 * self.cpu.vector_bytes}-bit vectors, {'' if self.cpu.fma else 'no '}FMA"),
+            ("gpu", self.gpu),
             ("threads", f"{threads.limit}, {layer}"),
             ("cache", f"{cache.folder or 'none'} ({access}), {cache.kernels} kernels, {_megabytes(cache.size)}"),
             *(("advice", line) for line in self.advice or ["nothing to improve"]),
@@ -178,6 +194,7 @@ def examine() -> Report:
         versions=versions,
         platform=f"{platform.system()} {platform.machine()}",
         cpu=processor.target(),
+        gpu=backends.gpu(),
         jit=policy.JIT,
         threads=_threads_found(),
         cache=_cache_found(),

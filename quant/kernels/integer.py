@@ -223,7 +223,7 @@ def _dequantize(row, work, floats, capacity, m):
 
 
 @kernel
-def _walk(layers, vectors, form, floats, x, x_offset, memory, count):
+def walk(layers, vectors, form, floats, x, x_offset, memory, count):
     """Take ``count`` rows of data, whose inputs start at ``x_offset`` in ``x``, through all layers."""
     work, float_work, tile, missing, _, capacity = memory
     rounding = form["rounding"]
@@ -318,7 +318,8 @@ def give_values(form, memory, count, out, first):
 
 
 @kernel
-def _give_integers(form, memory, count, out, first):
+def give_integers(form, memory, count, out, first):
+    """Write the last outputs as bytes from row ``first`` of ``out``."""
     work, capacity = memory[0], memory[5]
     n, positions, ld = form["n_out"], form["positions_out"], form["ld_output"]
     for i in range(count):
@@ -373,11 +374,11 @@ def _work_on_rows(program, form, floats, x, integers, values, span, memory):
             note_missing(flat, at, n_in, count, missing)
         if floats is not None and form["copies_input"]:
             copy_input(form, flat, at, n_in, count, memory[1])
-        _walk(layers, vectors, form, floats, flat, at, memory, count)
+        walk(layers, vectors, form, floats, flat, at, memory, count)
         if values.shape[0] > 0:
             give_values(form, memory, count, values.reshape(values.size), first)
         if integers.shape[0] > 0:
-            _give_integers(form, memory, count, integers, first)
+            give_integers(form, memory, count, integers, first)
 
 
 def _predict(program, floats, x, integers, values, threads):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -12,10 +11,12 @@ import numpy.typing as npt
 
 from nbdense._compile import thread_pool
 from nbdense.backends.base import Data, Objective
+from nbdense.backends.layout import Layout
+from nbdense.backends.projection import one_by_one
 from nbdense.engine import program
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.memory import aligned_zeros
-from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE, leading_dimension
+from nbdense.engine.tables import ROWS, SLABS, UPDATE, WHOLE
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 
@@ -39,35 +40,11 @@ class CpuWorkspace:
 
     def __init__(self, network: Network, objective: Objective, batch: int, state: npt.NDArray[Any]) -> None:
         self.network, self.state, self.batch = network, state, batch
-        self._target_width = objective.target_width
-        self._run = run = np.zeros(1, RUN)
-        layers = network.layers
-        widest = int(max(layers["ld_in"].max(), layers["ld_out"].max()))
+        self._layout = Layout(network, objective, batch)
+        self._run = self._layout.run
         rows = batch * network.positions_out
-        # One-hot targets are read in the outputs' columns; the row is as wide even where only a class number is in it.
-        ld_target = leading_dimension(max(objective.target_width, int(layers[-1]["n_out"])))
-        parts = {
-            "deltas": network.width * batch,
-            "targets": network.width * batch,
-            "weights": ld_target * rows,
-            "room": rows,
-            "aside": rows,
-            "zeros": network.aside,
-        }
-        end = 0
-        for name, size_ahead in parts.items():
-            end += -(-size_ahead // 16) * 16
-            run[name] = end
-        work = aligned_zeros(end + widest + 1, network.dtype)
-        run["one"] = end + widest
+        work = aligned_zeros(self._layout.size, network.dtype)
         work[-1] = 1.0
-        run["ld_target"] = ld_target
-        run["batch"] = batch
-        run["loss"] = objective.form.code
-        run["loss_parameter"] = objective.parameter
-        run["loss_call"] = objective.call
-        run["sparse"], run["fused"] = objective.sparse, objective.fused
-        run["average"] = -1.0
         self._work = work
         self._values = np.zeros(rows * (1 + len(objective.metrics)))
         self._metrics = np.array(objective.metrics, np.int64)
@@ -77,7 +54,6 @@ class CpuWorkspace:
         self.steps_at_once = max(1, int(SIGNAL_FLOPS / max(1.0, self._flops)))
         self._no_mask = np.zeros(0, network.dtype)
         self._rounded = aligned_zeros(network.params.size if network.rounds_kernels else 0, network.dtype)
-        run["rounds_kernels"] = network.rounds_kernels
 
     def run(
         self,
@@ -95,14 +71,13 @@ class CpuWorkspace:
         """Work through batches ``first_step``.. of an epoch."""
         updates = phases[-1]["kind"] == SLABS and bool(phases[-1]["flags"] & UPDATE)
         if updates and self.network.projections and optimizer is not None and count > 1:
-            options = {"layers": layers, "epoch": epoch, "seed": seed, "shuffle": shuffle, "optimizer": optimizer}
-            return self._one_by_one(phases, data, first_step, count, options)
+            options = {"layers": layers, "epoch": epoch, "seed": seed, "shuffle": shuffle}
+            return one_by_one(self, phases, data, first_step, count, optimizer, options)
         run, network = self._run, self.network
         flops = self._flops * (3 if len(phases) > 1 else 1)
         threads = thread_pool.worthwhile(flops)
         totals = np.zeros((count, 1 + len(self._metrics)))
-        place = {"rows": data.rows, "first_step": first_step, "steps": count, "epoch": epoch}
-        self._describe(optimizer, {**place, "shuffle": shuffle, "seed": seed})
+        self._layout.fill_in(data, first_step, count, epoch, seed, shuffle, optimizer)
         hyper = np.zeros(steps.HYPER) if optimizer is None else optimizer.hyper()
         rates = np.zeros(count) if optimizer is None else optimizer.rates(count)
         values = network.params
@@ -134,30 +109,6 @@ class CpuWorkspace:
             if done and optimizer is not None:
                 network.project()
         return done, totals
-
-    def _describe(self, optimizer: Optimizer | None, fields: dict[str, Any]) -> None:
-        """Write what a call is to do into its record."""
-        segments = self.network.segments
-        fields["penalties"] = bool((segments["l1"] != 0).any() or (segments["l2"] != 0).any())
-        if optimizer is None:
-            fields |= {"optimizer": steps.NONE, "iteration": 0}
-        else:
-            fields |= optimizer.run_fields(self.network.dtype)
-        for name, value in fields.items():
-            self._run[name] = value
-
-    def _one_by_one(
-        self, phases: npt.NDArray[Any], data: Data, first_step: int, count: int, options: dict[str, Any]
-    ) -> tuple[int, npt.NDArray[np.float64]]:
-        """Take steps in a call each, for the projections behind them: these are Python's."""
-        totals = np.zeros((count, 1 + len(self._metrics)))
-        optimizer = options["optimizer"] = copy.copy(options["optimizer"])
-        for step in range(count):
-            done, totals[step : step + 1] = self.run(phases, data, first_step=first_step + step, **options)
-            if not done:
-                return step, totals
-            optimizer.batches += 1
-        return count, totals
 
     def _in_parts(self, call: Callable[..., int], phases: npt.NDArray[Any], rows: int, flops: float) -> int:
         """Take one long step in calls between which Python hears Ctrl-C, and undo it where that comes.
@@ -191,12 +142,7 @@ class CpuWorkspace:
 
     def tensor(self, row: Any, name: str, rows: int, *, deltas: bool = False) -> npt.NDArray[Any]:
         """Return a view of a row's values for the last batch, or of their deltas, (rows, positions, columns)."""
-        if name in ("input", "second"):
-            n, ld, positions = int(row["n_in"]), int(row["ld_in"]), int(row["positions"])
-        else:
-            n, ld, positions = int(row["n_out"]), int(row["ld_out"]), int(row["positions_out"])
-        start = int(row[name]) * self.batch + (int(self._run["deltas"][0]) if deltas else 0)
-        return self._matrix(start, rows, positions, ld)[:, :, :n]
+        return self._matrix(rows, *self._layout.place(row, name, deltas))
 
     def set_deltas(self, row: Any, deltas: npt.NDArray[Any]) -> None:
         """Set the deltas of a row's output."""
@@ -204,12 +150,11 @@ class CpuWorkspace:
 
     def targets(self, rows: int) -> npt.NDArray[Any]:
         """Return a view of the last batch's targets, (rows, positions, target_width)."""
-        start, ld = int(self._run["targets"][0]), int(self._run["ld_target"][0])
-        return self._matrix(start, rows, self.network.positions_out, ld)[:, :, : self._target_width]
+        return self._matrix(rows, *self._layout.targets)
 
     def weights(self, rows: int) -> npt.NDArray[Any]:
         """Return a view of the weights of the last batch's rows, (rows, positions, 1)."""
-        return self._matrix(int(self._run["weights"][0]), rows, self.network.positions_out, 1)
+        return self._matrix(rows, *self._layout.weights)
 
-    def _matrix(self, start: int, rows: int, positions: int, ld: int) -> npt.NDArray[Any]:
-        return self._work[start : start + rows * positions * ld].reshape(rows, positions, ld)
+    def _matrix(self, rows: int, start: int, positions: int, ld: int, n: int) -> npt.NDArray[Any]:
+        return self._work[start : start + rows * positions * ld].reshape(rows, positions, ld)[:, :, :n]

@@ -20,8 +20,8 @@ BLOCK = 16  # rows are padded to whole blocks of this many columns
 globals().update({f"_forward_{row.name}": row.forward for row in COMPILED})
 globals().update({f"_derivative_{row.name}": row.derivative for row in COMPILED})
 
-_forward = switch(
-    "_forward",
+forward_elements = switch(
+    "forward_elements",
     {row.code: f"_forward_{row.name}" for row in COMPILED if row.forward is not None},
     "values, offset, count, alpha",
     """
@@ -33,8 +33,8 @@ for j in range(count):
     globals(),
 )
 
-_backward = switch(
-    "_backward",
+backward_elements = switch(
+    "backward_elements",
     {row.code: f"_derivative_{row.name}" for row in COMPILED if row.derivative is not None},
     "values, inputs, outputs, deltas, count, alpha",
     """
@@ -124,7 +124,7 @@ def activate(code, alpha, values, offset, ld, m, n):
         return
     rows, count = (1, m * width) if width == ld else (m, width)
     for i in range(rows):
-        _forward(code, values, offset + i * ld, count, alpha)
+        forward_elements(code, values, offset + i * ld, count, alpha)
     clear_padding(values, offset, ld, m, n)
 
 
@@ -167,4 +167,4 @@ def differentiate(row, values, inputs, outputs, deltas, m):
     width = padded(n)
     rows, count = (1, m * width) if width == ld else (m, width)
     for i in range(rows):
-        _backward(code, values, inputs + i * ld, outputs + i * ld, deltas + i * ld, count, alpha)
+        backward_elements(code, values, inputs + i * ld, outputs + i * ld, deltas + i * ld, count, alpha)

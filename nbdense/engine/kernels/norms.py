@@ -11,8 +11,12 @@ from nbdense.engine.kernels.microkernel import I64, VECTOR_BYTES
 
 
 def _plain_norms(values, low, high):
-    part = values[low:high].astype(np.float64)
-    return float(np.abs(part).sum()), float((part * part).sum())
+    sizes, squares = 0.0, 0.0
+    for i in range(low, high):
+        value = np.float64(values[i])
+        sizes += abs(value)
+        squares += value * value
+    return sizes, squares
 
 
 @intrinsic(_plain_norms)

@@ -1,0 +1,319 @@
+"""The launches of a step: what each phase of the table is on a GPU, and the memory that they work on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbdense.backends.base import Objective
+from nbdense.backends.cuda.device import Stream, spread
+from nbdense.backends.cuda.products import THREADS_OF_TILE, TILE
+from nbdense.backends.cuda.program import Program
+from nbdense.backends.cuda.rows import SUM_THREADS
+from nbdense.backends.cuda.update import PIECE
+from nbdense.backends.layout import Layout
+from nbdense.engine.elementwise.activations import RELU
+from nbdense.engine.rows import ACTIVATION, DENSE, kind_of
+from nbdense.engine.tables import (
+    ADD_DELTA,
+    BIAS,
+    CLIP,
+    CLIP_NORM,
+    DELTA_GATED,
+    FACTORS,
+    GATE_DELTA,
+    GATHER,
+    GRADIENT,
+    IDLE,
+    LOSS,
+    MOVING,
+    NO_DELTA,
+    ROWS,
+    SLABS,
+    STATISTICS,
+    SUMS,
+    TRANSPOSES,
+    UPDATE,
+)
+from nbdense.network import Network
+
+FULL = 264  # blocks that fill a large GPU twice
+LEAST_SHARE = 64  # rows of a batch that a block of a gradient takes, at least
+
+
+class Launches:
+    """A network's memory on the device, and the launches of its steps.
+
+    Parameters
+    ----------
+    stream : Stream
+    network : Network
+    objective : Objective
+    layout : Layout
+    vectors : int
+        Rows of the state.
+    """
+
+    kernels: Program
+
+    def __init__(self, stream: Stream, network: Network, objective: Objective, layout: Layout, vectors: int) -> None:
+        self._stream, self._network, self._layout = stream, network, layout
+        self._fused, self._width = objective.fused, objective.target_width
+        self._batch = int(layout.run["batch"][0])
+        dtype, rows = network.dtype, self._batch * network.positions_out
+        zeros = stream.zeros
+        self.work = zeros(layout.size, dtype)
+        self._values, self._order = zeros(rows * (1 + len(objective.metrics)), np.float64), zeros(self._batch, np.int64)
+        self._metrics = stream.to_device(np.array([*objective.metrics, 0], np.int64))  # one more: none is no array
+        self._columns = 1 + len(objective.metrics)
+        self._params, self._state = zeros(network.params.size, dtype), zeros((vectors, network.params.size), dtype)
+        self._rounded = zeros(network.params.size if network.rounds_kernels else 1, dtype)
+        self._mask = zeros(network.params.size if network.mask is not None else 1, dtype)
+        self._cursor, self._run = zeros(2, np.int64), stream.to_device(layout.run)
+        self._sums = zeros((len(network.segments), 2), np.float64)
+        self._steps = 0
+        self._tables: dict[bytes, Any] = {}
+        self._lay_out_shares()
+        pieces, piece_of = self._pieces_now()
+        self._pieces, self._piece_of = stream.to_device(pieces), stream.to_device(piece_of)
+        self.cursor_now = np.zeros(2, np.int64)
+
+    def _lay_out_shares(self) -> None:
+        """Choose how many blocks share a batch in each kernel's gradient, and where they leave their parts."""
+        self._shares: dict[int, tuple[int, int, int, int]] = {}  # of each dense row: at, stride, shares, rows of each
+        end = 0
+        for index, row in enumerate(self._network.layers):
+            if kind_of(row) is DENSE:
+                tiles = -(-int(row["n_in"]) // TILE) * -(-int(row["n_out"]) // TILE)
+                depth = self._batch * int(row["positions"])
+                count = max(1, min(-(-FULL // tiles), -(-depth // LEAST_SHARE)))
+                share, stride = -(-depth // count), (int(row["n_in"]) + 1) * int(row["ld_out"])
+                self._shares[index] = (end, stride, -(-depth // share), share)
+                end += stride * self._shares[index][2]
+        self._parts = self._stream.zeros(max(1, end), self._network.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device beside gradients and slots."""
+        arrays = (self.work, self._values, self._order, self._parts, self._params, self._rounded)
+        return sum(int(array.nbytes) for array in arrays)
+
+    def begin(self, layers: Any, state: Any, hypers: Any, rates: Any, data: Any) -> tuple[Any, ...]:
+        """Bring a run's data to the device; return what its launches depend on besides."""
+        network, write = self._network, self._stream.write
+        self._host_layers, self._data = layers, data
+        if len(hypers) > self._steps:
+            self._steps = len(hypers)
+            self._totals = self._stream.zeros((self._steps, self._columns), np.float64)
+            self._hypers = self._stream.zeros((self._steps, hypers.shape[1]), np.float64)
+            self._rates = self._stream.zeros((self._steps, 2), np.float64)
+        write(self._totals[: len(hypers)], np.zeros((len(hypers), self._columns)))
+        write(self._hypers[: len(hypers)], hypers)
+        write(self._rates[: len(hypers)], rates)
+        write(self._params, network.params)
+        write(self._state, state)
+        write(self._run, self._layout.run)
+        write(self._cursor, np.zeros(2, np.int64))
+        write(self._pieces, self._pieces_now()[0])
+        if network.mask is not None:
+            if self._mask.size != network.mask.size:
+                self._mask = self._stream.zeros(network.mask.size, network.dtype)
+            write(self._mask, network.mask)
+        self._layers, self._slab_table = self._table(layers), self._table(network.slabs)
+        if network.rounds_kernels:
+            self._round()
+        run = self._layout.run
+        self._penalised, self._clip = bool(run["penalties"][0]), int(run["clip"][0])
+        return self._steps, network.mask is None, self._clip, self._penalised, data
+
+    def _table(self, rows: npt.NDArray[Any]) -> Any:
+        """Return a table on the device, which is copied there once; one without rows gets one."""
+        key = rows.tobytes()
+        if key not in self._tables:
+            self._tables[key] = self._stream.to_device(rows if rows.size else np.zeros(1, rows.dtype))
+        return self._tables[key]
+
+    def _pieces_now(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return the parameter tensors as the update reads them, and which of them each parameter is in."""
+        network = self._network
+        segments = network.segments
+        pieces = np.zeros(len(segments), PIECE)
+        for name in ("offset", "length", "trainable", "l1", "l2", "decay"):
+            pieces[name] = segments[name]
+        at = {int(offset): k for k, offset in enumerate(segments["offset"])}
+        piece_of = np.full(network.params.size, -1, np.int32)
+        for k, segment in enumerate(segments):
+            piece_of[int(segment["offset"]) : int(segment["offset"] + segment["length"])] = k
+        for index, (start, stride, shares, _) in self._shares.items():
+            row = network.layers[index]
+            places = {int(row["kernel"]): start, int(row["bias"]): start + stride - int(row["ld_out"])}
+            for offset, place in places.items():
+                if offset >= 0:
+                    piece = at[offset]
+                    pieces[piece]["shares"], pieces[piece]["at"], pieces[piece]["stride"] = shares, place, stride
+        for slab in network.slabs[network.slabs["first"] == FACTORS]:
+            pieces[int(slab["segment"])]["decay"] = 0.0
+        return pieces, piece_of
+
+    def end(self, state: Any, count: int, params: bool) -> npt.NDArray[np.float64]:
+        """Bring a run's results back; return its totals."""
+        read = self._stream.read
+        read(self._state, state)
+        if params:
+            read(self._params, self._network.params)
+        read(self._cursor, self.cursor_now)
+        return read(self._totals)[:count]
+
+    def step(self, phases: npt.NDArray[Any]) -> None:
+        """Launch what a step is made of."""
+        run, cursor, layers = self._run, self._cursor, self._layers
+        for phase in phases:
+            kind, index = int(phase["kind"]), int(phase["forward"])
+            if kind == ROWS:
+                self._rows(phase)
+            elif kind in (STATISTICS, SUMS):
+                made = self.kernels.statistics if kind == STATISTICS else self.kernels.sums
+                self._go(made, int(self._host_layers[index]["n_in"]), run, cursor, layers, index, self.work)
+            elif kind != TRANSPOSES:
+                self._slabs(int(phase["flags"]))
+        penalised = self._penalised and any(p["kind"] == SLABS and p["flags"] & GRADIENT for p in phases)
+        self._single(self.kernels.finish, 1, run, cursor, layers, penalised, self._sums, self._totals)
+
+    def _go(self, kernel: Any, pieces: int, *arguments: Any) -> None:
+        blocks, threads = spread(pieces)
+        kernel[blocks, threads, self._stream.stream](*arguments)
+
+    def _single(self, kernel: Any, threads: int, *arguments: Any, blocks: int = 1) -> None:
+        kernel[blocks, threads, self._stream.stream](*arguments)
+
+    def _rows(self, phase: Any) -> None:
+        kernels, run, cursor, layers = self.kernels, self._run, self._cursor, self._layers
+        first, last = self._host_layers[0], self._host_layers[-1]
+        if phase["flags"] & GATHER:
+            data = self._data
+            columns = max(int(first["n_in"] * first["positions"]), data.target_columns)
+            self._go(kernels.choose, self._batch, run, cursor, self._order)
+            self._go(
+                kernels.gather, self._batch * columns,
+                run, cursor, layers, self._order, data.x, data.y, data.weights, data.target_columns, data.weighted,
+                self.work,
+            )  # fmt: skip
+        for index in range(int(phase["forward"]), int(phase["forward_end"])):
+            self._forward(index, self._fused and index == len(self._host_layers) - 1)
+        if phase["flags"] & LOSS:
+            rows = self._batch * int(last["positions_out"])
+            self._go(kernels.lose, rows, run, cursor, layers, self._metrics, self.work, self._values)
+            self._single(kernels.add_up, SUM_THREADS, run, cursor, layers, self._values, self._columns, self._totals)
+        for index in range(int(phase["backward_end"]) - 1, int(phase["backward"]) - 1, -1):
+            self._backward(index, self._fused and index == len(self._host_layers) - 1)
+
+    def _forward(self, index: int, linear: bool) -> None:
+        kernels, run, cursor, layers = self.kernels, self._run, self._cursor, self._layers
+        row = self._host_layers[index]
+        m, n = self._batch * int(row["positions"]), int(row["n_out"])
+        values = self._rounded if self._network.rounds_kernels else self._params
+        bounded = row["lower"] != -np.inf or row["upper"] != np.inf
+        kind, rowwise = kind_of(row), self._network.activation_of(row).rowwise
+        if kind is DENSE:
+            number = self._network.dtype.type
+            low, high = (number(-np.inf), number(np.inf)) if linear else (number(row["lower"]), number(row["upper"]))
+            self._multiply(
+                kernels.products.forward, (m, n), 1,
+                (self.work, self._at(row, "input"), row["ld_in"]), (values, row["kernel"], row["ld_out"]),
+                (self.work, self._at(row, "pre"), row["ld_out"]), (0, n, row["n_in"], row["positions"]),
+                (values, row["start"], low, high),
+            )  # fmt: skip
+            if row["activation"] > RELU and not linear and not bounded:
+                self._go(kernels.activate, m * n, run, cursor, layers, index, row["pre"], False, rowwise, self.work)
+        elif kind is ACTIVATION:
+            self._go(kernels.activate, m * n, run, cursor, layers, index, row["input"], linear, rowwise, self.work)
+        else:
+            self._go(kernels.forward, self._batch, run, cursor, layers, index, linear, values, self.work)
+
+    def _backward(self, index: int, linear: bool) -> None:
+        kernels, run, cursor, layers = self.kernels, self._run, self._cursor, self._layers
+        row = self._host_layers[index]
+        flags, m, n = int(row["flags"]), self._batch * int(row["positions"]), int(row["n_in"])
+        values = self._rounded if self._network.rounds_kernels else self._params
+        if flags & IDLE:
+            return
+        if kind_of(row) is not DENSE:
+            self._go(kernels.backward, self._batch, run, cursor, layers, index, linear, values, self.work)
+            return
+        if row["activation"] > 0 and not linear and not flags & DELTA_GATED:
+            rowwise = self._network.activation_of(row).rowwise
+            self._go(kernels.differentiate, m * int(row["n_out"]), run, cursor, layers, index, rowwise, self.work)
+        if not flags & NO_DELTA:
+            deltas = int(self._layout.run["deltas"][0])
+            source = self._at(row, "input")
+            self._multiply(
+                kernels.products.backward, (m, n), 1,
+                (self.work, deltas + self._at(row, "output"), row["ld_out"]), (values, row["kernel"], row["ld_out"]),
+                (self.work, deltas + source, row["ld_in"]), (0, n, row["n_out"], row["positions"]),
+                (source if flags & GATE_DELTA else -1, bool(flags & ADD_DELTA)),
+            )  # fmt: skip
+
+    def _at(self, row: Any, name: str) -> int:
+        return int(row[name]) * self._batch
+
+    def _multiply(
+        self, kernel: Any, shape: tuple[int, int], shares: int, a: Any, b: Any, c: Any, sizes: Any, rest: Any
+    ) -> None:
+        """Launch a product: operands as (array, place, elements between rows), sizes as (m, n, depth, positions)."""
+        grid = (-(-shape[1] // TILE), -(-shape[0] // TILE), shares)
+        arguments = (self._run, self._cursor, *a, *b, *c, *sizes, *rest)
+        kernel[grid, THREADS_OF_TILE, self._stream.stream](*arguments)
+
+    def _slabs(self, flags: int) -> None:
+        kernels, run, cursor, layers, network = self.kernels, self._run, self._cursor, self._layers, self._network
+        if flags & GRADIENT:
+            self._gradients()
+            if self._penalised:
+                pieces = len(network.segments)
+                self._single(
+                    kernels.penalise, SUM_THREADS, cursor, self._pieces, self._params, self._sums, blocks=pieces
+                )
+        self._go(
+            kernels.step, network.params.size, run, cursor, flags, self._pieces, self._piece_of, self._parts,
+            self._params, self._state, self._mask, network.mask is not None, self._sums, self._hypers, self._rates,
+        )  # fmt: skip
+        if flags & CLIP and self._clip >= CLIP_NORM:
+            self._single(kernels.measure, SUM_THREADS, run, cursor, self._pieces, self._state, self._sums)
+        if flags & UPDATE:
+            for slab in network.slabs:
+                index = int(slab["layer"])
+                if slab["first"] == MOVING and kind_of(self._host_layers[index]).move is not None:
+                    self._single(kernels.move, 1, run, cursor, layers, index, self._params, self.work)
+            if network.rounds_kernels:
+                self._round()
+
+    def _gradients(self) -> None:
+        network, segments = self._network, self._network.segments
+        learns = set(segments["offset"][segments["trainable"] != 0].tolist())
+        deltas = int(self._layout.run["deltas"][0])
+        for index, (start, stride, shares, share) in self._shares.items():
+            row = self._host_layers[index]
+            if int(row["kernel"]) in learns or int(row["bias"]) in learns:
+                n_in, n_out, ld_in, ld_out = (int(row[name]) for name in ("n_in", "n_out", "ld_in", "ld_out"))
+                self._multiply(
+                    self.kernels.products.gradient, (n_in, n_out), shares,
+                    (self.work, self._at(row, "input"), ld_in), (self.work, deltas + self._at(row, "output"), ld_out),
+                    (self._parts, start, ld_out), (n_in, n_out, 0, row["positions"]),
+                    (start + n_in * ld_out if row["bias"] >= 0 else -1, share, stride),
+                )  # fmt: skip
+        for place, slab in enumerate(network.slabs):
+            row, first = self._host_layers[int(slab["layer"])], int(slab["first"])
+            if kind_of(row) is DENSE or first == MOVING or not segments[slab["segment"]]["trainable"]:
+                continue
+            low, alone = int(row["bias"] if first == BIAS else row["kernel"]), kind_of(row).gradient is not None
+            arguments = (self._run, self._cursor, self._layers, self._slab_table, place, low, alone)
+            self._go(self.kernels.fill, 1 if alone else int(row["n_out"]), *arguments, self.work, self._state)
+
+    def _round(self) -> None:
+        """Bring the copy of the parameters with rounded kernels up to date."""
+        layers, arrays = self._host_layers, (self._params, self._rounded)
+        dense = [i for i, row in enumerate(layers) if kind_of(row) is DENSE and row["scales"] >= 0]
+        for index, count in ((-2, self._network.params.size), *((i, int(layers[i]["n_in"])) for i in dense), (-1, 1)):
+            self._go(self.kernels.round_parameters, count, self._cursor, self._layers, index, *arrays)

@@ -1,0 +1,1 @@
+"""Backends: the seam, and the CUDA engine beside the CPU's."""

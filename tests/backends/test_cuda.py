@@ -1,0 +1,83 @@
+"""The CUDA engine beside the CPU's: by numba's simulator, or, with ``pytest -m gpu``, on the GPU that is there."""
+
+import functools
+import json
+
+import pytest
+
+import nbdense as nb
+from tests.backends.cuda_cases import GROUPS
+from tests.support.python_process import run_python
+
+TOLERANCE = 1e-5
+CASES = [(group, name) for group, cases in GROUPS.items() for name in cases]
+RUN = "from tests.backends import cuda_cases; cuda_cases.main()"
+
+
+@functools.cache
+def results(group, simulated):
+    environment = {"NUMBA_ENABLE_CUDASIM": "1", "OMP_NUM_THREADS": "1"} if simulated else {}
+    output, _ = run_python(RUN, group, *([] if simulated else ["--twice"]), **environment)
+    return json.loads(output.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("group", "name"), CASES)
+def test_simulated(group, name):
+    assert results(group, simulated=True)[name]["gap"] <= TOLERANCE
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("group", "name"), CASES)
+def test_on_the_gpu(group, name):
+    result = results(group, simulated=False)[name]
+    assert result["gap"] <= TOLERANCE
+    assert result["same bits"]
+
+
+def test_other_devices_are_refused():
+    with pytest.raises(ValueError, match="'cpu' or 'cuda', got 'tpu'"):
+        nb.set_device("tpu")
+
+
+WITHOUT = """
+import sys
+import nbdense as nb
+if len(sys.argv) > 1:
+    sys.modules[sys.argv[1]] = None
+from nbdense import backends
+before = backends.current()
+try:
+    nb.set_device("cuda")
+except RuntimeError as error:
+    print(error)
+assert backends.current() is before
+"""
+
+
+@pytest.mark.parametrize("missing", [[], ["numba.cuda"]])
+def test_no_gpu_is_one_clear_error(missing):
+    output, _ = run_python(WITHOUT, *missing, CUDA_VISIBLE_DEVICES="-1", NUMBA_ENABLE_CUDASIM="0")
+    assert output.startswith("device 'cuda': ")
+    assert "install nbdense[cuda]" in output
+    assert output.count("\n") == 1
+
+
+REFUSED = """
+import numpy as np
+import nbdense as nb
+from nbdense.layers import Dense, Input
+from nbdense.quant import quantize
+model = nb.Sequential([Input((4,)), Dense(3)])
+x = np.zeros((5, 4), np.float32)
+nb.set_device("cuda")
+try:
+    quantize(model, scheme="dynamic").predict(x)
+except NotImplementedError as error:
+    print(error)
+"""
+
+
+def test_what_is_not_there_is_refused_by_name():
+    output, _ = run_python(REFUSED, NUMBA_ENABLE_CUDASIM="1")
+    assert "no dynamic quantization" in output
+    assert "set_device('cpu')" in output

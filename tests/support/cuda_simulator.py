@@ -1,0 +1,55 @@
+"""numba's simulator of a GPU, with the threads of a block taking turns.
+
+Its own threads all run at once while another polls them, and so wait most of the time; and two of them that make a
+block's shared array at the same moment get one each.
+"""
+
+import functools
+import threading
+
+import numpy as np
+from numba.cuda.simulator import kernel
+
+
+class Turn(kernel.BlockThread):
+    """A thread that runs up to its next syncthreads when it is its turn."""
+
+    def __init__(self, function, block, place, thread):
+        super().__init__(function, block, place, thread, False)
+        self.ended = False
+        self._mine, self._over = threading.Lock(), threading.Lock()
+        self._mine.acquire()
+        self._over.acquire()
+
+    def run(self):
+        self._mine.acquire()
+        super().run()
+        self.ended = True
+        self._over.release()
+
+    def syncthreads(self):
+        self._over.release()
+        self._mine.acquire()
+
+    def take(self):
+        self._mine.release()
+        self._over.acquire()
+
+
+class Block(kernel.BlockManager):
+    def run(self, place, *arguments):
+        function = functools.partial(self._f, *arguments)
+        threads = [Turn(function, self, place, thread) for thread in np.ndindex(*self._block_dim)]
+        for thread in threads:
+            thread.start()
+        while threads:
+            for thread in threads:
+                thread.take()
+                if thread.exception:
+                    raise thread.exception[0].with_traceback(thread.exception[1])
+            threads = [thread for thread in threads if not thread.ended]
+
+
+def take_turns():
+    """Let the simulator run blocks in this way; the process has NUMBA_ENABLE_CUDASIM=1."""
+    kernel.BlockManager = Block
