@@ -130,7 +130,11 @@ def integers_through(call: Call, value: Value, change: Callable[[Value], Value])
     change : callable
         Makes another real Value of one.
     """
-    form = None if value.integers is None else value.integers.format
+    node = value.integers
+    form = None if node is None else node.format
+    if form is None and isinstance(node, LookupNode):  # whose scale comes later: a table is read in any shape
+        index = integers_through(call, value.values[0], change)
+        return call.make([index], index.shape, node)
     if form is None:
         raise call.fail("its input is integers without a known scale: no node dequantizes them")
     return _integer(call, change(_real(call, value, form)), form)

@@ -137,8 +137,8 @@ def _own_steps(value: Value) -> list[Step] | None:
             return []
         case nodes.QuantizeNode(format=form):
             # In float it is nothing; or, where the range begins at 0, a relu that its writer has left out.
-            before = value.values[0]
-            bare = isinstance(before.node, nodes.DenseNode | nodes.LayerNode) or before.operator == "Add"
+            source = value.values[0]
+            bare = isinstance(source.node, nodes.DenseNode | nodes.LayerNode) or source.operator == "Add"
             return [function("relu")] if bare and form.zero == np.iinfo(form.dtype).min else []
         case _:
             return None

@@ -159,22 +159,22 @@ class _Lowering:
     def static(self, value: Value, real: Value) -> int | None:
         """Add the layer of integers that makes a value; return None if the value is made in float."""
         function = self.function_of(real)
-        activation, before = (None, real) if function is None else function
+        activation, operand = (None, real) if function is None else function
         clamps = activation is None or activation.is_clamp
-        if isinstance(before.node, DenseNode) and clamps:
-            return self.dense(value, before, activation)
-        read = [isinstance(source.node, DequantizeNode) for source in before.values]
-        if before.operator == "Add" and clamps and read == [True, True]:
-            return self.sum(value, before, activation)
-        if isinstance(before.node, DequantizeNode):
-            source_integers = before.values[0]
+        if isinstance(operand.node, DenseNode) and clamps:
+            return self.dense(value, operand, activation)
+        read = [isinstance(source.node, DequantizeNode) for source in operand.values]
+        if operand.operator == "Add" and clamps and read == [True, True]:
+            return self.sum(value, operand, activation)
+        if isinstance(operand.node, DequantizeNode):
+            source_integers = operand.values[0]
             if activation is None and self.format(source_integers) == self.format(value):
                 return self.integers(source_integers)
             if activation is not None and activation.rowwise:
                 return self.softmax(value, source_integers, activation)
             return self.table(value, source_integers, activation or ACTIVATIONS["linear"])
-        if isinstance(before.node, ReshapeNode) and read == [True] and activation is None:
-            return self.reshape(value, before)
+        if isinstance(operand.node, ReshapeNode) and read == [True] and activation is None:
+            return self.reshape(value, operand)
         return None
 
     def function_of(self, real: Value) -> tuple[Activation, Value] | None:
@@ -182,12 +182,12 @@ class _Lowering:
         if isinstance(real.node, DenseNode | DequantizeNode | InputNode | ReshapeNode | AccumulatorNode):
             return None
         try:
-            steps, before = one_step(real, self.half)
+            steps, operand = one_step(real, self.half)
         except ValueError:
             return None
         steps = tidy(steps)
         only = steps[0] if len(steps) == 1 else None
-        return (only.activation, before) if isinstance(only, FunctionStep) else None
+        return (only.activation, operand) if isinstance(only, FunctionStep) else None
 
     def dense(self, value: Value, product: Value, activation: Activation | None) -> int | None:
         node, source = product.node, product.values[0]
@@ -328,12 +328,12 @@ class _Lowering:
         if isinstance(value.node, DenseNode):
             return None, value.values
         try:
-            steps, before = one_step(value, self.half)
+            steps, source = one_step(value, self.half)
         except UnknownError:
             if value.operator not in ("Add", "Sum") or len(value.values) != 2:
                 raise
             return None, value.values
-        return steps, [before]
+        return steps, [source]
 
     def dequantized(self, source: Value) -> int:
         index = self.integers(source)

@@ -113,18 +113,18 @@ def write_row(
         If the row or its activation has no ONNX form; the layer is named.
     """
     write_activation = _activation(row)
-    before = target if write_activation is None else f"{prefix}/preactivation"
+    preactivation = target if write_activation is None else f"{prefix}/preactivation"
     form = form_of(row.kind)
     write = writers.get(row.kind) or (None if form is None else form.write_onnx)
     if write is None:
         hint = "; write what nbdense.quantize makes of the model" if row.kind is FAKE_QUANT else ""
         raise ValueError(f"{row.label} has no ONNX form{hint}")
     if row.kind is ACTIVATION and write_activation is not None:
-        (before,) = inputs
+        (preactivation,) = inputs
     else:
-        write(graph, row, prefix, inputs, before)
+        write(graph, row, prefix, inputs, preactivation)
     if write_activation is not None:
-        write_activation(graph, row.activation, before, target)
+        write_activation(graph, row.activation, preactivation, target)
     return target
 
 

@@ -54,25 +54,23 @@ def write_qdq(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> No
 
 
 def _dense(walk: Walk, index: int, layer: QuantizedDense, prefix: str) -> None:
-    graph, before = walk.graph, f"{prefix}/preactivation"
+    graph, pre = walk.graph, f"{prefix}/preactivation"
     operator, kernel, attributes = walk.product(index, layer.kernel)
     weights = _weights(graph, layer, prefix, kernel)
-    tensor = graph.node(operator, [walk.dequantized(index), *weights], before, **attributes)
+    tensor = graph.node(operator, [walk.dequantized(index), *weights], pre, **attributes)
     # onnxruntime drops an activation before a QuantizeLinear only where the type's limits do its clamping; any other
     # would keep the Gemm in float, unless there are integers on both its sides.
     if layer.table is not None or layer.clamp(walk.dtype, "onnx") != LIMITS[walk.dtype]:
-        _activate(walk, index, layer, prefix, walk.quantize(tensor, before, layer.pre_scale, layer.pre_zero_point))
+        _activate(walk, index, layer, prefix, walk.quantize(tensor, pre, layer.pre_scale, layer.pre_zero_point))
     else:
         _give(walk, index, prefix, _function(walk, layer, prefix, tensor))
 
 
 def _add(walk: Walk, index: int, layer: QuantizedAdd, prefix: str) -> None:
-    before = f"{prefix}/preactivation"
-    tensor = walk.graph.node("Add", [walk.dequantized(index, which) for which in range(2)], before)
+    pre = f"{prefix}/preactivation"
+    tensor = walk.graph.node("Add", [walk.dequantized(index, which) for which in range(2)], pre)
     if layer.clamp(walk.dtype, "onnx") != LIMITS[walk.dtype]:
-        _activate(
-            walk, index, layer, prefix, walk.quantize(tensor, before, layer.output_scale, layer.output_zero_point)
-        )
+        _activate(walk, index, layer, prefix, walk.quantize(tensor, pre, layer.output_scale, layer.output_zero_point))
     else:
         _give(walk, index, prefix, _function(walk, layer, prefix, tensor))
 

@@ -224,9 +224,9 @@ class Walk:
         if write_activation is None:
             write(target)
         else:
-            before = f"{self._prefixes[index]}/preactivation"
-            write(before)
-            write_activation(self.graph, layer.function, before, target)
+            preactivation = f"{self._prefixes[index]}/preactivation"
+            write(preactivation)
+            write_activation(self.graph, layer.function, preactivation, target)
         self.give_floats(index, target)
 
     def give_integers(self, index: int, value: Integers) -> None:

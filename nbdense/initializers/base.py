@@ -107,8 +107,8 @@ class Initializer:
         return self.from_config(self.get_config())
 
     def __repr__(self) -> str:
-        given = {key: value for key, value in self.get_config().items() if value is not None}
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+        arguments = {key: value for key, value in self.get_config().items() if value is not None}
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
 def checked_shape(owner: str, shape: Any) -> tuple[int, ...]:
@@ -133,8 +133,8 @@ def called(
     """
     parameters = inspect.signature(function).parameters
     if "dtype" in parameters or len(parameters) == 1:
-        given = {"dtype": np.float64, "random": random, "fan_in": fan_in}
-        made = function(shape, **{name: value for name, value in given.items() if name in parameters})
+        arguments = {"dtype": np.float64, "random": random, "fan_in": fan_in}
+        made = function(shape, **{name: value for name, value in arguments.items() if name in parameters})
     elif "fan_in" in parameters:
         made = function(shape, random, fan_in)
     else:

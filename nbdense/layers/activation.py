@@ -188,13 +188,13 @@ class Softmax(Activation):
         """
         if mask is None:
             return self.activation(x, axis=self.axis)
-        kept, given = np.asarray(mask).astype(bool), np.asarray(x)
-        if kept.ndim > given.ndim:
-            raise ValueError(f"Softmax: mask must not have more dimensions than {given.shape}, got {kept.shape}")
-        if any(size not in (1, wanted) for size, wanted in zip(kept.shape[::-1], given.shape[::-1], strict=False)):
-            raise ValueError(f"Softmax: mask must be broadcastable to {given.shape}, got shape {kept.shape}")
+        kept, inputs = np.asarray(mask).astype(bool), np.asarray(x)
+        if kept.ndim > inputs.ndim:
+            raise ValueError(f"Softmax: mask must not have more dimensions than {inputs.shape}, got {kept.shape}")
+        if any(size not in (1, wanted) for size, wanted in zip(kept.shape[::-1], inputs.shape[::-1], strict=False)):
+            raise ValueError(f"Softmax: mask must be broadcastable to {inputs.shape}, got shape {kept.shape}")
         least = np.finfo(np.float32).min / 2  # Keras's way: all masked, they are equal before they are zeros
-        return np.where(kept, self.activation(np.where(kept, x, given + least), axis=self.axis), 0)
+        return np.where(kept, self.activation(np.where(kept, x, inputs + least), axis=self.axis), 0)
 
     def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         if self.axis not in (-1, (-1,), len(builder.shape)):

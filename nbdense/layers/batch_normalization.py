@@ -94,11 +94,14 @@ class BatchNormalization(Normalization):
         gamma, beta = self.gamma_and_beta(builder, seed, number)
         running = [
             builder.parameter(
-                f"{self.name}/moving_{what}",
+                f"{self.name}/moving_{statistic}",
                 make.draw((builder.n,), initializers.generator(seed, 2 * number)),
                 trainable=False,
             )
-            for what, make in (("mean", self.moving_mean_initializer), ("variance", self.moving_variance_initializer))
+            for statistic, make in (
+                ("mean", self.moving_mean_initializer),
+                ("variance", self.moving_variance_initializer),
+            )
         ]
         builder.row(
             BATCH_NORM if self.trainable else FROZEN_NORM,

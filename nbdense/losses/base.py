@@ -157,9 +157,9 @@ class Loss:
 
 def _checked_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     with suppress(TypeError):
-        found: np.dtype[Any] = np.dtype(np.float32 if dtype is None else dtype)
-        if found in (np.float32, np.float64):
-            return found
+        checked: np.dtype[Any] = np.dtype(np.float32 if dtype is None else dtype)
+        if checked in (np.float32, np.float64):
+            return checked
     raise ValueError(f"{name}: dtype must be None, 'float32' or 'float64', got {dtype!r}")
 
 

@@ -185,10 +185,10 @@ def get(identifier: Any) -> Any:
     if identifier is None or (callable(identifier) and not isinstance(identifier, type)):
         return identifier
     if isinstance(identifier, str):
-        found = REGISTRY.find(identifier)
-        named = isinstance(found, type) and issubclass(found, NamedLoss) and identifier != found.__name__
-        if named or (callable(found) and not isinstance(found, type)):
-            return found.function if named else found
+        row = REGISTRY.find(identifier)
+        named = isinstance(row, type) and issubclass(row, NamedLoss) and identifier != row.__name__
+        if named or (callable(row) and not isinstance(row, type)):
+            return row.function if named else row
     return REGISTRY.get(identifier)
 
 

@@ -451,5 +451,5 @@ def _input_in_front(layer: Layer) -> Input | None:
     if isinstance(layer, LayerStack):
         first = next(iter(layer.input_and_layers), None)
         return Input(first.shape) if isinstance(first, Input) else None
-    given: Input | None = getattr(layer, "input", None)
-    return given
+    own_input: Input | None = getattr(layer, "input", None)
+    return own_input

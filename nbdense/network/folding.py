@@ -68,8 +68,8 @@ def into_layer_before(kernel: Any, bias: Any, scale: Float64, shift: Float64) ->
     scale, shift : ndarray of float64, (n,)
         The norm's.
     """
-    before = 0.0 if bias is None else np.asarray(bias, np.float64)
-    return np.asarray(kernel, np.float64) * scale, before * scale + shift
+    old_bias = 0.0 if bias is None else np.asarray(bias, np.float64)
+    return np.asarray(kernel, np.float64) * scale, old_bias * scale + shift
 
 
 def into_layer_behind(kernel: Any, bias: Any, scale: Float64, shift: Float64) -> tuple[Float64, Float64]:

@@ -127,8 +127,8 @@ def _is_ours(network: Network) -> bool:
         return False
     rows, limit = network.inference, KERNEL_LIMITS[options["bits"]]
     rounding, dense = rows_of(rows, FAKE_QUANT), rows_of(rows, DENSE)
-    held = {(FAKE_QUANT.setting(row, "least"), FAKE_QUANT.setting(row, "most")) for row in rounding}
-    fits = held == {LIMITS[options["activation_dtype"]]}
+    limits = {(FAKE_QUANT.setting(row, "least"), FAKE_QUANT.setting(row, "most")) for row in rounding}
+    fits = limits == {LIMITS[options["activation_dtype"]]}
     return bool(fits and (dense["scales"] >= 0).all() and (dense["limit"] == limit).all())
 
 
@@ -204,7 +204,7 @@ class _Restoring:
 
     def _take_row(self, row: Any, name: str) -> None:
         builder, kind = self._builder, kind_of(row)
-        source, builder.shape, before = self._now[int(row["input"])]
+        source, builder.shape, producer = self._now[int(row["input"])]
         builder.output = source
         activation, last = self._network.activation_of(row), self._last
         if kind is DENSE:
@@ -213,8 +213,8 @@ class _Restoring:
         elif kind is ACTIVATION:
             source_buffer = int(row["input"])
             shared = self._readers[self._stands_for.get(source_buffer, source_buffer)] > 1
-            rounded = before in self._pre
-            if before != last or shared or (rounded and is_clamp(activation)):
+            rounded = producer in self._pre
+            if producer != last or shared or (rounded and is_clamp(activation)):
                 builder.pin()  # keeps it a row of its own
             builder.activation(name, activation)
         elif kind is ADD:
@@ -223,11 +223,11 @@ class _Restoring:
             builder.flatten(name)
         else:
             raise ValueError(f"quantize: {layer_label(kind, name)} is not supported")
-        number = before if builder.output == source else last + 1
+        number = producer if builder.output == source else last + 1
         if kind is DENSE and row["scales"] >= 0:
             self._scales[number] = self._network.tensor(self._at[int(row["scales"])]).astype(np.float32)
-        elif kind not in (DENSE, ADD) and number != before:  # as calibrate has it: its input's range
-            bounds = self._output.get(before, (0.0, 0.0)) if before >= 0 else self._input or (0.0, 0.0)
+        elif kind not in (DENSE, ADD) and number != producer:  # as calibrate has it: its input's range
+            bounds = self._output.get(producer, (0.0, 0.0)) if producer >= 0 else self._input or (0.0, 0.0)
             self._pre[number] = self._output[number] = bounds
         self._now[int(row["output"])] = builder.output, builder.shape, number
         self._last = max(last, number)

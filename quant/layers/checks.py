@@ -35,8 +35,8 @@ def activation_of(name: str, alpha: Alpha) -> Activation:
         If there is none, or the parameter does not fit.
     """
     if name not in ACTIVATIONS:
-        found: Activation = find_custom("activation", name, Activation)
-        return found
+        custom: Activation = find_custom("activation", name, Activation)
+        return custom
     row = ACTIVATIONS[name]
     return row.with_alpha(alpha) if row.parameters else row
 
@@ -105,11 +105,11 @@ def check_kernel(layer: Any, where: str) -> None:
         parts["a kernel zero point"] = layer.kernel_zero_points
         check_columns(layer.kernel_zero_points, layer.scales_shape, np.int8, f"{where}kernel_zero_points")
     low, high = -(2 ** (layer.bits - 1)), 2 ** (layer.bits - 1) - 1
-    for what, part in parts.items():
+    for number, part in parts.items():
         least, most = int(part.min()), int(part.max())
         if least < low or most > high:
             raise ValueError(
-                f"{where}{what} must lie in [{low}, {high}], {layer.bits} bits, got {least if least < low else most}"
+                f"{where}{number} must lie in [{low}, {high}], {layer.bits} bits, got {least if least < low else most}"
             )
 
 
@@ -176,10 +176,10 @@ def check_granularity(layer: Any, where: str) -> None:
         What the error begins with.
     """
     one_of(f"{where}granularity", layer.granularity, GRANULARITIES)
-    for what in ("kernel_scales", "kernel_zero_points"):
-        part = getattr(layer, what)
+    for name in ("kernel_scales", "kernel_zero_points"):
+        part = getattr(layer, name)
         if layer.granularity == "per_tensor" and part is not None and (part != part[0]).any():
-            raise ValueError(f"{where}{what} must be equal where granularity is per_tensor")
+            raise ValueError(f"{where}{name} must be equal where granularity is per_tensor")
 
 
 def check_table(layer: Any, dtype: str, where: str) -> None:

@@ -363,13 +363,13 @@ def _check_inputs(network: QuantizedNetwork, index: int, tensors: list[tuple[int
             f"layer {layer.name!r}: inputs must be {len(layer.input_formats)} numbers from 0 to {index}, got {inputs}"
         )
     for tensor, wanted in zip(inputs, layer.input_formats, strict=True):
-        before = "the input" if tensor == 0 else repr(network.layers[tensor - 1].name)
+        source = "the input" if tensor == 0 else repr(network.layers[tensor - 1].name)
         positions, n = tensors[tensor]
         if layer.n_in != n:
-            raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, but {before} has {n} outputs")
+            raise ValueError(f"layer {layer.name!r} has {layer.n_in} inputs, but {source} has {n} outputs")
         if layer.positions != positions:
-            raise ValueError(f"layer {layer.name!r} has {layer.positions} positions, but {before} has {positions}")
+            raise ValueError(f"layer {layer.name!r} has {layer.positions} positions, but {source} has {positions}")
         if wanted is not None and formats[tensor] not in (None, wanted):
             raise ValueError(
-                f"layer {layer.name!r}: input scale and zero point must be {formats[tensor]} of {before}, got {wanted}"
+                f"layer {layer.name!r}: input scale and zero point must be {formats[tensor]} of {source}, got {wanted}"
             )

@@ -282,13 +282,13 @@ class _Rewriting:
         if not _are_linear(layer):
             after = [Activation(layer.activation, _new_name(f"{layer.name}_{row.activation.name}", taken))]
         made: list[Layer] = [FakeQuantizedDense(**config | {"activation": None})]
-        before, output = self._ranges[row.name]
+        pre, output = self._ranges[row.name]
         if row.activation.name != "softmax":
             fixed = FIXED_OUTPUTS.get(row.activation.name)
             scaled = (fixed[0], fixed[1][self._dtype]) if fixed else activation_parameters(output, self._dtype)
-            before = without_flat_ends(row, before, scaled, self._dtype)
+            pre = without_flat_ends(row, pre, scaled, self._dtype)
         name = _new_name(f"{layer.name}_pre_activations", taken)
-        return [*made, FakeQuantize(**self._range(before), name=name), *after, *self._output(layer.name, row, taken)]
+        return [*made, FakeQuantize(**self._range(pre), name=name), *after, *self._output(layer.name, row, taken)]
 
     def _residual(self, layer: Residual, path: str, taken: set[str]) -> list[Layer]:
         """Rewrite a block, with the rounding of its sum."""
@@ -345,8 +345,8 @@ def _new_name(wanted: str, taken: set[str]) -> str:
 
 def _dtype_of(row: Any) -> str:
     """Return the dtype that a FAKE_QUANT row stands for."""
-    held = tuple(int(FAKE_QUANT.setting(row, end)) for end in ("least", "most"))
-    return next(dtype for dtype, limits in LIMITS.items() if limits == held)
+    ends = tuple(int(FAKE_QUANT.setting(row, end)) for end in ("least", "most"))
+    return next(dtype for dtype, limits in LIMITS.items() if limits == ends)
 
 
 def _set_kernel_scales(network: Network, granularity: str) -> None:

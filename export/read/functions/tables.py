@@ -69,7 +69,7 @@ def compositions(integers: Iterable[Value]) -> tuple[dict[Value, Composition], s
 
 def _composition(value: Value) -> Composition | None:
     """Return the furthest composition that makes integers, by way of others."""
-    found, start = None, value.values[0]
+    furthest, start = None, value.values[0]
     while start.dominator is not None:
         start = start.dominator
         if not start.is_integer:
@@ -79,10 +79,10 @@ def _composition(value: Value) -> Composition | None:
             break
         rounded, odd = (any(test(part) for part in inside) for test in (lambda part: part.is_integer, _is_no_layer))
         if rounded and odd and _reads_nothing_else(inside, value):
-            found = start, inside
-    if found is None or not isinstance(value.node, QuantizeNode):
+            furthest = start, inside
+    if furthest is None or not isinstance(value.node, QuantizeNode):
         return None
-    source, inside = found
+    source, inside = furthest
     form = None if source.integers is None else source.integers.format
     if form is None or form.dtype not in ("int8", "uint8"):
         return None

@@ -209,17 +209,17 @@ def reduction(operation: str, part: Expression) -> Expression:
 
 def in_order(*results: Expression) -> list[Expression]:
     """Return all expressions that these are made of and themselves, each behind its parts."""
-    found: dict[Expression, None] = {}
+    ordered: dict[Expression, None] = {}
 
     def visit(expression: Expression) -> None:
-        if expression not in found:
+        if expression not in ordered:
             for part in expression.parts:
                 visit(part)
-            found[expression] = None
+            ordered[expression] = None
 
     for result in results:
         visit(result)
-    return list(found)
+    return list(ordered)
 
 
 def derivative(loss: Expression) -> Expression:
