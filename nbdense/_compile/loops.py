@@ -1,15 +1,19 @@
 """Loops that are compiled by themselves, on demand; engine.elementwise.custom calls their addresses.
 
-They are over a user's own scalar functions, or over kernels of the library's that are not part of its program: those
-are kept in the cache folder, as the program is.
+They are over a user's own scalar functions, or over kernels of the library's that are not part of its program. They are
+kept in the cache folder, as the program is; of a user's own those whose code says all that they compute (`_text_of`).
 """
 
 from __future__ import annotations
 
+import builtins
 import ctypes
+import hashlib
+import math
 import re
 import threading
 from collections.abc import Callable
+from types import FunctionType, NoneType
 from typing import Any
 
 import numba
@@ -42,6 +46,7 @@ _FIRST_ADDRESS = 1 << 16  # where nothing is compiled and addresses are numbers:
 _PROTOTYPE = ctypes.CFUNCTYPE(
     ctypes.c_double, *[ctypes.c_void_p] * 3, ctypes.c_int64, *[ctypes.c_double] * len(NUMBERS)
 )
+_UNCHANGING = {id(one) for one in (math, np, *filter(callable, vars(builtins).values()))}
 _at: dict[Any, int] = {}
 _lock = threading.Lock()
 
@@ -175,7 +180,7 @@ def _once(key: Any, make: Callable[[], tuple[Any, int]]) -> int:
 
 def _make_step(dtype: np.dtype[Any], step: Any, slots: int, fields: int, owner: str) -> tuple[Any, int]:
     arguments = (*(dtype,) * (3 + slots), np.dtype(np.int64), *(dtype,) * fields)
-    space: dict[str, Any] = {"carray": numba.carray, "number": dtype.type}
+    space: dict[str, Any] = {"carray": numba.carray, "number": dtype.type, "__name__": __name__}
     space["f"] = _scalar(step, arguments, owner, results=1 + slots)
     state = "".join(f", s[{k}, i]" for k in range(1, 1 + slots))
     names = [f"field_{k}" for k in range(fields)]
@@ -187,30 +192,32 @@ def _make_step(dtype: np.dtype[Any], step: Any, slots: int, fields: int, owner: 
     lines.append("for i in range(w.size):")
     lines.append(f"    w[i]{state} = f(w[i], s[0, i]{state}, {', '.join(['rate', 'iteration', *names])})")
     exec("\n    ".join([head, *lines]), space)
+    kept = _named_after(space["run"], "step", f"{slots} {fields}", step)
     numbers, hyper = (types.CPointer(numba.from_dtype(np.dtype(kind))) for kind in (dtype, "f8"))  # type: ignore[attr-defined]
     counts = (types.int64, types.int64, types.float64, types.int64)
-    return _addressed(space["run"], types.void, (numbers, numbers, *counts, hyper))
+    return _addressed(space["run"], types.void, (numbers, numbers, *counts, hyper), kept)
 
 
 def _make_row(dtype: np.dtype[Any], body: str, owner: str) -> tuple[Any, int]:
-    space = {name: getattr(np, name) for name in _ROW_FUNCTIONS} | {"number": dtype.type}
+    space = {name: getattr(np, name) for name in _ROW_FUNCTIONS} | {"number": dtype.type, "__name__": __name__}
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     exec(f"def row(a, b, c, count, scale):\n{lines}\n", space)
     try:
         space["row"] = inlined(space["row"])
         # callers divide by the columns what is a mean over them: this is none
         run = _array_loop("total = row(a, b, c, count, p * count) * count", space)
-        return _addressed(run, types.float64, _array_loop_arguments(dtype))
+        return _addressed(run, types.float64, _array_loop_arguments(dtype), _named_after(run, "loss", body))
     except errors.NumbaError as error:
         raise ValueError(f"{owner}: numba cannot compile it: {_reason(error)}") from error
 
 
 def _make(body: str, dtype: np.dtype[Any], f: Any, g: Any, owner: str) -> tuple[Any, int]:
-    space: dict[str, Any] = {}
+    space: dict[str, Any] = {"__name__": __name__}
     for name, function in zip("fg", (f, g), strict=True):
         if function is not None:
             space[name] = _scalar(function, (dtype,) * (2 if body == "loss" else 1), owner)
-    return _addressed(_array_loop(_BODIES[body], space), types.float64, _array_loop_arguments(dtype))
+    run = _array_loop(_BODIES[body], space)
+    return _addressed(run, types.float64, _array_loop_arguments(dtype), _named_after(run, body, "", f, g))
 
 
 def _make_of_kernel(name: str, body: str, dtype: np.dtype[Any], f: Any, numbers: int) -> tuple[Any, int]:
@@ -218,6 +225,34 @@ def _make_of_kernel(name: str, body: str, dtype: np.dtype[Any], f: Any, numbers:
     run = _array_loop(source, {"f": f, "__name__": __name__})
     run.__name__ = run.__qualname__ = f"{name}_{body}"  # what its file in the cache is named after
     return _addressed(run, types.float64, _array_loop_arguments(dtype), kept=True)
+
+
+def _named_after(run: Callable[..., Any], kind: str, text: str, *functions: Callable[..., Any] | None) -> bool:
+    """Name a loop after all that it computes, as its file in the cache is named; returns False if that is not known."""
+    texts = [_text_of(function) for function in functions if function is not None]
+    known = [one for one in texts if one is not None]
+    digest = hashlib.sha256(repr([text, *known]).encode()).hexdigest()[:24]
+    run.__name__ = run.__qualname__ = f"{kind}_{digest}"
+    return len(known) == len(texts)
+
+
+def _text_of(function: Callable[..., Any]) -> str | None:
+    """Return what a function computes, as text; None if that depends on more than its code.
+
+    It may read builtins, math and numpy. What else it reads, numba takes in as it is: a global number of the user's may
+    be another one in the next process.
+    """
+    function = getattr(function, "py_func", function)
+    if not isinstance(function, FunctionType):
+        return None
+    code, defaults = function.__code__, function.__defaults__ or ()
+    space = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
+    if code.co_freevars or not all(id(value) in _UNCHANGING for value in space.values()):
+        return None
+    if not all(isinstance(one, int | float | str | NoneType) for one in (*code.co_consts, *defaults)):
+        return None
+    modules = sorted((name, value.__name__) for name, value in space.items())
+    return repr((code.co_code, code.co_consts, code.co_names, code.co_varnames, modules, defaults))
 
 
 def _array_loop(body: str, space: dict[str, Any]) -> Callable[..., Any]:

@@ -16,8 +16,10 @@ from pathlib import Path
 PACKAGES = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"  # in Debian and Ubuntu
 # The tests marked "kernels", those of quant, what holds intrinsics against their plain twins, and other shapes.
 TESTS = "(kernels or equals_its_twin or tiling_changes_no_bit or drawn_shapes or padding or neon) and not jit"
-# They start processes themselves.
-OTHERS = ["--ignore=tests/compile/test_no_jit.py", "--ignore=tests/compile/test_instruction_sets.py"]
+# They start processes themselves, or compile what is no entry.
+OTHERS = [
+    f"--ignore=tests/{other}" for other in ("benchmarks", "compile/test_no_jit.py", "compile/test_instruction_sets.py")
+]
 INTEGER_TESTS = "tests/quant/kernels tests/aarch64"  # folders
 FEATURES = "NBDENSE_AARCH64_FEATURES"  # in the environment: those of the CPU that code is made for
 
