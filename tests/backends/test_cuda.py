@@ -3,6 +3,7 @@
 import functools
 import json
 
+import numpy as np
 import pytest
 
 import nbdense as nb
@@ -37,6 +38,19 @@ def test_on_the_gpu(group, name):
 def test_other_devices_are_refused():
     with pytest.raises(ValueError, match="'cpu' or 'cuda', got 'tpu'"):
         nb.set_device("tpu")
+
+
+def test_numpys_functions_of_numbers():
+    """Those that numba.cuda lacks have others in their place, and what has none is refused by name."""
+    from nbdense.backends.cuda.translation import UFUNCS, Translation
+
+    numbers = [-np.inf, -2.5, -1e-3, 0.0, 1.0, 30.0, np.inf]
+    for x in numbers:
+        assert UFUNCS[np.sign](x) == np.sign(x)
+        for y in numbers:
+            np.testing.assert_allclose(UFUNCS[np.logaddexp](x, y), np.logaddexp(x, y), rtol=1e-14)
+    with pytest.raises(NotImplementedError, match=r"no numpy\.floor.*set_device\('cpu'\)"):
+        Translation("float32")(lambda z: np.floor(z))
 
 
 WITHOUT = """

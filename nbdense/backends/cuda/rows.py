@@ -188,8 +188,8 @@ def statistics(translate: Translation) -> tuple[Any, Any]:
     return take, sums
 
 
-def losing(translate: Translation) -> tuple[Any, Any]:
-    """Return the kernels of losses and metrics: of each row of outputs, and their sums over the batch."""
+def losing(translate: Translation) -> Any:
+    """Return the kernel of losses and metrics of each row of outputs."""
     losses_of_rows, metric_of_row = translate(loss.losses_of_rows), translate(loss.metric_of_row)
     activate_row = translate(activation_loops.activate_row)
 
@@ -218,6 +218,12 @@ def losing(translate: Translation) -> tuple[Any, Any]:
                     activate_row(row, work, y, 1)
                 measure(row, run, work, y, t, metrics, mine)
 
+    return lose
+
+
+def adding_up() -> Any:
+    """Return the kernel of a batch's sums of losses and metrics."""
+
     @kernel
     def add_up(run, cursor, layers, values, columns, totals):
         """Sum losses and metrics over the batch, in one block; a sum of losses that is not finite stops the run."""
@@ -235,7 +241,7 @@ def losing(translate: Translation) -> tuple[Any, Any]:
                 if k == 0 and not math.isfinite(total):
                     cursor[STOPPED] = 1
 
-    return lose, add_up
+    return add_up
 
 
 def summing() -> tuple[Any, Any, Any]:

@@ -89,7 +89,7 @@ class CudaWorkspace:
         layers = network.layers if layers is None else layers
         with as_host_errors():
             launches = self._launches
-            launches.kernels = program(network.dtype.name, self._addresses())
+            launches.kernels = program(network.dtype.name, *self._addresses())
             key = (phases.tobytes(), layers.tobytes(), network.slabs.tobytes(), launches.kernels)
             key += launches.begin(layers, self.state, hypers, rates, resident(data, network.dtype, self._stream))
             left = count
@@ -111,13 +111,13 @@ class CudaWorkspace:
                 network.project()
         return done, totals
 
-    def _addresses(self) -> set[int]:
-        """Return the addresses of the loops on demand that a run may call."""
+    def _addresses(self) -> tuple[frozenset[int], ...]:
+        """Return the addresses of the loops on demand that a run may call: activations', losses' and optimizers'."""
         layers, run = self.network.layers, self._layout.run[0]
-        calls = {int(call) for name in ("call_forward", "call_backward") for call in layers[name]}
-        calls |= {int(run["loss_call"])} if run["loss"] == CUSTOM_LOSS else set()
-        calls |= {int(run["optimizer"])} if run["optimizer"] > steps.LION else set()
-        return calls - {0}
+        activations = {int(call) for name in ("call_forward", "call_backward") for call in layers[name]} - {0}
+        losses = {int(run["loss_call"])} if run["loss"] == CUSTOM_LOSS else ()
+        optimizers = {int(run["optimizer"])} if run["optimizer"] > steps.LION else ()
+        return frozenset(activations), frozenset(losses), frozenset(optimizers)
 
     @property
     def nbytes(self) -> int:
