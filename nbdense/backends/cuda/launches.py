@@ -101,6 +101,15 @@ class Launches:
         arrays = (self.work, self._values, self._order, self._parts, self._params, self._rounded)
         return sum(int(array.nbytes) for array in arrays)
 
+    def places(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Return which rows of data are ``first``.. of the epoch that the run's record names, shuffled or not."""
+        if not self._layout.run["shuffle"][0]:
+            return np.arange(first, first + count)
+        self._stream.write(self._run, self._layout.run)
+        order = self._stream.empty(count, np.int64)
+        self._go(self._common.place, count, self._run, first, order)
+        return self._stream.read(order)
+
     def begin(self, layers: Any, state: Any, hypers: Any, rates: Any, data: Any) -> tuple[Any, ...]:
         """Bring a run's data to the device; return what its launches depend on besides."""
         network, write = self._network, self._stream.write
@@ -161,11 +170,12 @@ class Launches:
     def end(self, state: Any, count: int, params: bool) -> npt.NDArray[np.float64]:
         """Bring a run's results back; return its totals."""
         read = self._stream.read
+        read(self._cursor, self.cursor_now)  # where something has failed this does, before a weight is written
+        totals = read(self._totals)[:count]
         read(self._state, state)
         if params:
             read(self._params, self._network.params)
-        read(self._cursor, self.cursor_now)
-        return read(self._totals)[:count]
+        return totals
 
     def step(self, phases: npt.NDArray[Any]) -> None:
         """Launch what a step is made of."""

@@ -22,7 +22,7 @@ class Common:
 
     def __init__(self, dtype: str) -> None:
         translate = Translation(dtype)
-        self.choose, self.gather = rows.gathering(translate)
+        self.choose, self.place, self.gather = rows.gathering(translate)
         self.statistics, self.sums = rows.statistics(translate)
         self.add_up = rows.adding_up()
         self.penalise, self.measure, self.finish = rows.summing()
