@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import warnings
+from unittest import mock
 
 import numpy as np
 
@@ -20,9 +21,10 @@ from nbdense.engine.rows import ROW_KINDS, kind_of
 from nbdense.losses import LOSSES
 from nbdense.quant import prune, quantize
 from nbdense.quant.model.program import Program
+from nbdense.training import phases
 from nbdense.training.loop import LossNotFiniteError
 from tests.library.test_extending import outsiders
-from tests.support.builders import OBJECTIVES, draw_targets, make_model
+from tests.support.builders import OBJECTIVES, draw_targets, make_model, workspace_and_data
 from tests.support.stacks import STACKS, STAIRS, made, randomise
 
 TRIED_KINDS = set()
@@ -74,6 +76,19 @@ def optimizer(made_by):
         return fitted(model, numbers(8, (2,)), numbers(8, (2,), 1))
 
     return act
+
+
+def streamed():
+    """Data that is too large for the device: two batches at a time, in shuffled order."""
+    x, y, weights = numbers(11, (3,)), numbers(11, (2,), 1), np.linspace(0.5, 1.5, 11)
+    model = make_model([3, 4, 2], ["tanh", "linear"], "mse", "adam", metrics=["mae"])
+    with mock.patch.multiple("nbdense.backends.cuda.data", SHARE=0.0, SLICE=300):
+        results = fitted(model, x, y, sample_weight=weights, epochs=2)
+        workspace, data = workspace_and_data(model, x.astype(np.float16), y, batch=3)
+        table = phases.training(model.network.layers)
+        done, totals = workspace.run(table, data, count=4, epoch=5, shuffle=True, optimizer=model.optimizer)
+        assert done == 4
+    return [*results, totals, *model.get_weights()]
 
 
 def with_parameters():
@@ -238,6 +253,7 @@ GROUPS = {
     "options": {
         act.__name__: act
         for act in (
+            streamed,
             with_parameters,
             penalised,
             pruned,

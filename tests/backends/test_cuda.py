@@ -3,6 +3,7 @@
 import functools
 import json
 
+import numpy as np
 import pytest
 
 import nbdense as nb
@@ -39,6 +40,19 @@ def test_other_devices_are_refused():
         nb.set_device("tpu")
 
 
+def test_numpys_functions_of_numbers():
+    """Those that numba.cuda lacks have others in their place, and what has none is refused by name."""
+    from nbdense.backends.cuda.translation import UFUNCS, Translation
+
+    numbers = [-np.inf, -2.5, -1e-3, 0.0, 1.0, 30.0, np.inf]
+    for x in numbers:
+        assert UFUNCS[np.sign](x) == np.sign(x)
+        for y in numbers:
+            np.testing.assert_allclose(UFUNCS[np.logaddexp](x, y), np.logaddexp(x, y), rtol=1e-14)
+    with pytest.raises(NotImplementedError, match=r"no numpy\.floor.*set_device\('cpu'\)"):
+        Translation("float32")(lambda z: np.floor(z))
+
+
 WITHOUT = """
 import sys
 import nbdense as nb
@@ -60,6 +74,58 @@ def test_no_gpu_is_one_clear_error(missing):
     assert output.startswith("device 'cuda': ")
     assert "install nbdense[cuda]" in output
     assert output.count("\n") == 1
+
+
+FAILING = """
+import sys
+import numpy as np
+import nbdense as nb
+from nbdense.backends.cuda.device import Stream
+from nbdense.callbacks import LambdaCallback
+from tests.support.builders import make_model
+from tests.support.cuda_simulator import take_turns
+
+take_turns()
+nb.set_device("cuda")
+model = make_model([3, 4, 2], ["tanh", "linear"], "mse", "adam")
+CudaError = type("CudaError", (Exception,), {"__module__": sys.argv[1]})
+read, last = Stream.read, []
+
+
+def failing(self, source, out=None):
+    if last:
+        raise CudaError(f"[2] Call to a function results in {sys.argv[2]}")
+    return read(self, source, out)
+
+
+def keep(epoch, logs):
+    last[:] = [*model.get_weights(), model.train_state.vectors[1:].copy()]
+
+
+Stream.read = failing
+try:
+    model.fit(np.ones((6, 3)), np.ones((6, 2)), 3, epochs=3, verbose=0, callbacks=[LambdaCallback(on_epoch_end=keep)])
+except Exception as error:
+    print(type(error).__name__, error)
+for ours, kept in zip([*model.get_weights(), model.train_state.vectors[1:]], last, strict=True):
+    np.testing.assert_array_equal(ours, kept)
+nb.set_device("cpu")
+model.fit(np.ones((6, 3)), np.ones((6, 2)), verbose=0)
+"""
+
+
+@pytest.mark.parametrize("owner", ["numba.cuda.cudadrv.driver", "cuda.core._utils"])
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("CUDA_ERROR_OUT_OF_MEMORY", "MemoryError the GPU's memory is full: take smaller batches"),
+        ("CUDA_ERROR_ILLEGAL_ADDRESS", "DeviceLostError the GPU failed"),
+    ],
+)
+def test_a_failing_gpu_leaves_the_weights_that_were_copied_back_last(owner, code, expected):
+    output, _ = run_python(FAILING, owner, code, NUMBA_ENABLE_CUDASIM="1", OMP_NUM_THREADS="1")
+    assert output.startswith(expected)
+    assert code in output
 
 
 REFUSED = """

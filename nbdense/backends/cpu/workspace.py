@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from nbdense._compile import thread_pool
 from nbdense.backends.base import Data, Objective
+from nbdense.backends.cutting import in_parts
 from nbdense.backends.layout import Layout
-from nbdense.backends.projection import one_by_one
 from nbdense.engine import program
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.memory import aligned_zeros
@@ -72,7 +72,7 @@ class CpuWorkspace:
         updates = phases[-1]["kind"] == SLABS and bool(phases[-1]["flags"] & UPDATE)
         if updates and self.network.projections and optimizer is not None and count > 1:
             options = {"layers": layers, "epoch": epoch, "seed": seed, "shuffle": shuffle}
-            return one_by_one(self, phases, data, first_step, count, optimizer, options)
+            return in_parts(self, phases, data, first_step, count, optimizer, options)
         run, network = self._run, self.network
         flops = self._flops * (3 if len(phases) > 1 else 1)
         threads = thread_pool.worthwhile(flops)

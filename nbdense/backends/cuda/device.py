@@ -75,6 +75,11 @@ def description() -> str:
     return f"{name}, compute capability {'.'.join(map(str, device.compute_capability))}"
 
 
+def free_memory() -> int:
+    """Return the bytes of the device's memory that nothing is in."""
+    return 1 << 40 if SIMULATED else int(cuda.current_context().get_memory_info()[0])
+
+
 @contextmanager
 def as_host_errors() -> Iterator[None]:
     """Raise the CPU engine's errors for the device's: MemoryError where memory is out."""
@@ -86,7 +91,7 @@ def as_host_errors() -> Iterator[None]:
             raise MemoryError(
                 f"the GPU's memory is full: take smaller batches or less data at a time ({text})"
             ) from error
-        if type(error).__module__.startswith("numba") and "CUDA_ERROR" in text:
+        if type(error).__module__.startswith(("numba", "cuda")) and "CUDA_ERROR" in text:
             raise DeviceLostError(
                 f"the GPU failed ({text}); the model has the weights that were copied back last. Begin a new process"
             ) from error

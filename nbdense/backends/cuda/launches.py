@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nbdense.backends.base import Objective
 from nbdense.backends.cuda.device import Stream, spread
 from nbdense.backends.cuda.products import THREADS_OF_TILE, TILE
-from nbdense.backends.cuda.program import Program
+from nbdense.backends.cuda.program import Program, common
 from nbdense.backends.cuda.rows import SUM_THREADS
 from nbdense.backends.cuda.update import PIECE
 from nbdense.backends.layout import Layout
@@ -60,6 +60,7 @@ class Launches:
 
     def __init__(self, stream: Stream, network: Network, objective: Objective, layout: Layout, vectors: int) -> None:
         self._stream, self._network, self._layout = stream, network, layout
+        self._common = common(network.dtype.name)
         self._fused, self._width = objective.fused, objective.target_width
         self._batch = int(layout.run["batch"][0])
         dtype, rows = network.dtype, self._batch * network.positions_out
@@ -99,6 +100,15 @@ class Launches:
         """Bytes on the device beside gradients and slots."""
         arrays = (self.work, self._values, self._order, self._parts, self._params, self._rounded)
         return sum(int(array.nbytes) for array in arrays)
+
+    def places(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Return which rows of data are ``first``.. of the epoch that the run's record names, shuffled or not."""
+        if not self._layout.run["shuffle"][0]:
+            return np.arange(first, first + count)
+        self._stream.write(self._run, self._layout.run)
+        order = self._stream.empty(count, np.int64)
+        self._go(self._common.place, count, self._run, first, order)
+        return self._stream.read(order)
 
     def begin(self, layers: Any, state: Any, hypers: Any, rates: Any, data: Any) -> tuple[Any, ...]:
         """Bring a run's data to the device; return what its launches depend on besides."""
@@ -160,11 +170,12 @@ class Launches:
     def end(self, state: Any, count: int, params: bool) -> npt.NDArray[np.float64]:
         """Bring a run's results back; return its totals."""
         read = self._stream.read
+        read(self._cursor, self.cursor_now)  # where something has failed this does, before a weight is written
+        totals = read(self._totals)[:count]
         read(self._state, state)
         if params:
             read(self._params, self._network.params)
-        read(self._cursor, self.cursor_now)
-        return read(self._totals)[:count]
+        return totals
 
     def step(self, phases: npt.NDArray[Any]) -> None:
         """Launch what a step is made of."""
@@ -174,12 +185,12 @@ class Launches:
             if kind == ROWS:
                 self._rows(phase)
             elif kind in (STATISTICS, SUMS):
-                made = self.kernels.statistics if kind == STATISTICS else self.kernels.sums
+                made = self._common.statistics if kind == STATISTICS else self._common.sums
                 self._go(made, int(self._host_layers[index]["n_in"]), run, cursor, layers, index, self.work)
             elif kind != TRANSPOSES:
                 self._slabs(int(phase["flags"]))
         penalised = self._penalised and any(p["kind"] == SLABS and p["flags"] & GRADIENT for p in phases)
-        self._single(self.kernels.finish, 1, run, cursor, layers, penalised, self._sums, self._totals)
+        self._single(self._common.finish, 1, run, cursor, layers, penalised, self._sums, self._totals)
 
     def _go(self, kernel: Any, pieces: int, *arguments: Any) -> None:
         blocks, threads = spread(pieces)
@@ -189,14 +200,15 @@ class Launches:
         kernel[blocks, threads, self._stream.stream](*arguments)
 
     def _rows(self, phase: Any) -> None:
-        kernels, run, cursor, layers = self.kernels, self._run, self._cursor, self._layers
+        kernels, common = self.kernels, self._common
+        run, cursor, layers = self._run, self._cursor, self._layers
         first, last = self._host_layers[0], self._host_layers[-1]
         if phase["flags"] & GATHER:
             data = self._data
             columns = max(int(first["n_in"] * first["positions"]), data.target_columns)
-            self._go(kernels.choose, self._batch, run, cursor, self._order)
+            self._go(common.choose, self._batch, run, cursor, self._order)
             self._go(
-                kernels.gather, self._batch * columns,
+                common.gather, self._batch * columns,
                 run, cursor, layers, self._order, data.x, data.y, data.weights, data.target_columns, data.weighted,
                 self.work,
             )  # fmt: skip
@@ -205,7 +217,7 @@ class Launches:
         if phase["flags"] & LOSS:
             rows = self._batch * int(last["positions_out"])
             self._go(kernels.lose, rows, run, cursor, layers, self._metrics, self.work, self._values)
-            self._single(kernels.add_up, SUM_THREADS, run, cursor, layers, self._values, self._columns, self._totals)
+            self._single(common.add_up, SUM_THREADS, run, cursor, layers, self._values, self._columns, self._totals)
         for index in range(int(phase["backward_end"]) - 1, int(phase["backward"]) - 1, -1):
             self._backward(index, self._fused and index == len(self._host_layers) - 1)
 
@@ -220,7 +232,7 @@ class Launches:
             number = self._network.dtype.type
             low, high = (number(-np.inf), number(np.inf)) if linear else (number(row["lower"]), number(row["upper"]))
             self._multiply(
-                kernels.products.forward, (m, n), 1,
+                self._common.products.forward, (m, n), 1,
                 (self.work, self._at(row, "input"), row["ld_in"]), (values, row["kernel"], row["ld_out"]),
                 (self.work, self._at(row, "pre"), row["ld_out"]), (0, n, row["n_in"], row["positions"]),
                 (values, row["start"], low, high),
@@ -249,7 +261,7 @@ class Launches:
             deltas = int(self._layout.run["deltas"][0])
             source = self._at(row, "input")
             self._multiply(
-                kernels.products.backward, (m, n), 1,
+                self._common.products.backward, (m, n), 1,
                 (self.work, deltas + self._at(row, "output"), row["ld_out"]), (values, row["kernel"], row["ld_out"]),
                 (self.work, deltas + source, row["ld_in"]), (0, n, row["n_out"], row["positions"]),
                 (source if flags & GATE_DELTA else -1, bool(flags & ADD_DELTA)),
@@ -273,19 +285,19 @@ class Launches:
             if self._penalised:
                 pieces = len(network.segments)
                 self._single(
-                    kernels.penalise, SUM_THREADS, cursor, self._pieces, self._params, self._sums, blocks=pieces
+                    self._common.penalise, SUM_THREADS, cursor, self._pieces, self._params, self._sums, blocks=pieces
                 )
         self._go(
             kernels.step, network.params.size, run, cursor, flags, self._pieces, self._piece_of, self._parts,
             self._params, self._state, self._mask, network.mask is not None, self._sums, self._hypers, self._rates,
         )  # fmt: skip
         if flags & CLIP and self._clip >= CLIP_NORM:
-            self._single(kernels.measure, SUM_THREADS, run, cursor, self._pieces, self._state, self._sums)
+            self._single(self._common.measure, SUM_THREADS, run, cursor, self._pieces, self._state, self._sums)
         if flags & UPDATE:
             for slab in network.slabs:
                 index = int(slab["layer"])
                 if slab["first"] == MOVING and kind_of(self._host_layers[index]).move is not None:
-                    self._single(kernels.move, 1, run, cursor, layers, index, self._params, self.work)
+                    self._single(self._common.move, 1, run, cursor, layers, index, self._params, self.work)
             if network.rounds_kernels:
                 self._round()
 
@@ -298,7 +310,7 @@ class Launches:
             if int(row["kernel"]) in learns or int(row["bias"]) in learns:
                 n_in, n_out, ld_in, ld_out = (int(row[name]) for name in ("n_in", "n_out", "ld_in", "ld_out"))
                 self._multiply(
-                    self.kernels.products.gradient, (n_in, n_out), shares,
+                    self._common.products.gradient, (n_in, n_out), shares,
                     (self.work, self._at(row, "input"), ld_in), (self.work, deltas + self._at(row, "output"), ld_out),
                     (self._parts, start, ld_out), (n_in, n_out, 0, row["positions"]),
                     (start + n_in * ld_out if row["bias"] >= 0 else -1, share, stride),
@@ -309,11 +321,11 @@ class Launches:
                 continue
             low, alone = int(row["bias"] if first == BIAS else row["kernel"]), kind_of(row).gradient is not None
             arguments = (self._run, self._cursor, self._layers, self._slab_table, place, low, alone)
-            self._go(self.kernels.fill, 1 if alone else int(row["n_out"]), *arguments, self.work, self._state)
+            self._go(self._common.fill, 1 if alone else int(row["n_out"]), *arguments, self.work, self._state)
 
     def _round(self) -> None:
         """Bring the copy of the parameters with rounded kernels up to date."""
         layers, arrays = self._host_layers, (self._params, self._rounded)
         dense = [i for i, row in enumerate(layers) if kind_of(row) is DENSE and row["scales"] >= 0]
         for index, count in ((-2, self._network.params.size), *((i, int(layers[i]["n_in"])) for i in dense), (-1, 1)):
-            self._go(self.kernels.round_parameters, count, self._cursor, self._layers, index, *arrays)
+            self._go(self._common.round_parameters, count, self._cursor, self._layers, index, *arrays)

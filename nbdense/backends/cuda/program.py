@@ -2,47 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable
+from typing import Any
 
 from nbdense.backends.cuda import rows, update
 from nbdense.backends.cuda.products import Products
 from nbdense.backends.cuda.translation import Translation
 
 
-class Program:
-    """All kernels of training and evaluation; numba compiles each when it is first launched.
+class Common:
+    """Kernels of training and evaluation that call no loop by its address; numba compiles each with its first launch.
 
     Parameters
     ----------
     dtype : str
         Of the networks.
-    addresses : frozenset of int
-        Of users' loops that their tables name.
     """
 
-    def __init__(self, dtype: str, addresses: frozenset[int]) -> None:
-        self.addresses = addresses
-        translate = Translation(dtype, tuple(sorted(addresses)))
-        self.choose, self.gather = rows.gathering(translate)
-        self.activate, self.differentiate = rows.activating(translate)
-        self.forward, self.backward = rows.walking(translate)
+    def __init__(self, dtype: str) -> None:
+        translate = Translation(dtype)
+        self.choose, self.place, self.gather = rows.gathering(translate)
         self.statistics, self.sums = rows.statistics(translate)
-        self.lose, self.add_up = rows.losing(translate)
-        self.step = update.stepping(translate)
+        self.add_up = rows.adding_up()
         self.penalise, self.measure, self.finish = rows.summing()
         self.fill, self.move, self.round_parameters = update.filling(translate)
         self.products = Products(dtype)
 
 
-_programs: dict[str, list[Program]] = {}
+class Program:
+    """The other kernels, which have loops on demand compiled into them: what differs in a loop shares all but that.
+
+    Parameters
+    ----------
+    dtype : str
+        Of the networks.
+    activations, losses, steps : frozenset of int
+        Addresses of the loops that their tables name, the last of optimizers.
+    """
+
+    def __init__(self, dtype: str, activations: frozenset[int], losses: frozenset[int], steps: frozenset[int]) -> None:
+        self.activate, self.differentiate = _made(rows.activating, dtype, activations)
+        self.forward, self.backward = _made(rows.walking, dtype, activations)
+        self.lose = _made(rows.losing, dtype, activations | losses)
+        self.step = _made(update.stepping, dtype, steps)
 
 
-def program(dtype: str, addresses: Iterable[int]) -> Program:
-    """Return kernels for a dtype and users' loops: the first that know these loops, whatever others they know."""
-    made = _programs.setdefault(dtype, [])
-    needed = frozenset(addresses)
-    known = next((one for one in made if needed <= one.addresses), None)
-    if known is None:
-        known = Program(dtype, needed)
-        made.append(known)
-    return known
+@functools.cache
+def _made(make: Callable[[Translation], Any], dtype: str, addresses: frozenset[int]) -> Any:
+    return make(Translation(dtype, tuple(sorted(addresses))))
+
+
+common = functools.cache(Common)
+program = functools.cache(Program)

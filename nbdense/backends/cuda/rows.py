@@ -48,19 +48,27 @@ def block_sum(parts, value):
     return parts[0]
 
 
-def gathering(translate: Translation) -> tuple[Any, Any]:
-    """Return the kernels that choose a batch's rows, and that bring them in."""
+def gathering(translate: Translation) -> tuple[Any, Any, Any]:
+    """Return the kernels that choose a batch's rows, or an epoch's from ``first`` on, and that bring a batch in."""
     key_of, shuffled = translate(random.key_of), translate(random.shuffled)
+
+    @device_function
+    def write_place(run, at, order, i):
+        if run[0]["shuffle"] != 0:
+            shuffled(key_of(run[0]["seed"], SHUFFLE_STREAM, run[0]["epoch"]), run[0]["rows"], at, 1, order, i)
+        else:
+            order[i] = at
 
     @kernel
     def choose(run, cursor, order):
         start, rows = rows_of_batch(run, cursor)
         for i in range(cuda.grid(1), rows, cuda.gridsize(1)):
-            if run[0]["shuffle"] != 0:
-                key = key_of(run[0]["seed"], SHUFFLE_STREAM, run[0]["epoch"])
-                shuffled(key, run[0]["rows"], start + i, 1, order, i)
-            else:
-                order[i] = start + i
+            write_place(run, start + i, order, i)
+
+    @kernel
+    def place(run, first, order):
+        for i in range(cuda.grid(1), order.size, cuda.gridsize(1)):
+            write_place(run, first + i, order, i)
 
     @kernel
     def gather(run, cursor, layers, order, x, y, weights, targets, weighted, work):
@@ -80,7 +88,7 @@ def gathering(translate: Translation) -> tuple[Any, Any]:
         for e in range(here, rows * pieces, step):
             work[run[0]["weights"] + e] = weights[order[e // pieces], 0] if weighted else 1.0
 
-    return choose, gather
+    return choose, place, gather
 
 
 def activating(translate: Translation) -> tuple[Any, Any]:
@@ -188,8 +196,8 @@ def statistics(translate: Translation) -> tuple[Any, Any]:
     return take, sums
 
 
-def losing(translate: Translation) -> tuple[Any, Any]:
-    """Return the kernels of losses and metrics: of each row of outputs, and their sums over the batch."""
+def losing(translate: Translation) -> Any:
+    """Return the kernel of losses and metrics of each row of outputs."""
     losses_of_rows, metric_of_row = translate(loss.losses_of_rows), translate(loss.metric_of_row)
     activate_row = translate(activation_loops.activate_row)
 
@@ -218,6 +226,12 @@ def losing(translate: Translation) -> tuple[Any, Any]:
                     activate_row(row, work, y, 1)
                 measure(row, run, work, y, t, metrics, mine)
 
+    return lose
+
+
+def adding_up() -> Any:
+    """Return the kernel of a batch's sums of losses and metrics."""
+
     @kernel
     def add_up(run, cursor, layers, values, columns, totals):
         """Sum losses and metrics over the batch, in one block; a sum of losses that is not finite stops the run."""
@@ -235,7 +249,7 @@ def losing(translate: Translation) -> tuple[Any, Any]:
                 if k == 0 and not math.isfinite(total):
                     cursor[STOPPED] = 1
 
-    return lose, add_up
+    return add_up
 
 
 def summing() -> tuple[Any, Any, Any]:

@@ -2,19 +2,24 @@
 
 What numba has compiled for the CPU keeps the Python function that it was made from. That is taken with all that it
 names: kernels by their Python functions, intrinsics, which are the CPU's instructions, by their plain twins, and
-functions with a body a dtype by the one of this network's. An activation, loss or optimizer that the CPU's tables have
+functions with a body a dtype by the one of this network's, and NumPy's by those of `math`, where the device has none of
+that name. An activation, loss or optimizer that the CPU's tables have
 is here by being there; so is a user's own, whose compiled loops are known to the tables by their addresses.
 """
 
 from __future__ import annotations
 
+import dis
+import itertools
+import math
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.cuda.ufuncs import get_ufunc_info
 
 from nbdense._compile.loops import LOOPS
 from nbdense.backends.cuda.device import SIMULATED, device_function
@@ -51,6 +56,9 @@ class Translation:
         self._replace(numba.carray, self._compiled(_whole))
         self._replace(product, self._compiled(_product))
         self._replace(gated_product, self._compiled(_no_gated_product))
+        if self._compiled is device_function:
+            for ufunc, scalar in UFUNCS.items():
+                self._replace(ufunc, self._compiled(scalar) if isinstance(scalar, types.FunctionType) else scalar)
         for function, made in (instead or {}).items():
             self._replace(function, made)
         self._replace(call_loop, self._chain(addresses, _LOOP))
@@ -74,6 +82,8 @@ class Translation:
         """Return what stands for a value that a function names; most stand for themselves."""
         if id(value) in self._made:
             return self._made[id(value)][1]
+        if isinstance(value, np.ufunc) and self._compiled is device_function:
+            _check_ufunc(value)
         if isinstance(value, types.ModuleType | type):
             return value
         for attribute in ("twin", "py_func"):
@@ -86,18 +96,19 @@ class Translation:
 
     def _function(self, plain: types.FunctionType, value: Any = None) -> Any:
         space: dict[str, Any] = {"__builtins__": __builtins__, "__name__": plain.__module__}
-        names = set(_names(plain.__code__))
-        for name in names & set(plain.__globals__):
-            named = plain.__globals__[name]
-            space[name] = self._module(named, names) if isinstance(named, types.ModuleType) else self._named(named)
+        for name, attributes in _globals_of(plain.__code__).items():
+            if name in plain.__globals__:
+                named = plain.__globals__[name]
+                module = isinstance(named, types.ModuleType)
+                space[name] = self._module(named, attributes) if module else self._named(named)
         closure = tuple(types.CellType(self._named(cell.cell_contents)) for cell in plain.__closure__ or ())
         made = self._compiled(types.FunctionType(plain.__code__, space, plain.__name__, plain.__defaults__, closure))
         self._replace(plain if value is None else value, made)
         return made
 
     def _module(self, module: types.ModuleType, names: set[str]) -> types.ModuleType:
-        """Return a module with device functions in the place of those that are named, if it is one of the engine's."""
-        if not module.__name__.startswith("nbdense."):
+        """Return a module with what stands for its functions that are named, if it is one of the engine's, or NumPy."""
+        if not module.__name__.startswith("nbdense.") and module is not np:
             return module
         made = types.ModuleType(module.__name__)
         for name in names & set(vars(module)):
@@ -119,15 +130,57 @@ class Translation:
         return self._compiled(space[head.split("(")[0].removeprefix("def ")])
 
 
+def _check_ufunc(ufunc: np.ufunc) -> None:
+    try:
+        get_ufunc_info(ufunc)
+    except KeyError:
+        raise NotImplementedError(
+            f"the CUDA engine has no numpy.{ufunc.__name__}, which a function of this model's names; write it with "
+            "other functions, or call set_device('cpu')"
+        ) from None
+
+
+def _sign(x):
+    return math.copysign(1.0, x) if x < 0 or x > 0 else x
+
+
+def _logaddexp(x, y):
+    if x == y:  # infinities too
+        return x + math.log(2.0)
+    larger, smaller = (x, y) if x > y else (y, x)
+    return larger + math.log1p(math.exp(smaller - larger))
+
+
+# NumPy's functions that losses may name, where numba.cuda has them for arrays alone or not at all: of numbers.
+UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
+    np.absolute: abs,
+    np.sign: _sign,
+    np.sqrt: math.sqrt,
+    np.exp: math.exp,
+    np.expm1: math.expm1,
+    np.log1p: math.log1p,
+    np.logaddexp: _logaddexp,
+}
+
+
 def _same(function: Any) -> Any:
     return function
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
+def _globals_of(code: types.CodeType) -> dict[str, set[str]]:
+    """Return the global names in a function's code, each with the attributes of it that are named."""
+    found: dict[str, set[str]] = {}
+    instructions = [one for one in dis.get_instructions(code) if one.opname != "EXTENDED_ARG"]
+    for one, after in itertools.pairwise(instructions):
+        if one.opname == "LOAD_GLOBAL":
+            attributes = found.setdefault(one.argval, set())
+            if after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                attributes.add(after.argval)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+            for name, attributes in _globals_of(constant).items():
+                found.setdefault(name, set()).update(attributes)
+    return found
 
 
 def _whole(array, shape):

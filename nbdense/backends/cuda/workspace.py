@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import weakref
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.backends.base import Data, Objective, Source
+from nbdense.backends.base import Data, Objective
+from nbdense.backends.cuda.data import Resident, Slices, resident
 from nbdense.backends.cuda.device import Stream, as_host_errors
 from nbdense.backends.cuda.launches import Launches
 from nbdense.backends.cuda.program import program
 from nbdense.backends.cuda.rows import STEP
 from nbdense.backends.cuda.translation import Translation
+from nbdense.backends.cutting import in_parts
 from nbdense.backends.layout import Layout
-from nbdense.backends.projection import one_by_one
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.elementwise.loss_forms import CUSTOM_LOSS
-from nbdense.engine.kernels.gather import DTYPES
 from nbdense.engine.tables import SLABS, UPDATE
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 
 GRAPHS = 8  # that a workspace keeps, at most
 SIGNAL_FLOPS = 1e12  # floating-point operations between two looks for Ctrl-C: a second of a GPU, at most
-
-
-@dataclass(frozen=True, eq=False)
-class Resident:
-    """A data set on the device: inputs, targets, and the rows' weights; an array that is not there has one element."""
-
-    x: Any
-    y: Any
-    weights: Any
-    target_columns: int
-    weighted: bool
 
 
 class CudaWorkspace:
@@ -62,6 +50,7 @@ class CudaWorkspace:
         with as_host_errors():
             self._stream = Stream()
             self._launches = Launches(self._stream, network, objective, self._layout, state.shape[0])
+        self._slices = Slices(self._stream, batch, network.dtype)
         self._graphs: dict[Any, Callable[[], None]] = {}
         self._seen: set[Any] = set()  # what the last run depended on: worth a graph when it comes again
 
@@ -81,17 +70,22 @@ class CudaWorkspace:
         """Work through batches ``first_step``.. of an epoch."""
         network = self.network
         updates = bool(phases[-1]["kind"] == SLABS and phases[-1]["flags"] & UPDATE)
-        if updates and network.projections and optimizer is not None and count > 1:
+        with as_host_errors():
+            whole = resident(data, network.dtype, self._stream)
+        projects = updates and bool(network.projections) and optimizer is not None
+        most = 1 if projects else count if whole is not None else self._slices.steps(data)
+        if count > most:
             options = {"layers": layers, "epoch": epoch, "seed": seed, "shuffle": shuffle}
-            return one_by_one(self, phases, data, first_step, count, optimizer, options)
+            return in_parts(self, phases, data, first_step, count, optimizer, options, most)
         self._layout.fill_in(data, first_step, count, epoch, seed, shuffle, optimizer)
         hypers, rates = _rates(optimizer, self._layout.run[0], count)
         layers = network.layers if layers is None else layers
         with as_host_errors():
             launches = self._launches
-            launches.kernels = program(network.dtype.name, self._addresses())
+            launches.kernels = program(network.dtype.name, *self._addresses())
             key = (phases.tobytes(), layers.tobytes(), network.slabs.tobytes(), launches.kernels)
-            key += launches.begin(layers, self.state, hypers, rates, resident(data, network.dtype, self._stream))
+            rows = self._some_rows(data) if whole is None else whole
+            key += launches.begin(layers, self.state, hypers, rates, rows)
             left = count
             if key not in self._graphs:
                 launches.step(phases)  # compiles, which cannot be done while launches are recorded
@@ -111,13 +105,22 @@ class CudaWorkspace:
                 network.project()
         return done, totals
 
-    def _addresses(self) -> set[int]:
-        """Return the addresses of the loops on demand that a run may call."""
+    def _some_rows(self, data: Data) -> Resident:
+        """Bring the rows of a run's batches to the device, in their order: a data set of its own to the run."""
+        run = self._layout.run
+        first = int(run["first_step"][0]) * self.batch
+        count = min(data.rows - first, int(run["steps"][0]) * self.batch)
+        places = self._launches.places(first, count)
+        run["rows"], run["first_step"], run["shuffle"] = count, 0, False
+        return self._slices.take(data, places)
+
+    def _addresses(self) -> tuple[frozenset[int], ...]:
+        """Return the addresses of the loops on demand that a run may call: activations', losses' and optimizers'."""
         layers, run = self.network.layers, self._layout.run[0]
-        calls = {int(call) for name in ("call_forward", "call_backward") for call in layers[name]}
-        calls |= {int(run["loss_call"])} if run["loss"] == CUSTOM_LOSS else set()
-        calls |= {int(run["optimizer"])} if run["optimizer"] > steps.LION else set()
-        return calls - {0}
+        activations = {int(call) for name in ("call_forward", "call_backward") for call in layers[name]} - {0}
+        losses = {int(run["loss_call"])} if run["loss"] == CUSTOM_LOSS else ()
+        optimizers = {int(run["optimizer"])} if run["optimizer"] > steps.LION else ()
+        return frozenset(activations), frozenset(losses), frozenset(optimizers)
 
     @property
     def nbytes(self) -> int:
@@ -150,31 +153,6 @@ class CudaWorkspace:
         return flat.reshape(rows, positions, ld)[:, :, :n]
 
 
-_resident: weakref.WeakKeyDictionary[Data, dict[Any, Resident]] = weakref.WeakKeyDictionary()
-
-
-def resident(data: Data, dtype: np.dtype[Any], stream: Stream) -> Resident:
-    """Return a data set on the device, in a network's dtype: copied once for each `Data`."""
-    copies = _resident.setdefault(data, {})
-    if dtype not in copies:
-        x, y, weights = (stream.to_device(matrix(source, dtype)) for source in (data.x, data.y, data.weights))
-        copies[dtype] = Resident(x, y, weights, int(data.y[1][0]["columns"]), bool(data.weights[1][0]["rows"]))
-    return copies[dtype]
-
-
-def matrix(source: Source, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return the rows of a source, C-ordered, in a dtype; a source of no rows gives one of a single zero."""
-    memory, forms = source
-    form = forms[0]
-    if form["rows"] == 0 or form["columns"] == 0:
-        return np.zeros((1, 1), dtype)
-    kind = next(dtype for dtype, code in DTYPES.items() if code == form["code"])
-    strides = int(form["row_stride"]), int(form["column_stride"])
-    shape = int(form["rows"]), int(form["columns"])
-    rows = np.ndarray(shape, kind, memory.data, int(form["offset"]), strides)
-    return np.ascontiguousarray(rows, dtype)
-
-
 def _rates(optimizer: Optimizer | None, run: Any, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return each step's hyperparameters, and its learning rate as it is and as the optimizer changes it, float64."""
     hypers, rates = np.zeros((count, steps.HYPER)), np.zeros((count, 2))
@@ -182,11 +160,13 @@ def _rates(optimizer: Optimizer | None, run: Any, count: int) -> tuple[npt.NDArr
         return hypers, rates
     hypers[:] = optimizer.hyper()
     rates[:, 0] = optimizer.rates(count)
-    rate_of_step, code, before = (
-        Translation("float64", host=True)(steps.rate_of_step),
-        run["optimizer"],
-        run["iteration"],
-    )
     for k in range(count):
-        rates[k, 1] = rate_of_step(code, rates[k, 0], before + k + 1, hypers[k])
+        rates[k, 1] = _rate_of_step()(run["optimizer"], rates[k, 0], run["iteration"] + k + 1, hypers[k])
     return hypers, rates
+
+
+@functools.cache
+def _rate_of_step() -> Callable[..., float]:
+    """Return the engine's `rate_of_step`, for the host."""
+    made: Callable[..., float] = Translation("float64", host=True)(steps.rate_of_step)
+    return made
