@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nbdense import losses
-from nbdense.backends.cpu import workspace
+from nbdense.backends.cpu import plan
 from nbdense.engine import program, tables
 from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.layers import BatchNormalization, Dense, Dropout, Input, LayerNormalization
@@ -221,7 +221,7 @@ def short_calls(monkeypatch):
     def spied(name, entry):
         return lambda *arguments: calls.append(name) or entry(*arguments)
 
-    monkeypatch.setattr(workspace, "SIGNAL_FLOPS", 4e5)
+    monkeypatch.setattr(plan, "SIGNAL_WORK", 4e5)
     for name in ("run_steps", "predict"):
         monkeypatch.setattr(program, name, tuple(spied(name, entry) for entry in getattr(program, name)))
     return calls
@@ -247,7 +247,7 @@ def test_long_steps_in_parts_change_no_bit(kind, request):
     for a, b in zip(whole, parted, strict=True):
         np.testing.assert_array_equal(a, b)
     assert said == said_again
-    shares = 2.0 * len(x) * long_step_model(kind).network.multiply_adds / workspace.SIGNAL_FLOPS
+    shares = len(x) * plan.work_of_row(long_step_model(kind).network) / plan.SIGNAL_WORK
     assert calls.count("run_steps") > 3 * 3 * shares  # three steps, forward and twice as much backward, are the least
     assert calls.count("predict") >= shares
 
