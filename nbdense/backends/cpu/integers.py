@@ -12,7 +12,7 @@ from nbdense._compile import thread_pool
 from nbdense._compile.pace import Pace
 from nbdense._compile.policy import bound
 from nbdense.backends.base import IntegerPredictor, IntegerProgram
-from nbdense.backends.cpu.plan import SIGNAL_WORK
+from nbdense.backends.cpu import plan
 from nbdense.quant.kernels import dynamic, integer
 
 ENTRIES = [integer.predict, dynamic.predict_dynamic]  # (serial, parallel) of each
@@ -29,7 +29,7 @@ class _Static:
     def __init__(self, program: IntegerProgram) -> None:
         self._program = program
         self._packed, self._floats, self._flops_a_row = program.packed, program.floats, program.flops_a_row
-        self._at_once = max(1, int(SIGNAL_WORK / max(1.0, program.flops_a_row)))
+        self._at_once = max(1, int(plan.SIGNAL_WORK / max(1.0, program.flops_a_row)))
         self._few = min(self._at_once, thread_pool.LEAST_PARALLEL_FLOPS / max(1.0, program.flops_a_row))
         self._entry: Callable[..., Any] | None = None
         self._pace = Pace()

@@ -23,7 +23,7 @@ from nbdense.optimizers import Optimizer
 
 # Work between two looks for Ctrl-C, which Python hears only outside compiled code: hundredths of a second of a fast
 # core, a few tenths of a very slow one.
-SIGNAL_WORK = 1e9
+SIGNAL_WORK = 2e9
 _PIECES = 8  # that a run is cut into where it is not known how many threads will do
 _OF_COLUMN = 32.0  # operations that a column of the workspace is worth beside the products: its activation, its gather
 
