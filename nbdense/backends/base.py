@@ -257,7 +257,7 @@ class Workspace(Protocol):
 
         Parameters
         ----------
-        row : record of `LAYER`
+        row : record of `LAYER`, or a mapping of its fields
             Of the table that was run.
         name : {"input", "second", "pre", "output"}
             Which of its buffers.
@@ -294,7 +294,7 @@ class Workspace(Protocol):
 
         Parameters
         ----------
-        row : record of `LAYER`
+        row : record of `LAYER`, or a mapping of its fields
             Of the table that was run.
         deltas : ndarray, (rows, positions, columns)
         """

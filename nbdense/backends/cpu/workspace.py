@@ -71,6 +71,7 @@ class CpuWorkspace:
             sums=np.zeros((max(1, network.slabs.size), 2)),
             rounded=aligned_zeros(network.params.size if network.rounds_kernels else 0, network.dtype),
         )
+        self._deltas = int(run["deltas"][0])
         self.steps_at_once = max(1, plan.rows_at_once(network) // batch)
 
     def plan(
@@ -108,7 +109,7 @@ class CpuWorkspace:
             n, ld, positions = int(row["n_in"]), int(row["ld_in"]), int(row["positions"])
         else:
             n, ld, positions = int(row["n_out"]), int(row["ld_out"]), int(row["positions_out"])
-        start = int(row[name]) * self.batch + (int(self._run["deltas"][0]) if deltas else 0)
+        start = int(row[name]) * self.batch + (self._deltas if deltas else 0)
         return self._matrix(start, rows, positions, ld)[:, :, :n]
 
     def set_deltas(self, row: Any, deltas: npt.NDArray[Any]) -> None:
