@@ -143,10 +143,10 @@ class Steps:
 
     def _batches_of(self, kind: str) -> Batches:
         """Return the batches of a kind, prepared anew where the model has changed."""
-        if not self._state.built:
-            raise RuntimeError("train_step: the model's layers have changed since; call train_step again")
         batches = self._batches.get(kind)
         if batches is None or not batches.is_current:
+            if not self._state.built:
+                raise RuntimeError("train_step: the model's layers have changed since; call train_step again")
             self._batches.pop(kind, None)  # its memory first
             batches = Batches(self._state, learns=kind != "looks", reports=kind != "bare steps")
             self._batches[kind] = batches

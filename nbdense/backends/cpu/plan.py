@@ -96,6 +96,7 @@ class CpuPlan:
         network = memory.network
         self._run = memory.record.copy()
         self._fields = {name: self._run[name] for name in RUN.names or ()}
+        self._seed, self._iteration, self._looks = (self._fields[name] for name in ("seed", "iteration", "checks"))
         self._set(
             threads=1, begin=0, end=WHOLE, optimizer=steps.NONE, average=-1.0, rounds_kernels=network.rounds_kernels
         )
@@ -166,9 +167,8 @@ class CpuPlan:
         """Work through one batch more, in memory of the last run's form that nobody has looked at."""
         if not self._is_bound:
             self._bind()
-        fields, (x_form, y_form, w_form) = self._fields, self._forms
-        fields["seed"][0] = seed
-        fields["checks"][0] = self._checks
+        x_form, y_form, w_form = self._forms
+        self._seed[0], self._looks[0] = seed, self._checks
         return self._execute((x, x_form, y, y_form, weights, w_form), 1)
 
     def _bind(self) -> None:
@@ -193,7 +193,7 @@ class CpuPlan:
         if optimizer is not None:
             if self._edition != optimizer.edition:
                 self._take_settings(optimizer)
-            self._fields["iteration"][0] = optimizer.batches // self._every
+            self._iteration[0] = optimizer.batches // self._every
             if self._follows_schedule or count > self._settings[1].size:
                 self._settings = self._settings[0], optimizer.rates(count)
         elif count > self._settings[1].size:
