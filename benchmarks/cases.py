@@ -58,6 +58,8 @@ CASES = {
     )
 }
 SMALLEST = "tab_s"
+# Loops of one's own, a call from Python for each batch: a small network, and the same online.
+LOOPS = {case.name: case for case in (CASES["tab_s"], Case("online", (4, 64, 64, 2), 1, 400))}
 
 # Time to accuracy: this case's shape, batch and optimizer, on the real data set.
 ACCURACY_CASE, ACCURACY, ACCURACY_EPOCHS = "mnist", 0.975, 30
@@ -114,6 +116,13 @@ TARGETS = (
         for case, bound in bounds.items()
     ),
     Target("int8/wide, batch 1024/2 threads/times faster than nbdense in float32", 2.5),
+    # What is around a step from Python, beyond a step of fit.
+    Target("loops/tab_s/1 thread/train_step beyond 1.05 steps of fit, empty njit calls", 2, at_most=True),
+    Target("loops/tab_s/1 thread/train_on_batch beyond a step of fit, jitted JAX steps", 0.1, at_most=True),
+    Target("loops/tab_s/1 thread/own_loop beyond a step of fit, jitted JAX steps", 0.25, at_most=True),
+    Target("loops/tab_s/1 thread/predict of a row, njit calls with an array allocated", 4, at_most=True),
+    Target("loops/online/1 thread/times faster than jax_loop", 5),
+    Target("loops/online/1 thread/times faster than torch_loop", 20),
     Target("accuracy/nbdense", ACCURACY),
     Target("start/import nbdense, times import numba", 1.3, at_most=True),
     # Stricter: `import nbdense` is lazy, and does not even import numba.

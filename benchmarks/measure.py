@@ -12,12 +12,20 @@ from typing import Any
 import numpy as np
 
 from benchmarks import cases, machine, reference, start
-from benchmarks.cases import CASES, INT8_TOLERANCE, TOLERANCE, Case
+from benchmarks.calls import ALLOCATING, EMPTY
+from benchmarks.cases import CASES, INT8_TOLERANCE, LOOPS, TOLERANCE, Case
 from benchmarks.peers import PEERS
 from benchmarks.pool import Worker, take_turns, workers
 
 FORMAT = 1
-PARTS = ("training", "inference", "int8", "accuracy", "start")  # of the results; each can be measured by itself
+PARTS = (
+    "training",
+    "inference",
+    "int8",
+    "loops",
+    "accuracy",
+    "start",
+)  # of the results; each can be measured by itself
 LIMIT = "limit"
 PRODUCT = 768  # rows, columns and depth of the product that peers are to show their fastest with
 
@@ -205,7 +213,25 @@ def _int8(pool: dict[str, Worker], settings: Settings, threads: int, results: di
                 results["int8"].append({"case": case.name, "batch": batch, "threads": threads, **row})
 
 
-MEASURES = {"training": _training, "accuracy": _race, "inference": _inference, "int8": _int8}
+def _loops(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
+    if threads != min(settings.threads):
+        return
+    there = {name: worker for name, worker in pool.items() if name in PEERS and PEERS[name].loop}
+    with workers([EMPTY, ALLOCATING], threads) as calls:
+        for case in LOOPS.values():
+            settings.say(f"own loops {case.name}, {threads} threads")
+            check = partial(_check_loop, case=case)
+            for row in _time({**there, **calls}, check, settings, results["failures"], "loops", case.steps):
+                results["loops"].append({"case": case.name, "threads": threads, **row})
+
+
+def _check_loop(worker: Worker, case: Case) -> tuple[float, float]:
+    if worker.library in (EMPTY, ALLOCATING):
+        return 0.0, worker.ask("calls", steps=case.steps)["first_s"]
+    return check_training(worker, case)
+
+
+MEASURES = {"training": _training, "accuracy": _race, "inference": _inference, "int8": _int8, "loops": _loops}
 
 
 def run(settings: Settings) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from benchmarks import cases, machine
 from benchmarks.cases import CASES, Case
 from benchmarks.limit import Limit
 from benchmarks.peers.ours import make_model
+from nbdense.backends.cpu.plan import CpuPlan
 from nbdense.backends.cpu.workspace import CpuWorkspace
 from nbdense.engine.tables import CLIP, GATHER, GRADIENT, LOSS, NO_DELTA, PHASE, ROWS, SLABS, UPDATE
 from nbdense.network import Network
@@ -81,26 +82,31 @@ class Step:
         x, y = cases.make_rows(case.widths, case.rows)
         self._model = make_model(cases.make_weights(case.widths))
         self._model.compile(nb.Adam(cases.LEARNING_RATE), "sparse_categorical_crossentropy")
-        calls: list[Any] = []
-        run = CpuWorkspace.run
+        plans: list[Any] = []
+        runs: list[Any] = []
+        plan, run = CpuWorkspace.plan, CpuPlan.run
 
-        def recorded(workspace: CpuWorkspace, phases: Any, data: Any, **options: Any) -> Any:
-            calls.append((workspace, data, options))
-            return run(workspace, phases, data, **options)
+        def planned(workspace: CpuWorkspace, phases: Any, **options: Any) -> CpuPlan:
+            plans.append((workspace, options))
+            return plan(workspace, phases, **options)
 
-        with mock.patch.object(CpuWorkspace, "run", recorded):
+        def recorded(made: CpuPlan, data: Any, **options: Any) -> Any:
+            runs.append((data, options))
+            return run(made, data, **options)
+
+        with mock.patch.object(CpuWorkspace, "plan", planned), mock.patch.object(CpuPlan, "run", recorded):
             self._model.fit(x, y, case.batch, verbose=0)
-        self._workspace, self._data, self._options = calls[0]
+        (self._workspace, self._planned), (self._data, self._options) = plans[0], runs[0]
         self._options |= {"first_step": 0}
         self.network, self._steps = self._workspace.network, case.steps
 
     def seconds(self, phases: list[Phase], count: int) -> float:
         """Return the seconds of ``count`` steps of these phases."""
-        table = np.array(phases, PHASE)
-        started, left = time.perf_counter(), count
+        plan, left = self._workspace.plan(np.array(phases, PHASE), **self._planned), count
+        started = time.perf_counter()
         while left > 0:
             now = min(left, self._steps)
-            self._workspace.run(table, self._data, **{**self._options, "count": now})
+            plan.run(self._data, **{**self._options, "count": now})
             left -= now
         return time.perf_counter() - started
 

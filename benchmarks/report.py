@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.cases import ACCURACY, ACCURACY_CASE, CASES, TARGETS
+from benchmarks.calls import ALLOCATING, EMPTY
+from benchmarks.cases import ACCURACY, ACCURACY_CASE, CASES, LOOPS, TARGETS
 from benchmarks.peers import PEERS
 
 OURS = "nbdense"
+OUR_STEP = "nbdense_train_step"
 OURS_INT8, THEIRS_INT8 = "nbdense_int8", ("onnxruntime_int8", "onnxruntime_uint8")
 HEADING = "## Speed"
 # Where a README without our blocks gets them.
@@ -60,6 +62,7 @@ def figures(results: Results) -> dict[str, float]:
             found[f"{label}/times faster than onnxruntime"] = min(theirs) / ours["each_s"]
         if OURS in libraries:
             found[f"{label}/times faster than nbdense in float32"] = libraries[OURS]["each_s"] / ours["each_s"]
+    found |= _loop_figures(results)
     for row in results["accuracy"]:
         found[f"accuracy/{row['library']}"] = row["accuracy"]
     if start := results["start"]:
@@ -67,6 +70,34 @@ def figures(results: Results) -> dict[str, float]:
             found[f"start/import {what}, times import numba"] = start[f"import_{name}_s"] / start["import_numba_s"]
         found["start/import, fit and predict with a warm cache, s"] = start["warm_s"]
         found["start/compile with a cold cache, s"] = start["compile_s"]
+    return found
+
+
+def _loop_figures(results: Results) -> dict[str, float]:
+    """Return what loops of one's own cost: beyond a step of fit, in calls and steps of others."""
+    found: dict[str, float] = {}
+    predictions = {
+        (row["case"], row["threads"]): row["each_s"]
+        for row in results["inference"]
+        if row["library"] == OURS and row["batch"] == 1
+    }
+    for key, libraries in _groups(results.get("loops", [])).items():
+        label = _label("loops", *key)
+        seconds = {library: row["each_s"] for library, row in libraries.items()}
+        fit = seconds.get(OURS)
+        if fit is not None and "jax_loop" in seconds:
+            for way in ("train_on_batch", "own_loop"):
+                beyond = (seconds[f"{OURS}_{way}"] - fit) / seconds["jax_loop"]
+                found[f"{label}/{way} beyond a step of fit, jitted JAX steps"] = beyond
+        if fit is not None and EMPTY in seconds:
+            beyond = (seconds[OUR_STEP] - 1.05 * fit) / seconds[EMPTY]
+            found[f"{label}/train_step beyond 1.05 steps of fit, empty njit calls"] = beyond
+        row = predictions.get((key[0], key[2]))
+        if row is not None and ALLOCATING in seconds:
+            found[f"{label}/predict of a row, njit calls with an array allocated"] = row / seconds[ALLOCATING]
+        for library in seconds:
+            if library in PEERS and not library.startswith(OURS) and OUR_STEP in seconds:
+                found[f"{label}/times faster than {library}"] = seconds[library] / seconds[OUR_STEP]
     return found
 
 
@@ -78,8 +109,8 @@ def verdicts(results: Results) -> str:
         value = found.get(target.figure)
         verdict = "not measured" if value is None else "met" if target.met(value) else "NOT MET"
         shown = "-" if value is None else f"{value:.3g}"
-        lines.append(f"{target.figure:<68}{target!s:>7}{shown:>9}  {verdict}")
-    timed = results["training"] + results["inference"] + results.get("int8", [])
+        lines.append(f"{target.figure:<81}{target!s:>7}{shown:>9}  {verdict}")
+    timed = results["training"] + results["inference"] + results.get("int8", []) + results.get("loops", [])
     unsteady = sum(max(row["turns_s"]) > 1.25 * row["each_s"] for row in timed)
     if unsteady:
         lines.append(f"{unsteady} medians have a turn that was a quarter slower: was the machine quiet?")
@@ -188,6 +219,29 @@ def render_int8(results: Results) -> str:
     )
 
 
+def render_loops(results: Results) -> str:
+    """Return the table of loops of one's own."""
+    rows = results.get("loops", [])
+    if not rows:
+        return "Loops of one's own were not measured."
+    columns = _columns(rows)
+    titles = ["fit" if library == OURS else PEERS[library].title for library in columns]
+    lines = [
+        [LOOPS[name].shape, str(LOOPS[name].batch), str(threads), *_beside(libraries, columns, OUR_STEP)]
+        for (name, _, threads), libraries in _groups(rows).items()
+    ]
+    table = _table(["network", "batch", "threads", *titles], lines)
+    empty, allocating = (
+        _microseconds(min(row["each_s"] for row in rows if row["library"] == kind)) for kind in (EMPTY, ALLOCATING)
+    )
+    return (
+        "A loop of one's own, microseconds a step: each batch is a call from Python, NumPy in and the loss out, beside "
+        f"a step of `fit` (in brackets: how many times `train_step`'s):\n\n{table}\n\n"
+        f"A call of an empty function that numba has compiled takes {empty} there, one that "
+        f"allocates an array {allocating}; microseconds too."
+    )
+
+
 def render_accuracy(results: Results) -> str:
     """Return the table of seconds to a test accuracy."""
     rows = results["accuracy"]
@@ -228,6 +282,7 @@ BLOCKS = {
     "training": render_training,
     "inference": render_inference,
     "int8": render_int8,
+    "loops": render_loops,
     "accuracy": render_accuracy,
     "start": render_start,
 }

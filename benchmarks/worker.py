@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import CASES, make_rows, make_weights
+from benchmarks.calls import ALLOCATING, EMPTY, Calls
+from benchmarks.cases import CASES, LOOPS, make_rows, make_weights
 from benchmarks.peers import PEERS
 
 
@@ -31,6 +32,8 @@ class Session:
             from benchmarks.limit import Limit
 
             self._limit = Limit(threads)
+        elif library in (EMPTY, ALLOCATING):
+            self._calls = Calls(library)
         else:
             self._peer = PEERS[library].load(threads)
         self.import_s = time.perf_counter() - started
@@ -57,9 +60,15 @@ class Session:
         self._run, self._reset = run, lambda: None
         return {"operations": 2 * size**3}
 
+    def calls(self, steps: int) -> dict[str, Any]:
+        """Make so many calls into compiled code the job."""
+        self._calls.set_steps(steps)
+        self._run, self._reset = self._calls.run, lambda: None
+        return {"first_s": self._timed(1)}
+
     def training(self, case: str) -> dict[str, Any]:
         """Make an epoch of this case the job; answer what the checks are about, and the first epoch's seconds."""
-        row = CASES[case]
+        row = (CASES | LOOPS)[case]
         (x, y), weights = make_rows(row.widths, row.rows), make_weights(row.widths)
         self._peer.build(x, y, row.batch, weights)
         self._run, self._reset = self._peer.epochs, lambda: self._peer.reset(weights)

@@ -49,7 +49,8 @@ class Row:
 
     ``same_steps`` is False where a model of two classes has other parameters than two outputs'. ``int8`` is timed
     beside networks in integers: those themselves, and what they are to be faster than. ``multiplies`` is True where it
-    has a product of matrices to offer, which the limit has to be as fast as.
+    has a product of matrices to offer, which the limit has to be as fast as. ``loop`` is timed as a loop of one's own,
+    in which each batch is a call from Python, or is what such loops are held against.
     """
 
     title: str
@@ -60,6 +61,7 @@ class Row:
     same_steps: bool = True
     int8: bool = False
     multiplies: bool = False
+    loop: bool = False
 
     @property
     def installed(self) -> bool:
@@ -76,8 +78,12 @@ def _in_integers(title: str, name: str, package: str) -> Row:
     return Row(title, f"int8:{name}", package, training=False, inference=False, int8=True)
 
 
+def _loop(title: str, where: str, package: str) -> Row:
+    return Row(title, where, package, training=False, inference=False, loop=True)
+
+
 PEERS = {
-    "nbdense": Row("nbdense", "ours:Nbdense", "nbdense", int8=True),
+    "nbdense": Row("nbdense", "ours:Nbdense", "nbdense", int8=True, loop=True),
     "torch": Row("torch eager", "pytorch:Torch", "torch", multiplies=True),
     "torch_fused": Row("torch, fused Adam", "pytorch:TorchFused", "torch", inference=False),
     "jax": Row("JAX, jitted", "jax_scan:Jax", "jax", multiplies=True),
@@ -88,4 +94,10 @@ PEERS = {
     "nbdense_int8": _in_integers("nbdense int8", "NbdenseInt8", "nbdense"),
     "onnxruntime_int8": _in_integers("onnxruntime int8", "OnnxRuntimeInt8", "onnxruntime"),
     "onnxruntime_uint8": _in_integers("onnxruntime uint8", "OnnxRuntimeUint8", "onnxruntime"),
+    "nbdense_train_step": _loop("train_step", "own_loops:TrainStep", "nbdense"),
+    "nbdense_train_on_batch": _loop("train_on_batch", "own_loops:TrainOnBatch", "nbdense"),
+    "nbdense_own_loop": _loop("forward, backward, apply_gradients", "own_loops:OwnLoop", "nbdense"),
+    "torch_loop": _loop("torch eager", "own_loops_torch:TorchLoop", "torch"),
+    "torch_fused_loop": _loop("torch, fused Adam", "own_loops_torch:TorchFusedLoop", "torch"),
+    "jax_loop": _loop("JAX, jitted step", "own_loops_jax:JaxLoop", "jax"),
 }

@@ -24,7 +24,8 @@ def _loss(params: Any, x: Any, y: Any) -> Any:
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(_logits(params, x)), y[:, None], 1))
 
 
-def _step(state: Any, x: Any, y: Any) -> Any:
+def adam_step(state: Any, x: Any, y: Any) -> Any:
+    """Return the state behind a step of training, and the loss before it."""
     params, m, v, t = state
     loss, gradients = jax.value_and_grad(_loss)(params, x, y)
     t = t + 1
@@ -40,7 +41,7 @@ def _epoch(state: Any, key: Any, x: Any, y: Any, batch: int) -> Any:
     # Scan wants steps of one shape: rows that do not fill a batch are left out, others in every epoch.
     steps = len(x) // batch
     order = jax.random.permutation(key, len(x))[: steps * batch].reshape(steps, batch)
-    return jax.lax.scan(lambda state, rows: _step(state, x[rows], y[rows]), state, order)
+    return jax.lax.scan(lambda state, rows: adam_step(state, x[rows], y[rows]), state, order)
 
 
 @jax.jit
@@ -65,7 +66,7 @@ class Jax:
         jax.block_until_ready(self._state)
 
     def step(self) -> float:
-        self._state, loss = jax.jit(_step)(self._state, self._x[: self._batch], self._y[: self._batch])
+        self._state, loss = jax.jit(adam_step)(self._state, self._x[: self._batch], self._y[: self._batch])
         return float(loss)
 
     def epochs(self, count: int) -> None:

@@ -69,6 +69,18 @@ def entry_pair(function: Callable[..., Any]) -> tuple[Any, Any]:
     return _entry(function, parallel=False), _entry(function, parallel=True)
 
 
+def bound(entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
+    """Return an entry's compiled function for arguments of the types of these; it does not look at types again.
+
+    Looking costs a microsecond, as much as a small network's layer. Whoever calls it answers for the types: only
+    whether an array may be written to does not matter.
+    """
+    if not hasattr(entry, "compile"):  # plain Python, where there is no JIT
+        return entry
+    function: Callable[..., Any] = entry.compile(tuple(numba.typeof(argument) for argument in arguments))
+    return function
+
+
 def _entry(function: Callable[..., Any], parallel: bool) -> Any:
     if not JIT:
         # Integers wrap and divisions by zero give inf in compiled code: NumPy's scalars would warn of both.

@@ -23,6 +23,8 @@ from pathlib import Path
 import numba
 from numba.np.ufunc import parallel as numba_parallel
 
+from nbdense._compile.cpus import Cpus, find_cpus
+
 # Below this many floating-point operations a call does not gain by its one or two parallel regions, which cost about
 # 2 microseconds each on the omp and tbb layers, and about 120 on workqueue (`nbdense doctor` measures it).
 PARALLEL_FLOPS = {"omp": 4e6, "tbb": 4e6, "workqueue": 1e8}
@@ -115,9 +117,26 @@ def _load_tbb() -> None:
 
 
 def limit() -> int:
-    """Return the most threads that settings allow: of NUMBA_NUM_THREADS, OMP_NUM_THREADS and `set_num_threads`."""
+    """Return the most threads that settings allow: of NUMBA_NUM_THREADS, OMP_NUM_THREADS and `set_num_threads`.
+
+    Where none of them says anything, as many as CPUs may be used.
+    """
     most = _limit_of_process()
-    return most if _chosen is None else min(most, _chosen)
+    if _chosen is not None:
+        return min(most, _chosen)
+    return most if _is_set() else min(most, cpus().usable)
+
+
+@functools.cache
+def cpus() -> Cpus:
+    """Return the CPUs that the process might use when this was first asked."""
+    return find_cpus()
+
+
+@functools.cache
+def _is_set() -> bool:
+    """Tell whether the environment has a number of threads."""
+    return bool(os.environ.get("NUMBA_NUM_THREADS", "").strip() or os.environ.get("OMP_NUM_THREADS", "").strip())
 
 
 @functools.cache

@@ -18,7 +18,8 @@ from nbdense.engine.elementwise.loss_forms import FORMS, LossForm
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 
-Source = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
+Bytes = npt.NDArray[np.uint8]  # an array's memory
+Source = tuple[Bytes, npt.NDArray[Any]]
 
 
 class NoDeviceError(RuntimeError):
@@ -69,6 +70,87 @@ class Data:
     rows: int
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """Targets that a loss takes: what a run holds those against that nobody has looked at before.
+
+    Attributes
+    ----------
+    least, most : float
+        Ends of their range.
+    whole : bool
+        Whether they are whole numbers.
+    sum_tolerance : float
+        By how much a row of them may miss a sum of 1; below 0 where any sum will do.
+    """
+
+    least: float
+    most: float
+    whole: bool = False
+    sum_tolerance: float = -1.0
+
+
+class Plan(Protocol):
+    """Describe runs that are prepared, by `Workspace.plan`: all that can be known before the data are there.
+
+    What may have changed between two runs is looked at in each: the network's arrays and mask, the optimizer's settings
+    and its count of batches.
+    """
+
+    def run(
+        self,
+        data: Data,
+        *,
+        first_step: int = 0,
+        count: int = 1,
+        epoch: int = 0,
+        seed: int = 0,
+        shuffle: bool = False,
+    ) -> tuple[int, npt.NDArray[np.float64]]:
+        """Work through batches ``first_step``.. of an epoch; ``network.version`` counts those that update.
+
+        Each step of an optimizer is followed by ``network.project()``, where the network has projections.
+
+        Parameters
+        ----------
+        data : Data
+            Rows that have been looked at.
+        first_step, count : int
+            Which batches.
+        epoch, seed : int
+            What their order depends on, if they are to be shuffled, and what dropout drops.
+        shuffle : bool
+
+        Returns
+        -------
+        done : int
+            Batches finished; fewer than ``count`` where a loss was not finite.
+        totals : ndarray, (count, 1 + metrics), float64
+            Sums of loss and metrics over each batch's rows and their positions, to be read before the next run.
+        """
+
+    def again(self, x: Bytes, y: Bytes, weights: Bytes, seed: int = 0) -> tuple[int, npt.NDArray[np.float64]]:
+        """Work through one batch more, of the dtypes, shapes and strides of the last run's, which was one batch.
+
+        Nobody need have looked at it: where the plan was made with what is accepted, numbers that are not end the run
+        before it has changed anything, as a loss that is not finite does.
+
+        Parameters
+        ----------
+        x, y, weights : ndarray of uint8
+            Memory of inputs, targets and weights.
+        seed : int
+            As for `run`.
+
+        Returns
+        -------
+        done : int
+            1, or 0 where numbers are not accepted or the loss is not finite.
+        totals : ndarray, (1, 1 + metrics), float64
+            Of a batch that was done.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class IntegerProgram:
     """A quantized network laid out as plain data; `nbdense.quant.kernels.tables` has the layout.
@@ -108,6 +190,18 @@ class IntegerPredictor(Protocol):
         """
 
 
+class Predictor(Protocol):
+    """Describe the prediction of rows by a network, prepared by `Backend.predictor`; any number of threads may call."""
+
+    def predict(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the outputs of rows, (rows, n_out), by the network's parameters as they are now.
+
+        Parameters
+        ----------
+        x : ndarray, (rows, n_in), C-ordered, writable, of the network's dtype
+        """
+
+
 class Workspace(Protocol):
     """Describe the memory of runs over batches of a network, made by `Backend.workspace`: its size is theirs alone.
 
@@ -131,44 +225,50 @@ class Workspace(Protocol):
     def nbytes(self) -> int:
         """Bytes of memory; gradients and slots, which belong to the model, are not among them."""
 
+    def plan(
+        self,
+        phases: npt.NDArray[Any],
+        *,
+        layers: npt.NDArray[Any] | None = None,
+        optimizer: Optimizer | None = None,
+        accepted: Accepted | None = None,
+    ) -> Plan:
+        """Prepare runs in this memory; those of several plans take turns.
+
+        Parameters
+        ----------
+        phases : structured array of `PHASE`
+            What is done with each batch; see `nbdense.training.phases`.
+        layers : structured array of `LAYER`, optional
+            The table that the phases are of; by default that for training.
+        optimizer : Optimizer, optional
+            For phases that take its steps; it is not told of them.
+        accepted : Accepted, optional
+            Targets that `Plan.again` takes, beside finite inputs and weights; by default it takes anything.
+        """
+
     def run(
         self,
         phases: npt.NDArray[Any],
         data: Data,
         *,
         layers: npt.NDArray[Any] | None = None,
-        first_step: int = 0,
-        count: int = 1,
-        epoch: int = 0,
-        seed: int = 0,
-        shuffle: bool = False,
         optimizer: Optimizer | None = None,
+        **options: Any,
     ) -> tuple[int, npt.NDArray[np.float64]]:
-        """Work through batches ``first_step``.. of an epoch; ``network.version`` counts those that update.
-
-        Each step of an optimizer is followed by ``network.project()``, where the network has projections.
+        """Prepare a run and take it once.
 
         Parameters
         ----------
         phases : structured array of `PHASE`
-            What is done with each; see `nbdense.training.phases`.
+            As for `plan`.
         data : Data
+            As for `Plan.run`, which says what is returned.
         layers : structured array of `LAYER`, optional
-            The table that the phases are of; by default that for training.
-        first_step, count : int
-            Which batches.
-        epoch, seed : int
-            What their order depends on, if they are to be shuffled.
-        shuffle : bool
         optimizer : Optimizer, optional
-            For phases that take its steps; it is not told of them.
-
-        Returns
-        -------
-        done : int
-            Batches finished; fewer than ``count`` where a loss was not finite.
-        totals : ndarray, (count, 1 + metrics), float64
-            Sums of loss and metrics over each batch's rows and their positions.
+            As for `plan`.
+        **options
+            Others of `Plan.run`.
         """
 
     def tensor(self, row: Any, name: str, rows: int, *, deltas: bool = False) -> npt.NDArray[Any]:
@@ -176,7 +276,7 @@ class Workspace(Protocol):
 
         Parameters
         ----------
-        row : record of `LAYER`
+        row : record of `LAYER`, or a mapping of its fields
             Of the table that was run.
         name : {"input", "second", "pre", "output"}
             Which of its buffers.
@@ -213,7 +313,7 @@ class Workspace(Protocol):
 
         Parameters
         ----------
-        row : record of `LAYER`
+        row : record of `LAYER`, or a mapping of its fields
             Of the table that was run.
         deltas : ndarray, (rows, positions, columns)
         """
@@ -236,8 +336,16 @@ class Backend(Protocol):
             Gradients and the optimizer's slots.
         """
 
+    def predictor(self, network: Network) -> Predictor:
+        """Prepare the prediction of rows.
+
+        Parameters
+        ----------
+        network : Network
+        """
+
     def predict(self, network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return a network's outputs, (rows, n_out).
+        """Return a network's outputs, (rows, n_out): those of a predictor that is used once.
 
         Parameters
         ----------

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.backends.base import Data, Workspace
 from nbdense.optimizers import Optimizer
+
+Result = tuple[int, npt.NDArray[np.float64]]
 
 
 def in_parts(
-    workspace: Workspace,
-    phases: npt.NDArray[Any],
-    data: Data,
+    runs: Callable[[Optimizer | None], Callable[..., Result]],
     first_step: int,
     count: int,
     optimizer: Optimizer | None,
-    options: Mapping[str, Any],
     most: int = 1,
-) -> tuple[int, npt.NDArray[np.float64]]:
-    """Take ``count`` steps, ``most`` in a run, up to one whose loss is not finite; all else is `Workspace.run`'s."""
+) -> Result:
+    """Take ``count`` steps, ``most`` in a run, up to one whose loss is not finite.
+
+    Parameters
+    ----------
+    runs : callable
+        Returns what runs steps ``first_step=``, ``count=`` with an optimizer: a copy, which is told of them.
+    first_step, count, most : int
+    optimizer : Optimizer or None
+
+    Returns
+    -------
+    tuple
+        As of `Plan.run`.
+    """
     optimizer = copy.copy(optimizer)
+    run = runs(optimizer)
     done, parts = 0, []
     for first in range(0, count, most):
         steps = min(most, count - first)
-        finished, totals = workspace.run(
-            phases, data, first_step=first_step + first, count=steps, optimizer=optimizer, **options
-        )
-        parts.append(totals)
+        finished, totals = run(first_step=first_step + first, count=steps)
+        parts.append(totals.copy())
         done += finished
         if finished < steps:
             break

@@ -60,6 +60,7 @@ class Layout:
         run["loss_call"] = objective.call
         run["sparse"], run["fused"] = objective.sparse, objective.fused
         run["average"] = -1.0
+        self._deltas = int(run["deltas"][0])
         run["rounds_kernels"] = network.rounds_kernels
 
     def fill_in(
@@ -85,7 +86,7 @@ class Layout:
             n, ld, positions = int(row["n_in"]), int(row["ld_in"]), int(row["positions"])
         else:
             n, ld, positions = int(row["n_out"]), int(row["ld_out"]), int(row["positions_out"])
-        return int(row[name]) * self._batch + (int(self.run["deltas"][0]) if deltas else 0), positions, ld, n
+        return int(row[name]) * self._batch + (self._deltas if deltas else 0), positions, ld, n
 
     @property
     def targets(self) -> tuple[int, int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import sys
 import time
@@ -16,6 +17,8 @@ from numba.core import config
 
 from nbdense import backends
 from nbdense._compile import compilations, kernel_cache, policy, processor, thread_pool
+from nbdense._compile.cpus import Cpus
+from nbdense._compile.pace import Pace
 
 PACKAGES = (
     "nbdense",
@@ -29,6 +32,7 @@ PACKAGES = (
     "tbb",
     "numba-cuda",
 )
+TRIAL_SECONDS = 0.3  # of a run that shows how many threads are used
 BUSY_MICROSECONDS = 1000.0  # no idle machine's parallel region takes as long, on any layer
 
 
@@ -46,12 +50,18 @@ class Threads:
         NUMBA_THREADING_LAYER, "default" if it is not set.
     region_microseconds : float or None
         What a parallel region costs, measured; None where there is nothing to measure.
+    cpus : Cpus
+        Those of the machine, and those that the process may use.
+    used : int or None
+        Threads that a run has come to, measured: fewer than ``limit`` where the system does not run them all.
     """
 
     limit: int
     layer: str | None
     asked_for: str
     region_microseconds: float | None
+    cpus: Cpus
+    used: int | None
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,7 @@ class Report:
         if threads.region_microseconds is not None and threads.region_microseconds > BUSY_MICROSECONDS:
             lines.append(
                 f"A parallel region takes {threads.region_microseconds:.0f} us now: its threads wait for CPUs that "
-                "other processes keep busy. As long as they do, OMP_NUM_THREADS=1 is faster."
+                "other processes keep busy. Meanwhile runs go on with fewer; OMP_NUM_THREADS=1 spares them the trying."
             )
         if cache.folder is None:
             lines.append("There is no home folder to keep compiled kernels in: set NBDENSE_CACHE_DIR to a folder.")
@@ -156,6 +166,8 @@ class Report:
         cost = threads.region_microseconds
         layer = f"{threads.layer or 'no'} threading layer" if threads.limit > 1 else "no threading layer needed"
         layer += "" if cost is None else f", {cost:.1f} us a parallel region"
+        if threads.used is not None:
+            layer += f"; a run of {TRIAL_SECONDS} s used {'all' if threads.used == threads.limit else threads.used}"
         access = "writable" if cache.writable else "not writable"
         rows = [
             ("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items() if version)),
@@ -163,6 +175,7 @@ class Report:
             ("platform", self.platform),
             ("cpu", f"{self.cpu.name}, {8 * self.cpu.vector_bytes}-bit vectors, {'' if self.cpu.fma else 'no '}FMA"),
             ("gpu", self.gpu),
+            ("cpus", _cpus_text(threads.cpus)),
             ("threads", f"{threads.limit}, {layer}"),
             ("cache", f"{cache.folder or 'none'} ({access}), {cache.kernels} kernels, {_megabytes(cache.size)}"),
             *(("advice", line) for line in self.advice or ["nothing to improve"]),
@@ -228,8 +241,17 @@ def clean() -> tuple[int, int]:
 def _threads_found() -> Threads:
     limit = thread_pool.limit()
     layer = thread_pool.layer() if limit > 1 else None
-    cost = _region_microseconds(limit) if layer is not None and policy.JIT else None
-    return Threads(limit, layer, str(config.THREADING_LAYER), cost)
+    cost, used = None, None
+    if layer is not None and policy.JIT:
+        cost, used = _region_microseconds(limit), _threads_used(limit)
+    return Threads(limit, layer, str(config.THREADING_LAYER), cost, thread_pool.cpus(), used)
+
+
+def _cpus_text(cpus: Cpus) -> str:
+    text = str(cpus.machine)
+    if cpus.affinity < cpus.machine:
+        text += f", of which {cpus.affinity} by affinity"
+    return text if cpus.quota is None else f"{text}, a quota of {cpus.quota:g}"
 
 
 def _empty_regions(count, out):  # type: ignore[no-untyped-def]  # compiled
@@ -250,6 +272,16 @@ def _region_microseconds(threads: int) -> float:
             parallel(count, out)
             costs.append((time.perf_counter() - started) / count)
     return float(np.median(costs)) * 1e6
+
+
+def _threads_used(threads: int) -> int:
+    """Return the threads that a short run of parallel regions has come to."""
+    pair, pace, count = policy.entry_pair(_empty_regions), Pace(), 20
+    end = time.perf_counter() + TRIAL_SECONDS
+    while time.perf_counter() < end:
+        with pace.region(math.inf, float(count)) as granted:
+            pair[granted > 1](count, np.zeros(granted, np.int64))
+    return pace.fewest or threads
 
 
 def _cache_found() -> Cache:

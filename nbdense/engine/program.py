@@ -120,6 +120,40 @@ def _gather_rows_of(layers, scratch, data, run, span):
             work[np.uint64(weights) + np.uint64(i)] = 1.0
 
 
+@kernel
+def _are_fit(layers, scratch, data, run, span):
+    """Tell whether a share's inputs, targets and weights, as they were gathered, are what the run says of them."""
+    work = scratch[0]
+    _, _, _, y_form, _, w_form = data
+    first, count = span
+    row, positions, ld_target = layers[0], layers[layers.shape[0] - 1]["positions_out"], run["ld_target"]
+    columns = y_form[0]["columns"] // positions
+    size = row["positions"] * row["ld_in"]
+    least, most, whole, tolerance = run["least"], run["most"], run["whole"] != 0, run["sum_tolerance"]
+    wrong = _not_finite(work, first * size, count * size)  # padding is zero
+    for i in range(first * positions, (first + count) * positions):
+        at, total = np.uint64(run["targets"] + i * ld_target), 0.0
+        for j in range(columns):
+            value = float(work[at + np.uint64(j)])
+            total += value
+            wrong += not (value >= least and value <= most)
+            wrong += whole and value != math.floor(value)
+        wrong += tolerance >= 0.0 and abs(total - 1.0) > tolerance
+    if w_form[0]["rows"] > 0:
+        wrong += _not_finite(work, run["weights"] + first * positions, count * positions)
+    return wrong == 0
+
+
+@kernel
+def _not_finite(work, at, count):
+    """Count the numbers that are NaN or infinite."""
+    wrong, zero = 0, work.dtype.type(0.0)
+    for i in range(count):
+        value = work[np.uint64(at) + np.uint64(i)]
+        wrong += value - value != zero
+    return wrong
+
+
 @inlined
 def _loss_of_rows(layers, scratch, run, capacity, span, batch):
     """Compute losses and metrics of a share of the batch, and the deltas that they start."""
@@ -144,6 +178,9 @@ def _work_on_rows(layers, params, scratch, data, run, phase, iteration, start, s
     if phase["flags"] & GATHER:
         _choose_rows(scratch, run, start, span)
         _gather_rows_of(layers, scratch, data, run, span)
+        if run["checks"] and not _are_fit(layers, scratch, data, run, span):
+            run["refused"] = 1
+            return
     noise = key_of(run["seed"], DROPOUT_STREAM, iteration)
     x, aside = (work, np.int64(0), layers[0]["ld_in"]), run["aside"]
     forward(layers, params, x, work, capacity, span, phase["forward"], phase["forward_end"], fused, aside, noise)
@@ -212,8 +249,10 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
 
 @inlined
 def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
-    """Do the serial work behind a phase; returns whether the step's loss is finite."""
+    """Do the serial work behind a phase; returns whether the step may go on: its loss is finite, its rows are fit."""
     layers, slabs, segments, _ = tables
+    if run["refused"]:
+        return False
     if run["end"] < (batch if phase["kind"] == ROWS else slabs.size):
         return True  # only a part of it
     if phase["kind"] == ROWS and phase["flags"] & LOSS:
@@ -232,6 +271,14 @@ def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
     return True
 
 
+@kernel
+def _has_penalties(segments):
+    for index in range(segments.size):
+        if segments[index]["l1"] != 0.0 or segments[index]["l2"] != 0.0:
+            return 1
+    return 0
+
+
 def _run_steps(tables, vectors, scratch, data, runs, settings):
     """Work through batches ``first_step`` .. ``first_step + steps`` of an epoch; returns how many were finished.
 
@@ -243,9 +290,10 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     data : (x, x_form, y, y_form, w, w_form), sources as in engine.gather; a w of no rows weighs all alike
     runs : one `RUN`; settings : (hyper, rates), a learning rate a step
 
-    A step whose loss is not finite ends the run before it changes a parameter.
+    A step whose loss is not finite ends the run before it changes a parameter, and so does one whose rows are refused.
     """
     run = runs[0]
+    run["refused"], run["penalties"] = 0, _has_penalties(tables[2])
     phases = tables[3]
     hyper, rates = settings
     threads, capacity, rows = run["threads"], run["batch"], run["rows"]

@@ -121,8 +121,16 @@ RUN = np.dtype(
         ("clip_at", np.float64),
         ("decay", np.float64),  # decoupled weight decay; a segment's factor is on it
         ("average", np.float64),  # momentum of the weights' moving average, in the last slot; below 0: none
-        ("penalties", np.int64),  # whether any segment has an l1 or l2
+        ("penalties", np.int64),  # whether any segment has an l1 or l2: looked up when the run begins
         ("rounds_kernels", np.int64),  # whether rows read a copy of the parameters, with rounded kernels
+        # What the batches' numbers must be, where nobody has looked at them before: finite inputs and weights, targets
+        # from least to most, whole numbers or rows that sum to 1.
+        ("checks", np.int64),  # whether they are looked at
+        ("least", np.float64),
+        ("most", np.float64),
+        ("whole", np.int64),
+        ("sum_tolerance", np.float64),  # by which a row of targets may miss a sum of 1; below 0: any sum will do
+        ("refused", np.int64),  # whether they were not: the run has ended before it changed anything
         # The part of a phase that a call works on: rows of the batch, or slabs. Columns are never parted.
         ("begin", np.int64),
         ("end", np.int64),  # WHOLE, or any number from theirs up: to the last

@@ -197,16 +197,19 @@ class BaseMLP(BaseEstimator):
         progress = Progress(self, len(X), held_out)
         error = None
         try:
-            model.fit(
-                X,
-                targets,
-                batch_size=batch,
-                epochs=1 if incremental else int(self.max_iter),
-                verbose=0,
-                callbacks=[progress],
-                shuffle=bool(self.shuffle),
-                sample_weight=weights,
-            )
+            if incremental and batch == len(X):
+                self._step(model, X, targets, weights, progress)
+            else:
+                model.fit(
+                    X,
+                    targets,
+                    batch_size=batch,
+                    epochs=1 if incremental else int(self.max_iter),
+                    verbose=0,
+                    callbacks=[progress],
+                    shuffle=bool(self.shuffle),
+                    sample_weight=weights,
+                )
         except KeyboardInterrupt:
             warn("Training interrupted by user.")
         except LossNotFiniteError as ended:
@@ -222,6 +225,60 @@ class BaseMLP(BaseEstimator):
         self.model_ = model
         if complaint:
             warn(f"Stochastic Optimizer: {complaint}", ConvergenceWarning)
+
+    def _step(
+        self,
+        model: Sequential,
+        X: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        weights: Floats | None,
+        progress: Progress,
+    ) -> None:
+        """Train for an epoch that is a single step."""
+        progress.set_model(model)
+        progress.on_train_begin()
+        progress.on_epoch_begin(0)
+        progress.on_epoch_end(0, {"loss": model.train_step(len(X))(X, targets, weights)})
+
+    def learn_one(self, x: Any, y: Any) -> Self:
+        """Take one step on one row as it comes in, without scikit-learn's checks; `partial_fit` comes first.
+
+        Counted are ``t_`` and ``loss_``, the row's loss; ``loss_curve_`` does not grow.
+
+        Parameters
+        ----------
+        x : array-like, (columns,)
+            Numbers.
+        y : label or number
+            Its label or value; for several, an array of them.
+        """
+        check_is_fitted(self, "model_")
+        _, factor, _, _ = self._objective()
+        model = self.model_
+        if model.network.segments[0]["l2"] != 0.5 * self.alpha:
+            _set_penalty(model, 0.5 * self.alpha)
+        self.loss_ = model.learn_one(x, self._encode_one(y), None if factor == 1.0 else factor)
+        self.t_ += 1
+        return self
+
+    def predict_one(self, x: Any) -> Any:
+        """Predict the label or value of one row, without scikit-learn's checks.
+
+        Parameters
+        ----------
+        x : array-like, (columns,)
+            Numbers.
+        """
+        check_is_fitted(self, "model_")
+        return self._answers(self.model_.predict_one(x)[np.newaxis])[0]
+
+    def _encode_one(self, y: Any) -> Any:
+        """Return the target of one row as `Sequential.fit` takes it."""
+        return y
+
+    def _answers(self, outputs: Floats) -> npt.NDArray[Any]:
+        """Return what is predicted by outputs of the network."""
+        raise NotImplementedError
 
     def _check_parameters(self) -> list[int]:
         """Raise for the first parameter that will not do; returns the hidden layers' sizes."""

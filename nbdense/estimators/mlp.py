@@ -211,8 +211,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         -------
         ndarray, (rows,), of the labels' dtype; or (rows, labels) of 0 and 1
         """
-        numbers = self._numbers(self._outputs(X))
-        return numbers if self._multilabel else self.classes_[numbers]
+        return self._answers(self._outputs(X))
 
     def predict_proba(self, X: Any) -> Floats:
         """Predict probabilities.
@@ -288,6 +287,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return (outputs > 0.5).astype(np.intp)
         numbers = outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.intp)
         return np.minimum(numbers, len(self.classes_) - 1)  # a single class is all that there is
+
+    def _answers(self, outputs: Floats) -> npt.NDArray[Any]:
+        numbers = self._numbers(outputs)
+        return numbers if self._multilabel else self.classes_[numbers]
+
+    def _encode_one(self, y: Any) -> Any:
+        if self._multilabel:
+            return y
+        number = int(np.searchsorted(self.classes_, y))
+        if number == len(self.classes_) or self.classes_[number] != y:
+            raise ValueError(f"y: {plain(y)!r} is none of the classes, which are {self.classes_}")
+        return number
 
     def _held_out_score(self, outputs: Floats, targets: npt.NDArray[Any], weights: Floats | None) -> float:
         return float(accuracy_score(targets, self._numbers(outputs), sample_weight=weights))
@@ -454,6 +465,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         outputs = self._outputs(X)
         if getattr(X, "dtype", None) != np.float32:
             outputs = outputs.astype(np.float64, copy=False)
+        return self._answers(outputs)
+
+    def _answers(self, outputs: Floats) -> Floats:
         return outputs[:, 0] if outputs.shape[1] == 1 else outputs
 
     def _check_parameters(self) -> list[int]:

@@ -338,7 +338,7 @@ class Sequential(SteppedStack):
         ndarray, (rows, ..., n_out), of the model's dtype
         """
         if callbacks is None:
-            return super().predict(x, batch_size, verbose, steps)
+            return self._outputs(x, batch_size, steps)
         called, outputs = callbacks_of("predict", callbacks), super().predict
         batch = _checks.positive_int("predict", "batch_size", 32 if batch_size is None else batch_size)
         x = opened(x)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks, backends
+from nbdense.backends.base import Backend, Predictor
 from nbdense.models.stack import LayerStack
 from nbdense.network import Network
-from nbdense.training.evaluation import evaluate_on, numbers_of
-from nbdense.training.feeding import Stream, feed_of, opened
+from nbdense.training.evaluation import numbers_of
+from nbdense.training.feeding import Stream, opened
 from nbdense.training.state import TrainState
 from nbdense.training.stepping import Steps
 
@@ -44,10 +45,17 @@ class SteppedStack(LayerStack):
     ) -> None:
         super().__init__(layers, name, dtype, trainable)
         self._steps = Steps(self._train)
+        self._predictor: Predictor | None = None
+        self._predicts_on: Backend | None = None  # the device that it is for
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is this process's, and prepared again when it is needed."""
+        return {**self.__dict__, "_predictor": None, "_predicts_on": None}
 
     def _take_network(self, network: Network) -> None:
         super()._take_network(network)
         self._steps.forget()
+        self._predictor = self._predicts_on = None
 
     def _compiled_state(self, x: Any, caller: str = "") -> TrainState:
         """Return the state of training of a model that must be compiled; it is built for the data if need be."""
@@ -97,17 +105,20 @@ class SteppedStack(LayerStack):
         -------
         ndarray, (rows, ..., n_out), of the model's dtype
         """
-        if type(x) is np.ndarray and steps is None and self._train.built:
-            network = self._train.network
-            if (  # carray: C-ordered, aligned and writable
-                x.dtype == self.dtype
-                and x.ndim == 2
-                and x.shape[1] == network.n_in
-                and len(network.input_shape) == 1
-                and x.flags.carray
-            ):
-                out = backends.current().predict(network, x)
-                return out if len(network.output_shape) == 1 else out.reshape(-1, *network.output_shape)
+        return self._outputs(x, batch_size, steps)
+
+    def _outputs(self, x: Any, batch_size: int | None = None, steps: int | None = None) -> npt.NDArray[Any]:
+        """Return the outputs of rows: at once where they lie as they are read."""
+        if (  # carray: C-ordered, aligned and writable
+            type(x) is np.ndarray
+            and steps is None
+            and self._train.built
+            and x.dtype == self.dtype
+            and x.ndim == 2
+            and x.shape[1:] == self._train.network.input_shape
+            and x.flags.carray
+        ):
+            return self._shaped(self._prepared().predict(x))
         if steps is not None:
             steps = _checks.positive_int("predict", "steps", steps)
         batches = opened(x)
@@ -120,13 +131,24 @@ class SteppedStack(LayerStack):
     def _converted(self, x: Any) -> npt.NDArray[Any]:
         """Return the outputs of rows that have to be checked and converted first."""
         self.build_for(x)
-        network, backend = self.network, backends.current()
+        network = self.network
+        predictor = self._prepared()
         x = self._train.inputs(x)
         out = np.empty((x.shape[0], network.n_out), self.dtype)
         for first in range(0, x.shape[0], _BLOCK):
             block = _checks.matrix_of(x[first : first + _BLOCK], self.dtype)
-            out[first : first + len(block)] = backend.predict(network, block)
-        return out.reshape(-1, *network.output_shape)
+            out[first : first + len(block)] = predictor.predict(block)
+        return self._shaped(out)
+
+    def _prepared(self) -> Predictor:
+        device = backends.current()
+        if self._predictor is None or self._predicts_on is not device:
+            self._predictor, self._predicts_on = device.predictor(self.network), device
+        return self._predictor
+
+    def _shaped(self, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        shape = self._train.network.output_shape
+        return out if len(shape) == 1 else out.reshape(-1, *shape)
 
     # -- single batches -----------------------------------------------------------------------------------------
 
@@ -160,8 +182,8 @@ class SteppedStack(LayerStack):
         -------
         float, list of float, or dict of str to float
         """
-        state = self._compiled_state(x, "test_on_batch")
-        return numbers_of(evaluate_on(state, feed_of(state, x, y, sample_weight, len(x), None)), return_dict)
+        self._compiled_state(x, "test_on_batch")
+        return numbers_of(self._steps.test_on_batch(x, y, sample_weight), return_dict)
 
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
@@ -188,9 +210,85 @@ class SteppedStack(LayerStack):
         ------
         FloatingPointError
             If the loss is not finite; no weight has been changed by this step.
+
+        Notes
+        -----
+        Threads that take steps of one model take turns, and wait for the end of a `fit`.
         """
         self._compiled_state(x, "train_on_batch")
         return numbers_of(self._steps.train_on_batch(x, y, sample_weight, class_weight), return_dict)
+
+    def train_step(self, batch_size: int) -> Callable[..., float]:
+        """Return a function that takes one step on one batch, for loops of your own that take many.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows in a batch: memory is made for so many. Batches of others are taken too.
+
+        Returns
+        -------
+        callable
+            ``step(x, y, sample_weight=None)``: `train_on_batch` without metrics. It returns the loss before the step, a
+            float, and costs hardly more than a step of `fit` where the arrays are C-ordered and of shapes and dtypes
+            that have come before.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nbdense.models import Sequential
+        >>> from nbdense.layers import Dense, Input
+        >>> model = Sequential([Input((2,)), Dense(1, kernel_initializer="zeros")])
+        >>> model.compile("sgd", loss="mse")
+        >>> step = model.train_step(3)
+        >>> step(np.ones((3, 2), "float32"), np.ones((3, 1), "float32"))
+        1.0
+        """
+        rows = _checks.positive_int("train_step", "batch_size", batch_size)
+        self._train.compiled("train_step")
+        _ = self.network
+        self._steps.make_room(rows)
+        return self._steps.learn
+
+    def learn_one(self, x: Any, y: Any, sample_weight: float | None = None) -> float:
+        """Take one step on one row, as data come in; return its loss before the step.
+
+        Parameters
+        ----------
+        x : array-like, (..., n_in)
+            One row of inputs.
+        y : number or array-like
+            Its target: a row of outputs, a number where there is one output, a class number for a sparse loss.
+        sample_weight : float, optional
+            Its weight.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite; no weight has been changed by this step.
+        """
+        x = _checks.array_of("x", x)[np.newaxis]
+        self._compiled_state(x, "learn_one")
+        weights = None if sample_weight is None else np.array([sample_weight])
+        return self._steps.learn(x, _checks.array_of("y", y)[np.newaxis], weights)
+
+    def predict_one(self, x: Any) -> npt.NDArray[Any]:
+        """Return the outputs of one row.
+
+        Parameters
+        ----------
+        x : array-like, (..., n_in)
+            One row of inputs.
+
+        Returns
+        -------
+        ndarray, (..., n_out)
+        """
+        row = _checks.numbers_of("x", x)
+        if row.dtype != self.dtype:
+            row = _checks.matrix_of(row, self.dtype)
+        outputs: npt.NDArray[Any] = self._outputs(row[np.newaxis])[0]
+        return outputs
 
     # -- single steps -------------------------------------------------------------------------------------------
 

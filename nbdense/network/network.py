@@ -140,6 +140,8 @@ class Network:
         The same with the rows that add to the loss.
     n_in, n_out : int
         Elements of one row of data, before and behind.
+    positions_out : int
+        Rows of columns that a row of data has in the output.
     multiply_adds : int
         Multiply-adds of one row of data on its way forward.
     """
@@ -165,10 +167,12 @@ class Network:
     evaluation: npt.NDArray[Any] = field(init=False)
     n_in: int = field(init=False)
     n_out: int = field(init=False)
+    positions_out: int = field(init=False)
     multiply_adds: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.n_in, self.n_out = math.prod(self.input_shape), math.prod(self.output_shape)
+        self.positions_out = int(self.layers[-1]["positions_out"]) if self.layers.size else 1
         dense = rows_of(self.layers, DENSE)
         self.multiply_adds = int((dense["positions"] * dense["n_in"] * dense["n_out"]).sum())
         self.rounds_kernels = bool((dense["scales"] >= 0).any())
@@ -189,11 +193,6 @@ class Network:
         layers = self.layers.copy()
         layers["kind"] = [_in_inference(row).code for row in layers]
         return layers
-
-    @property
-    def positions_out(self) -> int:
-        """Rows of columns that a row of data has in the output."""
-        return int(self.layers[-1]["positions_out"])
 
     def tensor(self, parameter: Parameter, vector: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Return a view of one tensor, unpadded, in ``vector``: the parameters, or gradients, a mask, a slot."""

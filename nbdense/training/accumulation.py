@@ -1,4 +1,4 @@
-"""Steps of training: in one run each, or with the gradients of several batches added up first.
+"""Steps of training, prepared: in one run each, or with the gradients of several batches added up first.
 
 Adding up takes three runs a batch in place of one, and is paid for by those who ask for it alone: the compiled program
 knows nothing of it.
@@ -12,21 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks
-from nbdense.backends.base import Data, Workspace
+from nbdense.backends.base import Accepted, Bytes, Data, Plan, Workspace
 from nbdense.optimizers import RESTING, Optimizer
 from nbdense.training import phases
 
+Result = tuple[int, npt.NDArray[np.float64]]  # of Plan.run
 
-def take_steps(
-    workspace: Workspace,
-    layers: npt.NDArray[Any],
-    optimizer: Optimizer,
-    data: Data,
-    *,
-    count: int = 1,
-    **options: Any,
-) -> tuple[int, npt.NDArray[np.float64]]:
-    """Take steps of training, up to one whose loss is not finite.
+
+class TrainingSteps:
+    """Steps of training in one workspace, each up to a loss that is not finite.
 
     Parameters
     ----------
@@ -35,32 +29,50 @@ def take_steps(
     layers : structured array of `LAYER`
         The table for training.
     optimizer : Optimizer
-        With ``gradient_accumulation_steps`` it gets one batch at a time.
-    data : Data
-        Rows to learn from.
-    count : int
-        Batches.
-    **options
-        Of `Workspace.run`.
-
-    Returns
-    -------
-    done : int
-        Batches whose loss is finite.
-    totals : ndarray, (count, 1 + metrics), float64
+        With ``gradient_accumulation_steps`` it gets one batch at a time. It is not told of the steps.
+    accepted : Accepted, optional
+        Of `Workspace.plan`.
     """
-    if not optimizer.gradient_accumulation_steps:
-        table = phases.training(layers, optimizer.clips_by_norm)
-        return workspace.run(table, data, count=count, optimizer=optimizer, **options)
-    assert count == 1
-    done, totals = workspace.run(phases.training(layers, updates=False), data, **options)
-    if done:
-        use_gradients(workspace, layers, optimizer)
-    return done, totals
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        layers: npt.NDArray[Any],
+        optimizer: Optimizer,
+        accepted: Accepted | None = None,
+    ) -> None:
+        self._clips = optimizer.clips_by_norm
+        self._workspace, self._optimizer = workspace, optimizer
+        self._updates: Updates | None = None
+        if optimizer.gradient_accumulation_steps:
+            self._updates = Updates(workspace, layers, optimizer)
+            table = phases.training(layers, updates=False)
+            self._plan: Plan = workspace.plan(table, layers=layers, accepted=accepted)
+        else:
+            table = phases.training(layers, self._clips)
+            self._plan = workspace.plan(table, layers=layers, optimizer=optimizer, accepted=accepted)
+
+    def fits(self, workspace: Workspace, optimizer: Optimizer) -> bool:
+        """Tell whether this is what would be made of a workspace and an optimizer, as it clips now."""
+        return workspace is self._workspace and optimizer is self._optimizer and optimizer.clips_by_norm == self._clips
+
+    def run(self, data: Data, **options: Any) -> Result:
+        """Take steps on batches of a data set; parameters and results are those of `Plan.run`."""
+        done, totals = self._plan.run(data, **options)
+        if self._updates is not None and done:
+            self._updates.take()
+        return done, totals
+
+    def again(self, x: Bytes, y: Bytes, weights: Bytes, seed: int) -> Result:
+        """Take a step on one batch more; parameters and results are those of `Plan.again`."""
+        done, totals = self._plan.again(x, y, weights, seed)
+        if self._updates is not None and done:
+            self._updates.take()
+        return done, totals
 
 
-def use_gradients(workspace: Workspace, layers: npt.NDArray[Any], optimizer: Optimizer) -> None:
-    """Take the optimizer's step with the gradients that are there, or add them up until a step is due.
+class Updates:
+    """The optimizer's steps with the gradients that are there, or their adding up until a step is due.
 
     Parameters
     ----------
@@ -69,17 +81,29 @@ def use_gradients(workspace: Workspace, layers: npt.NDArray[Any], optimizer: Opt
     layers : structured array of `LAYER`
         The table for training.
     optimizer : Optimizer
-        With its count of batches before this one.
+        With its count of batches before each.
     """
-    every, gradients, moving = optimizer.gradient_accumulation_steps, workspace.state[0], optimizer
-    if every:
-        total = workspace.state[1 + optimizer.slots]
-        total += gradients
-        if (optimizer.batches + 1) % every == 0:
-            np.divide(total, every, out=gradients)
-            total[:] = 0.0
-        else:
-            moving = RESTING
-    nothing = _checks.no_source()
-    data = Data(nothing, nothing, nothing, workspace.batch)
-    workspace.run(phases.update(moving.clips_by_norm), data, layers=layers, optimizer=moving)
+
+    def __init__(self, workspace: Workspace, layers: npt.NDArray[Any], optimizer: Optimizer) -> None:
+        self._workspace, self._layers, self._optimizer = workspace, layers, optimizer
+        nothing = _checks.no_source()
+        self._data = Data(nothing, nothing, nothing, workspace.batch)
+        self._plans: dict[tuple[bool, bool], Plan] = {}
+
+    def take(self) -> None:
+        """Take a step, or add the gradients up."""
+        optimizer, workspace = self._optimizer, self._workspace
+        every, gradients = optimizer.gradient_accumulation_steps, workspace.state[0]
+        if every:
+            total = workspace.state[1 + optimizer.slots]
+            total += gradients
+            if (optimizer.batches + 1) % every == 0:
+                np.divide(total, every, out=gradients)
+                total[:] = 0.0
+            else:
+                optimizer = RESTING
+        kind = optimizer is RESTING, optimizer.clips_by_norm
+        if kind not in self._plans:
+            table = phases.update(optimizer.clips_by_norm)
+            self._plans[kind] = workspace.plan(table, layers=self._layers, optimizer=optimizer)
+        self._plans[kind].run(self._data)

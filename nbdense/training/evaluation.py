@@ -55,7 +55,10 @@ class Tally:
             The table that it ran.
         """
         # One after the other: how many steps a slice has depends on the clock, and the sums must not.
-        self._sums = np.cumsum(np.vstack([self._sums, totals]), axis=0)[-1]
+        if len(totals) == 1:
+            self._sums = self._sums + totals[0]
+        else:
+            self._sums = np.cumsum(np.vstack([self._sums, totals]), axis=0)[-1]
         self._rows += rows * self._positions
         if self.collects:
             parts = [workspace.targets(rows), workspace.tensor(layers[-1], "output", rows)]
@@ -133,11 +136,11 @@ def tally_data(tally: Tally, workspace: Workspace, data: Data) -> None:
 def tally_steps(tally: Tally, workspace: Workspace, data: Data, first: int, count: int) -> None:
     """Run some batches of a data set through a network, and add their loss and metrics to a tally."""
     layers, batch = workspace.network.evaluation, workspace.batch
-    table = phases.evaluation(layers)
+    plan = workspace.plan(phases.evaluation(layers), layers=layers)
     total = first + count
     while first < total:
         count = min(total - first, 1 if tally.collects else EVALUATE_STEPS, workspace.steps_at_once)
-        done, totals = workspace.run(table, data, layers=layers, first_step=first, count=count)
+        done, totals = plan.run(data, first_step=first, count=count)
         done = min(done + 1, count)  # a NaN ends a run, and belongs in the result
         rows = min((first + done) * batch, data.rows) - first * batch
         tally.add(totals[:done], rows, workspace, layers)

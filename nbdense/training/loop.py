@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.backends.base import Workspace
+from nbdense.backends.base import Data, Workspace
 from nbdense.optimizers import Optimizer
-from nbdense.training.accumulation import take_steps
+from nbdense.training.accumulation import TrainingSteps
 from nbdense.training.evaluation import Tally, evaluate_feed
 from nbdense.training.feeding import Steps
 from nbdense.training.preparation import Fit
@@ -66,6 +64,11 @@ class Hooks(Protocol):
 
 def fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
     """Train for some epochs; the docstring of ``Sequential.fit`` has the rules."""
+    with fit.state.lock:
+        _fit_epochs(fit, epochs, hooks, verbose)
+
+
+def _fit_epochs(fit: Fit, epochs: range, hooks: Hooks, verbose: int) -> None:
     epochs = hooks.begin_training(epochs)
     logs: Logs = {}
     slices = _Slices(fit)
@@ -113,14 +116,17 @@ class _Slice:
 
     params: npt.NDArray[Any]
     slots: npt.NDArray[Any]
-    run: Callable[..., Any]
+    optimizer: Optimizer
+    data: Data
+    options: dict[str, Any]
     count: int
 
     def retake(self, workspace: Workspace, count: int) -> int:
         """Take the first ``count`` steps again from the slice's start: they are deterministic. Returns count."""
-        workspace.network.params[:], workspace.state[1:] = self.params, self.slots
+        network = workspace.network
+        network.params[:], workspace.state[1:] = self.params, self.slots
         if count:
-            self.run(count=count)
+            TrainingSteps(workspace, network.layers, self.optimizer).run(self.data, count=count, **self.options)
         return count
 
 
@@ -135,6 +141,7 @@ class _Slices:
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
         self._last: _Slice | None = None
+        self._steps: TrainingSteps | None = None
 
     def take(self, steps: Steps, none_follows: bool) -> tuple[int, npt.NDArray[np.float64]]:
         """Take steps, and go back to the last good one where a loss is not finite.
@@ -148,22 +155,21 @@ class _Slices:
         fit, workspace = self._fit, self._fit.workspace
         data, first, count = steps
         network, (optimizer, _) = workspace.network, fit.state.compiled()
-        run = functools.partial(
-            take_steps,
-            workspace,
-            network.layers,
-            copy.copy(optimizer),  # with its count of steps and learning rate as they are now
-            data,
-            first_step=first,
-            epoch=fit.feed.order,
-            seed=fit.state.seed,
-            shuffle=fit.shuffle and not fit.feed.has_order,
-        )
+        options = {
+            "first_step": first,
+            "epoch": fit.feed.order,
+            "seed": fit.state.seed,
+            "shuffle": fit.shuffle and not fit.feed.has_order,
+        }
         previous, self._last = self._last, None
         # A single step at the very end is never taken back: only a step behind it could tell that it was a bad one.
         if not (none_follows and count == 1):
-            self._last = _Slice(network.params.copy(), workspace.state[1:].copy(), run, count)
-        done, totals = run(count=count)
+            as_now = copy.copy(optimizer)  # with its count of steps and learning rate
+            self._last = _Slice(network.params.copy(), workspace.state[1:].copy(), as_now, data, options, count)
+        steps_of = self._steps
+        if steps_of is None or not steps_of.fits(workspace, optimizer):
+            self._steps = steps_of = TrainingSteps(workspace, network.layers, optimizer)
+        done, totals = steps_of.run(data, count=count, **options)
         if done < count:
             self._go_back(optimizer, previous, done)
         else:
@@ -268,8 +274,7 @@ def count_steps(state: TrainState, count: int = 1) -> None:
     """
     optimizer, _ = state.compiled()
     optimizer.batches += count
-    every = optimizer.ema_overwrite_frequency
-    if optimizer.use_ema and every and optimizer.batches % every == 0:
+    if optimizer.use_ema and (every := optimizer.ema_overwrite_frequency) and optimizer.batches % every == 0:
         take_averages(state)
 
 

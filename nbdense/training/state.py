@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -42,6 +43,8 @@ class TrainState:
     loss : Loss or None
     metrics, weighted_metrics : list of str or Metric
         As they were compiled.
+    lock : RLock
+        Held by whoever changes weights by steps.
     """
 
     network: Network
@@ -56,8 +59,15 @@ class TrainState:
         self.loss: Loss | None = None
         self.metrics: list[str | metrics.Metric] = []
         self.weighted_metrics: list[str | metrics.Metric] = []
+        self.lock = threading.RLock()
         self._vectors: npt.NDArray[Any] | None = None
         self._advised = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "lock": None}  # a copy is another model's, with a lock of its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=threading.RLock())
 
     def take_network(self, network: Network, layers: Sequence[Layer]) -> None:
         """Train this network, made of these layers, from now on; gradients and slots begin at zero."""
@@ -127,8 +137,13 @@ class TrainState:
             raise RuntimeError(f"{owner}the model is not compiled: call compile(optimizer, loss) first")
         return self.optimizer, self.loss
 
-    def objective(self) -> tuple[Objective, list[metrics.Metric]]:
+    def objective(self, reports: bool = True) -> tuple[Objective, list[metrics.Metric]]:
         """Return what a run computes from outputs and targets, and the metrics that it reports.
+
+        Parameters
+        ----------
+        reports : bool
+            Whether there are metrics beside the loss.
 
         Warns
         -----
@@ -146,7 +161,7 @@ class TrainState:
             warn(f"{loss.name} after {activation!r}: {advice}")
         self._advised = True
         n_out = int(last["n_out"])
-        reported = metrics.get_all(self.metrics, loss, n_out, self.weighted_metrics)
+        reported = metrics.get_all(self.metrics, loss, n_out, self.weighted_metrics) if reports else []
         codes = tuple(metric.code for metric in reported)
         width = 1 if loss.sparse else n_out
         return Objective(form, parameter, fused, loss.sparse, codes, width, loss.loop(network.dtype)), reported

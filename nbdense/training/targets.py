@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nbdense import _checks
 from nbdense._warn import warn
-from nbdense.backends.base import Data
+from nbdense.backends.base import Accepted, Data
 from nbdense.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -22,6 +22,7 @@ from nbdense.losses import (
     Loss,
     Poisson,
 )
+from nbdense.network import Network
 
 SUM_TOLERANCE = 0.01  # by which a row of class probabilities may miss 1 unremarked
 _NEVER_NEGATIVE = (CategoricalCrossentropy, KLDivergence, Poisson)  # losses of targets that are never negative
@@ -84,6 +85,28 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
             f"y: {loss.name} on layer {layer!r} takes targets of shape ({expected}), got {array.shape}{hint}"
         )
     return _check_range(array.reshape(rows, -1), loss, shape[-1])
+
+
+def accepted(loss: Loss, network: Network) -> Accepted | None:
+    """Return the targets that pass `check_targets` unchanged and unremarked, whatever others there are beside them.
+
+    None for a loss with which that depends on the others.
+
+    Parameters
+    ----------
+    loss : Loss
+    network : Network
+        The network that learns by it.
+    """
+    largest = float(np.finfo(network.dtype).max)
+    if isinstance(loss, Hinge):
+        return None
+    if loss.sparse:
+        return Accepted(0.0, network.output_shape[-1] - 1.0, whole=True)
+    if isinstance(loss, BinaryCrossentropy):
+        return Accepted(0.0, 1.0)
+    sums = SUM_TOLERANCE if isinstance(loss, CategoricalCrossentropy | KLDivergence) else -1.0
+    return Accepted(0.0 if isinstance(loss, _NEVER_NEGATIVE) else -largest, largest, sum_tolerance=sums)
 
 
 def _check_range(array: npt.NDArray[Any], loss: Loss, n_out: int) -> npt.NDArray[Any]:
@@ -157,7 +180,9 @@ def row_weights(
             raise ValueError(
                 f"sample_weight: expected {len(y)} numbers, got shape {weights.shape}, dtype {weights.dtype}"
             )
-        weights = weights.reshape(-1, 1).astype(np.float64)
+        weights = weights.reshape(-1, 1)
+        if weights.dtype not in (np.float32, np.float64):
+            weights = weights.astype(np.float64)
         if not np.isfinite(weights).all():
             raise ValueError(f"sample_weight: NaN or infinity in row {int(np.argmin(np.isfinite(weights)))}")
     if class_weight is not None:

@@ -18,7 +18,7 @@ from nbdense.backends.base import NOTHING
 from nbdense.engine.memory import aligned_zeros
 from nbdense.network.builder import NetworkBuilder
 from nbdense.optimizers import Optimizer
-from nbdense.training.accumulation import use_gradients
+from nbdense.training.accumulation import Updates
 
 
 class Variables:
@@ -48,7 +48,8 @@ class Variables:
         factors = optimizer.decay_factors(parameter.name for parameter in network.parameters)
         network.segments["decay"] = factors * [id(variable) not in spared for variable in variables]
         self._vectors = aligned_zeros((optimizer.state_rows, network.params.size), network.dtype)
-        self._workspace = backends.current().workspace(network, NOTHING, 1, self._vectors)
+        workspace = backends.current().workspace(network, NOTHING, 1, self._vectors)
+        self._updates = Updates(workspace, network.layers, optimizer)
         self._shapes = [array.shape for array in arrays]
         first = 1 + optimizer.slots
         parts = [[row] for row in range(first, len(self._vectors))] + [list(range(1, first))]
@@ -87,7 +88,7 @@ class Variables:
             place = places[id(variable)]
             own[place][...], into[place][...] = np.asarray(variable), np.asarray(gradient)
             self._network.segments["trainable"][place] = 1
-        use_gradients(self._workspace, self._network.layers, optimizer)
+        self._updates.take()
         optimizer.batches += 1
         every = optimizer.ema_overwrite_frequency
         if optimizer.use_ema and every and optimizer.batches % every == 0:

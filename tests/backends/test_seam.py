@@ -44,8 +44,11 @@ class Distant:
     def predict(self, network, x):
         return self.call("predict", self.cpu.predict, network, x)
 
+    def predictor(self, network):
+        return DistantPredictor(self, self.call("predictor", self.cpu.predictor, network), "predict")
+
     def load(self, packed):
-        return DistantPredictor(self, self.call("load", self.cpu.load, packed))
+        return DistantPredictor(self, self.call("load", self.cpu.load, packed), "predict_integers")
 
 
 class DistantWorkspace:
@@ -53,6 +56,9 @@ class DistantWorkspace:
         self._backend, self._near = backend, near
         self.network, self.batch, self.state, self.steps_at_once = near.network, near.batch, near.state, 3
         self.nbytes = near.nbytes
+
+    def plan(self, *arguments, **options):
+        return DistantPlan(self._backend, self._near.plan(*arguments, **options))
 
     def run(self, *arguments, **options):
         return self._backend.call("run", self._near.run, *arguments, **options)
@@ -70,12 +76,23 @@ class DistantWorkspace:
         self._near.set_deltas(row, deltas)
 
 
-class DistantPredictor:
+class DistantPlan:
     def __init__(self, backend, near):
         self._backend, self._near = backend, near
 
-    def predict(self, x, integers, values):
-        self._backend.call("predict_integers", self._near.predict, x, integers, values)
+    def run(self, *arguments, **options):
+        return self._backend.call("run", self._near.run, *arguments, **options)
+
+    def again(self, *arguments):
+        return self._backend.call("run", self._near.again, *arguments)
+
+
+class DistantPredictor:
+    def __init__(self, backend, near, name):
+        self._backend, self._near, self._name = backend, near, name
+
+    def predict(self, *arguments):
+        return self._backend.call(self._name, self._near.predict, *arguments)
 
 
 def copied(view):
@@ -115,11 +132,17 @@ def data(rows=40):
     return rng.normal(size=(rows, 5)).astype(np.float32), rng.integers(0, 3, rows)
 
 
+def many(act, x, y):
+    return [act(x[first:], y[first:]) for first in (0, 0, 8, 8, 0)]
+
+
 def own_steps(model, x, y):
-    outputs = model.forward(x, training=True)
-    deltas = model.backward(outputs - 0.5)
-    model.apply_gradients()
-    return [outputs, deltas, model.gradients, model.get_weights()]
+    parts = []
+    for _ in range(3):
+        outputs = model.forward(x, training=True)
+        parts += [outputs, model.backward(outputs - 0.5)]
+        model.apply_gradients()
+    return [*parts, model.gradients, model.get_weights()]
 
 
 def quantized(model, x, scheme):
@@ -132,9 +155,10 @@ USES = {  # by name: what a user does, and the backend's methods that it needs
         lambda m, x, y: [m.fit(x, y, 8, epochs=2, validation_split=0.2, verbose=0).history, m.get_weights()],
         {"workspace", "run"},
     ),
-    "train_on_batch": (lambda m, x, y: [m.train_on_batch(x, y), m.get_weights()], {"workspace", "run"}),
+    "train_on_batch": (lambda m, x, y: [many(m.train_on_batch, x, y), m.get_weights()], {"workspace", "run"}),
+    "test_on_batch": (lambda m, x, y: many(m.test_on_batch, x, y), {"workspace", "run"}),
     "evaluate": (lambda m, x, y: m.evaluate(x, y, batch_size=7), {"workspace", "run"}),
-    "predict": (lambda m, x, y: [m.predict(x), m.predict(x.tolist())], {"predict"}),
+    "predict": (lambda m, x, y: [m.predict(x), m.predict(x[3:]), m.predict(x.tolist())], {"predictor", "predict"}),
     "own steps": (own_steps, {"workspace", "run"}),
     "diagnose": (lambda m, x, y: m.diagnose(x, y).to_dict(), {"workspace", "run"}),
     "saliency": (lambda m, x, y: [m.saliency(x), m.saliency(x, 1)], {"workspace", "run"}),

@@ -9,17 +9,26 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import cases, measure, reference, report
 from benchmarks.__main__ import README, main, published
-from benchmarks.cases import CASES, TARGETS
+from benchmarks.calls import ALLOCATING, EMPTY
+from benchmarks.cases import CASES, LOOPS, TARGETS
 from benchmarks.measure import CheckError, Settings, check_inference
 from benchmarks.peers import PEERS
 from tests.reference import naive
 
-LIBRARIES = ["nbdense", "sklearn", "numpy", "nbdense_int8", "onnxruntime_int8"]  # of what the test extra installs
+OUR_LOOPS = ["nbdense_train_step", "nbdense_train_on_batch", "nbdense_own_loop"]
+LIBRARIES = [
+    "nbdense",
+    "sklearn",
+    "numpy",
+    "nbdense_int8",
+    "onnxruntime_int8",
+    *OUR_LOOPS,
+]  # of what the test extra installs
 
 
-def row(library, seconds, **others):
+def row(library, seconds, threads=2, **others):
     return {
-        "library": library, "threads": 2, "each_s": seconds, "turns_s": [seconds], "compile_s": 0.5,
+        "library": library, "threads": threads, "each_s": seconds, "turns_s": [seconds], "compile_s": 0.5,
         "limit_gflops": 100.0, **others,
     }  # fmt: skip
 
@@ -28,6 +37,7 @@ def row(library, seconds, **others):
 def results():
     """Return a run's results as if every peer were ten times slower."""
     seconds = {name: 1e-4 if name.startswith("nbdense") else 1e-3 for name in PEERS}
+    loops = {name: seconds[name] for name in PEERS if PEERS[name].loop} | {EMPTY: 1e-6, ALLOCATING: 2e-6}
     run = {"seconds": 2.0, "epochs": 3, "accuracy": 0.9751, "compile_s": 0.1}
     return {
         "machine": {
@@ -43,13 +53,16 @@ def results():
             for batch in CASES[case].predict
             for name in PEERS
             if PEERS[name].inference
-        ],
+        ] + [row("nbdense", 9e-6, 1, case="tab_s", batch=1)],
         "int8": [
             row(name, 2e-4 if name == "nbdense" else seconds[name], case=case, batch=batch)
             for case in CASES
             for batch in CASES[case].predict
             for name in PEERS
             if PEERS[name].int8
+        ],
+        "loops": [
+            row(name, loops[name], 1, case=case) for case in LOOPS for name in loops
         ],
         "accuracy": [{"library": "nbdense", "threads": 2, "runs": [run], **run}],
         "start": {
@@ -67,12 +80,17 @@ def test_every_target_is_about_a_figure(results):
     assert found["training/tab_s/2 threads/times faster than torch"] == pytest.approx(10)
     assert found["int8/mnist, batch 1024/2 threads/times faster than onnxruntime"] == pytest.approx(10)
     assert found["int8/wide, batch 1024/2 threads/times faster than nbdense in float32"] == pytest.approx(2)
+    loop = "loops/tab_s/1 thread/"
+    assert found[loop + "train_step beyond 1.05 steps of fit, empty njit calls"] == pytest.approx(-5)
+    assert found[loop + "own_loop beyond a step of fit, jitted JAX steps"] == pytest.approx(0)
+    assert found[loop + "predict of a row, njit calls with an array allocated"] == pytest.approx(4.5)
+    assert found["loops/online/1 thread/times faster than jax_loop"] == pytest.approx(10)
     assert found["start/import nbdense.models, times import numba"] == pytest.approx(1.1)
 
 
 def test_verdicts(results):
     said = report.verdicts(results).splitlines()
-    by_figure = {line[:68].strip(): line for line in said}
+    by_figure = {line[:81].strip(): line for line in said}
     assert by_figure["training/tab_m/2 threads/times faster than torch"].endswith("  met")
     assert by_figure["training/tab_s/2 threads/times faster than torch"].endswith("NOT MET")
     assert by_figure["start/compile with a cold cache, s"].endswith("  met")
@@ -112,6 +130,20 @@ def test_results_from_before_int8_still_render(results):
     assert (
         sum("int8/" in line and line.endswith("not measured") for line in report.verdicts(results).splitlines()) == 10
     )
+
+
+def test_results_from_before_loops_still_render(results):
+    del results["loops"]
+    assert "loop of one's own" not in report.readme_with("# A library\n", results)
+    said = report.verdicts(results).splitlines()
+    assert sum(line.startswith("loops/") and line.endswith("not measured") for line in said) == 6
+
+
+def test_loops_of_ones_own(results):
+    said = report.render_loops(results)
+    assert "| fit | train_step | train_on_batch | forward, backward, apply_gradients |" in said
+    assert "| 4-64-64-2 | 1 | 1 | 100 (1.00x) | 100 |" in said
+    assert "takes 1.0 there, one that allocates an array 2.0" in said
 
 
 def test_one_part_goes_into_the_rest(results):
@@ -204,7 +236,10 @@ def test_a_quick_run_works(tmp_path, capfd):
     assert {r["library"] for r in results["training"]} == {"nbdense", "sklearn"}
     assert {r["library"] for r in results["inference"]} == {"nbdense", "sklearn", "numpy"}
     assert {r["library"] for r in results["int8"]} == {"nbdense", "nbdense_int8", "onnxruntime_int8"}
-    assert all(r["difference"] <= cases.TOLERANCE for r in results["training"] + results["inference"])
+    assert {r["library"] for r in results["loops"]} == {"nbdense", *OUR_LOOPS, EMPTY, ALLOCATING}
+    assert {r["case"] for r in results["loops"]} == set(LOOPS)
+    checked = results["training"] + results["inference"] + results["loops"]
+    assert all(r["difference"] <= cases.TOLERANCE for r in checked)
     assert all(0 < r["difference"] <= cases.INT8_TOLERANCE for r in results["int8"])
     assert all(r["each_s"] > 0 and r["limit_gflops"] > 0 for r in results["training"])
     said = capfd.readouterr().out

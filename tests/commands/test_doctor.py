@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nbdense._compile import kernel_cache, processor, thread_pool
+from nbdense._compile.cpus import Cpus
 from nbdense.commands import cli, doctor
 
 
@@ -19,7 +20,7 @@ def healthy():
         cpu=processor.Target("znver4", 64, True),
         gpu="none",
         jit=True,
-        threads=doctor.Threads(limit=8, layer="omp", asked_for="default", region_microseconds=2.04),
+        threads=doctor.Threads(8, "omp", "default", region_microseconds=2.04, cpus=Cpus(8, 8, None), used=8),
         cache=doctor.Cache(Path("kernels"), writable=True, kernels=6, size=2_340_000, others=(), others_size=0),
     )
 
@@ -39,6 +40,7 @@ def test_a_healthy_machine(healthy):
         "platform",
         "cpu",
         "gpu",
+        "cpus",
         "threads",
         "cache",
         "advice",
@@ -47,7 +49,7 @@ def test_a_healthy_machine(healthy):
     assert "Python 3.11.7, nbdense 0.1.0" in text
     assert "missing onnxruntime" in text
     assert "znver4, 512-bit vectors, FMA" in text
-    assert "8, omp threading layer, 2.0 us a parallel region" in text
+    assert "cpus 8 threads 8, omp threading layer, 2.0 us a parallel region; a run of 0.3 s used all cache" in text
     assert "kernels (writable), 6 kernels, 2.3 MB" in text
     assert "advice nothing to improve" in text
 
@@ -81,8 +83,24 @@ def test_advice_names_libgomp_on_linux_only(healthy, monkeypatch):
         assert ("libgomp" in report.advice[0]) == named
 
 
+@pytest.mark.parametrize(
+    ("cpus", "text"),
+    [
+        (Cpus(8, 2, None), "8, of which 2 by affinity"),
+        (Cpus(8, 8, 1.5), "8, a quota of 1.5"),
+        (Cpus(64, 4, 3.0), "64, of which 4 by affinity, a quota of 3"),
+    ],
+)
+def test_what_bounds_the_threads(healthy, cpus, text):
+    assert f"cpus      {text}\n" in str(changed(healthy, "threads", cpus=cpus))
+
+
+def test_threads_that_the_system_does_not_run(healthy):
+    assert "a run of 0.3 s used 7\n" in str(changed(healthy, "threads", used=7))
+
+
 def test_one_cpu_needs_no_layer(healthy):
-    report = changed(healthy, "threads", limit=1, layer=None, region_microseconds=None)
+    report = changed(healthy, "threads", limit=1, layer=None, region_microseconds=None, used=None)
     assert report.advice == []
     assert "no threading layer needed" in str(report)
 

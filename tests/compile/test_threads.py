@@ -11,7 +11,13 @@ import numba
 import pytest
 
 from nbdense._compile import thread_pool
+from nbdense._compile.cpus import Cpus, find_cpus
 from tests.support.python_process import HANGS_AFTER, run_python
+
+
+def read_environment_anew():
+    thread_pool._limit_of_process.cache_clear()
+    thread_pool._is_set.cache_clear()
 
 
 @pytest.fixture
@@ -21,10 +27,12 @@ def free(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 4)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 4)
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    monkeypatch.setattr(thread_pool, "cpus", lambda: Cpus(8, 8, None))
     monkeypatch.setattr(thread_pool, "layer", lambda: "omp")
-    thread_pool._limit_of_process.cache_clear()
+    read_environment_anew()
     yield monkeypatch
-    thread_pool._limit_of_process.cache_clear()
+    read_environment_anew()
 
 
 @pytest.mark.parametrize(
@@ -41,7 +49,7 @@ def test_set_num_threads(free, chosen, expected):
     thread_pool.set_num_threads(chosen)
     assert thread_pool.available() == expected
     free.setenv("OMP_NUM_THREADS", "2")
-    thread_pool._limit_of_process.cache_clear()
+    read_environment_anew()
     assert thread_pool.available() == min(expected, 2)
 
 
@@ -50,6 +58,60 @@ def test_set_num_threads_refuses(free, wrong):
     with pytest.raises(ValueError, match="set_num_threads: n must be a whole number of at least 1"):
         thread_pool.set_num_threads(wrong)
     assert thread_pool.available() == 4
+
+
+CPUS = [(Cpus(8, 8, None), 4), (Cpus(8, 3, None), 3), (Cpus(8, 8, 2.5), 2), (Cpus(8, 2, 7.0), 2), (Cpus(8, 8, 0.4), 1)]
+
+
+@pytest.mark.parametrize(("cpus", "expected"), CPUS)
+def test_threads_start_from_the_cpus_that_may_be_used(free, cpus, expected):
+    free.setattr(thread_pool, "cpus", lambda: cpus)
+    assert thread_pool.available() == expected
+    free.setenv("OMP_NUM_THREADS", "4")  # who asks for threads gets them
+    read_environment_anew()
+    assert thread_pool.available() == 4
+    free.delenv("OMP_NUM_THREADS")
+    read_environment_anew()
+    thread_pool.set_num_threads(4)
+    assert thread_pool.available() == 4
+
+
+GROUPS = {  # files of a system, and the quota that they make
+    "none": ({}, None),
+    "no limit": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000"}, None),
+    "version 2": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+    "nested": (
+        {
+            "proc/self/cgroup": "0::/user/job\n",
+            "sys/fs/cgroup/user/cpu.max": "200000 100000\n",
+            "sys/fs/cgroup/user/job/cpu.max": "max 100000\n",
+        },
+        2.0,
+    ),
+    "version 1": (
+        {
+            "proc/self/cgroup": "5:memory:/\n4:cpu,cpuacct:/box\n",
+            "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": "300000\n",
+            "sys/fs/cgroup/cpu/box/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        3.0,
+    ),
+    "nonsense": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "many 0\n"}, None),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_quota_of_control_groups(case, tmp_path):
+    files, quota = GROUPS[case]
+    for name, text in files.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    found = find_cpus(tmp_path)
+    assert found.quota == quota
+    assert 1 <= found.usable <= found.affinity <= found.machine == os.cpu_count()
 
 
 def test_numbas_own_setting_holds_until_another_is_chosen(free):

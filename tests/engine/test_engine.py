@@ -172,9 +172,9 @@ def test_padding_of_outputs_and_deltas_is_zero(objective, dtype):
     workspace, data = workspace_and_data(model, rng.normal(size=(rows, 5)), draw_targets(rng, loss, rows, 3))
     workspace.run(phases.training(model.network.layers, updates=False), data)
     for layer in model.network.layers:
-        for base in (0, int(workspace._run["deltas"][0])):
+        for base in (0, int(workspace.memory.record["deltas"][0])):
             start = base + int(layer["output"]) * rows
-            block = workspace._work[start : start + rows * int(layer["ld_out"])].reshape(rows, -1)
+            block = workspace.memory.work[start : start + rows * int(layer["ld_out"])].reshape(rows, -1)
             assert block[:, : layer["n_out"]].any()
             assert not block[:, layer["n_out"] :].any(), f"{'deltas' if base else 'outputs'} of row {layer}"
 

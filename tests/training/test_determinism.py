@@ -50,6 +50,45 @@ def run(script, **environment):
     return run_python(script, **environment)[0]
 
 
+PACE = """
+import itertools, json
+import numpy as np
+import nbdense as nb
+from nbdense import schedules
+from tests.support.builders import make_model
+from nbdense._compile import pace, thread_pool
+
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(3000, 70)).astype(np.float32), rng.integers(0, 7, 3000)
+used, found = [], []
+
+def train():
+    model = make_model([70, 300, 50, 7], ["tanh", "relu", "softmax"], "sparse_categorical_crossentropy",
+                       nb.Adam(schedules.CosineDecay(0.01, 60), use_ema=True), metrics=["accuracy"], dtype="float32")
+    history = model.fit(x, y, 300, epochs=6, validation_data=(x[:999], y[:999]), verbose=0).history
+    found.append([history, model.get_weights(), model.state.copy(), model.predict(x), model.evaluate(x, y)])
+
+nb.set_num_threads(1)
+train()
+nb.set_num_threads(3)
+few, tries = itertools.cycle([0, 2, 1, 0, 1]), itertools.cycle([True, False, False])
+
+def learn(self, threads, *_):
+    used.append(threads)
+    self._few = next(few)
+
+pace.Pace.learn, pace.Pace.is_trying = learn, lambda self: next(tries)
+train()
+np.testing.assert_equal(found[1], found[0])
+print(json.dumps(sorted(set(used))))
+"""
+
+
+def test_a_run_that_goes_on_with_other_threads_changes_no_bit():
+    """Cut where all are tried again, too: with schedules and averages, which count steps."""
+    assert json.loads(run(PACE, NUMBA_NUM_THREADS="3", OMP_NUM_THREADS="3")) == [1, 2, 3]
+
+
 def test_threads_change_no_bit():
     """One, two and three threads (more than there may be cores), where the work is really split."""
     found = json.loads(run(THREADS, NUMBA_NUM_THREADS="3", OMP_NUM_THREADS="3"))

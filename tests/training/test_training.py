@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nbdense import losses
-from nbdense.backends.cpu import workspace
+from nbdense.backends.cpu import plan
 from nbdense.engine import program, tables
 from nbdense.engine.kernels.random import key_of, shuffled
-from nbdense.layers import BatchNormalization, Dense, Dropout, Input, LayerNormalization
+from nbdense.layers import Activation, BatchNormalization, Dense, Dropout, Input, LayerNormalization
 from nbdense.losses import MeanSquaredError
 from nbdense.models import Sequential
 from nbdense.optimizers import OPTIMIZERS, SGD, Adam
@@ -221,7 +221,7 @@ def short_calls(monkeypatch):
     def spied(name, entry):
         return lambda *arguments: calls.append(name) or entry(*arguments)
 
-    monkeypatch.setattr(workspace, "SIGNAL_FLOPS", 4e5)
+    monkeypatch.setattr(plan, "SIGNAL_WORK", 4e5)
     for name in ("run_steps", "predict"):
         monkeypatch.setattr(program, name, tuple(spied(name, entry) for entry in getattr(program, name)))
     return calls
@@ -247,9 +247,26 @@ def test_long_steps_in_parts_change_no_bit(kind, request):
     for a, b in zip(whole, parted, strict=True):
         np.testing.assert_array_equal(a, b)
     assert said == said_again
-    shares = 2.0 * len(x) * long_step_model(kind).network.multiply_adds / workspace.SIGNAL_FLOPS
+    shares = len(x) * plan.work_of_row(long_step_model(kind).network) / plan.SIGNAL_WORK
     assert calls.count("run_steps") > 3 * 3 * shares  # three steps, forward and twice as much backward, are the least
     assert calls.count("predict") >= shares
+
+
+def test_long_looks_are_parted_too_where_there_is_no_product(short_calls):
+    """Activations and norms alone take their time too: Ctrl-C is heard in predict and evaluate, of any batch."""
+    x = np.random.default_rng(8).normal(size=(4000, 60))
+    model = Sequential([Input((60,)), Activation("tanh"), LayerNormalization(), Activation("gelu")])
+    model.compile("sgd", "mse")
+    parts = len(x) * plan.work_of_row(model.network) / plan.SIGNAL_WORK
+    assert parts > 10
+    outputs = model.predict(x.astype("float32"))
+    assert short_calls.count("predict") >= parts
+    loss = model.evaluate(x, x, batch_size=len(x))
+    assert short_calls.count("run_steps") >= parts
+    del short_calls[:]
+    assert abs(model.evaluate(x, x, batch_size=32) - loss) < 1e-6
+    assert short_calls.count("run_steps") >= parts
+    np.testing.assert_allclose(np.mean((outputs - x) ** 2), loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize("when", range(1, 40))

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._compile import thread_pool
-from nbdense.backends.base import IntegerPredictor, IntegerProgram, Objective, Workspace
-from nbdense.backends.cpu import workspace
+from nbdense._compile.pace import Pace
+from nbdense._compile.policy import bound
+from nbdense.backends.base import IntegerPredictor, IntegerProgram, Objective, Predictor, Workspace
+from nbdense.backends.cpu import plan, workspace
 from nbdense.engine import program
 from nbdense.engine.memory import aligned_zeros
 from nbdense.network import Network
@@ -27,28 +29,13 @@ class CpuBackend:
         """Return the memory for runs of a network."""
         return workspace.CpuWorkspace(network, objective, batch, state)
 
+    def predictor(self, network: Network) -> Predictor:
+        """Prepare the prediction of rows."""
+        return CpuPredictor(network)
+
     def predict(self, network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return a network's outputs for the rows of ``x``, a C-ordered, writable matrix in its dtype."""
-        rows, multiply_adds = x.shape[0], network.multiply_adds
-        out = np.empty((rows, network.n_out), network.dtype)
-        layers, params = network.inference, network.params
-        if network.rounds_kernels:
-            params = aligned_zeros(params.size, network.dtype)
-            program.round_kernels(layers, network.params, params)
-        flops = 2.0 * rows * multiply_adds
-        by_columns = rows <= FEW_ROWS and multiply_adds >= MUCH_TO_READ
-        if by_columns:
-            flops = 16.0 * multiply_adds  # in time: a kernel is read no faster than eight rows are multiplied
-        if flops < thread_pool.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
-            program.predict[0](layers, params, x, out, network.width, 1, False)
-            return out
-        with thread_pool.region(thread_pool.worthwhile(flops)) as granted:
-            by_columns = by_columns and granted > 1
-            step = max(FEW_ROWS, int(workspace.SIGNAL_FLOPS / (2.0 * max(1, multiply_adds))))
-            for first in range(0, rows, step):
-                block, results = x[first : first + step], out[first : first + step]
-                program.predict[granted > 1](layers, params, block, results, network.width, granted, by_columns)
-        return out
+        return CpuPredictor(network).predict(x)
 
     def load(self, program: IntegerProgram) -> IntegerPredictor:
         """Make a quantized network ready to predict; the kernels of integers are imported by the first."""
@@ -64,6 +51,56 @@ class CpuBackend:
 
             pairs += integers.ENTRIES
         return [functools.partial(_compile_twin, pair) for pair in pairs]
+
+
+class CpuPredictor:
+    """Predictions of a network, prepared; they have nothing in common that two threads could both write to.
+
+    Parameters
+    ----------
+    network : Network
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._n_out, self._dtype, self._width = network.n_out, network.dtype, network.width
+        least = thread_pool.LEAST_PARALLEL_FLOPS / (2.0 * max(1, network.multiply_adds))
+        shares_columns = network.multiply_adds >= MUCH_TO_READ
+        # Fewer rows than these take some microseconds: no time for questions.
+        self._few = 0 if shares_columns or network.rounds_kernels else int(min(least, plan.rows_at_once(network)))
+        self._entry: Callable[..., Any] | None = None
+        self._pace = Pace()
+
+    def predict(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the outputs of rows."""
+        rows, network = x.shape[0], self._network
+        out = np.empty((rows, self._n_out), self._dtype)
+        if rows >= self._few:
+            self._predict_many(x, out)
+        elif self._entry is not None:
+            self._entry(network.inference, network.params, x, out, self._width, 1, False)
+        else:
+            arguments = (network.inference, network.params, x, out, self._width, 1, False)
+            self._entry = bound(program.predict[0], arguments)
+            self._entry(*arguments)
+        return out
+
+    def _predict_many(self, x: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        network, rows = self._network, x.shape[0]
+        layers, params, multiply_adds = network.inference, network.params, network.multiply_adds
+        if network.rounds_kernels:
+            params = aligned_zeros(params.size, network.dtype)
+            program.round_kernels(layers, network.params, params)
+        flops = 2.0 * rows * multiply_adds
+        by_columns = rows <= FEW_ROWS and multiply_adds >= MUCH_TO_READ
+        if by_columns:
+            flops = 16.0 * multiply_adds  # in time: a kernel is read no faster than eight rows are multiplied
+        step = max(FEW_ROWS, plan.rows_at_once(network))
+        for first in range(0, rows, step):
+            block, results = x[first : first + step], out[first : first + step]
+            with self._pace.region(flops, float(len(block))) as granted:
+                shares_columns = by_columns and granted > 1
+                program.predict[granted > 1](layers, params, block, results, network.width, granted, shares_columns)
 
 
 def _compile_twin(pair: tuple[Any, Any]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nbdense._compile import thread_pool
+from nbdense._compile.pace import Pace
+from nbdense._compile.policy import bound
 from nbdense.backends.base import IntegerPredictor, IntegerProgram
+from nbdense.backends.cpu import plan
 from nbdense.quant.kernels import dynamic, integer
 
 ENTRIES = [integer.predict, dynamic.predict_dynamic]  # (serial, parallel) of each
@@ -23,15 +27,31 @@ class _Static:
     """A program whose rows are independent of each other."""
 
     def __init__(self, program: IntegerProgram) -> None:
+        self._program = program
         self._packed, self._floats, self._flops_a_row = program.packed, program.floats, program.flops_a_row
+        self._at_once = max(1, int(plan.SIGNAL_WORK / max(1.0, program.flops_a_row)))
+        self._few = min(self._at_once, thread_pool.LEAST_PARALLEL_FLOPS / max(1.0, program.flops_a_row))
+        self._entry: Callable[..., Any] | None = None
+        self._pace = Pace()
+
+    def __reduce__(self) -> tuple[type[_Static], tuple[IntegerProgram]]:
+        return type(self), (self._program,)  # compiled functions are this process's
 
     def predict(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+        if x.shape[0] >= self._few:
+            self._predict_many(x, integers, values)
+            return
+        arguments = (self._packed, self._floats, x, integers, values, 1)  # some microseconds: no time for questions
+        if self._entry is None:
+            self._entry = bound(integer.predict[0], arguments)
+        self._entry(*arguments)
+
+    def _predict_many(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
         flops = self._flops_a_row * x.shape[0]
-        if flops < thread_pool.LEAST_PARALLEL_FLOPS:  # a few microseconds: no time for more questions
-            integer.predict[0](self._packed, self._floats, x, integers, values, 1)
-        else:
-            with thread_pool.region(thread_pool.worthwhile(flops)) as threads:
-                integer.predict[threads > 1](self._packed, self._floats, x, integers, values, threads)
+        for first in range(0, x.shape[0], self._at_once):  # for Ctrl-C to be heard
+            rows = slice(first, first + self._at_once)
+            with self._pace.region(flops, float(len(x[rows]))) as threads:
+                integer.predict[threads > 1](self._packed, self._floats, x[rows], integers[rows], values[rows], threads)
 
 
 class _Dynamic:
@@ -39,7 +59,9 @@ class _Dynamic:
 
     def __init__(self, program: IntegerProgram) -> None:
         self._packed, self._floats, self._flops_a_row = program.packed, program.floats, program.flops_a_row
+        self._pace = Pace()
 
     def predict(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-        with thread_pool.region(thread_pool.worthwhile(self._flops_a_row * x.shape[0])) as threads:
+        rows = x.shape[0]
+        with self._pace.region(self._flops_a_row * rows, float(rows)) as threads:
             dynamic.predict_dynamic[threads > 1](self._packed, self._floats, x, values, threads)

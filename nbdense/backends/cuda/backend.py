@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.backends.base import IntegerPredictor, IntegerProgram, Objective, Workspace
+from nbdense.backends.base import IntegerPredictor, IntegerProgram, Objective, Predictor, Workspace
 from nbdense.backends.cuda import device, inference
 from nbdense.backends.cuda.workspace import CudaWorkspace
 from nbdense.network import Network
@@ -33,6 +33,10 @@ class CudaBackend:
     def workspace(self, network: Network, objective: Objective, batch: int, state: npt.NDArray[Any]) -> Workspace:
         """Return the memory for runs of a network, on the device."""
         return CudaWorkspace(network, objective, batch, state)
+
+    def predictor(self, network: Network) -> Predictor:
+        """Prepare the prediction of rows."""
+        return CudaPredictor(self, network)
 
     def predict(self, network: Network, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return a network's outputs for the rows of ``x``, a C-ordered, writable matrix in its dtype."""
@@ -60,6 +64,23 @@ class CudaBackend:
     def compilers(self, quant: bool) -> Sequence[Callable[[], object]]:
         """Return nothing: what runs on the device is compiled by each process as it needs it."""
         return []
+
+
+class CudaPredictor:
+    """Predictions of a network, in the memory of the backend's last predictor where that fits.
+
+    Parameters
+    ----------
+    backend : CudaBackend
+    network : Network
+    """
+
+    def __init__(self, backend: CudaBackend, network: Network) -> None:
+        self._backend, self._network = backend, network
+
+    def predict(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the outputs of rows."""
+        return self._backend.predict(self._network, x)
 
 
 @functools.cache

@@ -217,7 +217,8 @@ class Launches:
         if phase["flags"] & LOSS:
             rows = self._batch * int(last["positions_out"])
             self._go(kernels.lose, rows, run, cursor, layers, self._metrics, self.work, self._values)
-            self._single(common.add_up, SUM_THREADS, run, cursor, layers, self._values, self._columns, self._totals)
+            values, columns = self._values, self._columns
+            self._single(common.add_up, SUM_THREADS, run, cursor, layers, self.work, values, columns, self._totals)
         for index in range(int(phase["backward_end"]) - 1, int(phase["backward"]) - 1, -1):
             self._backward(index, self._fused and index == len(self._host_layers) - 1)
 

@@ -17,7 +17,7 @@ from nbdense.backends.cuda.translation import Translation
 from nbdense.engine.elementwise import activation_loops, custom, loss
 from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.engine.kernels import random
-from nbdense.engine.rows import dispatch
+from nbdense.engine.rows import ACTIVITY, dispatch
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, DROPOUT_STREAM, SHUFFLE_STREAM
 
 STEP, STOPPED = range(2)  # of a cursor: the step of the run that is under way, and whether a loss was not finite
@@ -231,16 +231,31 @@ def losing(translate: Translation) -> Any:
 
 def adding_up() -> Any:
     """Return the kernel of a batch's sums of losses and metrics."""
+    activity, l1, l2 = ACTIVITY.code, *(ACTIVITY.settings[name] for name in ("l1", "l2"))
+
+    @device_function
+    def penalties(layers, work, capacity, rows):
+        """Return a thread's share of what activities add to the loss: of elements of rows of data."""
+        total = 0.0
+        for index in range(layers.shape[0]):
+            row = layers[index]
+            if row["kind"] == activity:
+                start = row["output"] * capacity
+                for i in range(cuda.threadIdx.x, rows * row["positions"] * row["ld_out"], SUM_THREADS):
+                    a = np.float64(work[start + i])
+                    total += row[l1] * abs(a) + row[l2] * a * a
+        return total
 
     @kernel
-    def add_up(run, cursor, layers, values, columns, totals):
+    def add_up(run, cursor, layers, work, values, columns, totals):
         """Sum losses and metrics over the batch, in one block; a sum of losses that is not finite stops the run."""
         parts = cuda.shared.array(SUM_THREADS, float64)
-        m = rows_of_batch(run, cursor)[1] * layers[layers.shape[0] - 1]["positions_out"]
+        positions, rows = layers[layers.shape[0] - 1]["positions_out"], rows_of_batch(run, cursor)[1]
+        m = rows * positions
         if m == 0:
             return
         for k in range(columns):
-            mine = 0.0
+            mine = penalties(layers, work, run[0]["batch"], rows) * positions if k == 0 else 0.0
             for i in range(cuda.threadIdx.x, m, SUM_THREADS):
                 mine += values[i * columns + k]
             total = block_sum(parts, mine)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.backends.base import Data, Objective
+from nbdense.backends.base import Accepted, Bytes, Data, Objective
 from nbdense.backends.cuda.data import Resident, Slices, resident
 from nbdense.backends.cuda.device import Stream, as_host_errors
 from nbdense.backends.cuda.launches import Launches
 from nbdense.backends.cuda.program import program
 from nbdense.backends.cuda.rows import STEP
 from nbdense.backends.cuda.translation import Translation
-from nbdense.backends.cutting import in_parts
+from nbdense.backends.cutting import Result, in_parts
 from nbdense.backends.layout import Layout
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.elementwise.loss_forms import CUSTOM_LOSS
@@ -54,6 +54,17 @@ class CudaWorkspace:
         self._graphs: dict[Any, Callable[[], None]] = {}
         self._seen: set[Any] = set()  # what the last run depended on: worth a graph when it comes again
 
+    def plan(
+        self,
+        phases: npt.NDArray[Any],
+        *,
+        layers: npt.NDArray[Any] | None = None,
+        optimizer: Optimizer | None = None,
+        accepted: Accepted | None = None,
+    ) -> CudaPlan:
+        """Prepare runs of these phases."""
+        return CudaPlan(self, phases, layers, optimizer, accepted)
+
     def run(
         self,
         phases: npt.NDArray[Any],
@@ -76,7 +87,13 @@ class CudaWorkspace:
         most = 1 if projects else count if whole is not None else self._slices.steps(data)
         if count > most:
             options = {"layers": layers, "epoch": epoch, "seed": seed, "shuffle": shuffle}
-            return in_parts(self, phases, data, first_step, count, optimizer, options, most)
+            return in_parts(
+                lambda optimizer: functools.partial(self.run, phases, data, optimizer=optimizer, **options),
+                first_step,
+                count,
+                optimizer,
+                most,
+            )
         self._layout.fill_in(data, first_step, count, epoch, seed, shuffle, optimizer)
         hypers, rates = _rates(optimizer, self._layout.run[0], count)
         layers = network.layers if layers is None else layers
@@ -151,6 +168,33 @@ class CudaWorkspace:
         with as_host_errors():
             flat = self._stream.read(self._launches.work[start : start + rows * positions * ld])
         return flat.reshape(rows, positions, ld)[:, :, :n]
+
+
+class CudaPlan:
+    """A run that is prepared, as far as the workspace's graphs are: see `nbdense.backends.base.Plan`."""
+
+    def __init__(
+        self,
+        workspace: CudaWorkspace,
+        phases: npt.NDArray[Any],
+        layers: npt.NDArray[Any] | None,
+        optimizer: Optimizer | None,
+        accepted: Accepted | None,
+    ) -> None:
+        self._workspace, self._phases = workspace, phases
+        self._layers, self._optimizer, self._accepted = layers, optimizer, accepted
+
+    def run(self, data: Data, **options: Any) -> Result:
+        """Work through batches of an epoch."""
+        self._last = data
+        return self._workspace.run(self._phases, data, layers=self._layers, optimizer=self._optimizer, **options)
+
+    def again(self, x: Bytes, y: Bytes, weights: Bytes, seed: int = 0) -> Result:
+        """Work through one batch more, but for one whose numbers are to be looked at: the device does not."""
+        if self._accepted is not None:
+            return 0, np.zeros((1, 0))
+        last = self._last
+        return self.run(Data((x, last.x[1]), (y, last.y[1]), (weights, last.weights[1]), last.rows), seed=seed)
 
 
 def _rates(optimizer: Optimizer | None, run: Any, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
