@@ -1,0 +1,1 @@
+"""The CUDA engine beside torch on the same GPU."""
