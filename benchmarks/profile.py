@@ -1,4 +1,4 @@
-"""Where a training step's time goes: ``python -m benchmarks.profile [--cases wide] [--threads 2]``.
+"""Profile of a training step, part by part: ``python -m benchmarks.profile [--cases wide] [--threads 2]``.
 
 A step is a table of phases, so it can be cut short after any of its parts: a part's time is that of a run which goes
 so far, less that of a run which stops before it, both the compiled program itself, on the case's data, taking turns.

@@ -115,7 +115,7 @@ print(json.dumps({"saved": saved, "found": found}))
 
 
 def test_a_second_process_loads_them():
-    """Of the user's step that reads a global number each process gets its own number."""
+    """A step of the user's that reads a global number has each process's own number."""
     # Files are named after what is computed: those of the last run of this test would be loaded.
     script = SCRIPT.replace("1.5", str(1.5 + os.getpid() / 2**24))
     first, second, third = (json.loads(run_python(script, factor)[0].splitlines()[-1]) for factor in ("2", "2", "3"))

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESAMPLES = 10_000
 
 
@@ -38,7 +38,7 @@ class Commit:
         subprocess.run([*pip, "--target", str(site), str(source)], check=True)
         self._process = subprocess.Popen(
             # Run as a file from elsewhere, with the installed commit first on the path: the clone is on none.
-            [sys.executable, "-c", RUN, str(site), str(Path(__file__).with_name("commit_worker.py"))],
+            [sys.executable, "-c", RUN, str(site), str(Path(__file__).with_name("worker.py"))],
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
