@@ -26,8 +26,10 @@ def in_parts(
     ----------
     runs : callable
         Returns what runs steps ``first_step=``, ``count=`` with an optimizer: a copy, which is told of them.
-    first_step, count, most : int
+    first_step, count : int
+        Which steps.
     optimizer : Optimizer or None
+    most : int
 
     Returns
     -------

@@ -71,14 +71,26 @@ class CudaWorkspace:
         data: Data,
         *,
         layers: npt.NDArray[Any] | None = None,
+        optimizer: Optimizer | None = None,
+        **options: Any,
+    ) -> Result:
+        """Prepare a run and take it once."""
+        return self.plan(phases, layers=layers, optimizer=optimizer).run(data, **options)
+
+    def launch(
+        self,
+        phases: npt.NDArray[Any],
+        data: Data,
+        *,
+        layers: npt.NDArray[Any] | None,
+        optimizer: Optimizer | None,
         first_step: int = 0,
         count: int = 1,
         epoch: int = 0,
         seed: int = 0,
         shuffle: bool = False,
-        optimizer: Optimizer | None = None,
-    ) -> tuple[int, npt.NDArray[np.float64]]:
-        """Work through batches ``first_step``.. of an epoch."""
+    ) -> Result:
+        """Work through batches ``first_step``.. of an epoch: `CudaPlan.run`, of a plan's own phases."""
         network = self.network
         updates = bool(phases[-1]["kind"] == SLABS and phases[-1]["flags"] & UPDATE)
         with as_host_errors():
@@ -86,13 +98,11 @@ class CudaWorkspace:
         projects = updates and bool(network.projections) and optimizer is not None
         most = 1 if projects else count if whole is not None else self._slices.steps(data)
         if count > most:
-            options = {"layers": layers, "epoch": epoch, "seed": seed, "shuffle": shuffle}
+            launch = functools.partial(
+                self.launch, phases, data, layers=layers, epoch=epoch, seed=seed, shuffle=shuffle
+            )
             return in_parts(
-                lambda optimizer: functools.partial(self.run, phases, data, optimizer=optimizer, **options),
-                first_step,
-                count,
-                optimizer,
-                most,
+                lambda optimizer: functools.partial(launch, optimizer=optimizer), first_step, count, optimizer, most
             )
         self._layout.fill_in(data, first_step, count, epoch, seed, shuffle, optimizer)
         hypers, rates = _rates(optimizer, self._layout.run[0], count)
@@ -187,7 +197,7 @@ class CudaPlan:
     def run(self, data: Data, **options: Any) -> Result:
         """Work through batches of an epoch."""
         self._last = data
-        return self._workspace.run(self._phases, data, layers=self._layers, optimizer=self._optimizer, **options)
+        return self._workspace.launch(self._phases, data, layers=self._layers, optimizer=self._optimizer, **options)
 
     def again(self, x: Bytes, y: Bytes, weights: Bytes, seed: int = 0) -> Result:
         """Work through one batch more, but for one whose numbers are to be looked at: the device does not."""
