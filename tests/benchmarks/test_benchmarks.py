@@ -134,7 +134,7 @@ def test_results_from_before_int8_still_render(results):
 
 def test_results_from_before_loops_still_render(results):
     del results["loops"]
-    assert "loop of one's own" not in report.readme_with("# A library\n", results)
+    assert "loop of one's own" not in report.readme_with("# A library\n", [results])
     said = report.verdicts(results).splitlines()
     assert sum(line.startswith("loops/") and line.endswith("not measured") for line in said) == 6
 
