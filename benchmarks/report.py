@@ -23,8 +23,8 @@ LIMIT = (
 )
 # Of results from before products were measured.
 LOW_LIMIT = (
-    "The limit is what a loop of multiply-adds reached in the same run that moved its sums about in between: 97 GFLOP/s "
-    "a core of a Zen 4, where the loop that has none of that reads 117. Shares are too high by a fifth."
+    "The limit is what a loop of multiply-adds reached in the same run that moved its sums about in between: 97 "
+    "GFLOP/s a core of a Zen 4, where the loop that has none of that reads 117. Shares are too high by a fifth."
 )
 
 Results = dict[str, Any]
@@ -192,8 +192,8 @@ def render_training(results: Results) -> str:
         "Training, microseconds a step (relu, softmax, cross-entropy, Adam, float32, shuffled each epoch; in brackets: "
         f"how many times nbdense's):\n\n{table}\n\n"
         f"{LIMIT if results.get('products') else LOW_LIMIT} The share counts the products' operations over the whole "
-        f"step's time. The slowest first epoch's excess, in seconds: {', '.join(compiled)}; nbdense compiles once for all "
-        "models, and keeps what it compiled."
+        f"step's time. The slowest first epoch's excess, in seconds: {', '.join(compiled)}; nbdense compiles once for "
+        "all models, and keeps what it compiled."
     )
 
 
