@@ -207,7 +207,7 @@ def learning_rate_of(owner: object, model: FittedModel) -> float:
     optimizer = model.optimizer
     assert optimizer is not None
     if optimizer.schedule is not None:
-        raise ValueError(
+        raise TypeError(
             f"{type(owner).__name__}: the optimizer's learning_rate is a {type(optimizer.schedule).__name__}, which "
             "changes by itself; give the optimizer a number, or leave this callback out"
         )

@@ -10,6 +10,7 @@ from nbdense.layers.activation import Softmax as Softmax
 from nbdense.layers.base import Input as Input
 from nbdense.layers.base import InputLayer as InputLayer
 from nbdense.layers.base import Layer as Layer
+from nbdense.layers.base import NotBuiltError as NotBuiltError
 from nbdense.layers.base import float_dtype as float_dtype
 from nbdense.layers.base import give_tensors as give_tensors
 from nbdense.layers.base import inner_layers as inner_layers

@@ -12,7 +12,7 @@ from nbdense import activations
 from nbdense._checks import finite_number
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.rows import ACTIVATION
-from nbdense.layers.base import Layer
+from nbdense.layers.base import ActivatedLayer, Layer
 from nbdense.layers.forms import OnnxGraph, RowForm, register_form
 from nbdense.layers.registry import register
 from nbdense.network import Row
@@ -20,7 +20,7 @@ from nbdense.network.builder import NetworkBuilder
 
 
 @register
-class Activation(Layer):
+class Activation(ActivatedLayer):
     """An activation as a layer of its own; behind a linear Dense it costs no more than in it.
 
     Parameters
@@ -35,7 +35,7 @@ class Activation(Layer):
 
     def __init__(self, activation: Any, name: str | None = None) -> None:
         super().__init__(name)
-        self.activation = activations.get(activation)
+        self.activation = activation
 
     def __call__(self, x: Any, training: bool | None = False) -> npt.NDArray[Any]:
         """Apply the activation to an array.
@@ -48,6 +48,9 @@ class Activation(Layer):
             Accepted as by all layers: it changes nothing.
         """
         return self.activation(x)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return tuple(input_shape)
 
     def write(self, builder: NetworkBuilder, seed: int, number: int) -> None:
         if self.activation.rowwise and builder.n == 1:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import constraints, regularizers
+from nbdense import activations, constraints, regularizers
 from nbdense._checks import positive_int
 from nbdense.layers.weights import Weight, assign, tensor_names, views
 from nbdense.network import Network
@@ -18,6 +18,10 @@ from nbdense.network.builder import NetworkBuilder
 from nbdense.utils import next_seed
 
 Shape = tuple[int, ...]
+
+
+class NotBuiltError(ValueError, AttributeError):
+    """Error of a layer or model that is not built yet; an AttributeError too, so that ``hasattr`` is False."""
 
 
 class Layer:
@@ -180,7 +184,7 @@ class Layer:
     def network(self) -> Network:
         """Network that has this layer's parameters."""
         if self._network is None:
-            raise ValueError(f"layer {self.name or self.kind!r} is not built yet: build its model, or fit it")
+            raise NotBuiltError(f"layer {self.name or self.kind!r} is not built yet: build its model, or fit it")
         return self._network
 
     @property
@@ -224,8 +228,8 @@ class Layer:
         return sum(view.size for view in views(self.network, self.path))
 
     def get_weights(self) -> list[npt.NDArray[Any]]:
-        """Return copies of this layer's parameters, in Keras's order."""
-        return [view.copy() for view in views(self.network, self.path)]
+        """Return copies of this layer's parameters, in Keras's order; none before it is built."""
+        return [] if not self.built else [view.copy() for view in views(self.network, self.path)]
 
     def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
         """Set this layer's parameters.
@@ -237,6 +241,20 @@ class Layer:
             `Sequential.set_weights`.
         """
         assign(f"set_weights of layer {self.name!r}", self.network, weights, self.path)
+
+
+class ActivatedLayer(Layer):
+    """A layer with an activation."""
+
+    @property
+    def activation(self) -> activations.Activation:
+        """Activation; None is linear. Changed on a model that is built, it takes effect at the next compile."""
+        return self._activation
+
+    @activation.setter
+    def activation(self, activation: Any) -> None:
+        self._activation = activations.get(activation)
+        self.runner = None
 
 
 def give_tensors(layer: Layer, source: Network, path: str, target: Network, new_path: str) -> None:
@@ -289,8 +307,8 @@ def describe_given(layer: Layer, tensors: Sequence[str]) -> dict[str, Any]:
 
 
 def refuse(owner: str, name: str, value: Any, instead: str) -> None:
-    """Raise if an argument of Keras's that is not supported is given; say what to do instead."""
-    if value is not None:
+    """Raise if an argument of Keras's that is not supported is neither None nor False; say what to do instead."""
+    if value is not None and value is not False:
         raise ValueError(f"{owner}: {name} is not supported, got {value!r}; {instead}")
 
 
@@ -324,7 +342,9 @@ class Input(Layer):
     name : str, optional
         The input's name.
     batch_shape : tuple of int, optional
-        The shape with the batch axis before it, instead of ``shape``.
+        The shape with the batch axis before it, instead of ``shape`` and ``batch_size``.
+    sparse, ragged, optional : False, optional
+        Keras's arguments that are not supported, refused by name.
     """
 
     kind = "input"
@@ -336,9 +356,20 @@ class Input(Layer):
         dtype: str | None = None,
         name: str | None = None,
         batch_shape: tuple[int | None, ...] | None = None,
+        sparse: bool | None = None,
+        ragged: bool | None = None,
+        optional: bool = False,
     ) -> None:
         super().__init__(name)
         del dtype
+        refuse("Input", "sparse", sparse, "give dense arrays")
+        refuse("Input", "ragged", ragged, "give rows of one length")
+        refuse("Input", "optional", optional, "a model has one input, which is always there")
+        if batch_size is not None and batch_shape is not None:
+            raise ValueError(
+                f"Input: batch_shape has the batch's size already, so leave batch_size out; got {batch_shape!r} and "
+                f"{batch_size!r}"
+            )
         if batch_size is not None:
             positive_int("Input", "batch_size", batch_size)
         if (shape is None) == (batch_shape is None):

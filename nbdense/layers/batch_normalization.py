@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nbdense import initializers
 from nbdense._checks import finite_float32, finite_number
 from nbdense.engine.rows import BATCH_NORM, FROZEN_NORM
-from nbdense.layers.base import Shape
+from nbdense.layers.base import Shape, refuse
 from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, RowForm, Settings, Tensors, register_form
 from nbdense.layers.normalization import Normalization
 from nbdense.layers.registry import register
@@ -60,6 +60,8 @@ class BatchNormalization(Normalization):
         See `nbdense.regularizers`.
     beta_constraint, gamma_constraint : str or Constraint, optional
         See `nbdense.constraints`.
+    synchronized, renorm : False
+        Keras's arguments that are not supported, refused by name.
     """
 
     kind = "batch_normalization"
@@ -83,7 +85,11 @@ class BatchNormalization(Normalization):
         gamma_regularizer: Any = None,
         beta_constraint: Any = None,
         gamma_constraint: Any = None,
+        synchronized: bool = False,
+        renorm: bool = False,
     ) -> None:
+        refuse("BatchNormalization", "synchronized", synchronized, "a model is trained in one process")
+        refuse("BatchNormalization", "renorm", renorm, "take larger batches")
         super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable, dtype)
         self.set_options(beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint)
         self.momentum = finite_number("BatchNormalization", "momentum", momentum, 0, 1)

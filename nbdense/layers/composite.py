@@ -25,8 +25,12 @@ class Composite(Layer):
     layers: list[Layer]
 
     def copy(self) -> Self:
+        return self.with_layers([inner.copy() for inner in self.layers])
+
+    def with_layers(self, layers: list[Layer]) -> Self:
+        """Return a layer like this one, of the same name, that has other layers."""
         layer = super().copy()
-        layer.layers = [inner.copy() for inner in self.layers]
+        layer.layers = layers
         return layer
 
     @property

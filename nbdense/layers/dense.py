@@ -11,7 +11,7 @@ import numpy as np
 from nbdense import activations, constraints, initializers, regularizers
 from nbdense._checks import finite_float32, positive_int
 from nbdense.engine.rows import DENSE
-from nbdense.layers.base import Layer, Shape, describe_given, input_of, penalties, refuse
+from nbdense.layers.base import ActivatedLayer, Shape, describe_given, input_of, penalties, refuse
 from nbdense.layers.forms import OnnxGraph, RowForm, register_form
 from nbdense.layers.registry import register
 from nbdense.layers.regularization import penalise_activity
@@ -21,7 +21,7 @@ from nbdense.network.builder import NetworkBuilder
 
 
 @register
-class Dense(Layer):
+class Dense(ActivatedLayer):
     """activation(x kernel + bias) on the last axis, kernel of shape (n_in, units).
 
     Parameters
@@ -80,7 +80,7 @@ class Dense(Layer):
         refuse("Dense", "lora_rank", lora_rank, "freeze the layers before it by trainable=False instead")
         refuse("Dense", "quantization_config", quantization_config, "quantize the model by nbdense.quantize")
         self.units = positive_int("Dense", "units", units)
-        self.activation = activations.get(activation)
+        self.activation = activation
         self.use_bias = bool(use_bias)
         self.kernel_initializer = initializers.for_layer(kernel_initializer)
         self.bias_initializer = initializers.for_layer(bias_initializer)

@@ -12,6 +12,7 @@ import numpy as np
 
 from nbdense._checks import finite_float32
 from nbdense.engine.rows import LAYER_NORM
+from nbdense.layers.base import refuse
 from nbdense.layers.forms import (
     Array,
     OnnxCall,
@@ -62,6 +63,8 @@ class LayerNormalization(Normalization):
         See `nbdense.regularizers`.
     beta_constraint, gamma_constraint : str or Constraint, optional
         See `nbdense.constraints`.
+    rms_scaling : False
+        Keras's argument that is not supported, refused by name.
     """
 
     kind = "layer_normalization"
@@ -81,7 +84,9 @@ class LayerNormalization(Normalization):
         gamma_regularizer: Any = None,
         beta_constraint: Any = None,
         gamma_constraint: Any = None,
+        rms_scaling: bool = False,
     ) -> None:
+        refuse("LayerNormalization", "rms_scaling", rms_scaling, "take RMSNormalization")
         super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, name, trainable, dtype)
         self.set_options(beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint)
 

@@ -132,7 +132,7 @@ class Metric:
         """
         chosen = initializers.get("zeros" if initializer is None else initializer)
         assert chosen is not None  # as it is for None alone
-        variable = Variable(chosen(tuple(shape)), dtype or "float64", name)
+        variable = Variable(chosen(tuple(shape), "float64"), dtype or "float64", name)
         self._variables.append(variable)
         return variable
 

@@ -70,10 +70,11 @@ def _folded(layers: Sequence[Layer], prefix: str, tensors: dict[str, Any], at_in
             if isinstance(following, Dense) and (at_input or not reads_input) and not _far(layer, prefix, tensors):
                 _take_over(layer, prefix, following, tensors, into_layer_behind)
                 continue
-        kept.append(layer.copy())
         if isinstance(layer, Composite):
-            cast("Composite", kept[-1]).layers = _folded(layer.layers, f"{prefix}{layer.name}/", tensors, at_input)
-        elif isinstance(layer, Dense) and f"{prefix}{layer.name}/bias" in tensors:
+            kept.append(layer.with_layers(_folded(layer.layers, f"{prefix}{layer.name}/", tensors, at_input)))
+            continue
+        kept.append(layer.copy())
+        if isinstance(layer, Dense) and f"{prefix}{layer.name}/bias" in tensors:
             cast("Dense", kept[-1]).use_bias = True
     return kept
 

@@ -124,7 +124,7 @@ class Sequential(SteppedStack):
         self._train.compile(optimizers.for_training(optimizer), losses.for_training(loss), reported, weighted)
         self._steps.forget()
         if self._train.built:
-            self._set_trainable()
+            self._apply_settings()
 
     def compile_like(self, other: Sequential) -> None:
         """Compile as another model is, if it is, with an optimizer of its own.

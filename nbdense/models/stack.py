@@ -17,6 +17,7 @@ from nbdense.layers import (
     Composite,
     Input,
     Layer,
+    NotBuiltError,
     assign,
     float_dtype,
     give_tensors,
@@ -60,7 +61,7 @@ class LayerStack(Composite):
         self.name, self.named = "sequential" if name is None else name, name is not None
         self._dtype = float_dtype(type(self).__name__, dtype)
         self.dtype = np.dtype(self._dtype)
-        self._built_trainable: list[bool] = []
+        self._built_settings: list[Any] = []
         self._train = TrainState()
         for layer in layers_of(type(self).__name__, layers or []):
             self.add(layer)
@@ -112,7 +113,7 @@ class LayerStack(Composite):
 
     @layers.setter
     def layers(self, layers: list[Layer]) -> None:
-        self._all = [*(layer for layer in self._all if isinstance(layer, Input)), *layers]
+        raise AttributeError(f"{self.name}: layers cannot be assigned. Use `add()` and `pop()` to change them")
 
     @property
     def input_and_layers(self) -> list[Layer]:
@@ -149,7 +150,7 @@ class LayerStack(Composite):
         """The tables and parameters; built on first use if the input's width is known."""
         if not self._train.built:
             if not isinstance(front := next(iter(self._all), None), Input):
-                raise ValueError(
+                raise NotBuiltError(
                     "the model is not built: its input's width is not known; begin with Input((n,)), or call fit"
                 )
             self.build((None, *front.shape))
@@ -219,7 +220,7 @@ class LayerStack(Composite):
         """Replace the network by this one, which the layers have made."""
         layers = self.layers
         self._train.take_network(network, layers)
-        self._built_trainable = [layer.trainable for layer in inner_layers(layers)]
+        self._built_settings = self._settings()
         for layer in layers:
             layer.set_network(network)
 
@@ -230,9 +231,13 @@ class LayerStack(Composite):
         for layer in inner_layers(self._all):
             layer.forget_network()
 
-    def _set_trainable(self) -> None:
-        """Update the network by the layers' ``trainable``."""
-        if self._built_trainable == [layer.trainable for layer in inner_layers(self.layers)]:
+    def _settings(self) -> list[Any]:
+        """Return what may be changed in layers that are built, and is heeded at the next compile."""
+        return [(layer.trainable, getattr(layer, "activation", None)) for layer in inner_layers(self.layers)]
+
+    def _apply_settings(self) -> None:
+        """Update the network by the layers' ``trainable`` and ``activation``."""
+        if self._built_settings == self._settings():
             return
         old = self.network
         network = self._compile_layers(old.input_shape)
@@ -266,8 +271,9 @@ class LayerStack(Composite):
             for layer in self.layers:
                 layer.give_weights(network, f"{prefix}{self.name}/")
 
-    def copy(self) -> Self:
-        made = type(self)([layer.copy() for layer in self._all], self.name, str(self.dtype))
+    def with_layers(self, layers: list[Layer]) -> Self:
+        front = [layer.copy() for layer in self._all if isinstance(layer, Input)]
+        made = type(self)([*front, *layers], self.name, str(self.dtype))
         made.seed, made._trainable = self.seed, self._trainable
         return made
 

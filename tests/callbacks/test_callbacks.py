@@ -327,7 +327,7 @@ def test_scheduler_moves_the_training():
 
 @pytest.mark.parametrize("callback", [ReduceLROnPlateau(), LearningRateScheduler(abs)])
 def test_schedule_objects_are_refused(callback):
-    with pytest.raises(ValueError, match="learning_rate is a CosineDecay, .* leave this callback out"):
+    with pytest.raises(TypeError, match="learning_rate is a CosineDecay, .* leave this callback out"):
         run([callback], [1], model=FakeModel(CosineDecay(0.1, 10)))
 
 

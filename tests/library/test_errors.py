@@ -256,9 +256,9 @@ def test_not_compiled():
 
 def test_not_built():
     with pytest.raises(ValueError, match="its input's width is not known"):
-        Sequential([Dense(3)]).get_weights()
+        Sequential([Dense(3)]).parameters  # noqa: B018
     with pytest.raises(ValueError, match="layer 'dense' is not built yet"):
-        Dense(3).get_weights()
+        Dense(3).count_params()
 
 
 @pytest.mark.parametrize(

@@ -241,3 +241,11 @@ def test_compiled_forms_are_few():
         "RootMeanSquaredError",
         "MeanAbsoluteError",
     }
+
+
+def test_variables_begin_with_all_digits():
+    first = np.array([18729665, 16777217])  # float32 has neither
+    metric = metrics.Mean()
+    variable = metric.add_variable((2,), lambda shape, dtype=None: first.astype(dtype))
+    np.testing.assert_array_equal(variable.value, first)
+    np.testing.assert_array_equal(metric.add_variable((2,), first).value, first)

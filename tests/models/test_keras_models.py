@@ -7,6 +7,7 @@ import pytest
 
 import nbdense
 from nbdense.layers import (
+    Activation,
     BatchNormalization,
     Dense,
     Dropout,
@@ -14,6 +15,7 @@ from nbdense.layers import (
     Input,
     InputLayer,
     LayerNormalization,
+    ReLU,
     RMSNormalization,
 )
 from nbdense.models import Sequential, clone_model, load_model, model_from_json
@@ -410,3 +412,65 @@ def test_the_last_axis_by_its_number(kind):
     for wrong in (0, -2, [1, 2], True):
         with pytest.raises(ValueError, match="axis must be -1 or the number of the last"):
             kind(axis=wrong)
+
+
+@pytest.mark.parametrize("activation", [None, "linear"])
+def test_an_activation_is_replaced(activation):
+    layer = Dense(2, "relu", use_bias=False)
+    layer.build((None, 2))
+    layer.set_weights([np.array([[1.0, -2.0], [3.0, -4.0]])])
+    rows = np.array([[-1.0, 2.0], [1.0, 1.0]])
+    np.testing.assert_array_equal(layer(rows), [[5.0, 0.0], [4.0, 0.0]])
+    layer.activation = activation
+    np.testing.assert_array_equal(layer(rows), [[5.0, -6.0], [4.0, -6.0]])
+    with pytest.raises(ValueError, match="unknown activation 'nothing'"):
+        layer.activation = "nothing"
+
+
+def test_a_models_activation_is_replaced_at_the_next_compile():
+    model = Sequential([Input((4,)), Dense(3), Activation("sigmoid")])
+    model.compile("sgd", "mse")
+    expected = np.tanh(X @ model.get_weights()[0])
+    model.layers[1].activation = "tanh"
+    model.compile("sgd", "mse")
+    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_not_built_has_no_weights_and_no_shape():
+    model = Sequential([Dense(3)])
+    assert model.get_weights() == Dense(3).get_weights() == []
+    assert not hasattr(model, "input_shape")
+    assert not hasattr(model, "output_shape")
+    model.build((None, 4))
+    assert (model.input_shape, model.output_shape) == ((None, 4), (None, 3))
+    assert [weights.shape for weights in model.get_weights()] == [(4, 3), (3,)]
+
+
+def test_layers_cannot_be_assigned():
+    model = small()
+    with pytest.raises(AttributeError, match=r"Use `add\(\)` and `pop\(\)`"):
+        model.layers = [Dense(4)]
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (None, None, 5)])
+def test_activations_take_any_shape(shape):
+    assert ReLU().compute_output_shape(shape) == shape
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [(BatchNormalization, "synchronized"), (BatchNormalization, "renorm"), (LayerNormalization, "rms_scaling")],
+)
+def test_options_that_change_nothing_are_accepted(kind, arguments):
+    np.testing.assert_array_equal(kind(**{arguments: False})(X), kind()(X))
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {arguments} is not supported, got True"):
+        kind(**{arguments: True})
+
+
+def test_arguments_of_inputs():
+    assert Input((4,), sparse=False, ragged=False, optional=False).shape == (4,)
+    for name in ("sparse", "ragged", "optional"):
+        with pytest.raises(ValueError, match=f"Input: {name} is not supported, got True"):
+            Input((4,), **{name: True})
+    with pytest.raises(ValueError, match="leave batch_size out"):
+        Input(batch_size=4, batch_shape=(4, 3))
