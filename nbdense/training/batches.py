@@ -60,7 +60,7 @@ class Batches:
         self._room = Room(state, objective)
         self._accepted = targets.accepted(self._loss, self._network)
         self._known: dict[Any, Runs] = {}
-        self.layers = self._network.layers if learns else self._network.inference
+        self.layers = self._network.layers if learns else self._network.evaluation
 
     @property
     def is_current(self) -> bool:

@@ -52,6 +52,13 @@ def test_the_loss_is_the_mean_over_rows_whatever_their_weights():
     np.testing.assert_allclose(penalised.train_on_batch(X, Y)[0], plain.train_on_batch(X, Y)[0] + penalty, rtol=1e-6)
 
 
+def test_single_batches_are_evaluated_alike():
+    penalised, _ = with_and_without()
+    expected = penalised.evaluate(X, Y, batch_size=len(X))
+    for _ in range(2):  # the second batch of a form takes the short way
+        np.testing.assert_allclose(penalised.test_on_batch(X, Y), expected, rtol=1e-6)
+
+
 def test_the_loss_of_an_evaluation_does_not_drop():
     """Penalties are taken of what inference computes."""
     model = made(Dropout(0.5), Dense(50, activity_regularizer="l2"), Dense(3))
