@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import backends
-from nbdense.network import Network
+from nbdense.network import Network, held_network
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork
 
@@ -29,7 +29,7 @@ def network_of(model: Any) -> Network | QuantizedNetwork:
     TypeError
         If it is none of those.
     """
-    network = getattr(model, "network", model)
+    network = held_network(model)
     if not (isinstance(network, Network) or is_quantized(network)):
         raise TypeError(f"expected a model of nbdense's, float or quantized, got {type(model).__name__}")
     return network

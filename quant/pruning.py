@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.engine.rows import DENSE, rows_of
-from nbdense.network import Network, Row
+from nbdense.network import Network, Row, held_network
 
 
 def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope: str = "global") -> Any:
@@ -58,7 +58,7 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
     share = float(sparsity) if hasattr(sparsity, "__float__") else np.nan
     if not 0 <= share < 1:
         raise ValueError(f"prune: sparsity must lie in [0, 1), got {sparsity!r}")
-    source: Network = getattr(model, "network", model)
+    source: Network = held_network(model)
     if not isinstance(source, Network):
         raise ValueError(f"prune: expected a built model or a Network, got {type(model).__name__}")
     network = source.copy()

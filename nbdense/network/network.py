@@ -91,6 +91,22 @@ class Row:
         return layer_label(self.kind, self.name)
 
 
+def held_network(model: Any) -> Any:
+    """Return the network that a model holds, and what holds none as it is.
+
+    Parameters
+    ----------
+    model : object
+        A model, a network, or something else, which the caller refuses.
+
+    Raises
+    ------
+    NotBuiltError
+        If it is a model that is not built.
+    """
+    return model.network if hasattr(type(model), "network") else model
+
+
 def layer_label(kind: RowKind, name: str) -> str:
     """Return what the user calls the layer of a row of this kind and name, in which blocks' names go before."""
     *blocks, own = name.split("/")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nbdense.engine.rows import ACTIVATION, ADD, DENSE, FROZEN_NORM, rows_of
-from nbdense.network import Network, Row, folding
+from nbdense.network import Network, Row, folding, held_network
 from nbdense.quant.calibration.calibration import Ranges
 from nbdense.quant.layers.activations import is_clamp
 from nbdense.quant.layers.base import Range
@@ -31,7 +31,7 @@ def source_of(model: Any) -> Any:
     model : Sequential or Network
         The float model.
     """
-    network = getattr(model, "network", model)
+    network = held_network(model)
     if network is model or not isinstance(network, Network) or not rows_of(network.inference, FROZEN_NORM).size:
         return network
     return model.fold_batch_normalization(at_input=False).network

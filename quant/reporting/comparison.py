@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks
-from nbdense.network import Network
+from nbdense.network import Network, held_network
 from nbdense.quant.calibration.calibration import RowValues, walk
 from nbdense.quant.calibration.trained import trained_ranges
 from nbdense.quant.conversion.equalization import equalize
@@ -105,7 +105,7 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
     >>> [layer.name for layer in compare(model, quantize(model, x), x).layers]
     ['dense', 'dense_1']
     """
-    network, quantized = source_of(model), getattr(q, "network", q)
+    network, quantized = source_of(model), held_network(q)
     if not isinstance(network, Network):
         raise TypeError(f"compare: model must be a float model, got {type(model).__name__}")
     if not isinstance(quantized, QuantizedNetwork):

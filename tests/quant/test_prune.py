@@ -110,6 +110,8 @@ def test_unknown_options_are_refused_by_name(rng, option, value):
 def test_unfit_models(rng):
     with pytest.raises(ValueError, match="expected a built model"):
         prune(np.zeros(3), 0.5)
+    with pytest.raises(ValueError, match="the model is not built"):
+        prune(Sequential([Dense(2)]), 0.5)
     network = make_network(rng, [3, 2])
     kernels_of(network)[0][0, 0] = np.nan
     with pytest.raises(ValueError, match="layer 'd0'.*finite"):

@@ -297,6 +297,8 @@ def test_unfit_networks(rng):
     x = rng.normal(size=(5, 3))
     with pytest.raises(ValueError, match="expected a built model"):
         quantize("model", x)
+    with pytest.raises(ValueError, match="the model is not built"):
+        quantize(Sequential([Dense(2)]), x)
     layers = draw_layers(rng, [3, 2], ["linear"])
     layers[0][0][1, 1] = np.nan
     with pytest.raises(ValueError, match="layer 'd0'.*finite"):
