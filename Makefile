@@ -24,6 +24,8 @@ BIN := $(VENV)/bin
 UV := $(TOOLS_VENV)/bin/uv
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 ARGS ?=
+# Many tests have processes of their own: without bytecode each would compile nbdense's sources anew.
+export PYTHONDONTWRITEBYTECODE :=
 # A file's tests share what they make, and the longest files come first (tests/conftest.py).
 PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
