@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,8 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from nbdense._warn import warn
 
 FORMAT_VERSION = 1
 _NO_NAME = getattr(os, "O_TMPFILE", 0)
@@ -166,9 +169,15 @@ def write_tensors(
         Description, JSON-able.
     tensors : mapping of str to ndarray
         The arrays.
+
+    Raises
+    ------
+    ValueError
+        If the path has the suffix of another format, such as ".onnx".
     """
     from safetensors.numpy import save
 
+    _check_suffix(path)
     metadata = {
         "format": f"nbdense {kind}",
         "format_version": str(FORMAT_VERSION),
@@ -184,6 +193,39 @@ def _with_sorted_header(content: bytes) -> bytes:
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors stay aligned
     return len(header).to_bytes(8, "little") + header + content[start:]
+
+
+# How files begin that are taken for model files; what they are, and what to do. Our own begin with a header's length.
+_OURS = "nbdense reads its own files, and ONNX by from_onnx"
+_OTHERS = (
+    (rb"PK\x03\x04", "a zip archive, as Keras, torch and NumPy write", _OURS),
+    (rb"\x89HDF", "an HDF5 file, as Keras writes", _OURS),
+    (rb"\x80[\x04\x05]\x95|\x80\x02\x8a", "a pickle", "nbdense reads none, for that would run what it says"),
+    (rb"\x08[\x01-\x20][\x12\x3a\x42]", "an ONNX model", "read it with nbdense.export.from_onnx"),
+    (rb".{4}TFL3", "a TFLite model", _OURS),
+)
+# Suffixes of formats that are not what is written
+_REFUSED = {".onnx": "nbdense.export.to_onnx(model, path)"}
+_MISLEADING = (".keras", ".h5", ".hdf5")
+
+
+def _what_else(path: Path) -> str:
+    """Say what a file is that is no model file of ours; "" where that does not show."""
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(8)
+        for pattern, what, advice in _OTHERS:
+            if re.match(pattern, start, re.DOTALL):
+                return f"{path} is {what}: {advice}"
+    return ""
+
+
+def _check_suffix(path: str | os.PathLike[str]) -> None:
+    """Refuse a suffix that promises another format, and warn of those that Keras's snippets have."""
+    suffix = Path(path).suffix.lower()
+    if suffix in _REFUSED:
+        raise ValueError(f"{path}: model files are safetensors; for {suffix} use {_REFUSED[suffix]}")
+    if suffix in _MISLEADING:
+        warn(f"{path}: model files are safetensors whatever the suffix; Keras cannot read this one")
 
 
 class TensorFile:
@@ -214,7 +256,8 @@ class TensorFile:
             names = self._file.keys()
             self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
         except (SafetensorError, OSError, ValueError) as error:
-            raise FileFormatError(f"{self.path} is damaged or truncated, or no model file: {error}") from error
+            what = _what_else(self.path) or f"{self.path} is damaged or truncated, or no model file: {error}"
+            raise FileFormatError(what) from error
         if not metadata.get("format", "").startswith("nbdense "):
             raise FileFormatError(f"{self.path} is a safetensors file, but not one that nbdense wrote")
         self.kind = metadata["format"].removeprefix("nbdense ")

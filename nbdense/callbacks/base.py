@@ -183,7 +183,9 @@ def callbacks_of(owner: str, value: Any) -> list[Callback]:
     callbacks = [] if value is None else list(value) if isinstance(value, Iterable) else [value]
     for callback in callbacks:
         if callback is value or not isinstance(callback, Callback):
-            raise TypeError(f"{owner}: callbacks must be a list of Callback objects, got {type(callback).__name__}")
+            got = f"the class {callback.__name__}" if isinstance(callback, type) else type(callback).__name__
+            advice = f"; make one: {callback.__name__}(...)" if isinstance(callback, type) else ""
+            raise TypeError(f"{owner}: callbacks must be a list of Callback objects, got {got}{advice}")
     return callbacks
 
 

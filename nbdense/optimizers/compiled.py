@@ -9,7 +9,8 @@ import math
 from typing import Any
 
 from nbdense._checks import finite_number
-from nbdense.optimizers.base import Optimizer, Rate
+from nbdense.optimizers.base import Optimizer
+from nbdense.optimizers.values import Rate
 
 
 class Adamax(Optimizer):

@@ -9,8 +9,9 @@ from nbdense._checks import finite_number
 from nbdense._registry import Registry
 from nbdense._registry import custom_objects as known_objects
 from nbdense.engine.elementwise import optimizer as steps
-from nbdense.optimizers.base import Optimizer, Rate
+from nbdense.optimizers.base import Optimizer
 from nbdense.optimizers.compiled import Adadelta, Adamax, Ftrl
+from nbdense.optimizers.values import Rate
 
 
 class SGD(Optimizer):

@@ -224,9 +224,9 @@ def test_missing_name_is_one_warning_a_fit(make):
 
 def test_checkpoint_each_epoch_and_best(tmp_path):
     values = [3, 2, 2.5, math.nan, 1]
-    model, _ = run([ModelCheckpoint(tmp_path / "deep" / "{epoch:02d}-{val_loss:.2f}.keras")], values)
+    model, _ = run([ModelCheckpoint(tmp_path / "deep" / "{epoch:02d}-{val_loss:.2f}.nbd")], values)
     names = ["01-3.00", "02-2.00", "03-2.50", "04-nan", "05-1.00"]
-    assert model.saved == [(str(tmp_path / "deep" / f"{name}.keras"), i) for i, name in enumerate(names)]
+    assert model.saved == [(str(tmp_path / "deep" / f"{name}.nbd"), i) for i, name in enumerate(names)]
     assert (tmp_path / "deep").is_dir()
     model, _ = run([ModelCheckpoint("best", save_best_only=True)], values)
     assert model.saved == [("best", 0), ("best", 1), ("best", 4)]

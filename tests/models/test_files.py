@@ -2,11 +2,14 @@
 
 import json
 import os
+import pickle
 import struct
 import tracemalloc
 
 import numpy as np
 import pytest
+from onnx.helper import make_graph
+from onnx.helper import make_model as make_model_proto
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -142,6 +145,33 @@ def test_extended(saved):
 def test_something_else(content, tmp_path):
     (tmp_path / "m").write_bytes(content)
     assert_refused(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (make_model_proto(make_graph([], "g", [], [])).SerializeToString(), "an ONNX model.*from_onnx"),
+        (pickle.dumps({"weights": list(range(100))}), "is a pickle"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive, as Keras"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "an HDF5 file"),
+        (b"\x1c\0\0\0TFL3" + bytes(60), "a TFLite model"),
+    ],
+)
+def test_files_of_others_are_named(content, words, tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(content)
+    assert_refused(path, words)
+
+
+def test_suffixes_of_other_formats(tmp_path):
+    model = make_model([3, 2], ["linear"])
+    with pytest.raises(ValueError, match=r"m\.onnx: model files are safetensors.*to_onnx\(model, path\)"):
+        model.save(tmp_path / "m.onnx")
+    assert not any(tmp_path.iterdir())
+    for name in ("m.keras", "m.h5"):
+        with pytest.warns(UserWarning, match="Keras cannot read this one"):
+            model.save(tmp_path / name)
+        assert load_model(tmp_path / name).count_params() == 8
 
 
 def test_another_safetensors_file(tmp_path):
