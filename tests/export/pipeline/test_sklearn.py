@@ -256,7 +256,7 @@ def test_refusals(tmp_path):
         pipeline_to_onnx(pipeline, X=PEOPLE.to_numpy()[:, :4])
     gaps = PEOPLE[["city"]].astype(object)
     gaps.iloc[2, 0] = None
-    with pytest.raises(ValueError, match=r"city holds strings and None; ONNX's strings have no missing cell"):
+    with pytest.raises(ValueError, match=r"column 'city' holds strings and None; ONNX's strings have no missing cell"):
         pipeline_to_onnx(fit([OneHotEncoder()], gaps, ROMAN), X=gaps)
     with pytest.raises(ValueError, match="skl2onnx cannot convert the pipeline.*Unknown"):
         pipeline_to_onnx(fit([Unknown()], IRIS, SPECIES), X=IRIS)
