@@ -167,6 +167,11 @@ def write_tensors(
     tensors : mapping of str to ndarray
         The arrays.
     """
+    atomic_write(path, tensor_bytes(kind, config, tensors))
+
+
+def tensor_bytes(kind: str, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Return the content of the file that `write_tensors` writes, whose parameters these are."""
     from safetensors.numpy import save
 
     metadata = {
@@ -175,7 +180,7 @@ def write_tensors(
         "config": json.dumps(config, sort_keys=True),
     }
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
-    atomic_write(path, _with_sorted_header(content))
+    return _with_sorted_header(content)
 
 
 def _with_sorted_header(content: bytes) -> bytes:
