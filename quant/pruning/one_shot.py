@@ -1,44 +1,77 @@
-"""Magnitude pruning: the smallest weights become zeros that training leaves at zero.
-
-Method: Han et al., "Learning both Weights and Connections for Efficient Neural Networks" (2015), section 3.
-"""
+"""prune(): weights or neurons are removed at once, those of the lowest scores."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from nbdense.engine.rows import DENSE, rows_of
-from nbdense.network import Network, Row, held_network
+from nbdense.models import Sequential
+from nbdense.network import Network, held_network
+from nbdense.quant.pruning.criteria import dense_rows, kernel_views
+from nbdense.quant.pruning.neurons import without_neurons
+from nbdense.quant.pruning.rules import Rules, hold, rules_of, share_of
+from nbdense.quant.pruning.structures import NEURON
+from nbdense.quant.weights.gptq import input_moments
+from nbdense.quant.weights.least_squares import refit
 
 
-def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope: str = "global") -> Any:
-    """Set the smallest weights to zero, for good: what trains the new model further holds them there.
+def prune(
+    model: Any,
+    sparsity: float,
+    *,
+    structure: str = "unstructured",
+    scope: str = "global",
+    criterion: str = "magnitude",
+    exempt: Any = (),
+    block_size: Any = None,
+    calibration: Any = None,
+    update: bool = False,
+) -> Any:
+    """Set the least of the weights to zero, for good: what trains the new model further holds them there.
 
     Parameters
     ----------
     model : Sequential or Network
         The trained model; not changed.
     sparsity : float
-        The share of kernel weights to remove, in [0, 1). Biases are kept. What was pruned before counts.
+        The share of kernel weights to remove, in [0, 1), of the layers that are not exempted; rounded to whole weights,
+        blocks or neurons. Biases are kept. What was pruned before counts.
     structure : str
-        "unstructured": each weight by itself.
+        "unstructured": each weight by itself. "block": blocks of ``block_size``. "n:m", such as "2:4": n of each m
+        inputs of an output stay; ``sparsity`` is 1 - n / m. "neuron": neurons are removed, so that layers get narrower,
+        with all that reads them: rows of the next kernels, norms' vectors, and what sums of residual blocks add up.
     scope : str
         "global" ranks the weights of all kernels together; "layer" removes the share from each kernel.
+    criterion : str
+        "magnitude": of weights; of blocks and neurons, the norm of their weights (Han et al. 2015, section 3).
+        "movement": minus weight times gradient, summed over data: by how much the loss grows, to first order (Sanh et
+        al. 2020, section 3). "second_order": by how much a layer's squared output error grows when the others make up
+        for a weight (Hassibi and Stork 1993; Frantar and Alistarh 2022, section 3). Scores of blocks and neurons
+        are means.
+    exempt : str or sequence of str
+        Names of layers that stay as they are; of a layer in a block "block/layer".
+    block_size : int or (int, int), optional
+        Inputs and outputs of a block; (1, 16) by default. Blocks at the end of a kernel may have fewer.
+    calibration : array-like or (x, y), optional
+        "movement" needs inputs and targets, as `Sequential.fit` takes them, of a compiled model. "second_order" needs
+        inputs, as `quantize` takes them.
+    update : bool
+        With "second_order": let the weights that stay make up for those that go, by least squares.
 
     Returns
     -------
     Sequential or Network
-        A new one with ``network.mask`` set. Of weights of equal magnitude the first are kept. `set_weights` leaves the
-        pruned ones at zero too, and warns; ``network.mask = None`` lets all weights learn and be set again. What is
-        written to the views of `Sequential.parameters` is not looked at.
+        A new one with ``network.mask`` set; where neurons go, one of narrower layers, with the mask that the model had.
+        Of equals the first are kept. `set_weights` leaves the pruned ones at zero too, and warns; ``network.mask =
+        None`` lets all weights learn and be set again. What is written to the views of `Sequential.parameters` is not
+        looked at.
 
     Raises
     ------
     ValueError
-        For an option that there is not, a sparsity outside [0, 1), or weights that are not finite.
+        For an option that there is not, a sparsity outside [0, 1), an n:m that does not divide a layer's inputs, a
+        layer that would lose all its neurons, or weights that are not finite.
 
     Examples
     --------
@@ -48,37 +81,46 @@ def prune(model: Any, sparsity: float, *, structure: str = "unstructured", scope
     >>> pruned = prune(model, 0.5)
     >>> sparsity_of(pruned.network)
     0.5
+    >>> [kernel.shape for kernel in prune(model, 0.5, structure="neuron").get_weights()[::2]]
+    [(4, 5), (5, 2)]
     """
-    for option, value, available in [
-        ("structure", structure, ("unstructured",)),
-        ("scope", scope, ("global", "layer")),
-    ]:
-        if value not in available:
-            raise ValueError(f"prune: {option} must be {' or '.join(map(repr, available))}, got {value!r}")
-    share = float(sparsity) if hasattr(sparsity, "__float__") else np.nan
-    if not 0 <= share < 1:
-        raise ValueError(f"prune: sparsity must lie in [0, 1), got {sparsity!r}")
+    share = share_of("prune", "sparsity", sparsity)
+    rules = rules_of(
+        "prune",
+        structure="unstructured" if structure == NEURON and block_size is None else structure,
+        scope=scope,
+        criterion=criterion,
+        exempt=exempt,
+        block_size=block_size,
+        calibration=calibration,
+    )
+    if update and criterion != "second_order":
+        raise ValueError(f"prune: update=True goes with criterion='second_order', got {criterion!r}")
     source: Network = held_network(model)
     if not isinstance(source, Network):
         raise ValueError(f"prune: expected a built model or a Network, got {type(model).__name__}")
+    trained = None if model is source else model
+    rules.check(trained, source, share)
+    if structure == NEURON:
+        if not isinstance(model, Sequential):
+            raise ValueError(f"prune: structure 'neuron' needs a Sequential, got {type(model).__name__}")
+        if update:
+            raise ValueError("prune: update=True goes with weights or blocks, not with structure='neuron'")
+        return without_neurons(model, source, rules, share)
     network = source.copy()
-    rows = _dense(network)
-    if not rows:
-        raise ValueError("prune: the model has no Dense layer, and only their kernels are pruned")
-    for row in rows:
-        if not np.isfinite(row.kernel).all():
-            raise ValueError(f"prune: {row.label}: its weights are not all finite")
-    sizes = [np.abs(row.kernel).ravel() for row in rows]
-    if scope == "global":
-        keeps = np.split(_kept(np.concatenate(sizes), share), np.cumsum([s.size for s in sizes])[:-1])
-    else:
-        keeps = [_kept(size, share) for size in sizes]
-    mask = np.ones_like(network.params)
-    for masked, row, keep in zip(_kernels(network, mask), rows, keeps, strict=True):
-        masked[...] = keep.reshape(masked.shape)
-        row.kernel[~keep.reshape(masked.shape)] = 0  # a product with the mask would leave negative zeros
-    network.mask = mask
+    mask = rules.mask(trained, network, share)
+    if update:
+        _refit(network, rules, mask)
+    hold(network, mask)
     return network if model is source else model.with_network(network)
+
+
+def _refit(network: Network, rules: Rules, mask: Any) -> None:
+    """Let the weights that stay make up for those that go."""
+    moments = input_moments(network, rules.calibration)
+    rows = rules.rows(network)
+    for row, masked in zip(rows, kernel_views(network, rows, mask), strict=True):
+        row.kernel[...] = refit(row.kernel, masked != 0, moments[row.index])
 
 
 def sparsity_of(network: Network) -> float:
@@ -89,24 +131,52 @@ def sparsity_of(network: Network) -> float:
     network : Network
         Pruned or not.
     """
-    kernels = [row.kernel for row in _dense(network)]
+    kernels = [row.kernel for row in dense_rows(network)]
     return sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.size for kernel in kernels)
 
 
-def _kept(sizes: npt.NDArray[Any], sparsity: float) -> npt.NDArray[np.bool_]:
-    """Mark all but the round(sparsity * size) smallest; of equals the first are kept."""
-    kept = np.zeros(sizes.size, np.bool_)
-    kept[np.argsort(-sizes, kind="stable")[: sizes.size - round(sparsity * sizes.size)]] = True
-    return kept
+def rewind(model: Sequential, weights: Any) -> Sequential:
+    """Return a pruned model with earlier weights: those that are kept begin again from there.
 
+    Method: Frankle and Carbin, "The Lottery Ticket Hypothesis" (2019), section 1; Frankle et al., "Linear Mode
+    Connectivity and the Lottery Ticket Hypothesis" (2020), rewinds to weights of early training.
 
-def _dense(network: Network) -> list[Row]:
-    """Return the rows that have a kernel; a norm's gamma is none."""
-    return [row for row in network.rows() if row.kind is DENSE]
+    Parameters
+    ----------
+    model : Sequential
+        A pruned model; not changed.
+    weights : sequence of array-like, or Sequential
+        As `Sequential.get_weights` gave them, of the unpruned model or the pruned one; or a model that has them.
 
+    Returns
+    -------
+    Sequential
+        With the mask of ``model`` and a fresh optimizer.
 
-def _kernels(network: Network, vector: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Return views of a flat vector like the parameters, one for each dense row's kernel."""
-    at = {parameter.offset: parameter for parameter in network.parameters}
-    dense = rows_of(network.layers, DENSE)
-    return [network.tensor(at[int(row["kernel"])], vector) for row in dense]
+    Raises
+    ------
+    ValueError
+        If the model has no mask, or the weights are others than its own in number or shape.
+
+    Examples
+    --------
+    >>> from nbdense.layers import Dense, Input
+    >>> model = Sequential([Input((4,)), Dense(10), Dense(2)])
+    >>> first = model.get_weights()
+    >>> ticket = rewind(prune(model, 0.5), first)
+    >>> sparsity_of(ticket.network)
+    0.5
+    """
+    source = held_network(model)
+    if not isinstance(source, Network) or source.mask is None:
+        raise ValueError("rewind: expected a model that prune or PruningSchedule has given a mask")
+    arrays = weights.get_weights() if isinstance(weights, Sequential) else [np.asarray(array) for array in weights]
+    network = source.copy()
+    views = network.tensors()
+    if [array.shape for array in arrays] != [view.shape for view in views.values()]:
+        got = [array.shape for array in arrays]
+        raise ValueError(f"rewind: expected {len(views)} arrays of the shapes of get_weights, got {got}")
+    for view, array in zip(views.values(), arrays, strict=True):
+        view[...] = array
+    hold(network, source.mask.copy())
+    return model.with_network(network)
