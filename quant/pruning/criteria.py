@@ -1,4 +1,4 @@
-"""What a weight is worth: scores of kernels' weights, of which the lowest go first."""
+"""Scores of kernels' weights, of which the lowest go first."""
 
 from __future__ import annotations
 
@@ -49,6 +49,23 @@ def _magnitude(model: Any, network: Network, rows: Sequence[Row], calibration: A
     return [np.abs(row.kernel) for row in rows]
 
 
+def _lamp(model: Any, network: Network, rows: Sequence[Row], calibration: Any) -> list[Array]:
+    """Return each squared weight's share of the sum of those of its kernel that are not smaller.
+
+    Of all layers together that removes what distorts each least, whatever its scale (Lee et al. 2021, section 3).
+    """
+    scores = []
+    for row in rows:
+        squares = np.square(row.kernel.astype(np.float64)).ravel()
+        order = np.argsort(-squares, kind="stable")
+        score = np.zeros_like(squares)
+        sums = np.cumsum(squares[order])
+        np.divide(squares[order], sums, out=sums, where=sums > 0)
+        score[order] = sums
+        scores.append(score.reshape(row.kernel.shape))
+    return scores
+
+
 def _movement(model: Any, network: Network, rows: Sequence[Row], calibration: Any) -> list[Array]:
     """Return -weight times gradient, summed over the data: by how much the loss grows, at first, when it goes to zero.
 
@@ -94,6 +111,7 @@ def _sum(values: npt.NDArray[np.float64], mean: Any) -> Any:
 
 CRITERIA = {
     "magnitude": Criterion(_magnitude, _norm),
+    "lamp": Criterion(_lamp, _sum),
     "movement": Criterion(_movement, _sum, "(x, y): inputs and targets, as fit takes them"),
     "second_order": Criterion(_second_order, _sum, "inputs, as quantize takes them"),
 }

@@ -44,7 +44,9 @@ def prune(
     scope : str
         "global" ranks the weights of all kernels together; "layer" removes the share from each kernel.
     criterion : str
-        "magnitude": of weights; of blocks and neurons, the norm of their weights (Han et al. 2015, section 3).
+        "magnitude": of weights; of blocks and neurons, the norm of their weights (Han et al. 2015, section 3). "lamp":
+        the square, over the sum of the layer's squares that are not smaller, so that layers of small weights lose no
+        more than others where all are ranked together (Lee et al. 2021, arXiv:2010.07611, section 3).
         "movement": minus weight times gradient, summed over data: by how much the loss grows, to first order (Sanh et
         al. 2020, section 3). "second_order": by how much a layer's squared output error grows when the others make up
         for a weight (Hassibi and Stork 1993; Frantar and Alistarh 2022, section 3). Scores of blocks and neurons

@@ -1,4 +1,4 @@
-"""What pruning did to a model: counted layer by layer, and shown as text, as a table or as a plot."""
+"""Reports on pruned models: counts layer by layer, as text, as a table or as a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kept weights become when others are removed: least squares, by the second moments of a layer's inputs.
+"""Least squares for the weights that are kept when others go, by the second moments of a layer's inputs.
 
 Method: Frantar and Alistarh, "Optimal Brain Compression" (2022, arXiv:2208.11580), section 3 and equation 2, which are
 those of Optimal Brain Surgeon (Hassibi and Stork 1993) for one layer's squared output error. Its Hessian, the same for

@@ -26,6 +26,15 @@ def n_of_m_mask(weights, n, m):
     return mask
 
 
+def lamp_scores(weights):
+    """Lee et al.'s equation 4: w^2 over the sum of the squares of all weights of at least this magnitude."""
+    scores = np.zeros(weights.shape)
+    for place in np.ndindex(weights.shape):
+        size = abs(weights[place])
+        scores[place] = weights[place] ** 2 / sum(w**2 for w in weights.ravel() if abs(w) >= size)
+    return scores
+
+
 def output_error(x, kernel, column, kept):
     """(least squared error of a column's outputs when only ``kept`` inputs have weights, these weights)."""
     wanted = x @ kernel[:, column]

@@ -1,4 +1,4 @@
-"""What weights are worth, against central differences and least squares; and the same bits on any number of threads."""
+"""Scores of weights, against central differences and least squares; and the same bits on any number of threads."""
 
 import numpy as np
 import pytest
@@ -16,6 +16,21 @@ def data():
     rng = np.random.default_rng(4)
     x = rng.normal(size=(700, 7)) + rng.normal(size=(700, 1))
     return x, rng.normal(size=(700, 2))
+
+
+def test_lamp_is_blind_to_the_scale_of_a_layer():
+    model = make_model([7, 9, 5], ["relu", "linear"])
+    first, last = (model.parameters[name] for name in ("dense/kernel", "dense_1/kernel"))
+    scores = CRITERIA["lamp"].scores(model, model.network, dense_rows(model.network), None)
+    for score, kernel in zip(scores, (first, last), strict=True):
+        np.testing.assert_allclose(score, naive_pruning.lamp_scores(kernel), rtol=1e-12)
+        assert score.max() == 1
+    before = prune(model, 0.6, criterion="lamp").network.mask
+    first[...] *= 1e-4
+    np.testing.assert_array_equal(prune(model, 0.6, criterion="lamp").network.mask, before)
+    assert not prune(model, 0.6).parameters["dense/kernel"].any()  # by magnitude the layer of small weights is gone
+    first[...] = 0
+    assert not prune(model, 0.6, criterion="lamp").parameters["dense/kernel"].any()
 
 
 def test_movement_is_what_the_loss_grows_by_to_first_order(data):

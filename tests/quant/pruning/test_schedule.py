@@ -122,7 +122,7 @@ def test_what_was_pruned_before_stays_away():
     ids=["blocks", "n of m", "exempt", "second order"],
 )
 def test_options_are_those_of_prune(options):
-    """What it ends with is a mask that prune makes too."""
+    """It ends with a mask that prune makes too."""
     model = model_for()
     model.fit(X, Y, 16, epochs=3, verbose=0, callbacks=[PruningSchedule(0.5, end_step=30, frequency=4, **options)])
     np.testing.assert_array_equal(model.network.mask, prune(model, 0.5, **options).network.mask)

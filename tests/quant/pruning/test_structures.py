@@ -88,7 +88,7 @@ def test_layers_that_are_exempted_stay_with_the_masks_that_they_have():
         ({"structure": "block", "block_size": (1, 2, 3)}, "block_size must be a number, or"),
         ({"block_size": 4}, "block_size is of structure 'block', and structure is 'unstructured'"),
         ({"scope": "row"}, "scope must be 'global' or 'layer', got 'row'"),
-        ({"criterion": "luck"}, "criterion must be 'magnitude' or 'movement' or 'second_order', got 'luck'"),
+        ({"criterion": "luck"}, "criterion must be 'magnitude' or 'lamp' or 'movement' or 'second_order', got 'luck'"),
         ({"exempt": "d7"}, "exempt: no Dense layer named 'd7'; there are: d0, d1"),
         ({"exempt": ("d0", "d1")}, "all Dense layers are exempted"),
         ({"exempt": [3]}, "exempt must be names of layers, got 3"),
