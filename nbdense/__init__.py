@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from nbdense.optimizers import Lion as Lion
     from nbdense.optimizers import Nadam as Nadam
     from nbdense.optimizers import RMSprop as RMSprop
+    from nbdense.quant import PruningSchedule as PruningSchedule
     from nbdense.quant import compare as compare
     from nbdense.quant import prune as prune
     from nbdense.quant import quantize as quantize
@@ -176,7 +177,7 @@ _HOMES = {
     ],
     "nbdense.models": ["Sequential", "load_model"],
     "nbdense.optimizers": ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "Nadam", "RMSprop"],
-    "nbdense.quant": ["compare", "prune", "quantize", "quantize_aware"],
+    "nbdense.quant": ["PruningSchedule", "compare", "prune", "quantize", "quantize_aware"],
     "nbdense.regularizers": ["L1", "L1L2", "L2", "l1", "l1_l2", "l2"],
     "nbdense.schedules": [
         "CosineDecay",

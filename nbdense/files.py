@@ -175,6 +175,11 @@ def write_tensors(
     ValueError
         If the path has the suffix of another format, such as ".onnx".
     """
+    atomic_write(path, tensor_bytes(kind, config, tensors))
+
+
+def tensor_bytes(kind: str, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Return the content of the file that `write_tensors` writes, whose parameters these are."""
     from safetensors.numpy import save
 
     _check_suffix(path)
@@ -184,7 +189,7 @@ def write_tensors(
         "config": json.dumps(config, sort_keys=True),
     }
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
-    atomic_write(path, _with_sorted_header(content))
+    return _with_sorted_header(content)
 
 
 def _with_sorted_header(content: bytes) -> bytes:

@@ -103,7 +103,6 @@ class CpuPlan:
         if accepted is not None:
             self._set(least=accepted.least, most=accepted.most, whole=accepted.whole)
             self._set(sum_tolerance=accepted.sum_tolerance)
-        self._no_mask = np.zeros(0, network.dtype)
         self._updates = bool(phases[-1]["kind"] == SLABS and phases[-1]["flags"] & UPDATE)
         passes = 3 if len(phases) > 1 else 1
         self._flops = 2.0 * memory.batch * network.multiply_adds * passes
@@ -130,9 +129,9 @@ class CpuPlan:
     def _take_tables(self) -> None:
         """Take the network's arrays: others may have come in the place of some."""
         memory, network = self._memory, self._memory.network
+        mask = network.held_mask()
         self._params, self._mask, self._slabs, self._rows = network.params, network.mask, network.slabs, network.layers
         values = memory.rounded if network.rounds_kernels else network.params
-        mask = self._no_mask if network.mask is None else network.mask
         layers = self._rows if self._layers is None else self._layers
         self._tables = (layers, self._slabs, network.segments, self._phases)
         self._vectors = (network.params, memory.state, mask, values)
