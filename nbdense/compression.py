@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.files import FileFormatError, TensorFile, atomic_write, tensor_bytes, write_tensors
+from nbdense.files import FileFormatError, TensorFile, tensor_bytes, write_model, write_tensors
 
 KIND = "compressed"
 LARGEST_RATIO = 4096  # of what a file unpacks to, to its size
@@ -115,7 +115,7 @@ def save_tensors(
         Whether it is a compressed file.
     """
     if compressed:
-        atomic_write(path, compressed_bytes(kind, config, tensors))
+        write_model(path, compressed_bytes(kind, config, tensors))
     else:
         write_tensors(path, kind, config, tensors)
 

@@ -28,6 +28,9 @@ from nbdense._warn import warn
 FORMAT_VERSION = 1
 _NO_NAME = getattr(os, "O_TMPFILE", 0)
 _PIECE = 2**26  # bytes written at a time
+# Suffixes of formats that are not what is written
+_REFUSED = {".onnx": "nbdense.export.to_onnx(model, path)"}
+_MISLEADING = (".keras", ".h5", ".hdf5")
 
 
 class FileFormatError(ValueError):
@@ -154,6 +157,29 @@ def _mode_of_new_files() -> int:
     return 0o666 & ~mask
 
 
+def write_model(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a model file, whose path does not promise another format.
+
+    Parameters
+    ----------
+    path : path
+        The file; replaced if it exists. Suffixes that Keras's snippets have are taken, with a warning.
+    content : bytes
+        Its content.
+
+    Raises
+    ------
+    ValueError
+        If the path has the suffix of another format, such as ".onnx".
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in _REFUSED:
+        raise ValueError(f"{path}: model files are safetensors; for {suffix} use {_REFUSED[suffix]}")
+    if suffix in _MISLEADING:
+        warn(f"{path}: model files are safetensors whatever the suffix; Keras cannot read this one")
+    atomic_write(path, content)
+
+
 def write_tensors(
     path: str | os.PathLike[str], kind: str, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
 ) -> None:
@@ -175,14 +201,13 @@ def write_tensors(
     ValueError
         If the path has the suffix of another format, such as ".onnx".
     """
-    atomic_write(path, tensor_bytes(kind, config, tensors))
+    write_model(path, tensor_bytes(kind, config, tensors))
 
 
 def tensor_bytes(kind: str, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """Return the content of the file that `write_tensors` writes, whose parameters these are."""
     from safetensors.numpy import save
 
-    _check_suffix(path)
     metadata = {
         "format": f"nbdense {kind}",
         "format_version": str(FORMAT_VERSION),
@@ -209,9 +234,6 @@ _OTHERS = (
     (rb"\x08[\x01-\x20][\x12\x3a\x42]", "an ONNX model", "read it with nbdense.export.from_onnx"),
     (rb".{4}TFL3", "a TFLite model", _OURS),
 )
-# Suffixes of formats that are not what is written
-_REFUSED = {".onnx": "nbdense.export.to_onnx(model, path)"}
-_MISLEADING = (".keras", ".h5", ".hdf5")
 
 
 def _what_else(path: Path) -> str:
@@ -222,15 +244,6 @@ def _what_else(path: Path) -> str:
             if re.match(pattern, start, re.DOTALL):
                 return f"{path} is {what}: {advice}"
     return ""
-
-
-def _check_suffix(path: str | os.PathLike[str]) -> None:
-    """Refuse a suffix that promises another format, and warn of those that Keras's snippets have."""
-    suffix = Path(path).suffix.lower()
-    if suffix in _REFUSED:
-        raise ValueError(f"{path}: model files are safetensors; for {suffix} use {_REFUSED[suffix]}")
-    if suffix in _MISLEADING:
-        warn(f"{path}: model files are safetensors whatever the suffix; Keras cannot read this one")
 
 
 class TensorFile:
