@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     usage: nbdense ...
     0
     """
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    commands = parser()
+    arguments = commands.parse_args(argv)
     if arguments.command is None:
-        parser.print_help()
+        commands.print_help()
         return 0
     try:
         return int(arguments.run(arguments))
@@ -44,12 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
         prog="nbdense", description="Train small neural networks on a CPU, shrink them, ship them as ONNX."
     )
-    parser.add_argument("--version", action="version", version=f"nbdense {__version__}")
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="{demo,doctor,warmup}")
+    made.add_argument("--version", action="version", version=f"nbdense {__version__}")
+    commands = made.add_subparsers(dest="command", title="commands", metavar="{demo,doctor,warmup}")
     demo = commands.add_parser(
         "demo",
         help="the whole product on scikit-learn's digits: train, quantize, prune, export, verify",
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     warmup.add_argument("--dtype", nargs="+", choices=dtypes, default=["float32"], help="of the models to come")
     warmup.add_argument("--quant", action="store_true", help="nbdense.quant's entries too")
     warmup.set_defaults(run=_warmup)
-    return parser
+    return made
 
 
 def _whole(least: int) -> Callable[[str], int]:

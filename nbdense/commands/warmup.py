@@ -1,12 +1,13 @@
 """``nbdense warmup``: compile every entry ahead of time, for instance while a container image is built.
 
-Signatures are not listed here, where they could differ from real calls': a model of each kind is trained and
-asked, and the backend compiles the rest: the parallel twin of each entry, for what the serial one was called with.
+Signatures are not listed here, where they could differ from real calls': a model of each kind is trained and asked.
+What a program calls by its address is compiled by the tables that it is in: activations, losses, optimizers and rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def warm_up(
         for step in _steps(dtype, quant):
             step()
             for done in compilations.compilations[told:]:
-                tell(f"{done.entry}, {done.variant}, {dtype}: {done.seconds:.1f} s")
+                tell(f"{done.entry}, {dtype}: {done.seconds:.1f} s")
             told = len(compilations.compilations)
             if kernel_cache.save_error is not None:
                 raise WarmupError(
@@ -67,7 +68,6 @@ def warm_up(
 
 def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
     """Return calls that reach every entry in turn."""
-    from nbdense import backends
     from nbdense.layers import Dense, Input
     from nbdense.models import Sequential
 
@@ -88,4 +88,24 @@ def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
             lambda: quantize(model, scheme="dynamic").predict(x),
             lambda: quantize_aware(model, x).predict(x),
         ]
-    return [*steps, *backends.current().compilers(quant)]
+    return [*steps, *_on_demand(dtype)]
+
+
+def _on_demand(dtype: str) -> Iterator[Callable[[], Any]]:
+    """Yield calls that compile all that is compiled on demand."""
+    from nbdense.engine.elementwise.activations import ACTIVATIONS, ON_DEMAND
+    from nbdense.engine.elementwise.loss_forms import FORMS
+    from nbdense.engine.rows.kind import ROW_KINDS, set_addresses
+    from nbdense.engine.tables import LAYER
+    from nbdense.optimizers import OPTIMIZERS, Adam
+
+    for activation in ACTIVATIONS.values():
+        if activation.code >= ON_DEMAND:
+            yield functools.partial(activation.calls, dtype)
+    for form in FORMS.values():
+        yield functools.partial(form.loop, dtype)
+    for optimizer in (*(kind() for kind in OPTIMIZERS.values()), Adam(amsgrad=True)):
+        yield functools.partial(optimizer.call, dtype)
+    rows = np.zeros(len(ROW_KINDS), LAYER)
+    rows["kind"] = range(len(ROW_KINDS))
+    yield functools.partial(set_addresses, rows, dtype)

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
 
-from nbdense._compile.policy import entry_pair, kernel
+from nbdense._compile.policy import entry, kernel, region
 from nbdense.engine.elementwise.activation_loops import activate_row, clear_padding, padded
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.integer import (
@@ -111,7 +110,49 @@ def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, ca
         activate_row(float_layers[row["engine_row"]], floats, start, m)
 
 
-def _predict_dynamic(program, floats, x, values, threads):
+@kernel
+def _float_rows(row, floats, x, work, rows, threads, thread):
+    """Take one thread's rows of data through one row of the engine's."""
+    first, count = _share(rows, threads, thread)
+    if count > 0:
+        operand, span = (x, np.int64(0), row["n_in"]), (first, count)
+        float_layers, params = floats
+        layer = float_layers[row["engine_row"]]
+        forward_row(layer, params, operand, work, rows, span, False, np.int64(0), np.uint64(0))
+
+
+@kernel
+def _share(rows, threads, thread):
+    share = (rows + threads - 1) // threads
+    first = thread * share
+    return first, min(share, rows - first)
+
+
+@kernel
+def _range_of_share(row, x, work, rows, bounds, threads, thread):
+    """Find the range of one thread's rows of a layer's input."""
+    first, count = _share(rows, threads, thread)
+    low, high = np.float32(0.0), np.float32(0.0)
+    if count > 0:
+        low, high = _range_of_rows(row, x, work, rows, first, count)
+    bounds[thread, 0], bounds[thread, 1] = low, high
+
+
+def _dynamic_share(program, index, float_layers, x, form, corrections, work, rows, ld_in, threads, thread):
+    """Take one thread's rows through a layer of int8 weights."""
+    span = _share(rows, threads, thread)
+    if span[1] > 0:
+        tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
+        memory = (np.zeros(TILE_ROWS * ld_in, np.uint8), tile)
+        _dynamic_rows(program, index, float_layers, x, form, corrections, work, rows, span, memory)
+
+
+_run_floats = region(_float_rows)
+_run_ranges = region(_range_of_share)
+_run_dynamic = region(kernel(_dynamic_share, allocates=True))
+
+
+def _predict_dynamic(program, floats, x, values, launcher, threads):
     """Predict all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
 
     program : bytes (see `nbdense.quant.kernels.tables.PARTS`); floats : (the engine's rows, their parameters)
@@ -126,26 +167,15 @@ def _predict_dynamic(program, floats, x, values, threads):
     flat = x.reshape(x.size)
     work = np.zeros(form["float_width"] * rows, np.float32)
     bounds = np.empty((threads, 2), np.float32)
-    share = (rows + threads - 1) // threads
     corrections = np.empty(weight_sums.size, np.int32)
     if form["copies_input"]:
         copy_input(form, flat, 0, n_in, rows, work)
     for index in range(layers.shape[0]):
         row = layers[index]
         if row["kind"] == FLOAT:
-            for thread in prange(threads):
-                first = thread * share
-                count = min(share, rows - first)
-                if count > 0:
-                    _float_rows(layers[index], floats, flat, work, rows, first, count)
+            _run_floats(launcher, threads, row, floats, flat, work, rows, threads)
             continue
-        for thread in prange(threads):
-            first = thread * share
-            count = min(share, rows - first)
-            low, high = np.float32(0.0), np.float32(0.0)
-            if count > 0:
-                low, high = _range_of_rows(layers[index], flat, work, rows, first, count)
-            bounds[thread, 0], bounds[thread, 1] = low, high
+        _run_ranges(launcher, threads, row, flat, work, rows, bounds, threads)
         least, most = np.float32(0.0), np.float32(0.0)
         for thread in range(threads):
             least, most = min(least, bounds[thread, 0]), max(most, bounds[thread, 1])
@@ -154,14 +184,10 @@ def _predict_dynamic(program, floats, x, values, threads):
         zero_point = np.int64(round_to_byte(-least / scale, 0, 0, 255))
         for j in range(row["channels"], row["channels"] + row["ld_out"]):
             corrections[j] = weight_sums[j] * np.int32(zero_point - OFFSET)
-        for thread in prange(threads):
-            first = thread * share
-            count = min(share, rows - first)
-            if count > 0:
-                tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
-                memory = (np.zeros(TILE_ROWS * layers[index]["ld_in"], np.uint8), tile)
-                bytes_form, span = (scale, zero_point), (first, count)
-                _dynamic_rows(program, index, float_layers, flat, bytes_form, corrections, work, rows, span, memory)
+        bytes_form, ld_in = (scale, zero_point), row["ld_in"]
+        _run_dynamic(
+            launcher, threads, program, index, float_layers, flat, bytes_form, corrections, work, rows, ld_in, threads
+        )
     missing = np.zeros(rows, np.uint8)
     note_missing(flat, 0, n_in, rows, missing)
     buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
@@ -169,13 +195,4 @@ def _predict_dynamic(program, floats, x, values, threads):
     give_values(form, (nothing, work, corrections, missing, buffer, rows), rows, values.reshape(values.size), 0)
 
 
-@kernel
-def _float_rows(row, floats, x, work, capacity, first, count):
-    """Take one thread's rows of data through one row of the engine's."""
-    operand, span = (x, np.int64(0), row["n_in"]), (first, count)
-    float_layers, params = floats
-    layer = float_layers[row["engine_row"]]
-    forward_row(layer, params, operand, work, capacity, span, False, np.int64(0), np.uint64(0))
-
-
-predict_dynamic = entry_pair(_predict_dynamic)
+predict_dynamic = entry(_predict_dynamic, "the program of dynamic quantization", seconds=5)

@@ -19,11 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
 
-from nbdense._compile.policy import entry_pair, kernel
-from nbdense.engine.elementwise.activation_loops import activate, clear_padding, padded
-from nbdense.engine.elementwise.activations import SOFTMAX
+from nbdense._compile.policy import entry, kernel, region
+from nbdense.engine.elementwise.activation_loops import clear_padding, padded, softmax
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.microkernel import GROUP, integer_product, take_zero_points_off
 from nbdense.quant.kernels.rounding import (
@@ -306,7 +304,7 @@ def give_values(form, memory, count, out, first):
                 for j in range(width):
                     target[j] = floats_of_row[j]
         if form["softmax"]:
-            activate(SOFTMAX, 0.0, buffer, 0, width, m, n)
+            softmax(buffer, 0, width, m, n)
         for i in range(m):
             target = out[(first * positions + begin + i) * n : (first * positions + begin + i + 1) * n]
             source = buffer[i * width : i * width + n]
@@ -381,28 +379,33 @@ def _work_on_rows(program, form, floats, x, integers, values, span, memory):
             give_integers(form, memory, count, integers, first)
 
 
-def _predict(program, floats, x, integers, values, threads):
+def _predict_share(program, forms, floats, x, integers, values, threads, thread):
+    rows = x.shape[0]
+    share = (rows + threads - 1) // threads
+    begin = thread * share
+    end = min(rows, begin + share)
+    if begin < end:
+        capacity = min(CHUNK, end - begin)
+        # Nothing has to be zero: bytes behind a row's end meet weights that are.
+        work = np.empty(forms[0]["width"] * capacity, np.uint8)
+        float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
+        tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
+        missing = np.empty(capacity, np.uint8)
+        buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
+        memory = (work, float_work, tile, missing, buffer, capacity)
+        _work_on_rows(program, forms[0], floats, x, integers, values, (begin, end), memory)
+
+
+_run = region(kernel(_predict_share, allocates=True))
+
+
+def _predict(program, floats, x, integers, values, launcher, threads):
     """Predict all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
 
     program : bytes (see `PARTS`); floats : (the engine's rows, their parameters), or None
     Either output may have no rows: then it is not wanted.
     """
-    rows = x.shape[0]
-    share = (rows + threads - 1) // threads
-    forms = program[FORM_AT:FORM_END].view(FORM)
-    for thread in prange(threads):
-        begin = thread * share
-        end = min(rows, begin + share)
-        if begin < end:
-            capacity = min(CHUNK, end - begin)
-            # Nothing has to be zero: bytes behind a row's end meet weights that are.
-            work = np.empty(forms[0]["width"] * capacity, np.uint8)
-            float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
-            tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
-            missing = np.empty(capacity, np.uint8)
-            buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
-            memory = (work, float_work, tile, missing, buffer, capacity)
-            _work_on_rows(program, forms[0], floats, x, integers, values, (begin, end), memory)
+    _run(launcher, threads, program, program[FORM_AT:FORM_END].view(FORM), floats, x, integers, values, threads)
 
 
-predict = entry_pair(_predict)
+predict = entry(_predict, "the program of integers", seconds=5)

@@ -115,7 +115,7 @@ def distant(monkeypatch):
 
     for module, name in ENTRIES:
         entry = getattr(module, name)
-        monkeypatch.setattr(module, name, tuple(map(guarded, entry)) if isinstance(entry, tuple) else guarded(entry))
+        monkeypatch.setattr(module, name, guarded(entry))
     monkeypatch.setattr(backends, "_current", backend)
     return backend
 
