@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nbdense import __version__
+from nbdense.commands.export import FORMS
 
 DEMO_FOLDER = Path("nbdense-demo")
 
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         prog="nbdense", description="Train small neural networks on a CPU, shrink them, ship them as ONNX."
     )
     made.add_argument("--version", action="version", version=f"nbdense {__version__}")
-    commands = made.add_subparsers(dest="command", title="commands", metavar="{demo,doctor,warmup}")
+    commands = made.add_subparsers(dest="command", title="commands", metavar="{demo,doctor,export,warmup}")
     demo = commands.add_parser(
         "demo",
         help="the whole product on scikit-learn's digits: train, quantize, prune, export, verify",
@@ -70,6 +71,19 @@ def parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--clean", action="store_true", help="remove other versions' compiled kernels first")
     doctor.set_defaults(run=_doctor)
+    export = commands.add_parser(
+        "export",
+        help="a model file as ONNX, C, an object file or a package",
+        description="Write a model, as save() has written it, in another form, and see that it computes the same.",
+    )
+    export.add_argument("model", type=Path, help="the model's file")
+    export.add_argument("--to", required=True, choices=list(FORMS), help="the form", dest="form")
+    export.add_argument(
+        "--out", type=Path, metavar="PATH", help="file or folder to write; by default called like the model"
+    )
+    export.add_argument("--name", help="what C functions begin with; by default the file's name")
+    export.add_argument("--target", help="the processor that C is for: generic, cortex-m4, ...")
+    export.set_defaults(run=_export)
     warmup = commands.add_parser(
         "warmup",
         help="compile everything ahead of time",
@@ -115,6 +129,18 @@ def _doctor(arguments: argparse.Namespace) -> int:
         folders, size = doctor.clean()
         print(f"removed {folders} folders of other versions, {size / 1e6:.1f} MB")
     print(doctor.examine())
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from nbdense.commands import export
+
+    try:
+        written = export.run(arguments.model, arguments.form, arguments.out, arguments.name, arguments.target)
+    except export.ExportError as error:
+        print(f"nbdense export: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {written}")
     return 0
 
 
