@@ -1,0 +1,1 @@
+"""What needs NumPy alone: the numbers of roundings."""
