@@ -251,7 +251,7 @@ def _to_format_1(texts):
 
 
 def test_rounding_of_format_1(tmp_path):
-    """What was "tflite" there has another name now, and the integers stay."""
+    """The rounding "tflite" of then has another name now, and the integers stay."""
     x = np.random.default_rng(2).normal(size=(200, 5))
     float_model = make_model([5, 9, 3], ["relu", "linear"], "mse", "sgd")
     for make, name in ((quantize, "quantized"), (quantize_aware, "aware")):
