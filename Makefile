@@ -3,6 +3,7 @@
 #   make demo            the whole product on real data, in a minute
 #   make test            ruff, mypy and pytest;  make test ARGS="-k wheel -x"  passes options on to pytest
 #   make lint types      the quick halves of it
+#   make runtime         the wheel of nbdense-runtime, in dist/
 #   make coverage        pytest, and which lines it reached: a table, and htmlcov/
 #   make test-latest     pytest with the newest release of everything, in an environment of its own
 #   make test-oldest     pytest with pyproject.toml's lower bounds, on Python 3.11, likewise
@@ -33,7 +34,7 @@ INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_BENCH := $(BENCH_VENV)/.installed
 
-.PHONY: bench bench-cuda bench-quantization constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
+.PHONY: runtime bench bench-cuda bench-quantization constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -46,6 +47,10 @@ test: lint
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The distribution that predicts by NumPy alone.
+runtime: $(INSTALLED_TEST)
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist packaging/runtime
 
 # Lines that the tests reach; of compiled code, those that tests run as plain Python.
 coverage: $(INSTALLED_TEST)
@@ -122,7 +127,7 @@ $(INSTALLED_BENCH): pyproject.toml | $(BENCH_VENV)/pyvenv.cfg
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage* htmlcov nbdense-demo
+	rm -rf build packaging/runtime/build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage* htmlcov nbdense-demo
 	find nbdense quant export tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean

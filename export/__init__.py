@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nbdense.export.importer import from_onnx as from_onnx
     from nbdense.export.pipeline.converters import register_converters as register_converters
     from nbdense.export.pipeline.sklearn import pipeline_to_onnx as pipeline_to_onnx
+    from nbdense.export.tflite.api import to_tflite as to_tflite
+    from nbdense.export.tflite.importer import from_tflite as from_tflite
     from nbdense.export.verify.verification import Verification as Verification
     from nbdense.export.verify.verification import verify_onnx as verify_onnx
 
@@ -28,11 +30,13 @@ _HOME = {
     "pipeline_to_onnx": "nbdense.export.pipeline.sklearn",
     "register_converters": "nbdense.export.pipeline.converters",
     "from_onnx": "nbdense.export.importer",
+    "from_tflite": "nbdense.export.tflite.importer",
     "to_arduino": "nbdense.export.c.packages",
     "to_c": "nbdense.export.c.api",
     "to_cmake": "nbdense.export.c.packages",
     "to_object": "nbdense.export.c.objects",
     "to_onnx": "nbdense.export.api",
+    "to_tflite": "nbdense.export.tflite.api",
     "to_zephyr": "nbdense.export.c.packages",
     "verify_c": "nbdense.export.c.verification",
     "verify_onnx": "nbdense.export.verify.verification",

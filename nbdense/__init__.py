@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from nbdense.estimators import MLPClassifier as MLPClassifier
     from nbdense.estimators import MLPRegressor as MLPRegressor
     from nbdense.export import from_onnx as from_onnx
+    from nbdense.export import from_tflite as from_tflite
     from nbdense.export import pipeline_to_onnx as pipeline_to_onnx
     from nbdense.export import to_onnx as to_onnx
+    from nbdense.export import to_tflite as to_tflite
     from nbdense.export import verify_onnx as verify_onnx
     from nbdense.layers import ELU as ELU
     from nbdense.layers import Activation as Activation
@@ -122,7 +124,7 @@ _HOMES = {
         "TerminateOnNaN",
     ],
     "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
-    "nbdense.export": ["from_onnx", "pipeline_to_onnx", "to_onnx", "verify_onnx"],
+    "nbdense.export": ["from_onnx", "from_tflite", "pipeline_to_onnx", "to_onnx", "to_tflite", "verify_onnx"],
     "nbdense.layers": [
         "ELU",
         "Activation",

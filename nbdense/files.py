@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from nbdense._warn import warn
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _NO_NAME = getattr(os, "O_TMPFILE", 0)
 _PIECE = 2**26  # bytes written at a time
 # Suffixes of formats that are not what is written
@@ -246,6 +246,11 @@ def _what_else(path: Path) -> str:
     return ""
 
 
+def _from_format_1(entries: dict[str, Any]) -> dict[str, Any]:
+    """Rename what format 1 called otherwise: "tflite" was the rounding that is "gemmlowp" now."""
+    return entries | {"rounding": "gemmlowp"} if entries.get("rounding") == "tflite" else entries
+
+
 class TensorFile:
     """A safetensors file, opened: its description and its arrays' shapes are known, its arrays are read on demand.
 
@@ -287,7 +292,8 @@ class TensorFile:
                 f"{self.path} is of format {version}; this nbdense reads up to {FORMAT_VERSION}: upgrade nbdense"
             )
         try:
-            self.config: dict[str, Any] = json.loads(metadata["config"])
+            upgrade = _from_format_1 if int(version) < 2 else None
+            self.config: dict[str, Any] = json.loads(metadata["config"], object_hook=upgrade)
             if not isinstance(self.config, dict):
                 raise ValueError("its description is not an object")
         except (KeyError, ValueError) as error:
@@ -315,3 +321,41 @@ class TensorFile:
             raise FileFormatError(
                 f"{self.path}: tensor {name!r} has shape {self.shapes[name]}, expected {tuple(shape)}"
             )
+
+
+def pack_nibbles(kernel: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """Pack weights of four bits, two a byte.
+
+    Those of input 2 i are in the low nibbles, those of input 2 i + 1 in the high ones, in two's complement.
+
+    Parameters
+    ----------
+    kernel : ndarray of int8, (n_in, n_out)
+        Integers in [-8, 7].
+    """
+    n_in, n_out = kernel.shape
+    padded = np.zeros((n_in + n_in % 2, n_out), np.uint8)
+    padded[:n_in] = kernel.view(np.uint8) & 15
+    return padded[::2] | padded[1::2] << np.uint8(4)
+
+
+def unpack_nibbles(packed: npt.NDArray[np.uint8], n_in: int) -> npt.NDArray[np.int8]:
+    """Unpack what `pack_nibbles` packed.
+
+    Parameters
+    ----------
+    packed : ndarray of uint8, ((n_in + 1) / 2, n_out)
+        Two weights a byte.
+    n_in : int
+        Inputs.
+
+    Raises
+    ------
+    ValueError
+        If that is not what the array holds.
+    """
+    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[0] != -(-n_in // 2):
+        raise ValueError(f"kernel_int4 must be uint8 ({-(-n_in // 2)}, n_out), got {packed.dtype} {packed.shape}")
+    kernel = np.empty((2 * packed.shape[0], packed.shape[1]), np.int8)
+    kernel[::2], kernel[1::2] = (packed << np.uint8(4)).view(np.int8) >> 4, packed.view(np.int8) >> 4
+    return kernel[:n_in]

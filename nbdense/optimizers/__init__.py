@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from nbdense.optimizers.compiled import RESTING as RESTING
 from nbdense.optimizers.base import Optimizer as Optimizer
+from nbdense.optimizers.compiled import RESTING as RESTING
 from nbdense.optimizers.compiled import Adadelta as Adadelta
 from nbdense.optimizers.compiled import Adamax as Adamax
 from nbdense.optimizers.compiled import Ftrl as Ftrl

@@ -85,8 +85,8 @@ def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
                 target[j] = round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high)
         else:
             for j in range(n):
-                value = fixed_point_multiply(sums[j], fixed_multipliers[offset + j], shifts[offset + j]) + zero_point
-                target[j] = np.uint8(min(max(value, low), high))
+                value = fixed_point_multiply(sums[j], fixed_multipliers[offset + j], shifts[offset + j], rounding)
+                target[j] = np.uint8(min(max(value + zero_point, low), high))
         if row["table"] >= 0:
             for j in range(n):
                 target[j] = tables[row["table"] + target[j]]
@@ -129,8 +129,8 @@ def _add(row, vectors, work, capacity, m, rounding):
             for j in range(n):
                 terms = np.int32(a[j]) - za, np.int32(b[j]) - zb
                 fixed, shifts = vectors.fixed_multipliers[at : at + 3], vectors.shifts[at : at + 3]
-                value = fixed_point_sum(terms[0], terms[1], fixed, shifts) + zero_point
-                target[j] = np.uint8(min(max(value, low), high))
+                value = fixed_point_sum(terms[0], terms[1], fixed, shifts, rounding)
+                target[j] = np.uint8(min(max(value + zero_point, low), high))
 
 
 @kernel

@@ -17,6 +17,7 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.files import FileFormatError
 from nbdense.models import load_model
 from nbdense.optimizers import OPTIMIZERS
+from nbdense.quant import quantize, quantize_aware
 from tests.support.builders import OBJECTIVES, draw_targets, make_model, objective_name
 
 
@@ -270,8 +271,29 @@ def test_wrong_tensors(edit, saved):
 
 
 def test_newer_format(saved):
-    rewrite(saved, metadata=_set("format_version", to="2"))
+    rewrite(saved, metadata=_set("format_version", to="3"))
     assert_refused(saved, "upgrade nbdense")
+
+
+def _to_format_1(texts):
+    assert '"gemmlowp"' in texts["config"]
+    texts.update(config=texts["config"].replace('"gemmlowp"', '"tflite"'), format_version="1")
+
+
+def test_rounding_of_format_1(tmp_path):
+    """The rounding "tflite" of then has another name now, and the integers stay."""
+    x = np.random.default_rng(2).normal(size=(200, 5))
+    float_model = make_model([5, 9, 3], ["relu", "linear"], "mse", "sgd")
+    for make, name in ((quantize, "quantized"), (quantize_aware, "aware")):
+        model, path = make(float_model, x, rounding="gemmlowp"), tmp_path / f"{name}.safetensors"
+        model.save(path)
+        rewrite(path, metadata=_to_format_1)
+        loaded = load_model(path)
+        if name == "quantized":
+            assert loaded.network.rounding == loaded.network.report["options"]["rounding"] == "gemmlowp"
+            np.testing.assert_array_equal(loaded.predict_integers(x), model.predict_integers(x))
+        else:
+            assert quantize(loaded, x).network.rounding == "gemmlowp"
 
 
 @pytest.mark.parametrize("version", ["", "one", "-1"])

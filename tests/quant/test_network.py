@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from nbdense.activations import ACTIVATIONS
-from nbdense.files import FileFormatError
+from nbdense.files import FileFormatError, pack_nibbles, unpack_nibbles
 from nbdense.models import load_model
 from nbdense.quant import QuantizedModel, QuantizedNetwork
+from nbdense.quant.kernels.rounding import CODES
 from nbdense.quant.model.network import (
     LIMITS,
     FloatLayer,
@@ -17,8 +18,6 @@ from nbdense.quant.model.network import (
     QuantizedSoftmax,
     between,
     cuts,
-    pack_nibbles,
-    unpack_nibbles,
 )
 from nbdense.quant.schemes.dynamic import DynamicDense
 from nbdense.quant.schemes.weight_only import WeightOnlyDense
@@ -27,7 +26,7 @@ from tests.support.drawn_networks import draw_network
 
 F32 = np.float32
 DTYPES = ["int8", "uint8"]
-ROUNDINGS = ["onnx", "tflite"]
+ROUNDINGS = list(CODES)
 FUNCTIONS = {"softmax": naive.softmax, **{name: pair[0] for name, pair in naive.ACTIVATIONS.items()}}
 
 

@@ -11,15 +11,16 @@ from nbdense._compile.policy import JIT
 from nbdense.activations import ACTIVATIONS
 from nbdense.quant import QuantizedModel, QuantizedNetwork
 from nbdense.quant.kernels.integer import CHUNK, TILE_COLUMNS, TILE_ROWS, quantize_rows
-from nbdense.quant.kernels.rounding import fixed_point_multiplier, quotient
+from nbdense.quant.kernels.rounding import CODES, quotient
 from nbdense.quant.model.network import LIMITS, QuantizedDense
+from nbdense.runtime.rounding import fixed_point_multiplier
 from tests.reference import naive, naive_integer
 from tests.support.compiled import compiled
 from tests.support.source_tree import ROOT
 
 SETTINGS = str(ROOT / "pyproject.toml")
 DTYPES = ["int8", "uint8"]
-ROUNDINGS = ["onnx", "tflite"]
+ROUNDINGS = list(CODES)
 TABLES = {name: naive.ACTIVATIONS[name][0] for name, row in ACTIVATIONS.items() if not row.is_clamp and not row.rowwise}
 EXTREMES = [np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, -1e-45, 0.0, -0.0, 0.5, -0.5, 1.5, 2.5]
 
