@@ -30,8 +30,8 @@ A table of 0 elements is none: the elements themselves come. Of one element noth
 table (of elements of one byte: "symbols"), and "symbols" each element's place in it. The metadata has "checksum", the
 CRC-32 of the packed tensors in this order, and "sizes", what each unpacks to.
 
-LZMA comes under the order-0 entropy of these streams, because it learns as it goes, and Huffman codes do not reach that.
-Of LeNet-300-100, pruned 20 times and quantized to 8 bits, in bytes:
+LZMA comes under the order-0 entropy of these streams, because it learns as it goes; Huffman codes do not reach that. Of
+LeNet-300-100, pruned 20 times and quantized to 8 bits, in bytes:
 
 =======  ======  ======  ======================  =======
 stream   length  LZMA    Huffman, with its code  entropy
