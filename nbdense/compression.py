@@ -29,6 +29,17 @@ Forms of a tensor, with what follows the form in its entry:
 A table of 0 elements is none: the elements themselves come. Of one element nothing more is said. Else "numbers" has the
 table (of elements of one byte: "symbols"), and "symbols" each element's place in it. The metadata has "checksum", the
 CRC-32 of the packed tensors in this order, and "sizes", what each unpacks to.
+
+LZMA comes under the order-0 entropy of these streams, because it learns as it goes; Huffman codes do not reach that. Of
+LeNet-300-100, pruned 20 times and quantized to 8 bits, in bytes:
+
+=======  ======  ======  ======================  =======
+stream   length  LZMA    Huffman, with its code  entropy
+=======  ======  ======  ======================  =======
+gaps     13,061   8,611                   9,108    8,854
+symbols  12,920  11,461                  11,801   11,549
+numbers   3,280   2,089                   2,844    2,579
+=======  ======  ======  ======================  =======
 """
 
 from __future__ import annotations

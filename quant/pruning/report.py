@@ -67,7 +67,7 @@ def pruning_report(model: Any, before: Any = None, evaluate: Any = None, form: s
     if before is not None:
         made["before"] = _totals(_network(before))
     if evaluate is not None:
-        score = score_of(evaluate)
+        score = score_of(evaluate, "pruning_report")
         made["model"]["score"] = score(model)
         if before is not None:
             made["before"]["score"] = score(before)

@@ -124,7 +124,7 @@ def sparsity_sweep(
     if verbose not in ("auto", 0, 1):
         raise ValueError(f"sparsity_sweep: verbose must be 'auto', 0 or 1, got {verbose!r}")
     shares = [share_of("sparsity_sweep", "each of sparsities", sparsity) for sparsity in sparsities]
-    score = score_of(evaluate)
+    score = score_of(evaluate, "sparsity_sweep")
     sweep = SparsitySweep(shares, [], [])
     with tqdm(shares, desc="sparsity", disable=verbose == 0) as bar:
         for share in bar:

@@ -91,6 +91,8 @@ def test_sweeps(model, capsys, tmp_path):
     narrow = sparsity_sweep(model, (X, Y), [0.5], verbose=0, structure="neuron")
     assert narrow.parameters[0] < 146 and narrow.models == []
     assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match=r"^sparsity_sweep: evaluate must be \(x, y\), or a function"):
+        sparsity_sweep(model, X, [0.5], verbose=0)
     with pytest.raises(ValueError, match=r"each of sparsities must lie in \[0, 1\), got 1.5"):
         sparsity_sweep(model, (X, Y), [0.5, 1.5], verbose=0)
 
