@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from nbdense.optimizers.compiled import RESTING as RESTING
 from nbdense.optimizers.base import Optimizer as Optimizer
 from nbdense.optimizers.base import Rate as Rate
 from nbdense.optimizers.base import Schedule as Schedule
+from nbdense.optimizers.compiled import RESTING as RESTING
 from nbdense.optimizers.compiled import Adadelta as Adadelta
 from nbdense.optimizers.compiled import Adamax as Adamax
 from nbdense.optimizers.compiled import Ftrl as Ftrl
