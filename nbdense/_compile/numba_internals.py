@@ -40,6 +40,9 @@ class KernelLibrary(codegen.JITCodeLibrary):
     they link each kernel once.
     """
 
+    _shared_module: Any
+    _linking_libraries: list[Any]
+
     def _optimize_functions(self, ll_module: Any) -> None:
         pass
 
@@ -81,6 +84,8 @@ class KernelLibrary(codegen.JITCodeLibrary):
 
 class EntryLibrary(codegen.JITCodeLibrary):
     """The machine code of an entry or a unit, with that of the kernels in it."""
+
+    _linking_libraries: list[Any]
 
     def finalize(self) -> None:
         for library in _link(self._final_module, self._linking_libraries):
@@ -205,7 +210,7 @@ class Unit:
 
     def called_with(self, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
         """Return what numba wants of an intrinsic that calls it: a signature, and what emits the call."""
-        passed = tuple(types.unliteral(argument) for argument in arguments)
+        passed = without_constants(arguments)
         compiled_for = tuple(_writable(argument) for argument in passed)
         symbol = self.symbol(compiled_for)
         result = self._dispatcher.overloads[compiled_for].signature.return_type
@@ -226,7 +231,14 @@ def _writable(kind: Any) -> Any:
     """Return the type of the same memory that may be written to: units are not compiled twice for that."""
     if isinstance(kind, types.Array):
         return kind.copy(readonly=False)
-    return types.Tuple([_writable(part) for part in kind]) if isinstance(kind, types.BaseAnonymousTuple) else kind
+    if isinstance(kind, types.BaseTuple):
+        return types.BaseTuple.from_types([_writable(part) for part in kind])
+    return kind
+
+
+def without_constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return types of arguments without the values of constants, which numba counts as parts of their types."""
+    return tuple(types.unliteral(argument) for argument in arguments)  # type: ignore[attr-defined]
 
 
 def _digest(parts: Any) -> str:

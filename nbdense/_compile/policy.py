@@ -37,6 +37,7 @@ from nbdense._compile.numba_internals import (
     UnitCompiler,
     emit_call,
     emit_region,
+    without_constants,
 )
 
 JIT = not config.DISABLE_JIT
@@ -118,12 +119,12 @@ def region(body: Any) -> Any:
         return in_turn
 
     def typed(arguments: tuple[Any, ...]) -> Any:
-        passed = tuple(types.unliteral(argument) for argument in arguments[2:])
+        passed = without_constants(arguments[2:])
         body.compile((*passed, types.int64))
         compiled = body.overloads[(*passed, types.int64)]
 
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            emit_region(context, builder, compiled, *values[:2], values[2:])
+            emit_region(context, builder, compiled, values[0], values[1], values[2:])
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, *passed), codegen

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nbdense._compile import compilations, kernel_cache, policy
 from nbdense._compile.compilations import Compilation
+
+if TYPE_CHECKING:
+    from nbdense.network import Network
 
 DTYPES = ("float32", "float64")
 
@@ -88,7 +92,15 @@ def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
             lambda: quantize(model, scheme="dynamic").predict(x),
             lambda: quantize_aware(model, x).predict(x),
         ]
-    return [*steps, *_on_demand(dtype)]
+    return [*steps, functools.partial(_predict_by_columns, model.network, x), *_on_demand(dtype)]
+
+
+def _predict_by_columns(network: Network, x: npt.NDArray[Any]) -> None:
+    """Call the program for few rows of large networks, which the model is none of."""
+    from nbdense.engine import program
+
+    out = np.empty((len(x), network.n_out), network.dtype)
+    program.predict_by_columns(network.inference, network.params, x, out, network.width, 0, 1)
 
 
 def _on_demand(dtype: str) -> Iterator[Callable[[], Any]]:

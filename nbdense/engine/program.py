@@ -21,7 +21,7 @@ from nbdense.engine.elementwise.activation_loops import BLOCK, activate_row, cle
 from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.engine.elementwise.loss import losses_of_rows, metric_of_row
 from nbdense.engine.elementwise.optimizer import rate_of_step
-from nbdense.engine.kernels.gather import gather
+from nbdense.engine.kernels.gather import flat, gather
 from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.engine.rows import activity, fake_quant
 from nbdense.engine.rows.dense import DENSE, dense, finish_dense
@@ -344,26 +344,27 @@ _run_columns = region(_some_columns)
 _run_rows = region(kernel(_some_rows, allocates=True))
 
 
-def _predict(layers, params, x, out, width, launcher, threads, by_columns):
+def _predict(layers, params, x, out, width, launcher, threads):
     """Write the outputs of all rows of ``x`` into ``out``, both C-ordered matrices in the engine's dtype.
 
-    ``width`` is the workspace's columns. Threads take rows, or, ``by_columns``, units: for so few rows that reading
-    the kernels is what takes the time.
+    ``width`` is the workspace's columns. Each thread takes rows.
     """
     rows, n_in = x.shape
-    flat, flat_out = x.reshape(x.size), out.reshape(out.size)
-    if not by_columns:
-        _run_rows(launcher, threads, layers, params, flat, n_in, flat_out, width, rows, threads)
-        return
-    work = np.empty(width * rows, params.dtype)
+    _run_rows(launcher, threads, layers, params, flat(x), n_in, flat(out), width, rows, threads)
+
+
+def _predict_by_columns(layers, params, x, out, width, launcher, threads):
+    """Do what `_predict` does, each thread taking units: for so few rows that reading the kernels takes the time."""
+    rows, n_in = x.shape
+    inputs, work = flat(x), np.empty(width * rows, params.dtype)
     for index in range(layers.shape[0]):
         row = layers[index]
         if row["kind"] == _DENSE and row["n_in"] * row["n_out"] >= SHARED_KERNEL:
-            _run_columns(launcher, threads, layers, params, flat, work, rows, index, threads)
+            _run_columns(launcher, threads, layers, params, inputs, work, rows, index, threads)
             finish_dense(row, work, rows, (np.int64(0), rows))
         else:
-            _rows_forward(layers, params, flat, n_in, work, rows, np.int64(0), rows, index, index + 1)
-    _copy_out(layers, work, rows, rows, flat_out, np.int64(0))
+            _rows_forward(layers, params, inputs, n_in, work, rows, np.int64(0), rows, index, index + 1)
+    _copy_out(layers, work, rows, rows, flat(out), np.int64(0))
 
 
 @kernel
@@ -413,4 +414,5 @@ def _round_kernels(layers, params, values):
 
 run_steps = entry(_run_steps, "the training program", seconds=8)
 predict = entry(_predict, "the program of predictions", seconds=2)
+predict_by_columns = entry(_predict_by_columns)
 round_kernels = entry(_round_kernels)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from nbdense._compile.policy import entry, kernel, region
 from nbdense.engine.elementwise.activation_loops import activate_row, clear_padding, padded
+from nbdense.engine.kernels.gather import flat
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.integer import (
     TILE_COLUMNS,
@@ -164,18 +165,18 @@ def _predict_dynamic(program, floats, x, values, launcher, threads):
     form = program[FORM_AT:FORM_END].view(FORM)[0]
     float_layers = floats[0]
     rows, n_in = x.shape
-    flat = x.reshape(x.size)
+    inputs = flat(x)
     work = np.zeros(form["float_width"] * rows, np.float32)
     bounds = np.empty((threads, 2), np.float32)
     corrections = np.empty(weight_sums.size, np.int32)
     if form["copies_input"]:
-        copy_input(form, flat, 0, n_in, rows, work)
+        copy_input(form, inputs, 0, n_in, rows, work)
     for index in range(layers.shape[0]):
         row = layers[index]
         if row["kind"] == FLOAT:
-            _run_floats(launcher, threads, row, floats, flat, work, rows, threads)
+            _run_floats(launcher, threads, row, floats, inputs, work, rows, threads)
             continue
-        _run_ranges(launcher, threads, row, flat, work, rows, bounds, threads)
+        _run_ranges(launcher, threads, row, inputs, work, rows, bounds, threads)
         least, most = np.float32(0.0), np.float32(0.0)
         for thread in range(threads):
             least, most = min(least, bounds[thread, 0]), max(most, bounds[thread, 1])
@@ -186,13 +187,13 @@ def _predict_dynamic(program, floats, x, values, launcher, threads):
             corrections[j] = weight_sums[j] * np.int32(zero_point - OFFSET)
         bytes_form, ld_in = (scale, zero_point), row["ld_in"]
         _run_dynamic(
-            launcher, threads, program, index, float_layers, flat, bytes_form, corrections, work, rows, ld_in, threads
+            launcher, threads, program, index, float_layers, inputs, bytes_form, corrections, work, rows, ld_in, threads
         )
     missing = np.zeros(rows, np.uint8)
-    note_missing(flat, 0, n_in, rows, missing)
+    note_missing(inputs, 0, n_in, rows, missing)
     buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
     nothing = np.zeros(0, np.uint8)
-    give_values(form, (nothing, work, corrections, missing, buffer, rows), rows, values.reshape(values.size), 0)
+    give_values(form, (nothing, work, corrections, missing, buffer, rows), rows, flat(values), 0)
 
 
 predict_dynamic = entry(_predict_dynamic, "the program of dynamic quantization", seconds=5)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from nbdense._compile.policy import entry, kernel, region
 from nbdense.engine.elementwise.activation_loops import clear_padding, padded, softmax
+from nbdense.engine.kernels.gather import flat
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.microkernel import GROUP, integer_product, take_zero_points_off
 from nbdense.quant.kernels.rounding import (
@@ -362,19 +363,19 @@ def _work_on_rows(program, form, floats, x, integers, values, span, memory):
     layers, vectors = _parts(program)
     begin, end = span
     n_in = x.shape[1]
-    flat = x.reshape(x.size)
+    inputs = flat(x)
     capacity, missing = memory[5], memory[3]
     for first in range(begin, end, capacity):
         count = min(capacity, end - first)
         at = first * n_in
         missing[:] = 0
         if floats is not None or form["positions"] > 1:
-            note_missing(flat, at, n_in, count, missing)
+            note_missing(inputs, at, n_in, count, missing)
         if floats is not None and form["copies_input"]:
-            copy_input(form, flat, at, n_in, count, memory[1])
-        walk(layers, vectors, form, floats, flat, at, memory, count)
+            copy_input(form, inputs, at, n_in, count, memory[1])
+        walk(layers, vectors, form, floats, inputs, at, memory, count)
         if values.shape[0] > 0:
-            give_values(form, memory, count, values.reshape(values.size), first)
+            give_values(form, memory, count, flat(values), first)
         if integers.shape[0] > 0:
             give_integers(form, memory, count, integers, first)
 

@@ -18,6 +18,7 @@ from nbdense.quant.kernels import dynamic, integer
 ENTRIES = [
     (program, "run_steps"),
     (program, "predict"),
+    (program, "predict_by_columns"),
     (program, "round_kernels"),
     (integer, "predict"),
     (dynamic, "predict_dynamic"),

@@ -121,7 +121,7 @@ from nbdense.engine import program
 
 granted = []
 predict = program.predict
-program.predict = lambda *a: granted.extend([a[-2]] * (a[-2] > 1)) or predict(*a)
+program.predict = lambda *a: granted.extend([a[-1]] * (a[-1] > 1)) or predict(*a)
 model, x, y = large()
 model.fit(x, y, 1024, verbose=0)
 inputs = [x[: 8 * (1 + 31 * (i % 8))] for i in range(8)]
@@ -193,7 +193,7 @@ model, x, y = large()
 thread_pool.PARALLEL_FLOPS["workqueue"] = 4e6
 expected = alone(model, x)
 predict, granted = program.predict, []
-program.predict = lambda *a: granted.append(a[-2]) or predict(*a)
+program.predict = lambda *a: granted.append(a[-1]) or predict(*a)
 assert (model.predict(x) == expected).all()
 assert max(granted) > 1, "nothing ran in parallel"
 

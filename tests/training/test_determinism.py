@@ -27,7 +27,7 @@ def spied(entry, threads_of):
     return call
 
 program.run_steps = spied(program.run_steps, lambda arguments: arguments[4]["threads"][0])
-program.predict = spied(program.predict, lambda arguments: arguments[-2])
+program.predict = spied(program.predict, lambda arguments: arguments[-1])
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(1000, 70)).astype(np.float32), rng.integers(0, 7, 1000)
 found = []

@@ -73,9 +73,9 @@ class CpuPredictor:
         if rows >= self._few:
             self._predict_many(x, out)
         elif self._entry is not None:
-            self._entry(network.inference, network.params, x, out, self._width, 0, 1, False)
+            self._entry(network.inference, network.params, x, out, self._width, 0, 1)
         else:
-            arguments = (network.inference, network.params, x, out, self._width, 0, 1, False)
+            arguments = (network.inference, network.params, x, out, self._width, 0, 1)
             self._entry = bound(program.predict, arguments)
             self._entry(*arguments)
         return out
@@ -94,5 +94,5 @@ class CpuPredictor:
         for first in range(0, rows, step):
             block, results = x[first : first + step], out[first : first + step]
             with self._pace.region(flops, float(len(block))) as granted:
-                launcher, shares_columns = thread_pool.launcher(granted), by_columns and granted > 1
-                program.predict(layers, params, block, results, network.width, launcher, granted, shares_columns)
+                entry = program.predict_by_columns if by_columns and granted > 1 else program.predict
+                entry(layers, params, block, results, network.width, thread_pool.launcher(granted), granted)

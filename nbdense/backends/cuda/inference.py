@@ -12,7 +12,7 @@ from nbdense import _checks
 from nbdense.backends.base import NOTHING, Data
 from nbdense.backends.cuda import fused
 from nbdense.backends.cuda.device import Stream, as_host_errors, spread
-from nbdense.backends.cuda.translation import Translation
+from nbdense.backends.cuda.translation import Translation, loops_of
 from nbdense.backends.cuda.workspace import CudaWorkspace
 from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.engine.tables import GATHER, PHASE, ROWS
@@ -59,7 +59,7 @@ class FusedPredictor(Predictor):
         super().__init__(network, None)
         self._width = width
         self._softmax = bool(network.inference[-1]["activation"] == SOFTMAX)
-        self._loops = tuple(sorted({int(call) for call in network.inference["call_forward"]} - {0}))
+        self._loops = loops_of(network.inference)
         self.stream = Stream()
         self._layers = self.stream.to_device(network.inference)
         self._params = self.stream.to_device(network.params)

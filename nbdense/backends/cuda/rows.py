@@ -142,7 +142,7 @@ def activating(translate: Translation) -> tuple[Any, Any]:
             elif row["call_backward"] != 0:
                 at_z, at_a, at_d = pre + at, output + at, deltas + at
                 call(row["call_backward"], work, at_z, at_a, at_d, 1, row["alpha"], row["beta"], row["gamma"])
-            else:  # of a clamp
+            elif row["activation"] > 0:  # a clamp
                 a = work[output + at]
                 inside = a > row["lower"] and (a < row["upper"] or row["upper"] == np.inf)
                 work[deltas + at] *= work.dtype.type(1.0 if inside else 0.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel
-from nbdense.engine.elementwise.activations import ACTIVATIONS, RELU, SOFTMAX
+from nbdense.engine.elementwise.activations import ACTIVATIONS, RELU, RELU6, SOFTMAX
 from nbdense.engine.elementwise.custom import call_loop
 from nbdense.engine.elementwise.elementary import exp
 from nbdense.engine.elementwise.row_sums import normalise_row, shift_row
@@ -146,7 +146,7 @@ def differentiate(row, values, inputs, outputs, deltas, m):
         for j in range(m * ld):
             k = np.uint64(j)
             values[d + k] = values[d + k] * _relu_derivative(values[a + k], values[a + k], 0.0)
-    else:
+    elif code == RELU6:
         for j in range(m * ld):
             k = np.uint64(j)
             values[d + k] = values[d + k] * _relu6_derivative(values[a + k], values[a + k], row["alpha"])

@@ -54,9 +54,10 @@ class LossForm:
         """Return the address of the loop of one that the training program calls; 0 for those that are in it."""
         if self.code < CUSTOM_LOSS:
             return 0
-        if self.row is not None:
-            return kernel_loop(self.name, "row_loss", dtype, self.row)
-        return kernel_loop(self.name, "loss", dtype, self.value, derivative=self.derivative)
+        if self.value is not None:
+            return kernel_loop(self.name, "loss", dtype, self.value, derivative=self.derivative)
+        assert self.row is not None
+        return kernel_loop(self.name, "row_loss", dtype, self.row)
 
 
 # LLVM would leave a call of so long a body, and does not vectorise a loop with a call in it.

@@ -142,8 +142,8 @@ _ARGUMENTS = {
     "move": "row, params, work, aside",
 }
 _TYPES: dict[str, Any] = {
-    **{name: numba.from_dtype(dtype) for name, dtype in (("row", LAYER), ("run", RUN), ("slab", SLAB))},  # type: ignore[attr-defined]
-    "span": types.UniTuple(types.int64, 2),
+    **{name: numba.from_dtype(dtype) for name, dtype in (("row", LAYER), ("run", RUN), ("slab", SLAB))},
+    "span": types.UniTuple(types.int64, 2),  # type: ignore[attr-defined]
     "noise": types.uint64,
 }  # of arguments; others are arrays of the network's dtype, or whole numbers
 _ARRAYS = ("params", "work", "gradient")
@@ -163,7 +163,7 @@ def set_addresses(layers: Any, dtype: Any, roles: tuple[str, ...] = ROLES) -> No
     """
     if not JIT:
         return
-    array = types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")  # type: ignore[attr-defined]
+    array = types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
     for row in layers:
         for role in roles:
             function = getattr(kind_of(row), role)
