@@ -97,7 +97,8 @@ class Model:
             made = made * np.float32(program.output_format[0])
         if program.final is not None:
             made = program.final(made)
-        if program.integers is not None and np.isnan(np.add.reduce(rows, axis=None)):  # or infinities of both signs
+        total = 0.0 if program.integers is None else np.add.reduce(rows, axis=None)
+        if total != total:  # a NaN is among them, or infinities of both signs
             made = made.reshape(len(rows), -1).copy()
             made[np.isnan(rows).any(axis=1)] = np.nan
         return made
