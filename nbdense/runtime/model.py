@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense.compression import open_tensors
 from nbdense.files import FileFormatError, TensorFile
 from nbdense.runtime.program import Program
 from nbdense.runtime.quantized import quantized
@@ -127,7 +128,7 @@ def _rows(x: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[A
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
-    """Read a model that `Sequential.save` or `QuantizedModel.save` wrote, and prepare its weights.
+    """Read a model that `Sequential.save` or `QuantizedModel.save` wrote, compressed or not, and prepare its weights.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     >>> nbdense.runtime.load_model("model.nbd").predict([[0, 0, 0, 0]]).round(3)
     array([[0.333, 0.333, 0.333]], dtype=float32)
     """
-    file = TensorFile(path)
+    file = open_tensors(path)
     if file.kind not in READERS:
         raise FileFormatError(
             f"{file.path} holds a {file.kind!r}, which nbdense.runtime has no form of; it reads: {', '.join(READERS)}"
