@@ -174,7 +174,7 @@ class CompressedFile(TensorFile):
             sizes = {name: _count(file.config["sizes"][name]) for name in ("description", *_STREAMS)}
             self._claim(sum(sizes.values()))
             parts = {name: _unpacked(packed[name], size) for name, size in sizes.items()}
-            described = json.loads(parts.pop("description"))
+            described = json.loads(parts.pop("description"), object_hook=file.upgrade)
             self.kind, self.config = str(described["kind"]), dict(described["config"])
             self._entries = self._laid_out(described["tensors"], {name: len(part) for name, part in parts.items()})
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -29,7 +29,10 @@ FORMAT_VERSION = 2
 _NO_NAME = getattr(os, "O_TMPFILE", 0)
 _PIECE = 2**26  # bytes written at a time
 # Suffixes of formats that are not what is written
-_REFUSED = {".onnx": "nbdense.export.to_onnx(model, path)"}
+_REFUSED = {
+    ".onnx": "nbdense.export.to_onnx(model, path)",
+    ".tflite": "nbdense.export.to_tflite(model, path)",
+}
 _MISLEADING = (".keras", ".h5", ".hdf5")
 
 
@@ -232,7 +235,7 @@ _OTHERS = (
     (rb"\x89HDF", "an HDF5 file, as Keras writes", _OURS),
     (rb"\x80[\x04\x05]\x95|\x80\x02\x8a", "a pickle", "nbdense reads none, for that would run what it says"),
     (rb"\x08[\x01-\x20][\x12\x3a\x42]", "an ONNX model", "read it with nbdense.export.from_onnx"),
-    (rb".{4}TFL3", "a TFLite model", _OURS),
+    (rb".{4}TFL3", "a TFLite model", "read it with nbdense.export.from_tflite"),
 )
 
 
@@ -291,9 +294,9 @@ class TensorFile:
             raise FileFormatError(
                 f"{self.path} is of format {version}; this nbdense reads up to {FORMAT_VERSION}: upgrade nbdense"
             )
+        self.upgrade = _from_format_1 if int(version) < 2 else None  # of each object that a description holds
         try:
-            upgrade = _from_format_1 if int(version) < 2 else None
-            self.config: dict[str, Any] = json.loads(metadata["config"], object_hook=upgrade)
+            self.config: dict[str, Any] = json.loads(metadata["config"], object_hook=self.upgrade)
             if not isinstance(self.config, dict):
                 raise ValueError("its description is not an object")
         except (KeyError, ValueError) as error:

@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
     export = commands.add_parser(
         "export",
-        help="a model file as ONNX, C, an object file or a package",
+        help="a model file as ONNX, TFLite, C, an object file or a package",
         description="Write a model, as save() has written it, in another form, and see that it computes the same.",
     )
     export.add_argument("model", type=Path, help="the model's file")

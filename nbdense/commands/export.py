@@ -1,4 +1,4 @@
-"""`nbdense export`: a model file as ONNX, C, an object file or a package."""
+"""`nbdense export`: a model file as ONNX, TFLite, C, an object file or a package."""
 
 from __future__ import annotations
 
@@ -24,20 +24,17 @@ class Form:
         Of the file that is written by default, beside the model's.
     title : str
         What it is, for help.
+    of_c : bool
+        Whether it is of C, which has names of functions and a processor.
     """
 
     write: Callable[[Any, Path, dict[str, Any]], None]
     suffix: str
     title: str
+    of_c: bool = True
 
 
-def _onnx(model: Any, path: Path, options: dict[str, Any]) -> None:
-    from nbdense.export import to_onnx
-
-    to_onnx(model, path)
-
-
-def _c(function: str) -> Callable[[Any, Path, dict[str, Any]], None]:
+def _by(function: str) -> Callable[[Any, Path, dict[str, Any]], None]:
     def write(model: Any, path: Path, options: dict[str, Any]) -> None:
         from nbdense import export
 
@@ -47,12 +44,13 @@ def _c(function: str) -> Callable[[Any, Path, dict[str, Any]], None]:
 
 
 FORMS = {
-    "onnx": Form(_onnx, ".onnx", "an ONNX file"),
-    "c": Form(_c("to_c"), ".c", "C99 and its header"),
-    "object": Form(_c("to_object"), ".o", "an object file, or a WebAssembly module"),
-    "arduino": Form(_c("to_arduino"), "", "an Arduino library"),
-    "zephyr": Form(_c("to_zephyr"), "", "a Zephyr module"),
-    "cmake": Form(_c("to_cmake"), "", "a CMake target"),
+    "onnx": Form(_by("to_onnx"), ".onnx", "an ONNX file", of_c=False),
+    "tflite": Form(_by("to_tflite"), ".tflite", "a TFLite file", of_c=False),
+    "c": Form(_by("to_c"), ".c", "C99 and its header"),
+    "object": Form(_by("to_object"), ".o", "an object file, or a WebAssembly module"),
+    "arduino": Form(_by("to_arduino"), "", "an Arduino library"),
+    "zephyr": Form(_by("to_zephyr"), "", "a Zephyr module"),
+    "cmake": Form(_by("to_cmake"), "", "a CMake target"),
 }
 
 
@@ -83,12 +81,12 @@ def run(model: Path, form: str, out: Path | None, name: str | None, target: str 
     suffix = ".wasm" if form == "object" and target == "wasm32" else row.suffix
     path = out if out is not None else Path(model.stem + suffix)
     given = {key: value for key, value in (("name", name), ("target", target)) if value is not None}
-    if form == "onnx" and given:
-        raise ExportError(f"an ONNX file has no --{next(iter(given))}")
+    if given and not row.of_c:
+        raise ExportError(f"{row.title} has no --{next(iter(given))}")
     if form == "object" and target is None:
         raise ExportError("an object file needs its processor: --target cortex-m4, for instance")
     try:
         row.write(load_model(model), path, given)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ExportError(str(error)) from error
     return path

@@ -43,7 +43,8 @@ def _steps(x: Array, low: np.float32, high: np.float32) -> Array:
     np.rint(x, out=x)
     np.maximum(x, low, out=x)
     np.minimum(x, high, out=x)
-    if np.isnan(np.add.reduce(x, axis=None)):
+    total = np.add.reduce(x, axis=None)
+    if total != total:  # a NaN is among them
         x[np.isnan(x)] = 0
     return x
 

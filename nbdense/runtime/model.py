@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbdense.compression import open_tensors
 from nbdense.files import FileFormatError, TensorFile
 from nbdense.runtime.program import Program
 from nbdense.runtime.quantized import quantized
@@ -97,7 +98,8 @@ class Model:
             made = made * np.float32(program.output_format[0])
         if program.final is not None:
             made = program.final(made)
-        if program.integers is not None and np.isnan(np.add.reduce(rows, axis=None)):  # or infinities of both signs
+        total = 0.0 if program.integers is None else np.add.reduce(rows, axis=None)
+        if total != total:  # a NaN is among them, or infinities of both signs
             made = made.reshape(len(rows), -1).copy()
             made[np.isnan(rows).any(axis=1)] = np.nan
         return made
@@ -126,7 +128,7 @@ def _rows(x: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[A
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
-    """Read a model that `Sequential.save` or `QuantizedModel.save` wrote, and prepare its weights.
+    """Read a model that `Sequential.save` or `QuantizedModel.save` wrote, compressed or not, and prepare its weights.
 
     Parameters
     ----------
@@ -153,7 +155,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     >>> nbdense.runtime.load_model("model.nbd").predict([[0, 0, 0, 0]]).round(3)
     array([[0.333, 0.333, 0.333]], dtype=float32)
     """
-    file = TensorFile(path)
+    file = open_tensors(path)
     if file.kind not in READERS:
         raise FileFormatError(
             f"{file.path} holds a {file.kind!r}, which nbdense.runtime has no form of; it reads: {', '.join(READERS)}"

@@ -93,6 +93,18 @@ def test_what_is_kept_beside_the_layers_is_no_matter(tmp_path, rng):
     assert_close(loaded(pruned, tmp_path).predict(x), pruned.predict(x))
 
 
+def test_compressed_files(tmp_path, rng):
+    x = rng.normal(size=(200, 6)).astype(F32)
+    model = nb.prune(randomise(made([nb.Dense(20, "relu"), nb.Dense(3)], (6,), "float32")), 0.7)
+    model.save(tmp_path / "model.nbd", compressed=True)
+    assert_close(runtime.load_model(tmp_path / "model.nbd").predict(x), model.predict(x))
+    for bits in (8, 4):
+        quantized = quantize(model, x, bits=bits)
+        quantized.save(tmp_path / "model.nbd", compressed=True)
+        mine = runtime.load_model(tmp_path / "model.nbd")
+        np.testing.assert_array_equal(mine.predict_integers(x), quantized.predict_integers(x))
+
+
 def test_a_model_among_the_layers(tmp_path):
     inner = nb.Sequential([nb.Input((5,)), nb.Dense(6, "tanh"), nb.Residual([nb.Dense(6)])], name="inner")
     model = randomise(made([nb.Dense(5, "relu"), inner, nb.Dense(2)], (4,), "float32"))

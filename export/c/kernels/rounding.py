@@ -42,7 +42,7 @@ static COLD int32_t exact(int32_t sum, int32_t multiplier, int shift)
 """
 
 _LINE_BY_LINE = """\
-/* x * multiplier / 2**(31 + shift), rounded twice: TFLite's MultiplyByQuantizedMultiplier. */
+/* x * multiplier / 2**(31 + shift), rounded twice: MultiplyByQuantizedMultiplier of @WHOSE. */
 static int32_t scaled_line_by_line(int32_t x, int32_t multiplier, int shift)
 {
     const int right = shift > 0 ? shift : 0;
@@ -51,7 +51,17 @@ static int32_t scaled_line_by_line(int32_t x, int32_t multiplier, int shift)
 
     value = value < INT32_MIN ? INT32_MIN : value > INT32_MAX ? INT32_MAX : value;
     value = (value * multiplier + ((int64_t)1 << 30)) >> 31;
-    return (int32_t)((value >> right) + ((value & mask) > (mask >> 1) + (value < 0 ? 1 : 0) ? 1 : 0));
+    return (int32_t)(@ROUNDED);
+}
+"""
+
+_ONCE_LINE_BY_LINE = """\
+/* x * multiplier / 2**(31 + shift), rounded once, half up: MultiplyByQuantizedMultiplier of LiteRT's reference. */
+static int32_t scaled_line_by_line(int32_t x, int32_t multiplier, int shift)
+{
+    const int64_t value = ((int64_t)x * multiplier + ((int64_t)1 << (30 + shift))) >> (31 + shift);
+
+    return value < INT32_MIN ? INT32_MIN : value > INT32_MAX ? INT32_MAX : (int32_t)value;
 }
 """
 
@@ -118,12 +128,11 @@ static $value requantised(const dense_layer *layer, int32_t column, int32_t sum)
 }
 """
 
-_TFLITE = """\
-/* Rounded half up, then half away from zero: as TFLite's reference does. */
+_ONCE = """\
+/* Rounded once, half up: what the product's lower half holds decides nothing but the first bit behind a tie. */
 static $value requantised(const dense_layer *layer, int32_t column, int32_t sum)
 {
-    const int64_t product = (int64_t)sum * layer->multipliers[column] + ((int64_t)1 << 30);
-    const int32_t high = (int32_t)(product >> 31) - (sum < 0 ? 1 : 0);
+    const int32_t upper = upper_half(sum, layer->multipliers[column]);
     const int shift = @SHIFT;
     int32_t q = @QUOTIENT;
 
@@ -132,7 +141,21 @@ static $value requantised(const dense_layer *layer, int32_t column, int32_t sum)
 }
 """
 
-_TFLITE_LONG = """\
+_TWICE = """\
+/* Rounded half up, then half @TIES. */
+static $value requantised(const dense_layer *layer, int32_t column, int32_t sum)
+{
+    const int64_t product = (int64_t)sum * layer->multipliers[column] + ((int64_t)1 << 30);
+    const int32_t high = @HIGH;
+    const int shift = @SHIFT;
+    int32_t q = @QUOTIENT;
+
+    q = ${clamped};
+    return ${looked_up};
+}
+"""
+
+_LONG = """\
 static $value requantised(const dense_layer *layer, int32_t column, int32_t sum)
 {
     int32_t q = scaled_line_by_line(sum, layer->multipliers[column], layer->shifts[column]);
@@ -174,7 +197,7 @@ static int64_t sum_of_terms(const sum_layer *layer, int32_t a, int32_t b)
 """
 
 _ADD_LINE_BY_LINE = """\
-/* TFLite's sum: both terms have 20 bits more on their way to one scale. */
+/* The sum of two tensors: both terms have 20 bits more on their way to one scale. */
 static int64_t sum_of_terms(const sum_layer *layer, int32_t a, int32_t b)
 {
     a = scaled_line_by_line(a * ((int32_t)1 << 20), layer->multipliers[0], layer->shifts[0]);
@@ -183,32 +206,59 @@ static int64_t sum_of_terms(const sum_layer *layer, int32_t a, int32_t b)
 }
 """
 
+_SHARED_SHIFT, _EACH_SHIFT = "layer->shift", "layer->shifts[column]"
+_SHARED_QUOTIENT = "(high + layer->offset) >> shift"
 _EACH_QUOTIENT = "((high + ((int32_t)1 << (shift - 1))) >> shift) + layer->zero_point"
+# Where ties of the shift go: what rounds it, short and line by line.
+_AWAY = ("away from zero", "(int32_t)(product >> 31) - (sum < 0 ? 1 : 0)")
+_UP = ("up again", "(int32_t)(product >> 31)")
+_AWAY_LONG = "(value >> right) + ((value & mask) > (mask >> 1) + (value < 0 ? 1 : 0) ? 1 : 0)"
+_UP_LONG = "(value + ((mask + 1) >> 1)) >> right"
 _EXACT_SUMS = filled(_SUM_STRUCT, multipliers="int64_t multipliers[2]", shifts="shift, bits")
 _LINE_SUMS = filled(_SUM_STRUCT, multipliers="int32_t multipliers[3]", shifts="shifts[3]")
+
+
+def _twice(name: str, ties: str, high: str, rounded: str, whose: str) -> dict[str, Kernel]:
+    """Return the kernels of a rounding of the product and of the shift each."""
+    line = f"{name}_line_by_line"
+    both = {"ties": ties, "high": high}
+    return {
+        name: Kernel(filled(_TWICE, shift=_SHARED_SHIFT, quotient=_SHARED_QUOTIENT, **both), ("dense_layer",)),
+        f"{name}_each": Kernel(filled(_TWICE, shift=_EACH_SHIFT, quotient=_EACH_QUOTIENT, **both), ("dense_layer",)),
+        **_long(name, Kernel(filled(_LINE_BY_LINE, whose=whose, rounded=rounded)), line),
+    }
+
+
+def _long(name: str, scaled: Kernel, line: str) -> dict[str, Kernel]:
+    """Return the kernels that go line by line: of layers that the short ones do not fit, and of sums."""
+    return {
+        line: scaled,
+        f"{name}_long": Kernel(_LONG, (line, "dense_layer")),
+        f"{name}_sum": Kernel(_LINE_SUMS + "\n" + _ADD_LINE_BY_LINE, (line,)),
+    }
 
 
 ROUNDING_KERNELS = {
     "nearest": Kernel(_NEAREST),
     "significant": Kernel(_SIGNIFICANT, ("nearest",)),
     "exact": Kernel(_EXACT, ("significant",)),
-    "scaled_line_by_line": Kernel(_LINE_BY_LINE),
     "upper_half": Kernel(_UPPER_HALF),
     "dense_layer": Kernel(_DENSE_LAYER),
     "onnx": Kernel(_ONNX, ("exact", "upper_half", "dense_layer")),
     "onnx_each": Kernel(_ONNX_EACH, ("exact", "upper_half", "dense_layer")),
+    "exact_sum": Kernel(_EXACT_SUMS + "\n" + _ADD_EXACTLY, ("significant",)),
     "tflite": Kernel(
-        filled(_TFLITE, shift="layer->shift", quotient="(high + layer->offset) >> shift"), ("dense_layer",)
+        filled(_ONCE, shift=_SHARED_SHIFT, quotient="(upper + layer->offset) >> shift"), ("upper_half", "dense_layer")
     ),
     "tflite_each": Kernel(
         filled(
-            _TFLITE,
-            shift="layer->shifts[column]",
-            quotient=_EACH_QUOTIENT,
+            _ONCE,
+            shift=f"{_EACH_SHIFT} - 1",
+            quotient="((upper + (((int32_t)1 << shift) >> 1)) >> shift) + layer->zero_point",
         ),
-        ("dense_layer",),
+        ("upper_half", "dense_layer"),
     ),
-    "tflite_long": Kernel(_TFLITE_LONG, ("scaled_line_by_line", "dense_layer")),
-    "exact_sum": Kernel(_EXACT_SUMS + "\n" + _ADD_EXACTLY, ("significant",)),
-    "sum_line_by_line": Kernel(_LINE_SUMS + "\n" + _ADD_LINE_BY_LINE, ("scaled_line_by_line",)),
+    **_long("tflite", Kernel(_ONCE_LINE_BY_LINE), "tflite_line_by_line"),
+    **_twice("gemmlowp", *_AWAY, _AWAY_LONG, "gemmlowp"),
+    **_twice("ruy", *_UP, _UP_LONG, "LiteRT's optimised kernels"),
 }

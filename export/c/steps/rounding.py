@@ -7,9 +7,10 @@ shifted, so a product of 64 bits is exact. Its upper half has the whole number a
 these are all 0 or all 1, the number lies farther from a tie than all three roundings can move it (`_fraction_bits`),
 and rounding once is the same. Else, of one number in some hundreds, the three roundings are made one by one.
 
-"tflite" is TFLite's reference arithmetic (gemmlowp's fixedpoint.h) in fewer steps: a shift of the product that rounds
-half up is what its "doubling high multiply" comes to, and taking 1 off what is negative before the second shift rounds
-that half away from zero.
+"tflite" rounds a product of 64 bits once. Where it is shifted by 33 bits or more, its lower half decides nothing: a
+half is added to the upper one. "gemmlowp" and "ruy" round twice, in fewer steps than gemmlowp's fixedpoint.h: a shift
+of the product that rounds half up is what its "doubling high multiply" comes to, and taking 1 off what is negative
+before the second shift rounds that half away from zero, which is "gemmlowp".
 """
 
 from __future__ import annotations
@@ -147,10 +148,24 @@ def _onnx_add(layer: QuantizedAdd) -> Scales:
     return Scales(whole << (shift - shifts), np.array([shift, bits]))
 
 
-# -- tflite ----------------------------------------------------------------------------------------------------------
+# -- in fixed point --------------------------------------------------------------------------------------------------
 
 
-def _tflite_dense(layer: QuantizedDense, bounds: Int64) -> Scales:
+def _once_dense(layer: QuantizedDense, bounds: Int64) -> Scales:
+    multipliers, left = np.array(layer.fixed_point_multipliers(), np.int64).T
+    right = np.where(multipliers == 0, 2, -left)
+    upper = ((bounds * multipliers) >> 32) + 2
+    # With the zero point on top the quotient's numerator still has 32 bits.
+    short = (right >= 2) & (right <= 31) & (upper + (np.int64(256) << np.clip(right - 1, 0, 32)) < 2**31)
+    return Scales(multipliers, right, bool(short.all()))
+
+
+def _once_numbers(scales: Scales, zero_point: int) -> dict[str, tuple[str, int]]:
+    shift = int(scales.shifts[0]) - 1
+    return {"offset": ("int32_t", (zero_point << shift) + (1 << (shift - 1))), "shift": ("int8_t", shift)}
+
+
+def _twice_dense(layer: QuantizedDense, bounds: Int64) -> Scales:
     multipliers, left = np.array(layer.fixed_point_multipliers(), np.int64).T
     right = np.where(multipliers == 0, 1, -left)
     high = ((bounds * multipliers) >> 31) + 2
@@ -159,19 +174,24 @@ def _tflite_dense(layer: QuantizedDense, bounds: Int64) -> Scales:
     return Scales(multipliers, right, bool(short.all()))
 
 
-def _tflite_numbers(scales: Scales, zero_point: int) -> dict[str, tuple[str, int]]:
+def _twice_numbers(scales: Scales, zero_point: int) -> dict[str, tuple[str, int]]:
     shift = int(scales.shifts[0])
     return {"offset": ("int32_t", (zero_point << shift) + (1 << (shift - 1))), "shift": ("int8_t", shift)}
 
 
-def _tflite_add(layer: QuantizedAdd) -> Scales:
+def _fixed_add(layer: QuantizedAdd) -> Scales:
     multipliers, left = np.array(layer.fixed_point_multipliers(), np.int64).T
     return Scales(multipliers, -left)
 
 
+def _twice(name: str) -> Rounding:
+    """Return the row of a rounding of the product and of the shift each."""
+    return Rounding(_twice_dense, _fixed_add, _twice_numbers, name, f"{name}_each", f"{name}_long", f"{name}_sum")
+
+
 ROUNDINGS = {
     "onnx": Rounding(_onnx_dense, _onnx_add, _onnx_numbers, "onnx", "onnx_each", "onnx_each", "exact_sum"),
-    "tflite": Rounding(
-        _tflite_dense, _tflite_add, _tflite_numbers, "tflite", "tflite_each", "tflite_long", "sum_line_by_line"
-    ),
+    "tflite": Rounding(_once_dense, _fixed_add, _once_numbers, "tflite", "tflite_each", "tflite_long", "tflite_sum"),
+    "gemmlowp": _twice("gemmlowp"),
+    "ruy": _twice("ruy"),
 }

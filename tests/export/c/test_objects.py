@@ -120,6 +120,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert main(["export", "net.nbdense", "--to", "c", "--target", "cortex-m4"]) == 0
     assert capsys.readouterr().out == "wrote net.c\n" and (tmp_path / "net.h").exists()
     assert main(["export", "net.nbdense", "--to", "onnx", "--out", "other.onnx"]) == 0
+    assert main(["export", "net.nbdense", "--to", "tflite"]) == 0 and (tmp_path / "net.tflite").exists()
     assert main(["export", "net.nbdense", "--to", "arduino"]) == 0 and (tmp_path / "net" / "src").is_dir()
     for arguments, why in [
         (["none.nbdense", "--to", "c"], "no model file"),

@@ -16,7 +16,8 @@ from tests.support.drawn_networks import Drawn
 F32 = np.float32
 
 
-KINDS = ["onnx", "onnx_each", "tflite", "tflite_each", "tflite_long"]
+KINDS = ["onnx", "onnx_each"]
+KINDS += [f"{name}{form}" for name in ("tflite", "gemmlowp", "ruy") for form in ("", "_each", "_long")]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def libraries(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rounding")
     made = {}
     for kind in KINDS:
-        each = kind not in ("onnx", "tflite")
+        each = "_" in kind
         numbers = layer_numbers_of(kind, Scales(np.array([1]), np.array([40 if "onnx" in kind else 8])), each)
         parts = {
             "value": "int16_t",
@@ -59,7 +60,7 @@ def layer_numbers_of(kind, scales, each):
 def in_c(libraries, kind, sums, scales):
     """The sums, requantised by one of the functions to a channel with zero point 0."""
     sums, out = np.ascontiguousarray(sums), np.empty(sums.size, np.int16)
-    each = kind not in ("onnx", "tflite")
+    each = "_" in kind
     numbers = {} if each else {name: value for name, (_, value) in layer_numbers_of(kind, scales, each).items()}
     multiplier = np.array([scales.multipliers[0]], np.int32)
     libraries[kind].all(
@@ -94,7 +95,7 @@ def expected_of(rounding, sums, multiplier):
     if rounding == "onnx":
         return naive.onnx_rescale(sums.astype(np.int64), np.array([multiplier], F32))
     fixed = [naive.quantize_multiplier(float(multiplier))]
-    return naive.tflite_rescale(sums[:, None].astype(np.int64), fixed)[:, 0]
+    return naive.tflite_rescale(sums[:, None].astype(np.int64), fixed, rounding)[:, 0]
 
 
 @pytest.mark.parametrize("rounding", sorted(ROUNDINGS))

@@ -18,7 +18,7 @@ from tests.support.c_programs import STRICT, run_all, write_sources
 from tests.support.drawn_networks import FUNCTIONS, Drawn, draw_network
 from tests.support.edge_networks import chain, integers_for, tables
 
-ROUNDINGS = ["onnx", "tflite"]
+ROUNDINGS = ["onnx", "tflite", "gemmlowp", "ruy"]
 SANITIZED = ["cc", "-O1", "-g0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -26,7 +26,7 @@ def drawn_models():
     """Every activation, residual blocks, positions, 4 bits, all roundings, both types, widths from 1 to 300."""
     models = []
     for number, activation in enumerate(FUNCTIONS):
-        dtype, rounding = sorted(LIMITS)[number % 2], ROUNDINGS[number // 2 % 2]
+        dtype, rounding = sorted(LIMITS)[number % 2], ROUNDINGS[number // 2 % 4]
         if not ACTIVATIONS[activation].is_clamp:
             models.append(tables(number, dtype, rounding, activation))
         else:
@@ -35,7 +35,7 @@ def drawn_models():
         network = draw_network(seed)
         models += [QuantizedNetwork(network.layers, network.activation_dtype, rounding) for rounding in ROUNDINGS]
     for seed, width in enumerate([1, 2, 3, 4, 5, 7, 8, 9, 31, 64, 127, 300]):
-        dtype, rounding = sorted(LIMITS)[seed % 2], ROUNDINGS[seed // 2 % 2]
+        dtype, rounding = sorted(LIMITS)[seed % 2], ROUNDINGS[seed // 2 % 4]
         models.append(chain([width, 300 // width, 6, 3], seed, dtype, rounding, bits=(8, 4)[seed // 4 % 2]))
         models.append(chain([5, width, 7], seed, dtype, rounding, softmax=True, granularity="per_tensor"))
     return models

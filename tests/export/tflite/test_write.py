@@ -101,8 +101,8 @@ def test_custom_activations():
 # -- integers --
 
 
-def assert_integers_are_equal(network, kernels=None, rows=1024):
-    """All of them, for the integers that nbdense makes of the input; kernels are those of the rounding."""
+def integers_of(network, rows):
+    """A file with integers at both ends, those that nbdense makes of drawn inputs, and those that it predicts."""
     model = QuantizedModel(network)
     content = to_tflite(model, inference_input_type="int8", inference_output_type="int8", verify=False)
     scale, zero_point = next(
@@ -113,7 +113,12 @@ def assert_integers_are_equal(network, kernels=None, rows=1024):
     )
     x = np.random.default_rng(3).normal(0, 1.5, (rows, *network.input_shape)).astype(F32)
     integers = np.clip(np.rint(x / F32(scale)) + zero_point, -128, 127).astype(np.int8)
-    expected = model.predict_integers(x)
+    return content, integers, model.predict_integers(x)
+
+
+def assert_integers_are_equal(network, kernels=None, rows=1024):
+    """All of them; kernels are those of the rounding."""
+    content, integers, expected = integers_of(network, rows)
     computed = run(content, integers, kernels or KERNELS[network.rounding])
     assert computed.dtype == np.int8
     np.testing.assert_array_equal(computed.reshape(expected.shape), expected)
@@ -126,6 +131,19 @@ def test_drawn_networks(seed, rounding):
     network = draw_network(seed)
     assert network.activation_dtype == "int8"
     assert_integers_are_equal(dataclasses.replace(network, rounding=rounding, final_activation="linear"))
+
+
+@pytest.mark.parametrize(("rounding", "kernels"), [("tflite", "default"), ("onnx", "reference")])
+def test_kernels_of_another_rounding(rounding, kernels):
+    """Those of 24 bits and those of 31 part where a tie is nearer than that: hardly ever."""
+    d, differing, count = Drawn(16), 0, 0
+    for n_in, n_out in [(17, 5), (64, 33), (300, 31), (128, 128)]:
+        network = QuantizedNetwork([d.dense(n_in, n_out, d.format(0.02), d.format(0.03))], rounding=rounding)
+        content, x, expected = integers_of(network, 1024)
+        away = np.abs(run(content, x, kernels).astype(int) - expected)
+        assert away.max() <= 1
+        differing, count = differing + np.count_nonzero(away), count + away.size
+    assert differing <= 1e-4 * count
 
 
 @pytest.mark.parametrize("rounding", EXACT)
