@@ -21,9 +21,9 @@ class Recipe:
 
     widths: tuple[int, ...] = (784, 300, 100, 10)
     batch: int = 128
-    weight_decay: float = 0.01  # of AdamW, whose rate falls to 0 by a cosine in each stage
     momentum: float = 0.999  # of the averages of weights, which each stage ends with
-    pruned_by: float = 0.7  # of a stage's steps: the rest are for what is kept
+    kept: tuple[float, ...] = (0.765, 0.207, 0.028)  # each layer's share of the weights that are kept
+    pruned_by: float = 0.4  # of a stage's steps: the rest are for what is kept
     frequency: int = 50  # steps between two prunings
 
 
@@ -31,16 +31,17 @@ class Recipe:
 class Stage:
     """A network of the table, made of the one before.
 
-    ``factor``: how many times fewer parameters other than zero than the dense network has, biases counted. ``dropout``:
-    of inputs and of hidden units. ``allowed``: the most that the mean error may be. ``quantized``: the bits of weights
-    of a static integer model, with ``aware_epochs`` of quantization-aware training; its compressed file may have
-    ``bytes_allowed``.
+    ``factor``: how many times fewer parameters other than zero than the dense network has, biases counted. ``rate``,
+    ``decay``: of AdamW, whose rate falls to 0 by a cosine. ``dropout``: of inputs and of hidden units. ``allowed``: the
+    most that the mean error may be. ``quantized``: the bits of weights of a static integer model, with ``aware_epochs``
+    of quantization-aware training; its compressed file may have ``bytes_allowed``.
     """
 
     title: str
     factor: float
     epochs: int
     rate: float
+    decay: float
     dropout: tuple[float, float]
     allowed: float | None = None
     at_most_dense: bool = False
@@ -51,22 +52,23 @@ class Stage:
 
 
 STAGES = {
-    DENSE: Stage("dense", 1, 40, 1e-3, (0.2, 0.3)),
-    "12x": Stage("12 times fewer weights", 12, 30, 1e-3, (0.1, 0.1), allowed=1.60, at_most_dense=True),
+    DENSE: Stage("dense", 1, 30, 1e-3, 0.01, (0.1, 0.2)),
+    "12x": Stage("12 times fewer weights", 12, 40, 2e-3, 0.1, (0.1, 0.15), allowed=1.60, at_most_dense=True),
     "file": Stage(
-        "20 times fewer, 4 bits, compressed",
+        "20 times fewer, int8, compressed",
         20,
         20,
-        1e-3,
+        2e-3,
+        0.1,
         (0.05, 0.05),
         allowed=1.58,
-        quantized=4,
-        aware_epochs=10,
-        aware_rate=2e-4,
+        quantized=8,
+        aware_epochs=3,
+        aware_rate=1e-4,
         bytes_allowed=27_000,
     ),
-    "40x": Stage("40 times fewer weights", 40, 30, 1e-3, (0.0, 0.0), allowed=1.90),
-    "56x": Stage("56 times fewer weights", 56, 30, 1e-3, (0.0, 0.0), allowed=1.99),
+    "40x": Stage("40 times fewer weights", 40, 30, 5e-3, 0.2, (0.0, 0.0), allowed=1.90),
+    "56x": Stage("56 times fewer weights", 56, 40, 5e-3, 0.2, (0.0, 0.0), allowed=1.99),
 }
 
 # Of the same network on MNIST, as published: error in percent, and parameters that are kept or bytes.
@@ -112,38 +114,49 @@ def network(recipe: Recipe, dropout: tuple[float, float]) -> Any:
 
 def trained(recipe: Recipe, stage: Stage, model: Any, rows: Rows) -> Any:
     """Return a model trained further, and pruned in the meantime as the stage says."""
-    from nbdense.quant import PruningSchedule
-    from nbdense.quant.pruning import sparsity_of
-
     other, weights = network(recipe, stage.dropout), model.get_weights()
     other.seed = model.seed
     other.set_weights(weights)
     other.network.take_mask(model.network)
-    callbacks = []
-    if stage.factor > 1:
-        steps = -(-len(rows.x) // recipe.batch) * stage.epochs
-        end = int(recipe.pruned_by * steps)
-        sparsity = sparsity_for(recipe, stage.factor)
-        callbacks = [PruningSchedule(sparsity, sparsity_of(model.network), 0, end, recipe.frequency)]
-    fit(recipe, other, rows, stage.epochs, stage.rate, callbacks)
+    steps = -(-len(rows.x) // recipe.batch) * stage.epochs
+    callbacks = schedules(recipe, stage, other, int(recipe.pruned_by * steps)) if stage.factor > 1 else []
+    fit(recipe, other, rows, stage.epochs, stage.rate, stage.decay, callbacks)
     return other
 
 
-def sparsity_for(recipe: Recipe, factor: float) -> float:
-    """Return the share of kernels' weights that leaves the total of parameters over ``factor``, biases counted."""
+def schedules(recipe: Recipe, stage: Stage, model: Any, end: int) -> list[Any]:
+    """Return a schedule for each layer, from the weights that it has to those that it keeps."""
+    from nbdense.quant import PruningSchedule
+
+    kernels = {
+        name.removesuffix("/kernel"): view for name, view in model.parameters.items() if name.endswith("/kernel")
+    }
+    made = []
+    for (name, kernel), count in zip(kernels.items(), weights_kept(recipe, stage.factor), strict=True):
+        others = [other for other in kernels if other != name]
+        now = float(np.mean(kernel == 0))
+        made.append(PruningSchedule(1 - count / kernel.size, now, 0, end, recipe.frequency, exempt=others))
+    return made
+
+
+def weights_kept(recipe: Recipe, factor: float) -> list[int]:
+    """Return each layer's weights that leave the total of parameters over ``factor``, biases counted.
+
+    A layer that would keep more than it has keeps all, and the first what is over.
+    """
     pairs = list(zip(recipe.widths[:-1], recipe.widths[1:], strict=True))
-    weights, biases = sum(n * m for n, m in pairs), sum(m for _, m in pairs)
-    return 1 - (int((weights + biases) / factor) - biases) / weights
+    biases = sum(m for _, m in pairs)
+    total = int((sum(n * m for n, m in pairs) + biases) / factor) - biases
+    counts = [min(n * m, round(share * total)) for (n, m), share in zip(pairs, recipe.kept, strict=True)]
+    return [total - sum(counts[1:]), *counts[1:]]
 
 
-def fit(recipe: Recipe, model: Any, rows: Rows, epochs: int, rate: float, callbacks: Any = ()) -> None:
+def fit(recipe: Recipe, model: Any, rows: Rows, epochs: int, rate: float, decay: float, callbacks: Any = ()) -> None:
     """Train a model; it ends with the averages of its weights."""
     import nbdense as nb
 
     steps = -(-len(rows.x) // recipe.batch) * epochs
-    optimizer = nb.AdamW(
-        nb.CosineDecay(rate, steps), weight_decay=recipe.weight_decay, use_ema=True, ema_momentum=recipe.momentum
-    )
+    optimizer = nb.AdamW(nb.CosineDecay(rate, steps), weight_decay=decay, use_ema=True, ema_momentum=recipe.momentum)
     model.compile(optimizer, "sparse_categorical_crossentropy")
     model.fit(rows.x, rows.y, batch_size=recipe.batch, epochs=epochs, verbose=0, callbacks=callbacks)
 
@@ -153,7 +166,7 @@ def quantized(recipe: Recipe, stage: Stage, model: Any, rows: Rows) -> Any:
     import nbdense as nb
 
     aware = nb.quantize_aware(model, rows.x[:10_000], bits=stage.quantized)
-    fit(recipe, aware, rows, stage.aware_epochs, stage.aware_rate)
+    fit(recipe, aware, rows, stage.aware_epochs, stage.aware_rate, stage.decay)
     return nb.quantize(aware)
 
 

@@ -67,17 +67,18 @@ def _epochs(results: Results) -> str:
 def render(results: Results) -> str:
     """Return the README's block."""
     recipe, machine = results["recipe"], results["machine"]
+    shares = ", ".join(f"{share:.1%}" for share in recipe["kept"])
     which = "test rows" if results["measured_on"] == TEST else "validation rows, cut off the training rows"
     return (
         f"MNIST, {'-'.join(map(str, recipe['widths']))} with relu: errors on the {results['rows']:,} {which}, means "
         f"over {results['seeds']} seeds, and the worst of them. Weights are all parameters other than zero, biases "
         "counted; files are those of `save(compressed=True)`, loaded again before they are measured:\n\n"
         f"{_table(results)}\n\n"
-        "No augmentation, no teacher. Each network is made of the one before: weights are removed by magnitude, all "
-        f"layers together, by `PruningSchedule` in the first {recipe['pruned_by']:.0%} of a stage's steps. AdamW, "
-        f"batch {recipe['batch']}, weight decay {recipe['weight_decay']:g}, dropout that gets less, a cosine down to 0 "
-        f"and averages of weights in each stage; epochs: {_epochs(results)}. All this was settled on 10,000 training "
-        "rows that were held back, not on the test rows.\n\n"
+        "No augmentation, no teacher. Each network is made of the one before: weights are removed by magnitude, "
+        f"from each layer by a `PruningSchedule` of its own, so that the layers have {shares} of what is kept, in the "
+        f"first {recipe['pruned_by']:.0%} of a stage's steps. AdamW, batch {recipe['batch']}, weight decay, dropout "
+        f"that gets less, a cosine down to 0 and averages of weights in each stage; epochs: {_epochs(results)}. All "
+        "this was settled on 10,000 training rows that were held back, not on the test rows.\n\n"
         f"Measured {machine['date']} by `make bench-sparsity`; nbdense {machine['versions']['nbdense']}."
     )
 

@@ -38,11 +38,14 @@ class Criterion:
         Of the scores of a kernel's weights and a function that takes means over pieces, the scores of pieces.
     needs : str
         The data that it needs, for errors; empty where it needs none.
+    takes_gradients : bool
+        Whether it needs a compiled model, and not its network alone.
     """
 
     scores: Callable[[Any, Network, Sequence[Row], Any], list[Array]]
     combine: Combine
     needs: str = ""
+    takes_gradients: bool = False
 
 
 def _magnitude(model: Any, network: Network, rows: Sequence[Row], calibration: Any) -> list[Array]:
@@ -112,7 +115,7 @@ def _sum(values: npt.NDArray[np.float64], mean: Any) -> Any:
 CRITERIA = {
     "magnitude": Criterion(_magnitude, _norm),
     "lamp": Criterion(_lamp, _sum),
-    "movement": Criterion(_movement, _sum, "(x, y): inputs and targets, as fit takes them"),
+    "movement": Criterion(_movement, _sum, "(x, y): inputs and targets, as fit takes them", takes_gradients=True),
     "second_order": Criterion(_second_order, _sum, "inputs, as quantize takes them"),
 }
 

@@ -58,8 +58,8 @@ class Rules:
         self.structure.check(self.owner, self.rows(network), sparsity)
         if self.criterion.needs and self.calibration is None:
             raise ValueError(f"{self.owner}: this criterion needs calibration=, {self.criterion.needs}")
-        if model is None and self.criterion is CRITERIA["movement"]:
-            raise ValueError(f"{self.owner}: criterion 'movement' needs a compiled Sequential, got a Network")
+        if model is None and self.criterion.takes_gradients:
+            raise ValueError(f"{self.owner}: this criterion needs a compiled Sequential, got a Network")
 
     def mask(self, model: Any, network: Network, sparsity: float, exchanged: float = 0.0) -> npt.NDArray[Any]:
         """Return the mask by which a network has a sparsity: 0 or 1 for each of its parameters.

@@ -142,14 +142,7 @@ class PruningSchedule(Callback):
             return False
         return (step - self.begin_step) % self.frequency == 0 or step == self._end
 
-    def sparsity_at(self, step: int) -> float:
-        """Return the sparsity that is wanted behind a number of steps.
-
-        Parameters
-        ----------
-        step : int
-            Steps since the beginning of epoch 0, between ``begin_step`` and the end.
-        """
+    def _sparsity_at(self, step: int) -> float:
         final, initial = self.final_sparsity, self.initial_sparsity
         return final + (initial - final) * (1 - self._progress(step)) ** 3
 
@@ -159,7 +152,7 @@ class PruningSchedule(Callback):
     def _prune(self, step: int) -> None:
         model = self.model
         exchanged = self.regrow * (1 + math.cos(math.pi * self._progress(step))) / 2
-        mask = self._rules.mask(model, model.network, self.sparsity_at(step), exchanged)
+        mask = self._rules.mask(model, model.network, self._sparsity_at(step), exchanged)
         if model.network.mask is not None and not self.regrow:
             mask *= model.network.mask  # what went before the schedule began stays away too
         hold(model.network, mask)

@@ -10,10 +10,10 @@ from sklearn.datasets import load_digits
 
 from benchmarks.quantization.methods import Rows
 from benchmarks.sparsity import report
-from benchmarks.sparsity.recipe import DENSE, PUBLISHED, STAGES, Recipe, sparsity_for
+from benchmarks.sparsity.recipe import DENSE, PUBLISHED, STAGES, Recipe, weights_kept
 from benchmarks.sparsity.run import README, main, run
 
-RECIPE = Recipe(widths=(64, 48, 33, 10), batch=32, momentum=0.9, frequency=10)
+RECIPE = Recipe(widths=(64, 48, 33, 10), batch=32, momentum=0.9, kept=(0.6, 0.3, 0.1), frequency=10)
 WEIGHTS = 64 * 48 + 48 * 33 + 33 * 10
 PARAMETERS = WEIGHTS + 48 + 33 + 10
 
@@ -51,10 +51,11 @@ def test_every_stage_runs_and_keeps_what_it_says(measured):
     assert all(source in text for source, *_ in PUBLISHED)
 
 
-def test_sparsities_count_biases():
+def test_weights_that_are_kept_leave_room_for_biases():
     recipe = Recipe()
     for factor, kept in ((12, 22_217), (40, 6_665), (56, 4_760)):
-        assert round(266_200 * (1 - sparsity_for(recipe, factor))) + 410 == kept <= 266_610 / factor
+        assert sum(weights_kept(recipe, factor)) + 410 == kept <= 266_610 / factor
+    assert weights_kept(dataclasses.replace(recipe, kept=(0.1, 0.1, 0.8)), 2) == [118_605, 13_290, 1000]
 
 
 def results(**errors):
