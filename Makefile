@@ -10,6 +10,7 @@
 #   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
 #   make bench           beside its peers, in an environment of its own; writes the README's tables. DATA=folder of MNIST
 #   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; README too
+#   make bench-edge      C for microcontrollers beside other generators', in an emulator; README too
 #   make bench-cuda      the CUDA engine beside torch, on a machine with an NVIDIA GPU; PYTHON is one that has torch for it
 #   make clean           what builds and tests leave behind;  make distclean  .venv too
 
@@ -33,7 +34,7 @@ INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_BENCH := $(BENCH_VENV)/.installed
 
-.PHONY: bench bench-cuda bench-quantization constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
+.PHONY: bench bench-cuda bench-edge bench-quantization constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -89,6 +90,10 @@ bench: $(INSTALLED_BENCH)
 bench-quantization: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.quantization $(if $(DATA),--data "$(DATA)") \
 		$(if $(ARGS),$(ARGS),--json benchmarks/results/quantization.json --readme)
+
+# C for microcontrollers in an emulator: its figures depend on no machine. A few minutes.
+bench-edge: $(INSTALLED_BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.edge $(if $(ARGS),$(ARGS),--readme)
 
 # Into an environment that is there already: torch, numba-cuda and the driver have to fit each other.
 bench-cuda:
