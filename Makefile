@@ -12,6 +12,7 @@
 #   make bench           beside its peers, in an environment of its own; writes the README's tables. DATA=folder of MNIST
 #   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; README too
 #   make bench-sparsity DATA=folder of MNIST        what pruning and compression cost, beside published figures; README too
+#   make bench-edge      C for microcontrollers beside other generators', in an emulator; README too
 #   make bench-cuda      the CUDA engine beside torch, on a machine with an NVIDIA GPU; PYTHON is one that has torch for it
 #   make clean           what builds and tests leave behind;  make distclean  .venv too
 
@@ -35,7 +36,7 @@ INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_BENCH := $(BENCH_VENV)/.installed
 
-.PHONY: runtime bench bench-cuda bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
+.PHONY: runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -100,6 +101,10 @@ bench-quantization: $(INSTALLED_BENCH)
 bench-sparsity: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.sparsity $(if $(DATA),--data "$(DATA)") \
 		$(if $(ARGS),$(ARGS),--json benchmarks/results/sparsity.json --readme)
+
+# C for microcontrollers in an emulator: its figures depend on no machine. A few minutes.
+bench-edge: $(INSTALLED_BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.edge $(if $(ARGS),$(ARGS),--readme)
 
 # Into an environment that is there already: torch, numba-cuda and the driver have to fit each other.
 bench-cuda:

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from nbdense.export import from_onnx as from_onnx
     from nbdense.export import from_tflite as from_tflite
     from nbdense.export import pipeline_to_onnx as pipeline_to_onnx
+    from nbdense.export import to_arduino as to_arduino
+    from nbdense.export import to_c as to_c
+    from nbdense.export import to_cmake as to_cmake
+    from nbdense.export import to_object as to_object
     from nbdense.export import to_onnx as to_onnx
     from nbdense.export import to_tflite as to_tflite
+    from nbdense.export import to_zephyr as to_zephyr
+    from nbdense.export import verify_c as verify_c
     from nbdense.export import verify_onnx as verify_onnx
     from nbdense.layers import ELU as ELU
     from nbdense.layers import Activation as Activation
@@ -124,7 +130,20 @@ _HOMES = {
         "TerminateOnNaN",
     ],
     "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
-    "nbdense.export": ["from_onnx", "from_tflite", "pipeline_to_onnx", "to_onnx", "to_tflite", "verify_onnx"],
+    "nbdense.export": [
+        "from_onnx",
+        "from_tflite",
+        "pipeline_to_onnx",
+        "to_arduino",
+        "to_c",
+        "to_cmake",
+        "to_object",
+        "to_onnx",
+        "to_tflite",
+        "to_zephyr",
+        "verify_c",
+        "verify_onnx",
+    ],
     "nbdense.layers": [
         "ELU",
         "Activation",

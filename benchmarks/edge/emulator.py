@@ -19,6 +19,7 @@ from elftools.elf.elffile import ELFFile
 from nbdense.export.c.targets import TARGETS
 
 BARE = ("-ffreestanding", "-fno-sanitize=undefined", "-g0", "-ffunction-sections", "-fdata-sections")
+FLOATING = ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp")  # of "cortex-m4f"
 _INPUT, _OUTPUT, _RETURN, _STACK = 0x20000000, 0x21000000, 0x30000000, 0x28000000
 _PAGE, _ROOM, _DEPTH = 0x1000, 0x100000, 0x40000
 _PATTERN = 0xA5
@@ -28,7 +29,8 @@ def link(source: Path, function: str, target: str, output: Path, options: Sequen
     """Compile and link a source, of which one function and what it needs is kept."""
     wasm = target == "wasm32"
     ends = ["-Wl,--no-entry", "-Wl,--export-memory", "-Wl,--export=__heap_base", f"-Wl,--export={function}"]
-    command = [sys.executable, "-m", "ziglang", "cc", *TARGETS[target].flags, "-std=c99", *BARE, *options, str(source)]
+    flags = TARGETS[target].flags if target in TARGETS else FLOATING
+    command = [sys.executable, "-m", "ziglang", "cc", *flags, "-std=c99", *BARE, *options, str(source)]
     command += ["-Wl,--gc-sections", *(ends if wasm else [f"-Wl,-e,{function}"]), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -90,6 +92,12 @@ class Machine:
         self._blocks: dict[tuple[int, int], int] = {}
         self._count = 0
         self._hook: Any = None
+        if target == "cortex-m4f":
+            from unicorn import arm_const
+
+            enabled = self._cpu.reg_read(arm_const.UC_ARM_REG_C1_C0_2) | 0xF << 20
+            self._cpu.reg_write(arm_const.UC_ARM_REG_C1_C0_2, enabled)
+            self._cpu.reg_write(arm_const.UC_ARM_REG_FPEXC, 1 << 30)
         if target == "aarch64":
             from unicorn import arm64_const
 
@@ -174,6 +182,7 @@ def _processor(target: str) -> tuple[dict[str, Any], Any]:
     models = {
         "cortex-m0plus": arm.UC_CPU_ARM_CORTEX_M0,
         "cortex-m4": arm.UC_CPU_ARM_CORTEX_M4,
+        "cortex-m4f": arm.UC_CPU_ARM_CORTEX_M4,
         "cortex-m7": arm.UC_CPU_ARM_CORTEX_M7,
         "cortex-m33": arm.UC_CPU_ARM_CORTEX_M33,
     }
