@@ -252,8 +252,16 @@ def emit_call(context: Any, builder: Any, address: Any, result: Any, kinds: Any,
     return context.call_conv.call_function(builder, callee, result, kinds, values)[1]
 
 
-def emit_region(context: Any, builder: Any, body: Any, launcher: Any, threads: Any, values: Any) -> None:
+def emit_lending(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    """Emit a pointer to a tuple of values, which the function that asks for it has on its stack."""
+    lent = context.make_tuple(builder, signature.return_type.dtype, values)
+    return cgutils.alloca_once_value(builder, lent)
+
+
+def emit_region(context: Any, builder: Any, body: Any, launcher: Any, threads: Any, values: Any, lent: int = 0) -> None:
     """Emit the calls of a compiled kernel, ``body(*values, thread)``, for each thread: in parallel, or in turn.
+
+    The first of the values points to a tuple of ``lent`` others, if there are any.
 
     A threading layer's ``parallel_for`` takes a function of NumPy's generalised ufuncs. What threads have in common is
     its ``data``; its one array begins at address 0 in steps of 1, so that a place in it is a thread's number.
@@ -266,7 +274,7 @@ def emit_region(context: Any, builder: Any, body: Any, launcher: Any, threads: A
     step = cgutils.alloca_once_value(builder, ir.Constant(number, 1))
     count = cgutils.alloca_once(builder, number)
     builder.store(threads, count)
-    task = _emit_task(context, builder.module, body, common.type)
+    task = _emit_task(context, builder.module, body, common.type, lent)
     given = [array, count, step, builder.bitcast(common, byte)]
     zero = ir.Constant(number, 0)
     with builder.if_else(builder.icmp_signed("==", launcher, zero), likely=True) as (in_turn, in_parallel):
@@ -280,7 +288,7 @@ def emit_region(context: Any, builder: Any, body: Any, launcher: Any, threads: A
     context.active_code_library.add_linking_library(body.library)
 
 
-def _emit_task(context: Any, module: Any, body: Any, common: Any) -> Any:
+def _emit_task(context: Any, module: Any, body: Any, common: Any, lent: int) -> Any:
     """Emit the function that a threading layer calls, for one thread's number or several side by side."""
     number, byte = ir.IntType(64), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), number.as_pointer(), number.as_pointer(), byte])
@@ -291,6 +299,8 @@ def _emit_task(context: Any, module: Any, body: Any, common: Any) -> Any:
     first = builder.ptrtoint(builder.load(arrays), number)
     data = builder.bitcast(data, common)
     values = [builder.load(cgutils.gep_inbounds(builder, data, 0, k)) for k in range(len(common.pointee.elements))]
+    if lent:
+        values[:1] = cgutils.unpack_tuple(builder, builder.load(values[0]), lent)
     callee = context.declare_function(module, body.fndesc)
     with cgutils.for_range(builder, builder.load(count)) as loop:
         thread = builder.add(first, loop.index)

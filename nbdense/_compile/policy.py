@@ -3,7 +3,7 @@
 ``kernel``      a loop called by other compiled code; compiled into its callers.
 ``entry``       a function that Python calls; cached on disk.
 ``unit``        a kernel that several entries call; compiled once for all of them, by itself; cached on disk.
-``region``      a parallel region: a kernel that each of several threads calls with its number.
+``region``      a parallel region: a kernel that each of several threads calls with its number; and ``region_of``.
 ``intrinsic``   LLVM IR with a plain-loop twin, which stands in for it where there is no JIT.
 ``by_dtype``    a scalar function with a float32 and a float64 body.
 ``scalar``      a user's own scalar function, and ``c_function`` a loop over it: see `nbdense._compile.loops`.
@@ -36,6 +36,7 @@ from nbdense._compile.numba_internals import (
     Unit,
     UnitCompiler,
     emit_call,
+    emit_lending,
     emit_region,
     without_constants,
 )
@@ -111,32 +112,60 @@ def region(body: Any) -> Any:
     ``launcher`` is `thread_pool.launcher`'s, or 0: then the caller's thread does it all.
     """
     if not JIT:
-
-        def in_turn(launcher: int, threads: int, *arguments: Any) -> None:
-            for thread in range(threads):
-                body(*arguments, thread)
-
-        return in_turn
+        return lambda launcher, threads, *rest: _in_turn(body, threads, rest)
 
     def typed(arguments: tuple[Any, ...]) -> Any:
-        passed = without_constants(arguments[2:])
-        body.compile((*passed, types.int64))
-        compiled = body.overloads[(*passed, types.int64)]
+        return _typed_region(body, (), arguments)
 
-        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            emit_region(context, builder, compiled, values[0], values[1], values[2:])
-            return context.get_dummy_value()
+    return _intrinsic_of(body.py_func, "at_once, in_all", typed, slice(None, -1))
 
-        return types.void(types.int64, types.int64, *passed), codegen
 
-    return _intrinsic_of(body.py_func, "at_once, in_all", typed, last=-1)
+def region_of(body: Any, count: int) -> tuple[Any, Any]:
+    """Make ``lend(...)`` and ``run(launcher, threads, lent, ...)``: a `region` of many calls.
+
+    ``lend`` gets the first ``count`` arguments, which are the same in all calls: what they are is written to memory
+    once, and not for each region anew.
+    """
+    if not JIT:
+        run = lambda launcher, threads, lent, *rest: _in_turn(body, threads, (*lent, *rest))  # noqa: E731
+        return (lambda *lent: lent), run
+
+    def lend(arguments: tuple[Any, ...]) -> Any:
+        passed = without_constants(arguments)
+        return types.CPointer(types.Tuple(passed))(*passed), emit_lending  # type: ignore[attr-defined]
+
+    def typed(arguments: tuple[Any, ...]) -> Any:
+        return _typed_region(body, tuple(arguments[2].dtype), arguments)
+
+    return (
+        _intrinsic_of(body.py_func, "", lend, slice(None, count)),
+        _intrinsic_of(body.py_func, "at_once, in_all, lent", typed, slice(count, -1)),
+    )
+
+
+def _in_turn(body: Any, threads: int, arguments: tuple[Any, ...]) -> None:
+    for thread in range(threads):
+        body(*arguments, thread)
+
+
+def _typed_region(body: Any, lent: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
+    passed = without_constants(arguments[2:])
+    kinds = (*lent, *passed[bool(lent) :], types.int64)
+    body.compile(kinds)
+    compiled = body.overloads[kinds]
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        emit_region(context, builder, compiled, values[0], values[1], values[2:], len(lent))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, *passed), codegen
 
 
 def _intrinsic_of(
-    function: Callable[..., Any], before: str, typed: Callable[[tuple[Any, ...]], Any], last: int | None = None
+    function: Callable[..., Any], before: str, typed: Callable[[tuple[Any, ...]], Any], which: slice = slice(None)
 ) -> Any:
-    """Make an intrinsic with a function's parameters, up to ``last``, behind others; ``typed`` gets their types."""
-    names = ", ".join([*filter(None, [before]), *list(inspect.signature(function).parameters)[:last]])
+    """Make an intrinsic with some of a function's parameters, behind others; ``typed`` gets their types."""
+    names = ", ".join([*filter(None, [before]), *list(inspect.signature(function).parameters)[which]])
     space: dict[str, Any] = {"typed": typed}
     exec(f"def {function.__name__}(typing_context, {names}):\n    return typed(({names},))\n", space)
     made = _numba_intrinsic(space[function.__name__])

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from nbdense._compile.policy import entry, inlined, kernel, region, unit
+from nbdense._compile.policy import entry, inlined, kernel, region, region_of, unit
 from nbdense.engine.elementwise.activation_loops import BLOCK, activate_row, clear_padding, padded
 from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.engine.elementwise.loss import losses_of_rows, metric_of_row
@@ -229,7 +229,7 @@ def _add_up(layers, scratch, capacity, batch, step):
 
 
 @inlined
-def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, start, batch, thread):
+def _work(tables, vectors, scratch, data, settings, run, phase, rates_of_step, start, batch, thread):
     """Do one thread's part of one phase."""
     kind = phase["kind"]
     if kind == ROWS:
@@ -245,7 +245,7 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
         work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread)
 
 
-_run_phase = region(_work)
+_lend, _run_phase = region_of(_work, 5)
 
 
 @inlined
@@ -298,6 +298,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     phases = tables[3]
     hyper, rates = settings
     launcher, threads, capacity, rows = run["launcher"], run["threads"], run["batch"], run["rows"]
+    lent = _lend(tables, vectors, scratch, data, settings)
     for step in range(run["steps"]):
         start = (run["first_step"] + step) * capacity
         batch = min(capacity, rows - start)
@@ -308,9 +309,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
                 continue  # the update keeps them up to date
             rates_of_step = (rates[step], adjusted, iteration)
             phase = phases[index]
-            _run_phase(
-                launcher, threads, tables, vectors, scratch, data, run, settings, phase, rates_of_step, start, batch
-            )
+            _run_phase(launcher, threads, lent, run, phase, rates_of_step, start, batch)
             if not _finish_phase(tables, vectors, scratch, runs[0], phases[index], step, batch):
                 return step
     return run["steps"]

@@ -197,6 +197,9 @@ def test_a_new_folder_for_other_sources_and_versions(monkeypatch, tmp_path):
     assert {path.parent for path in found} == {kernel_cache.cache_root()}
 
 
+COMPILING = {"kernel", "entry", "unit", "region", "region_of", "intrinsic", "by_dtype", "switch"}
+
+
 def test_every_module_with_compiled_code_is_in_the_folder_name():
     """A module that imports a decorator of the compile policy makes compiled code."""
     hashed = {path.resolve() for path in kernel_cache.compiled_sources()}
@@ -207,7 +210,8 @@ def test_every_module_with_compiled_code_is_in_the_folder_name():
         if isinstance(node, ast.ImportFrom)
         and node.module == "nbdense._compile.policy"
         and Path(find_spec(module).origin).resolve() not in hashed
-        if {"kernel", "entry", "unit", "region", "intrinsic", "by_dtype", "switch"} & {name.name for name in node.names}
+        if {"kernel", "entry", "unit", "region", "region_of", "intrinsic", "by_dtype", "switch"}
+        & {name.name for name in node.names}
     ]
     assert not missing
 

@@ -75,10 +75,22 @@ def make_tile(rows, vectors):
 
 
 def operand(context, builder, operand_type, value):
-    """Return the pointer to an operand tuple's first element, and its strides."""
+    """Return the pointer to an operand tuple's first element, and its strides; for its array `memory` will do."""
     parts = [builder.extract_value(value, i) for i in range(len(operand_type))]
-    array = context.make_array(operand_type[0])(context, builder, parts[0])
-    return builder.gep(array.data, [parts[1]]), parts[2:]
+    base = parts[0]
+    if isinstance(operand_type[0], types.Array):
+        base = context.make_array(operand_type[0])(context, builder, base).data
+    return builder.gep(base, [parts[1]]), parts[2:]
+
+
+@intrinsic(lambda array: array)
+def memory(typing_context, array):
+    """Return the pointer to an array's elements: one number in a call, where the array is seven."""
+
+    def codegen(context, builder, signature, arguments):
+        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), codegen
 
 
 def splat(builder, value, vector):
