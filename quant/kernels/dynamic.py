@@ -1,7 +1,7 @@
 """The program of networks with DynamicDense layers: each takes its scale from the whole of what it is called with.
 
 A call is one pass of all rows through each layer in turn, in a workspace of floats, and not `predict`'s pass of a chunk
-of rows through all layers.
+of rows through all layers. So that Ctrl-C can part it, it is told which passes it takes, and of which rows.
 """
 
 from __future__ import annotations
@@ -78,6 +78,17 @@ def _range_of_rows(row, x, work, capacity, first, count):
 
 
 @kernel
+def _form_of_bytes(row, extremes, weight_sums, corrections):
+    """Return scale and zero point of a layer's input, and fill in what they add to its sums."""
+    scale = (extremes[1] - extremes[0]) / np.float32(255.0)
+    scale = scale if scale > np.float32(0.0) else np.float32(1.0)
+    zero_point = np.int64(round_to_byte(-extremes[0] / scale, 0, 0, 255))
+    for j in range(row["channels"], row["channels"] + row["ld_out"]):
+        corrections[j] = weight_sums[j] * np.int32(zero_point - OFFSET)
+    return scale, zero_point
+
+
+@kernel
 def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, capacity, span, memory):
     """Take one thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
     layers, vectors = _parts(program)
@@ -111,10 +122,15 @@ def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, ca
         activate_row(float_layers[row["engine_row"]], floats, start, m)
 
 
-def _predict_dynamic(program, floats, x, values, threads):
-    """Predict all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
+def _predict_dynamic(program, floats, x, values, memory, span, threads):
+    """Take some rows of ``x`` through some of the program's passes, which are through all rows, one after the other.
 
-    program : bytes (see `nbdense.quant.kernels.tables.PARTS`); floats : (the engine's rows, their parameters)
+    Each layer has two: the first finds the range of its input, where it is DYNAMIC, and the second takes rows through
+    it. The last pass of all gives the outputs.
+
+    program : bytes (see `nbdense.quant.kernels.tables.PARTS`); floats : (the engine's rows, their parameters);
+    memory : (the floats' workspace, zero at first, least and greatest value of the input that is looked at);
+    span : (first pass, end of the passes, first row, end of the rows)
     """
     # Not by `_parts`: an entry would give up references that a kernel has not counted.
     at = program[:FORM_AT].view(PARTS)[0]
@@ -122,51 +138,55 @@ def _predict_dynamic(program, floats, x, values, threads):
     weight_sums = program[at["weight_sums"] : at["float_bias"]].view(np.int32)
     form = program[FORM_AT:FORM_END].view(FORM)[0]
     float_layers = floats[0]
+    work, extremes = memory
+    first_pass, end_pass, begin, end = span
     rows, n_in = x.shape
     flat = x.reshape(x.size)
-    work = np.zeros(form["float_width"] * rows, np.float32)
     bounds = np.empty((threads, 2), np.float32)
-    share = (rows + threads - 1) // threads
+    share = (end - begin + threads - 1) // threads
     corrections = np.empty(weight_sums.size, np.int32)
-    if form["copies_input"]:
-        copy_input(form, flat, 0, n_in, rows, work)
-    for index in range(layers.shape[0]):
+    if first_pass == 0 and form["copies_input"]:
+        copy_input(form, flat, begin * n_in, n_in, end - begin, work[begin * form["positions"] * form["ld_input"] :])
+    for at_pass in range(first_pass, min(end_pass, 2 * layers.shape[0])):
+        index = at_pass // 2
         row = layers[index]
         if row["kind"] == FLOAT:
-            for thread in prange(threads):
-                first = thread * share
-                count = min(share, rows - first)
-                if count > 0:
-                    _float_rows(layers[index], floats, flat, work, rows, first, count)
+            if at_pass % 2:
+                for thread in prange(threads):
+                    first = begin + thread * share
+                    count = min(share, end - first)
+                    if count > 0:
+                        _float_rows(layers[index], floats, flat, work, rows, first, count)
             continue
+        if at_pass % 2 == 0:
+            for thread in prange(threads):
+                first = begin + thread * share
+                count = min(share, end - first)
+                low, high = np.float32(0.0), np.float32(0.0)
+                if count > 0:
+                    low, high = _range_of_rows(layers[index], flat, work, rows, first, count)
+                bounds[thread, 0], bounds[thread, 1] = low, high
+            if begin == 0:
+                extremes[:] = np.float32(0.0)
+            for thread in range(threads):
+                extremes[0] = min(extremes[0], bounds[thread, 0])
+                extremes[1] = max(extremes[1], bounds[thread, 1])
+            continue
+        bytes_form = _form_of_bytes(row, extremes, weight_sums, corrections)
         for thread in prange(threads):
-            first = thread * share
-            count = min(share, rows - first)
-            low, high = np.float32(0.0), np.float32(0.0)
-            if count > 0:
-                low, high = _range_of_rows(layers[index], flat, work, rows, first, count)
-            bounds[thread, 0], bounds[thread, 1] = low, high
-        least, most = np.float32(0.0), np.float32(0.0)
-        for thread in range(threads):
-            least, most = min(least, bounds[thread, 0]), max(most, bounds[thread, 1])
-        scale = (most - least) / np.float32(255.0)
-        scale = scale if scale > np.float32(0.0) else np.float32(1.0)
-        zero_point = np.int64(round_to_byte(-least / scale, 0, 0, 255))
-        for j in range(row["channels"], row["channels"] + row["ld_out"]):
-            corrections[j] = weight_sums[j] * np.int32(zero_point - OFFSET)
-        for thread in prange(threads):
-            first = thread * share
-            count = min(share, rows - first)
+            first = begin + thread * share
+            count = min(share, end - first)
             if count > 0:
                 tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
-                memory = (np.zeros(TILE_ROWS * layers[index]["ld_in"], np.uint8), tile)
-                bytes_form, span = (scale, zero_point), (first, count)
-                _dynamic_rows(program, index, float_layers, flat, bytes_form, corrections, work, rows, span, memory)
-    missing = np.zeros(rows, np.uint8)
-    note_missing(flat, 0, n_in, rows, missing)
-    buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
-    nothing = np.zeros(0, np.uint8)
-    give_values(form, (nothing, work, corrections, missing, buffer, rows), rows, values.reshape(values.size), 0)
+                room, part = (np.zeros(TILE_ROWS * layers[index]["ld_in"], np.uint8), tile), (first, count)
+                _dynamic_rows(program, index, float_layers, flat, bytes_form, corrections, work, rows, part, room)
+    if end_pass > 2 * layers.shape[0]:
+        missing = np.zeros(end - begin, np.uint8)
+        buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
+        outputs = work[begin * form["positions_out"] * form["ld_output"] :]
+        note_missing(flat, begin * n_in, n_in, end - begin, missing)
+        memory_of_rows = (np.zeros(0, np.uint8), outputs, corrections, missing, buffer, rows)
+        give_values(form, memory_of_rows, end - begin, values.reshape(values.size), begin)
 
 
 @kernel
