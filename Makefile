@@ -3,6 +3,7 @@
 #   make demo            the whole product on real data, in a minute
 #   make test            ruff, mypy and pytest;  make test ARGS="-k wheel -x"  passes options on to pytest
 #   make lint types      the quick halves of it
+#   make runtime         the wheel of nbdense-runtime, in dist/
 #   make coverage        pytest, and which lines it reached: a table, and htmlcov/
 #   make test-latest     pytest with the newest release of everything, in an environment of its own
 #   make test-oldest     pytest with pyproject.toml's lower bounds, on Python 3.11, likewise
@@ -10,6 +11,8 @@
 #   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
 #   make bench           beside its peers, in an environment of its own; writes the README's tables. DATA=folder of MNIST
 #   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; README too
+#   make bench-sparsity DATA=folder of MNIST        what pruning and compression cost, beside published figures; README too
+#   make bench-edge      C for microcontrollers beside other generators', in an emulator; README too
 #   make bench-cuda      the CUDA engine beside torch, on a machine with an NVIDIA GPU; PYTHON is one that has torch for it
 #   make clean           what builds and tests leave behind;  make distclean  .venv too
 
@@ -24,6 +27,8 @@ BIN := $(VENV)/bin
 UV := $(TOOLS_VENV)/bin/uv
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 ARGS ?=
+# Many tests have processes of their own: without bytecode each would compile nbdense's sources anew.
+export PYTHONDONTWRITEBYTECODE :=
 # A file's tests share what they make, and the longest files come first (tests/conftest.py).
 PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -31,7 +36,7 @@ INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_BENCH := $(BENCH_VENV)/.installed
 
-.PHONY: bench bench-cuda bench-quantization constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
+.PHONY: runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -44,6 +49,10 @@ test: lint
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The distribution that predicts by NumPy alone.
+runtime: $(INSTALLED_TEST)
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist packaging/runtime
 
 # Lines that the tests reach; of compiled code, those that tests run as plain Python.
 coverage: $(INSTALLED_TEST)
@@ -88,6 +97,15 @@ bench-quantization: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.quantization $(if $(DATA),--data "$(DATA)") \
 		$(if $(ARGS),$(ARGS),--json benchmarks/results/quantization.json --readme)
 
+# Likewise; half an hour on two quiet cores.
+bench-sparsity: $(INSTALLED_BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.sparsity $(if $(DATA),--data "$(DATA)") \
+		$(if $(ARGS),$(ARGS),--json benchmarks/results/sparsity.json --readme)
+
+# C for microcontrollers in an emulator: its figures depend on no machine. A few minutes.
+bench-edge: $(INSTALLED_BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.edge $(if $(ARGS),$(ARGS),--readme)
+
 # Into an environment that is there already: torch, numba-cuda and the driver have to fit each other.
 bench-cuda:
 	PYTHONPATH=. $(PYTHON) -m benchmarks.cuda $(ARGS)
@@ -120,7 +138,7 @@ $(INSTALLED_BENCH): pyproject.toml | $(BENCH_VENV)/pyvenv.cfg
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage* htmlcov nbdense-demo
+	rm -rf build packaging/runtime/build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage* htmlcov nbdense-demo
 	find nbdense quant export tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, report
+from benchmarks import machine, mnist, report
 from benchmarks.cases import CASES, SMALLEST
 from benchmarks.measure import PARTS, Settings, check_machine, merged, run
 from benchmarks.peers import PEERS
@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         type=_names(dict.fromkeys(PARTS)),
         help=f"of {','.join(PARTS)}; default: all. These are put into the results that the file holds",
     )
-    parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files; adds time to accuracy")
+    parser.add_argument(
+        "--data", metavar="DIR", type=mnist.folder, help="MNIST's four idx .gz files; adds time to accuracy"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
     parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
     parser.add_argument(

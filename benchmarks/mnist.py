@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 from pathlib import Path
 
@@ -20,13 +21,25 @@ def _idx(path: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
 
 
+def _file(folder: str, part: str, what: str) -> Path:
+    return Path(folder, f"{part}-{what}-ubyte.gz")
+
+
+def folder(text: str) -> str:
+    """Return an option's folder, in which the four files are: found missing now, not behind an hour's measurements."""
+    wanted = [_file(text, part, what) for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+    if missing := [path.name for path in wanted if not path.is_file()]:
+        raise argparse.ArgumentTypeError(f"{text} lacks {', '.join(missing)}")
+    return text
+
+
 def read(folder: str) -> tuple[Inputs, Classes, Inputs, Classes]:
     """Read inputs in [0, 1] and classes for training (60,000 rows), and for testing (10,000)."""
     arrays = {}
     for part in ("train", "t10k"):
-        images = _idx(Path(folder, f"{part}-images-idx3-ubyte.gz"))
+        images = _idx(_file(folder, part, "images-idx3"))
         arrays[part] = (
             images.reshape(len(images), -1).astype(np.float32) / np.float32(255),
-            _idx(Path(folder, f"{part}-labels-idx1-ubyte.gz")).astype(np.int64),
+            _idx(_file(folder, part, "labels-idx1")).astype(np.int64),
         )
     return *arrays["train"], *arrays["t10k"]

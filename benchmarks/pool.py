@@ -25,6 +25,7 @@ def environment(threads: int) -> dict[str, str]:
         "NPROC": str(threads),  # JAX has no other setting for its CPU threads
         "JAX_PLATFORMS": "cpu",
         "KERAS_BACKEND": "jax",
+        "PYTHONDONTWRITEBYTECODE": "",  # pip has written the peers' bytecode; this tree's is written now
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
 

@@ -22,8 +22,16 @@ if TYPE_CHECKING:
     from nbdense.estimators import MLPClassifier as MLPClassifier
     from nbdense.estimators import MLPRegressor as MLPRegressor
     from nbdense.export import from_onnx as from_onnx
+    from nbdense.export import from_tflite as from_tflite
     from nbdense.export import pipeline_to_onnx as pipeline_to_onnx
+    from nbdense.export import to_arduino as to_arduino
+    from nbdense.export import to_c as to_c
+    from nbdense.export import to_cmake as to_cmake
+    from nbdense.export import to_object as to_object
     from nbdense.export import to_onnx as to_onnx
+    from nbdense.export import to_tflite as to_tflite
+    from nbdense.export import to_zephyr as to_zephyr
+    from nbdense.export import verify_c as verify_c
     from nbdense.export import verify_onnx as verify_onnx
     from nbdense.layers import ELU as ELU
     from nbdense.layers import Activation as Activation
@@ -83,6 +91,7 @@ if TYPE_CHECKING:
     from nbdense.optimizers import Lion as Lion
     from nbdense.optimizers import Nadam as Nadam
     from nbdense.optimizers import RMSprop as RMSprop
+    from nbdense.quant import PruningSchedule as PruningSchedule
     from nbdense.quant import compare as compare
     from nbdense.quant import prune as prune
     from nbdense.quant import quantize as quantize
@@ -121,7 +130,20 @@ _HOMES = {
         "TerminateOnNaN",
     ],
     "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
-    "nbdense.export": ["from_onnx", "pipeline_to_onnx", "to_onnx", "verify_onnx"],
+    "nbdense.export": [
+        "from_onnx",
+        "from_tflite",
+        "pipeline_to_onnx",
+        "to_arduino",
+        "to_c",
+        "to_cmake",
+        "to_object",
+        "to_onnx",
+        "to_tflite",
+        "to_zephyr",
+        "verify_c",
+        "verify_onnx",
+    ],
     "nbdense.layers": [
         "ELU",
         "Activation",
@@ -176,7 +198,7 @@ _HOMES = {
     ],
     "nbdense.models": ["Sequential", "load_model"],
     "nbdense.optimizers": ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "Nadam", "RMSprop"],
-    "nbdense.quant": ["compare", "prune", "quantize", "quantize_aware"],
+    "nbdense.quant": ["PruningSchedule", "compare", "prune", "quantize", "quantize_aware"],
     "nbdense.regularizers": ["L1", "L1L2", "L2", "l1", "l1_l2", "l2"],
     "nbdense.schedules": [
         "CosineDecay",

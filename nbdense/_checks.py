@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import operator
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from numbers import Real
 from typing import Any, cast
@@ -89,10 +92,54 @@ def numbers_of(name: str, value: Any) -> npt.NDArray[Any]:
     """Return ``value`` as an array of real numbers or truth values, without a copy where it is one, or raise."""
     array = array_of(name, value)
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name}: expected numbers, got dtype {array.dtype}; convert it, for example with .astype('float32')"
-        )
+        raise TypeError(f"{name}: expected numbers, got {_to_numbers(value, array)}")
     return array
+
+
+def unknown_argument(made: type, argument: str, other_names: Mapping[str, str]) -> TypeError:
+    """Return the error of an argument that a class does not take, with the one that may be meant.
+
+    Parameters
+    ----------
+    made : type
+        The class.
+    argument : str
+        The argument.
+    other_names : mapping of str to str
+        What the class's arguments are called elsewhere, and here.
+    """
+    taken = {name for part in made.__mro__ for name in inspect.signature(part).parameters} if made.__mro__ else set()
+    close = [other_names[argument]] if argument in other_names else difflib.get_close_matches(argument, taken, 1)
+    meant = "".join(f"; did you mean {name}?" for name in close if name in taken)
+    return TypeError(f"{made.__name__} takes no argument {argument!r}{meant}")
+
+
+def is_missing(cell: Any) -> bool:
+    """Tell whether a table's cell is empty: None, pandas's NA or NaN."""
+    return cell is None or type(cell).__name__ == "NAType" or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _to_numbers(value: Any, array: npt.NDArray[Any]) -> str:
+    """Say what came in place of numbers, and what makes numbers of it."""
+    if value is None:
+        return "None"
+    if hasattr(value, "toarray"):
+        return f"a sparse {type(value).__name__}; make it dense with .toarray(), all of it or batches of its rows"
+    if array.dtype == object and array.ndim == 0 and isinstance(value, Iterable):
+        return f"a {type(value).__name__}; make an array of what it yields, for example with np.stack(list(...))"
+    what = f"dtype {array.dtype}; "
+    if array.dtype.kind in "mM":
+        return what + "count days or seconds, for example (dates - dates.min()) / np.timedelta64(1, 'D')"
+    columns = array.T if array.ndim == 2 else array.reshape(1, -1)
+    labels = list(getattr(value, "columns", range(len(columns))))
+    for label, column in zip(labels, columns, strict=True):
+        place = f"column {label!r}" if array.ndim == 2 else "it"
+        for cell in column.tolist():
+            if is_missing(cell) and not isinstance(cell, float):
+                return f"{what}{place} has missing cells ({cell!r}); fill them in, as by sklearn's SimpleImputer"
+            if isinstance(cell, str):
+                return f"{what}{place} holds text ({cell[:20]!r}); encode it, as by sklearn's OneHotEncoder"
+    return what + "convert it, for example with .astype('float32')"
 
 
 def refuse_masked(name: str, value: Any, first_row: int = 0) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -22,9 +23,17 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-FORMAT_VERSION = 1
+from nbdense._warn import warn
+
+FORMAT_VERSION = 2
 _NO_NAME = getattr(os, "O_TMPFILE", 0)
 _PIECE = 2**26  # bytes written at a time
+# Suffixes of formats that are not what is written
+_REFUSED = {
+    ".onnx": "nbdense.export.to_onnx(model, path)",
+    ".tflite": "nbdense.export.to_tflite(model, path)",
+}
+_MISLEADING = (".keras", ".h5", ".hdf5")
 
 
 class FileFormatError(ValueError):
@@ -151,6 +160,29 @@ def _mode_of_new_files() -> int:
     return 0o666 & ~mask
 
 
+def write_model(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a model file, whose path does not promise another format.
+
+    Parameters
+    ----------
+    path : path
+        The file; replaced if it exists. Suffixes that Keras's snippets have are taken, with a warning.
+    content : bytes
+        Its content.
+
+    Raises
+    ------
+    ValueError
+        If the path has the suffix of another format, such as ".onnx".
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in _REFUSED:
+        raise ValueError(f"{path}: model files are safetensors; for {suffix} use {_REFUSED[suffix]}")
+    if suffix in _MISLEADING:
+        warn(f"{path}: model files are safetensors whatever the suffix; Keras cannot read this one")
+    atomic_write(path, content)
+
+
 def write_tensors(
     path: str | os.PathLike[str], kind: str, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
 ) -> None:
@@ -166,7 +198,17 @@ def write_tensors(
         Description, JSON-able.
     tensors : mapping of str to ndarray
         The arrays.
+
+    Raises
+    ------
+    ValueError
+        If the path has the suffix of another format, such as ".onnx".
     """
+    write_model(path, tensor_bytes(kind, config, tensors))
+
+
+def tensor_bytes(kind: str, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Return the content of the file that `write_tensors` writes, whose parameters these are."""
     from safetensors.numpy import save
 
     metadata = {
@@ -175,7 +217,7 @@ def write_tensors(
         "config": json.dumps(config, sort_keys=True),
     }
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
-    atomic_write(path, _with_sorted_header(content))
+    return _with_sorted_header(content)
 
 
 def _with_sorted_header(content: bytes) -> bytes:
@@ -184,6 +226,32 @@ def _with_sorted_header(content: bytes) -> bytes:
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors stay aligned
     return len(header).to_bytes(8, "little") + header + content[start:]
+
+
+# How files begin that are taken for model files; what they are, and what to do. Our own begin with a header's length.
+_OURS = "nbdense reads its own files, and ONNX by from_onnx"
+_OTHERS = (
+    (rb"PK\x03\x04", "a zip archive, as Keras, torch and NumPy write", _OURS),
+    (rb"\x89HDF", "an HDF5 file, as Keras writes", _OURS),
+    (rb"\x80[\x04\x05]\x95|\x80\x02\x8a", "a pickle", "nbdense reads none, for that would run what it says"),
+    (rb"\x08[\x01-\x20][\x12\x3a\x42]", "an ONNX model", "read it with nbdense.export.from_onnx"),
+    (rb".{4}TFL3", "a TFLite model", "read it with nbdense.export.from_tflite"),
+)
+
+
+def _what_else(path: Path) -> str:
+    """Say what a file is that is no model file of ours; "" where that does not show."""
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(8)
+        for pattern, what, advice in _OTHERS:
+            if re.match(pattern, start, re.DOTALL):
+                return f"{path} is {what}: {advice}"
+    return ""
+
+
+def _from_format_1(entries: dict[str, Any]) -> dict[str, Any]:
+    """Rename what format 1 called otherwise: "tflite" was the rounding that is "gemmlowp" now."""
+    return entries | {"rounding": "gemmlowp"} if entries.get("rounding") == "tflite" else entries
 
 
 class TensorFile:
@@ -214,7 +282,8 @@ class TensorFile:
             names = self._file.keys()
             self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
         except (SafetensorError, OSError, ValueError) as error:
-            raise FileFormatError(f"{self.path} is damaged or truncated, or no model file: {error}") from error
+            what = _what_else(self.path) or f"{self.path} is damaged or truncated, or no model file: {error}"
+            raise FileFormatError(what) from error
         if not metadata.get("format", "").startswith("nbdense "):
             raise FileFormatError(f"{self.path} is a safetensors file, but not one that nbdense wrote")
         self.kind = metadata["format"].removeprefix("nbdense ")
@@ -225,8 +294,9 @@ class TensorFile:
             raise FileFormatError(
                 f"{self.path} is of format {version}; this nbdense reads up to {FORMAT_VERSION}: upgrade nbdense"
             )
+        self.upgrade = _from_format_1 if int(version) < 2 else None  # of each object that a description holds
         try:
-            self.config: dict[str, Any] = json.loads(metadata["config"])
+            self.config: dict[str, Any] = json.loads(metadata["config"], object_hook=self.upgrade)
             if not isinstance(self.config, dict):
                 raise ValueError("its description is not an object")
         except (KeyError, ValueError) as error:
@@ -254,3 +324,41 @@ class TensorFile:
             raise FileFormatError(
                 f"{self.path}: tensor {name!r} has shape {self.shapes[name]}, expected {tuple(shape)}"
             )
+
+
+def pack_nibbles(kernel: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """Pack weights of four bits, two a byte.
+
+    Those of input 2 i are in the low nibbles, those of input 2 i + 1 in the high ones, in two's complement.
+
+    Parameters
+    ----------
+    kernel : ndarray of int8, (n_in, n_out)
+        Integers in [-8, 7].
+    """
+    n_in, n_out = kernel.shape
+    padded = np.zeros((n_in + n_in % 2, n_out), np.uint8)
+    padded[:n_in] = kernel.view(np.uint8) & 15
+    return padded[::2] | padded[1::2] << np.uint8(4)
+
+
+def unpack_nibbles(packed: npt.NDArray[np.uint8], n_in: int) -> npt.NDArray[np.int8]:
+    """Unpack what `pack_nibbles` packed.
+
+    Parameters
+    ----------
+    packed : ndarray of uint8, ((n_in + 1) / 2, n_out)
+        Two weights a byte.
+    n_in : int
+        Inputs.
+
+    Raises
+    ------
+    ValueError
+        If that is not what the array holds.
+    """
+    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[0] != -(-n_in // 2):
+        raise ValueError(f"kernel_int4 must be uint8 ({-(-n_in // 2)}, n_out), got {packed.dtype} {packed.shape}")
+    kernel = np.empty((2 * packed.shape[0], packed.shape[1]), np.int8)
+    kernel[::2], kernel[1::2] = (packed << np.uint8(4)).view(np.int8) >> 4, packed.view(np.int8) >> 4
+    return kernel[:n_in]

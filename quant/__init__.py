@@ -6,12 +6,16 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "PruningSchedule": "nbdense.quant.pruning",
     "QuantizedModel": "nbdense.quant.model.model",
     "QuantizedNetwork": "nbdense.quant.model.network",
     "compare": "nbdense.quant.reporting.comparison",
     "prune": "nbdense.quant.pruning",
+    "pruning_report": "nbdense.quant.pruning",
     "quantize": "nbdense.quant.quantization",
     "quantize_aware": "nbdense.quant.training.aware",
+    "rewind": "nbdense.quant.pruning",
+    "sparsity_sweep": "nbdense.quant.pruning",
 }
 __all__ = sorted(_HOME)
 

@@ -77,7 +77,8 @@ def quantize(
     bias_correction : bool
         Take the shift that quantization causes in the mean of each layer's pre-activations off its bias (the same).
     rounding : str
-        How accumulators are requantised: "onnx", as onnxruntime does, or "tflite", as TFLite's reference kernels do.
+        How accumulators are requantised: "onnx", as onnxruntime and XNNPACK do; "tflite", as LiteRT's reference kernels
+        do; "gemmlowp", as TFLite's former ones and CMSIS-NN do; "ruy", as LiteRT's optimised built-in kernels do.
     accuracy_budget : float, optional
         How much worse than the float model's the score of ``evaluate`` may be. Layers that cost most get 8 bits, if
         they have 4, and then stay in float, one after the other, until it is kept; `QuantizedModel.report` says which.

@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "python -m benchmarks.quantization", description="The error of quantized networks, beside onnxruntime's."
     )
     recipe = Recipe()
-    parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files")
+    parser.add_argument("--data", metavar="DIR", type=mnist.folder, help="MNIST's four idx .gz files")
     parser.add_argument("--seeds", type=_positive, default=5, help="default: 5")
     parser.add_argument("--methods", type=_methods, help=f"of {','.join(METHODS)}; default: all")
     parser.add_argument("--validation", action="store_true", help="measure on the last 10,000 training rows instead")

@@ -322,6 +322,10 @@ def _exponential_below(x: Doubles, attributes: Mapping[str, Any]) -> Doubles:
     return np.maximum(x, 0.0) + alpha * np.expm1(np.minimum(x, 0.0) / alpha)
 
 
+def _power_below(x: Doubles, attributes: Mapping[str, Any]) -> Doubles:
+    return np.maximum(x, 0.0) + attributes.get("alpha", 1.0) * np.expm1(np.minimum(x, 0.0))
+
+
 def _shrunk(x: Doubles, attributes: Mapping[str, Any]) -> Doubles:
     kept = np.abs(x) > attributes.get("lambd", 0.5)
     return kept * (x - np.sign(x) * attributes.get("bias", 0.0))
@@ -391,7 +395,7 @@ ACTIVATION_FORMS: dict[str, ActivationForm] = {
     ),
     "elu": ActivationForm(
         _with_alpha,
-        {"Elu": Operator(_read_elu)},
+        {"Elu": Operator(_read_elu, _power_below)},
         fit=lambda points, values, _: [float(-values.min())],
     ),
     "selu": ActivationForm(_one_operator, {"Selu": Operator(_read_selu)}),

@@ -183,6 +183,20 @@ class Graph:
         self._nodes.append(helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes))
         return outputs
 
+    def activate(self, write: Any, activation: Any, source: str, target: str) -> None:
+        """Write an activation.
+
+        Parameters
+        ----------
+        write : ActivationWriter
+            What writes it.
+        activation : Activation
+            The activation.
+        source, target : str
+            The tensors.
+        """
+        write(self, activation, source, target)
+
     def readers(self, tensor: str) -> int:
         """Return the number of times that nodes read a tensor.
 

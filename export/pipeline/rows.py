@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from nbdense._checks import array_of
+from nbdense._checks import array_of, is_missing
 from nbdense.export.graph.builder import INPUT
 from nbdense.export.verify.verification import RANDOM_ROWS
 
@@ -216,9 +216,15 @@ def _element_types(name: str, values: npt.NDArray[Any]) -> tuple[int, int]:
     # Of objects, those that are Python's numbers: scikit-learn takes them too
     numbers = np.array(values.tolist()) if values.dtype.kind == "O" else values
     if numbers.dtype.kind not in "fiub":
+        cells = [value for value in values.ravel() if not isinstance(value, str)]
+        if len(cells) < values.size and all(map(is_missing, cells)):
+            raise ValueError(
+                f"{name} holds strings and {cells[0]!r}; ONNX's strings have no missing cell, so let '' stand for one: "
+                'fillna("") before the pipeline is fitted, and SimpleImputer(missing_values="") in it'
+            )
         raise ValueError(
-            f"{name} holds neither numbers nor strings alone (dtype {values.dtype}); give columns of several types as "
-            "a DataFrame, and fill in missing strings"
+            f"{name} holds neither numbers nor strings (dtype {values.dtype}); give columns of several types "
+            "as a DataFrame"
         )
     largest = max(int(numbers.max()), -int(numbers.min())) if numbers.dtype.kind in "iu" else 0
     return (

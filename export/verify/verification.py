@@ -151,6 +151,11 @@ def verify_onnx(path_or_model: str | os.PathLike[str] | onnx.ModelProto, model: 
         If onnxruntime cannot load or run it.
     """
     outside: Outside = {}
+    if not isinstance(path_or_model, str | os.PathLike | onnx.ModelProto):
+        raise TypeError(
+            "verify_onnx: the first argument is the ONNX file's path or ModelProto, the second the model; got "
+            f"{type(path_or_model).__name__} first"
+        )
     if isinstance(path_or_model, onnx.ModelProto):
         proto = path_or_model
         if location_of(proto) is not None:

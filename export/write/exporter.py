@@ -100,6 +100,11 @@ def network_to_onnx(
     shapes: tuple[Shape, Shape] = convolution_shapes(network) if form.convolution else shapes_of(network)
     names = None if class_names is None else listed_class_names(class_names, shapes_of(network)[1][-1])
     entries = metadata_of(name, metadata, names)
+    if is_quantized(network) and network.rounding != "onnx" and any(form is not None for form in network.formats):
+        raise ValueError(
+            f"to_onnx: the network rounds as {network.rounding!r}, which ONNX's operators do not; "
+            "quantize with rounding='onnx' to export"
+        )
     if is_quantized(network) and network.report:
         entries["nbdense_report"] = as_json(network.report)
     graph = Graph(_opset(opset, network), *ends, label_name)

@@ -124,7 +124,7 @@ def write_row(
     else:
         write(graph, row, prefix, inputs, preactivation)
     if write_activation is not None:
-        write_activation(graph, row.activation, preactivation, target)
+        graph.activate(write_activation, row.activation, preactivation, target)
     return target
 
 

@@ -48,7 +48,7 @@ def write_qdq(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> No
     Raises
     ------
     ValueError
-        If the rounding is another, or a layer's activation has no QDQ form; the layer is named.
+        If a layer's activation has no QDQ form; the layer is named.
     """
     Walk(graph, network, form.convolution).run(WRITERS)
 

@@ -43,7 +43,7 @@ def write_qoperator(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN)
     Raises
     ------
     ValueError
-        If the rounding is another, or the activation of a layer in float has no ONNX form; the layer is named.
+        If the activation of a layer in float has no ONNX form; the layer is named.
     """
     Walk(graph, network, form.convolution).run(WRITERS)
 

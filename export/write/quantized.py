@@ -45,7 +45,7 @@ class Walk:
     graph : Graph
         The graph that is written.
     network : QuantizedNetwork
-        A network of the rounding "onnx", where there are integers.
+        The network.
     convolution : bool
         Whether to write dense layers as Conv: see `nbdense.export.write.convolution`.
 
@@ -57,15 +57,10 @@ class Walk:
     Raises
     ------
     ValueError
-        If there are integers of another rounding, or the network is no convolution.
+        If the network is no convolution.
     """
 
     def __init__(self, graph: Graph, network: QuantizedNetwork, convolution: bool = False) -> None:
-        if network.rounding != "onnx" and any(form is not None for form in network.formats):
-            raise ValueError(
-                f"to_onnx: the network rounds as {network.rounding!r}, which ONNX's operators do not; "
-                "quantize with rounding='onnx' to export"
-            )
         self.graph, self.network = graph, network
         self.dtype = network.activation_dtype
         self.least = LIMITS[self.dtype][0]
@@ -226,7 +221,7 @@ class Walk:
         else:
             preactivation = f"{self._prefixes[index]}/preactivation"
             write(preactivation)
-            write_activation(self.graph, layer.function, preactivation, target)
+            self.graph.activate(write_activation, layer.function, preactivation, target)
         self.give_floats(index, target)
 
     def give_integers(self, index: int, value: Integers) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
 import sys
 import tempfile
+import time
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import llvmlite
 import numba
 from numba.core import config
 
-FOLDERS_KEPT = 8  # of other versions, when a new version makes its own; a folder takes a few megabytes
+# Of other versions' folders, when a new version makes its own: those that were used in so many days, the last ones
+# first, up to so many bytes. A folder takes a few megabytes.
+DAYS_KEPT, BYTES_KEPT = 90, 1 << 29
+TIMES = "seconds.json"  # how long compiling took on this machine, for all versions
 SUFFIX, UNFINISHED = ".nbk", ".tmp"
 save_error: OSError | None = None  # why the last kernel that could not be kept was not
 
@@ -98,6 +105,49 @@ def other_folders() -> list[Path]:
     except OSError:
         pass  # not there, or another process is clearing up too
     return [other for _, other in sorted(dated, reverse=True)]
+
+
+def remove_old_folders() -> None:
+    """Remove other versions' folders that are old, or more than there is room for."""
+    size = 0
+    for folder in other_folders():
+        try:
+            size += sum(file.stat().st_size for file in kernel_files(folder))
+            old = time.time() - folder.stat().st_mtime > DAYS_KEPT * 86400
+        except OSError:  # another process is clearing up too
+            continue
+        if old or size > BYTES_KEPT:
+            remove_folder(folder)
+
+
+@functools.cache
+def mark_used(folder: Path) -> None:
+    """Note that a cache folder is in use, once a process."""
+    with suppress(OSError):  # it can only be read
+        os.utime(folder)
+
+
+@functools.cache
+def seconds_taken() -> dict[str, float]:
+    """Return what compiling each entry has taken on this machine, by its name, as far as that is known."""
+    root = cache_root()
+    try:
+        known = json.loads((root / TIMES).read_text(encoding="utf-8")) if root else {}
+        return {str(name): float(seconds) for name, seconds in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def note_seconds(name: str, seconds: float) -> None:
+    """Keep how long compiling an entry took."""
+    root = cache_root()
+    known = seconds_taken()
+    known[name] = round(seconds, 1)
+    if root is not None:
+        unfinished = root / f"{uuid.uuid4().hex}{UNFINISHED}"
+        with suppress(OSError):
+            unfinished.write_text(json.dumps(known), encoding="utf-8")
+            unfinished.replace(root / TIMES)
 
 
 def remove_folder(folder: Path) -> None:

@@ -34,8 +34,12 @@ _BODIES = {
 _KERNEL_BODIES = {
     "forward": _EACH + "a[i] = f(a[i]{numbers})",
     "backward": _EACH + "c[i] = c[i] * f(a[i], b[i]{numbers})",
+    # Loops by themselves, each of which the compiler vectorises: it would not if one of them had a sum in it.
+    "loss": f"{_EACH}c[i] = f(a[i], b[i], q)\n    {_EACH}total += c[i]\n    scale = c.dtype.type(p)\n"
+    f"    {_EACH}c[i] = g(a[i], b[i], q) * scale",
     "row_forward": "f(a)",
     "row_backward": "f(a, b, c)",
+    "row_loss": "total = f(a, b, c, q, r != 0.0, p)",
 }
 LOOPS: dict[int, Callable[..., Any]] = {}  # by address: what was made, which must live as long as tables name it
 _ROW_FUNCTIONS = (
@@ -80,24 +84,58 @@ def loop(
     return _once((body, np.dtype(dtype), f, g), lambda: _make(body, np.dtype(dtype), f, g, owner))
 
 
-def kernel_loop(name: str, body: str, dtype: Any, f: Callable[..., Any], numbers: int = 0) -> int:
+def kernel_loop(
+    name: str,
+    body: str,
+    dtype: Any,
+    f: Callable[..., Any],
+    numbers: int = 0,
+    derivative: Callable[..., Any] | None = None,
+) -> int:
     """Compile a loop over a kernel of the library's; returns its address. Later processes load it.
 
     Parameters
     ----------
     name : str
         What it belongs to.
-    body : {"forward", "backward", "row_forward", "row_backward"}
+    body : {"forward", "backward", "loss", "row_forward", "row_backward", "row_loss"}
         Kind of loop.
     dtype : dtype
         Type of the elements.
     f : kernel
-        Of one number, or of a whole row in the last two.
+        Of one number, or of a whole row in the last three.
     numbers : int
         How many it takes beside these.
+    derivative : kernel, optional
+        Of "loss": of what f gives.
     """
     dtype = np.dtype(dtype)
-    return _once((name, body, dtype, f), lambda: _make_of_kernel(name, body, dtype, f, numbers))
+    return _once((name, body, dtype, f), lambda: _make_of_kernel(name, body, dtype, f, derivative, numbers))
+
+
+def kernel_step(name: str, dtype: Any, f: Callable[..., Any], slots: int, fields: int) -> int:
+    """Compile the step of one of the library's optimizers; returns its address, as `step_loop` does.
+
+    Parameters
+    ----------
+    name : str
+        What it belongs to.
+    dtype : dtype
+        Type of the parameters.
+    f : kernel
+        ``f(params, state, low, high, rate, hyper)``, of a range of parameters.
+    slots, fields : int
+        The most slots that it may have, and numbers in ``hyper``.
+    """
+    dtype = np.dtype(dtype)
+
+    def make() -> tuple[Any, int]:
+        lines = ["f(w, s, 0, w.size, rate, h)"]
+        run = _range_loop(lines, slots, fields, {"f": f})
+        run.__name__ = run.__qualname__ = f"{name}_step"
+        return _addressed(run, types.void, _range_loop_arguments(dtype), kept=True)
+
+    return _once(("kernel step", name, dtype, f), make)
 
 
 def run_loop(address: int, array: npt.NDArray[Any], numbers: tuple[float, ...] = ()) -> None:
@@ -180,22 +218,33 @@ def _once(key: Any, make: Callable[[], tuple[Any, int]]) -> int:
 
 def _make_step(dtype: np.dtype[Any], step: Any, slots: int, fields: int, owner: str) -> tuple[Any, int]:
     arguments = (*(dtype,) * (3 + slots), np.dtype(np.int64), *(dtype,) * fields)
-    space: dict[str, Any] = {"carray": numba.carray, "number": dtype.type, "__name__": __name__}
-    space["f"] = _scalar(step, arguments, owner, results=1 + slots)
+    space: dict[str, Any] = {"number": dtype.type, "f": _scalar(step, arguments, owner, results=1 + slots)}
     state = "".join(f", s[{k}, i]" for k in range(1, 1 + slots))
     names = [f"field_{k}" for k in range(fields)]
     lines = ["rate = number(rate)", *(f"{name} = number(h[{k}])" for k, name in enumerate(names))]
+    lines.append("for i in range(w.size):")
+    lines.append(f"    w[i]{state} = f(w[i], s[0, i]{state}, {', '.join(['rate', 'iteration', *names])})")
+    run = _range_loop(lines, slots, fields, space)
+    kept = _named_after(run, "step", f"{slots} {fields}", step)
+    return _addressed(run, types.void, _range_loop_arguments(dtype), kept)
+
+
+def _range_loop(lines: list[str], slots: int, fields: int, space: dict[str, Any]) -> Callable[..., Any]:
+    """Return a function of a range of parameters and an optimizer's state, in Python."""
+    space |= {"carray": numba.carray, "__name__": __name__}
     head = "def run(w, s, rate, iteration, h):"
     if JIT:  # NumPy's slices know their shapes; C's pointers do not
         head = "def run(w, s, row, count, rate, iteration, h):"
-        lines.insert(0, f"w, s, h = carray(w, count), carray(s, ({1 + slots}, row)), carray(h, {max(1, fields)})")
-    lines.append("for i in range(w.size):")
-    lines.append(f"    w[i]{state} = f(w[i], s[0, i]{state}, {', '.join(['rate', 'iteration', *names])})")
+        arrays = f"w, s, h = carray(w, count), carray(s, ({1 + slots}, row)), carray(h, {max(1, fields)})"
+        lines = [arrays, *lines]
     exec("\n    ".join([head, *lines]), space)
-    kept = _named_after(space["run"], "step", f"{slots} {fields}", step)
+    made: Callable[..., Any] = space["run"]
+    return made
+
+
+def _range_loop_arguments(dtype: np.dtype[Any]) -> tuple[Any, ...]:
     numbers, hyper = (types.CPointer(numba.from_dtype(np.dtype(kind))) for kind in (dtype, "f8"))  # type: ignore[attr-defined]
-    counts = (types.int64, types.int64, types.float64, types.int64)
-    return _addressed(space["run"], types.void, (numbers, numbers, *counts, hyper), kept)
+    return numbers, numbers, types.int64, types.int64, types.float64, types.int64, hyper
 
 
 def _make_row(dtype: np.dtype[Any], body: str, owner: str) -> tuple[Any, int]:
@@ -220,9 +269,9 @@ def _make(body: str, dtype: np.dtype[Any], f: Any, g: Any, owner: str) -> tuple[
     return _addressed(run, types.float64, _array_loop_arguments(dtype), _named_after(run, body, "", f, g))
 
 
-def _make_of_kernel(name: str, body: str, dtype: np.dtype[Any], f: Any, numbers: int) -> tuple[Any, int]:
+def _make_of_kernel(name: str, body: str, dtype: np.dtype[Any], f: Any, g: Any, numbers: int) -> tuple[Any, int]:
     source = _KERNEL_BODIES[body].format(numbers="".join(f", {number}" for number in NUMBERS[:numbers]))
-    run = _array_loop(source, {"f": f, "__name__": __name__})
+    run = _array_loop(source, {"f": f, "g": g, "__name__": __name__})
     run.__name__ = run.__qualname__ = f"{name}_{body}"  # what its file in the cache is named after
     return _addressed(run, types.float64, _array_loop_arguments(dtype), kept=True)
 

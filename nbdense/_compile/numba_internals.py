@@ -11,30 +11,64 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba.core import caching, codegen, compiler, serialize, sigutils
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import caching, cgutils, codegen, compiler, serialize, sigutils, types
 
 from nbdense._compile import kernel_cache
 from nbdense._compile.compilations import timed
 
-_NOT_FOR_KERNELS = {"InlineClosureLikes", "InlineOverloads", "LiteralUnroll", "NopythonRewrites", "WithLift"}
+# Numba's passes for what no kernel has: closures, array expressions, overloads to inline, with blocks, raised errors.
+_NOT_FOR_KERNELS = {
+    *("InlineClosureLikes", "InlineInlinables", "InlineOverloads", "MakeFunctionToJitFunction", "NopythonRewrites"),
+    *(
+        "LiteralUnroll",
+        "LiteralPropagationSubPipelinePass",
+        "FindLiterallyCalls",
+        "WithLifting",
+        "RewriteDynamicRaises",
+    ),
+    *("WithLifting", "NoPythonSupportedFeatureValidation", "DumpParforDiagnostics"),
+}
 
 
 class KernelLibrary(codegen.JITCodeLibrary):
-    """A kernel's LLVM module, kept as it was lowered.
+    """A kernel's LLVM module, kept as it was lowered, without those of its callees.
 
     Numba optimises and assembles the library of every function, callees included, so a kernel five calls below
-    its entry would be compiled five times, and once more for Python, which never calls it. Here only entries are.
+    its entry would be compiled five times, and once more for Python, which never calls it. Here only entries are, and
+    they link each kernel once.
     """
 
-    def _optimize_final_module(self) -> None:
-        pass
+    _shared_module: Any
+    _linking_libraries: list[Any]
 
     def _optimize_functions(self, ll_module: Any) -> None:
         pass
 
-    def _finalize_final_module(self) -> None:
+    def finalize(self) -> None:
+        self._raise_if_finalized()
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == llvm.Linkage.external:
+                function.linkage = "linkonce_odr"  # so that what is not called is not linked
         self._finalize_dynamic_globals()
         self._finalized = True
+
+    def own_module(self) -> Any:
+        """Return the kernel's own module."""
+        self._ensure_finalized()
+        return self._final_module
+
+    def _get_module_for_linking(self) -> Any:
+        """Return a module of the kernel and all that it calls, for libraries that are numba's own."""
+        if self._shared_module is None:
+            self._ensure_finalized()
+            self._shared_module = self._final_module.clone()
+            _link(self._shared_module, self._linking_libraries)
+        return self._shared_module
+
+    def get_llvm_str(self) -> str:
+        return str(self._get_module_for_linking())
 
     def get_pointer_to_function(self, name: str) -> int:
         self._ensure_finalized()
@@ -48,15 +82,57 @@ class KernelLibrary(codegen.JITCodeLibrary):
         """Do nothing: a nopython kernel's environment is never read."""
 
 
+class EntryLibrary(codegen.JITCodeLibrary):
+    """The machine code of an entry or a unit, with that of the kernels in it."""
+
+    _linking_libraries: list[Any]
+
+    def finalize(self) -> None:
+        for library in _link(self._final_module, self._linking_libraries):
+            self._reload_init.update(library._reload_init)
+        self._linking_libraries = []
+        super().finalize()
+
+
+def _link(module: Any, libraries: list[Any]) -> list[Any]:
+    """Link libraries, and what kernels among them call, into a module, each once and behind a caller; returns them."""
+    found: dict[Any, None] = {}
+    left = list(libraries)
+    while left:
+        library = left.pop()
+        if library not in found:
+            found[library] = None
+            is_kernel = isinstance(library, KernelLibrary)
+            module.link_in(library.own_module() if is_kernel else library._get_module_for_linking(), preserve=True)
+            left += library._linking_libraries if is_kernel else []
+    return list(found)
+
+
+class Flags(compiler.Flags):
+    """Flags that are compared fast: numba compares them whenever it looks for an overload, a hundred times a kernel.
+
+    Those that differ in what was set, and not in what is, count as different.
+    """
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return self._values == other._values if isinstance(other, Flags) else super().__eq__(other)
+
+
 class KernelCompiler(compiler.Compiler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.state.flags = Flags(self.state.flags)
         self.state.flags.no_cpython_wrapper = True
         self.state.flags.no_cfunc_wrapper = True
         self.state.library = KernelLibrary(self.state.targetctx.codegen(), "nbdense kernel")
 
     def define_pipelines(self) -> Any:
-        """Return numba's passes without those for what no kernel has: closures, array expressions, overloads."""
+        """Return numba's passes without those that find nothing in a kernel."""
         pipelines = super().define_pipelines()
         for manager in pipelines:
             manager.passes = [step for step in manager.passes if step[0].__name__ not in _NOT_FOR_KERNELS]
@@ -65,25 +141,163 @@ class KernelCompiler(compiler.Compiler):
 
 
 class EntryCompiler(compiler.Compiler):
-    """Compiler of entries; what numba compiles on the way (overloads, the bodies of prange) are kernels too."""
+    """Compiler of entries; what numba compiles on the way (overloads) are kernels too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.state.flags = Flags(self.state.flags)
 
     def compile_extra(self, function: Any) -> Any:
         code = self.state.targetctx.codegen()
-        self.state.library = code.create_library(function.__qualname__)
+        self.state.library = EntryLibrary(code, function.__qualname__)
         self.state.library.enable_object_caching()
         before = code._library_class
         code._library_class = KernelLibrary  # under numba's compiler lock: no other thread compiles meanwhile
-        variant = "parallel" if self.state.flags.auto_parallel.enabled else "serial"
         # A tenth of the time would go into looking for garbage among what a compilation builds up.
         collected = gc.isenabled()
         gc.disable()
         try:
-            with timed(function.__name__.lstrip("_"), variant):
+            with timed(function.__name__.lstrip("_"), getattr(function, "purpose", None)):
                 return super().compile_extra(function)
         finally:
             if collected:
                 gc.enable()
             code._library_class = before
+
+
+class UnitCompiler(EntryCompiler):
+    """Compiler of units, which only compiled code calls."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.state.flags.no_cpython_wrapper = True
+        self.state.flags.no_cfunc_wrapper = True
+
+
+class Unit:
+    """A kernel that is compiled by itself and called through a symbol, which is the same in every process.
+
+    Parameters
+    ----------
+    dispatcher : Dispatcher
+        Of a `UnitCompiler`.
+    """
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
+        self._addresses: dict[tuple[Any, ...], int] = {}
+        self._symbols: dict[tuple[Any, ...], str] = {}
+        self.name = f"{dispatcher.py_func.__module__}.{dispatcher.py_func.__qualname__}"
+        _units[self.name] = self
+
+    def address(self, arguments: tuple[Any, ...]) -> int:
+        """Return the address of the unit for arguments of these types; it lives with the process."""
+        if arguments not in self._addresses:
+            self._dispatcher.compile(arguments)
+            compiled = self._dispatcher.overloads[arguments]
+            found = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+            self._addresses[arguments] = int(found)
+        return self._addresses[arguments]
+
+    def symbol(self, arguments: tuple[Any, ...]) -> str:
+        """Return the symbol of the unit for arguments of these types, which is ready to be linked to."""
+        if arguments not in self._symbols:
+            symbol = f"{self.name}.{_digest([str(argument) for argument in arguments])}"
+            llvm.add_symbol(symbol, self.address(arguments))
+            _symbols[symbol] = (self.name, arguments)
+            self._symbols[arguments] = symbol
+        return self._symbols[arguments]
+
+    def called_with(self, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+        """Return what numba wants of an intrinsic that calls it: a signature, and what emits the call."""
+        passed = without_constants(arguments)
+        compiled_for = tuple(_writable(argument) for argument in passed)
+        symbol = self.symbol(compiled_for)
+        result = self._dispatcher.overloads[compiled_for].signature.return_type
+
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            kind = context.call_conv.get_function_type(result, signature.args)
+            callee = cgutils.get_or_insert_function(builder.module, kind, symbol)
+            return context.call_conv.call_function(builder, callee, result, signature.args, values)[1]
+
+        return result(*passed), codegen
+
+
+_units: dict[str, Unit] = {}
+_symbols: dict[str, tuple[str, tuple[Any, ...]]] = {}  # of units: their names, and types of arguments
+
+
+def _writable(kind: Any) -> Any:
+    """Return the type of the same memory that may be written to: units are not compiled twice for that."""
+    if isinstance(kind, types.Array):
+        return kind.copy(readonly=False)
+    if isinstance(kind, types.BaseTuple):
+        return types.BaseTuple.from_types([_writable(part) for part in kind])
+    return kind
+
+
+def without_constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return types of arguments without the values of constants, which numba counts as parts of their types."""
+    return tuple(types.unliteral(argument) for argument in arguments)  # type: ignore[attr-defined]
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def emit_call(context: Any, builder: Any, address: Any, result: Any, kinds: Any, values: Any) -> Any:
+    """Emit the call of a unit at an address; returns what it returns."""
+    kind = context.call_conv.get_function_type(result, kinds)
+    callee = builder.inttoptr(address, kind.as_pointer())
+    return context.call_conv.call_function(builder, callee, result, kinds, values)[1]
+
+
+def emit_region(context: Any, builder: Any, body: Any, launcher: Any, threads: Any, values: Any) -> None:
+    """Emit the calls of a compiled kernel, ``body(*values, thread)``, for each thread: in parallel, or in turn.
+
+    A threading layer's ``parallel_for`` takes a function of NumPy's generalised ufuncs. What threads have in common is
+    its ``data``; its one array begins at address 0 in steps of 1, so that a place in it is a thread's number.
+    """
+    number, byte = ir.IntType(64), ir.IntType(8).as_pointer()
+    common = cgutils.alloca_once(builder, ir.LiteralStructType([value.type for value in values]))
+    for k, value in enumerate(values):
+        builder.store(value, cgutils.gep_inbounds(builder, common, 0, k))
+    array = cgutils.alloca_once_value(builder, ir.Constant(byte, None))
+    step = cgutils.alloca_once_value(builder, ir.Constant(number, 1))
+    count = cgutils.alloca_once(builder, number)
+    builder.store(threads, count)
+    task = _emit_task(context, builder.module, body, common.type)
+    given = [array, count, step, builder.bitcast(common, byte)]
+    zero = ir.Constant(number, 0)
+    with builder.if_else(builder.icmp_signed("==", launcher, zero), likely=True) as (in_turn, in_parallel):
+        with in_turn:
+            builder.call(task, given)
+        with in_parallel:
+            pointers = [builder.bitcast(pointer, byte) for pointer in (task, *given)]
+            kind = ir.FunctionType(ir.VoidType(), [byte] * 5 + [number] * 3)
+            parallel_for = builder.inttoptr(launcher, kind.as_pointer())
+            builder.call(parallel_for, [*pointers, zero, ir.Constant(number, 1), threads])
+    context.active_code_library.add_linking_library(body.library)
+
+
+def _emit_task(context: Any, module: Any, body: Any, common: Any) -> Any:
+    """Emit the function that a threading layer calls, for one thread's number or several side by side."""
+    number, byte = ir.IntType(64), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), number.as_pointer(), number.as_pointer(), byte])
+    task = ir.Function(module, kind, module.get_unique_name("region"))
+    task.linkage = "internal"
+    builder = ir.IRBuilder(task.append_basic_block("entry"))
+    arrays, count, _, data = task.args
+    first = builder.ptrtoint(builder.load(arrays), number)
+    data = builder.bitcast(data, common)
+    values = [builder.load(cgutils.gep_inbounds(builder, data, 0, k)) for k in range(len(common.pointee.elements))]
+    callee = context.declare_function(module, body.fndesc)
+    with cgutils.for_range(builder, builder.load(count)) as loop:
+        thread = builder.add(first, loop.index)
+        result, kinds = body.signature.return_type, body.signature.args
+        context.call_conv.call_function(builder, callee, result, kinds, [*values, thread])
+    builder.ret_void()
+    return task
 
 
 class Cache(caching._Cache):
@@ -95,8 +309,8 @@ class Cache(caching._Cache):
     goes wrong here is an error; it costs a compilation. A folder that can only be read is read.
     """
 
-    def __init__(self, function: Callable[..., Any], variant: str) -> None:
-        self._function, self._variant = function, variant
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
         # Now, and not when it is first needed: sources that are edited meanwhile are not what was imported.
         self._folder = kernel_cache.cache_folder()
 
@@ -114,10 +328,8 @@ class Cache(caching._Cache):
             function.__module__,
             function.__qualname__,
             function.__code__.co_code,
-            self._variant,
         )
-        digest = hashlib.sha256(repr(key).encode()).hexdigest()
-        return folder / f"{function.__name__.lstrip('_')}-{self._variant}-{digest[:24]}{kernel_cache.SUFFIX}"
+        return folder / f"{function.__name__.lstrip('_')}-{_digest(key)}{kernel_cache.SUFFIX}"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         if self._folder is None:
@@ -131,7 +343,10 @@ class Cache(caching._Cache):
         if hashlib.sha256(data).digest() != digest:
             return None
         try:
-            parts = pickle.loads(data)  # noqa: S301 (written by save_overload, into the user's own folder)
+            units, parts = pickle.loads(data)  # noqa: S301 (written by save_overload, into the user's own folder)
+            for name, arguments in units:
+                _units[name].symbol(arguments)
+            kernel_cache.mark_used(self._folder)
             return compiler.CompileResult._rebuild(target_context, *parts)
         except Exception:  # whatever it is that this numba does not take: compiling helps
             return None
@@ -139,15 +354,16 @@ class Cache(caching._Cache):
     def save_overload(self, sig: Any, data: Any) -> None:
         if self._folder is None or data.library.has_dynamic_globals:
             return
-        content = serialize.dumps(data._reduce())
+        declared = [function.name for function in data.library._final_module.functions if function.is_declaration]
+        units = [_symbols[name] for name in declared if name in _symbols]
+        content = serialize.dumps((units, data._replace(type_annotation="")._reduce()))
         content = hashlib.sha256(content).digest() + content
         file = self._file(self._folder, sig, data.codegen)
         unfinished = file.with_name(f"{uuid.uuid4().hex}{kernel_cache.UNFINISHED}")
         try:
             if not self._folder.exists():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                for other in kernel_cache.other_folders()[kernel_cache.FOLDERS_KEPT :]:
-                    kernel_cache.remove_folder(other)
+                kernel_cache.remove_old_folders()
             try:
                 unfinished.write_bytes(content)
                 unfinished.replace(file)

@@ -2,15 +2,16 @@
 
 ``kernel``      a loop called by other compiled code; compiled into its callers.
 ``entry``       a function that Python calls; cached on disk.
-``entry_pair``  one body compiled twice: serial, and with its ``prange`` in parallel.
+``unit``        a kernel that several entries call; compiled once for all of them, by itself; cached on disk.
+``region``      a parallel region: a kernel that each of several threads calls with its number.
 ``intrinsic``   LLVM IR with a plain-loop twin, which stands in for it where there is no JIT.
 ``by_dtype``    a scalar function with a float32 and a float64 body.
 ``scalar``      a user's own scalar function, and ``c_function`` a loop over it: see `nbdense._compile.loops`.
 ``kept_c_function``  a loop over a kernel, compiled on demand; cached on disk.
 
 Flags, and why: ``error_model="numpy"`` (a division by zero gives inf, not an exception), ``nogil`` (predict is
-called from several threads), no fastmath (``nnan`` deletes NaN checks, ``reassoc`` lets results depend on the
-vector width), and of numba's parallel transformations only ``prange``.
+called from several threads), no fastmath (``nnan`` deletes NaN checks, ``reassoc`` lets results depend on the vector
+width), and none of numba's parallel transformations: a region is the same machine code on one thread and on many.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from numba.core.ccallback import CFunc
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import overload as _numba_overload
 
-from nbdense._compile.numba_internals import Cache, EntryCompiler, KernelCompiler
+from nbdense._compile.compilations import Purpose
+from nbdense._compile.numba_internals import (
+    Cache,
+    EntryCompiler,
+    KernelCompiler,
+    Unit,
+    UnitCompiler,
+    emit_call,
+    emit_region,
+    without_constants,
+)
 
 JIT = not config.DISABLE_JIT
 _FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-_PRANGE_ONLY = {
-    "prange": True,
-    "comprehension": False,
-    "reduction": False,
-    "inplace_binop": False,
-    "setitem": False,
-    "numpy": False,
-    "stencil": False,
-    "fusion": False,
-}
 
 
 def kernel(function: Callable[..., Any], *, inline: bool = False, allocates: bool = False) -> Any:
@@ -59,14 +60,108 @@ def inlined(function: Callable[..., Any]) -> Any:
     return kernel(function, inline=True)
 
 
-def entry(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls, serial, and keep its machine code in the cache folder."""
-    return _entry(function, parallel=False)
+def unit(function: Callable[..., Any]) -> Any:
+    """Compile a `kernel` by itself, for all that call it; its machine code is kept in the cache folder, as an entry's.
+
+    A call is one through a symbol, and passes every array as seven numbers: units are few, and large.
+    """
+    if not JIT:
+        return function
+    compiled = _unit_of(function)
+    return _intrinsic_of(function, "", compiled.called_with)
 
 
-def entry_pair(function: Callable[..., Any]) -> tuple[Any, Any]:
-    """Compile one body twice, as ``(serial, parallel)``: only in the second is ``prange`` parallel."""
-    return _entry(function, parallel=False), _entry(function, parallel=True)
+@functools.cache
+def _unit_of(function: Callable[..., Any]) -> Unit:
+    dispatcher = numba.njit(pipeline_class=UnitCompiler, _nrt=False, **_FLAGS)(function)
+    dispatcher._cache = Cache(function)
+    return Unit(dispatcher)
+
+
+def address(function: Any, arguments: tuple[Any, ...]) -> int:
+    """Return the address of a kernel that is compiled by itself, as a `unit`, for arguments of these numba types."""
+    return _unit_of(function.py_func).address(arguments)
+
+
+def by_address(function: Callable[..., Any], typed: Callable[[tuple[Any, ...]], tuple[Any, tuple[Any, ...]]]) -> Any:
+    """Make ``call(at, ...)``: a call of the kernel at an `address`.
+
+    Parameters
+    ----------
+    function : callable
+        Has the parameters' names.
+    typed : callable
+        Returns the type of the result, and those that the kernel's arguments must have, from types of arguments.
+    """
+
+    def typed_call(arguments: tuple[Any, ...]) -> Any:
+        result, passed = typed(arguments[1:])
+
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return emit_call(context, builder, values[0], result, passed, values[1:])
+
+        return result(types.int64, *passed), codegen
+
+    return _intrinsic_of(function, "at", typed_call)
+
+
+def region(body: Any) -> Any:
+    """Make ``run(launcher, threads, ...)``: ``body(..., thread)`` for each thread, at the same time or in turn.
+
+    ``launcher`` is `thread_pool.launcher`'s, or 0: then the caller's thread does it all.
+    """
+    if not JIT:
+
+        def in_turn(launcher: int, threads: int, *arguments: Any) -> None:
+            for thread in range(threads):
+                body(*arguments, thread)
+
+        return in_turn
+
+    def typed(arguments: tuple[Any, ...]) -> Any:
+        passed = without_constants(arguments[2:])
+        body.compile((*passed, types.int64))
+        compiled = body.overloads[(*passed, types.int64)]
+
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            emit_region(context, builder, compiled, values[0], values[1], values[2:])
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, *passed), codegen
+
+    return _intrinsic_of(body.py_func, "at_once, in_all", typed, last=-1)
+
+
+def _intrinsic_of(
+    function: Callable[..., Any], before: str, typed: Callable[[tuple[Any, ...]], Any], last: int | None = None
+) -> Any:
+    """Make an intrinsic with a function's parameters, up to ``last``, behind others; ``typed`` gets their types."""
+    names = ", ".join([*filter(None, [before]), *list(inspect.signature(function).parameters)[:last]])
+    space: dict[str, Any] = {"typed": typed}
+    exec(f"def {function.__name__}(typing_context, {names}):\n    return typed(({names},))\n", space)
+    made = _numba_intrinsic(space[function.__name__])
+    made.twin = function
+    return made
+
+
+def entry(function: Callable[..., Any], purpose: str = "", seconds: float = 0.0) -> Any:
+    """Compile a function that Python calls, and keep its machine code in the cache folder.
+
+    ``purpose`` says what is compiled, where that is worth a line to the user, ``seconds`` how long about it takes.
+    """
+    if not JIT:
+        # Integers wrap and divisions by zero give inf in compiled code: NumPy's scalars would warn of both.
+        @functools.wraps(function)
+        def plain(*args: Any) -> Any:
+            with np.errstate(all="ignore"):
+                return function(*args)
+
+        return plain
+    if purpose:
+        function.purpose = Purpose(purpose, seconds)  # type: ignore[attr-defined]
+    dispatcher = numba.njit(pipeline_class=EntryCompiler, no_cfunc_wrapper=True, **_FLAGS)(function)
+    dispatcher._cache = Cache(function)
+    return dispatcher
 
 
 def bound(entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
@@ -79,25 +174,6 @@ def bound(entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[...
         return entry
     function: Callable[..., Any] = entry.compile(tuple(numba.typeof(argument) for argument in arguments))
     return function
-
-
-def _entry(function: Callable[..., Any], parallel: bool) -> Any:
-    if not JIT:
-        # Integers wrap and divisions by zero give inf in compiled code: NumPy's scalars would warn of both.
-        @functools.wraps(function)
-        def plain(*args: Any) -> Any:
-            with np.errstate(all="ignore"):
-                return function(*args)
-
-        return plain
-    options = {
-        "parallel": _PRANGE_ONLY if parallel else False,
-        "pipeline_class": EntryCompiler,
-        "no_cfunc_wrapper": True,
-    }
-    dispatcher = numba.njit(**options, **_FLAGS)(function)
-    dispatcher._cache = Cache(function, "parallel" if parallel else "serial")
-    return dispatcher
 
 
 def intrinsic(twin: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
@@ -207,6 +283,6 @@ def c_function(function: Callable[..., Any], result: Any, arguments: tuple[Any, 
 def kept_c_function(function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> Any:
     """Compile a loop over kernels as a C function, as an `entry` is, and keep its machine code in the cache folder."""
     made: Any = CFunc(function, (arguments, result), {}, {"error_model": "numpy"}, EntryCompiler)
-    made._cache = Cache(function, "serial")
+    made._cache = Cache(function)
     made.compile()
     return made

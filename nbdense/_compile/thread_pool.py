@@ -20,6 +20,7 @@ import os
 import threading
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import numba
 from numba.np.ufunc import parallel as numba_parallel
 
@@ -90,6 +91,17 @@ def layer() -> str | None:
         return str(numba.threading_layer())
     except ValueError:  # NUMBA_THREADING_LAYER asks for one that is not there
         return None
+
+
+def launcher(threads: int) -> int:
+    """Return the address of what starts so many threads on a parallel region; 0 for one, which needs nothing."""
+    return _parallel_for() if threads > 1 else 0
+
+
+@functools.cache
+def _parallel_for() -> int:
+    layer()
+    return int(llvm.address_of_symbol("numba_parallel_for"))
 
 
 def _load_tbb() -> None:

@@ -7,7 +7,6 @@ own affair; the caller asks for what it wants to see of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,7 +50,7 @@ class Objective:
     sparse: bool
     metrics: tuple[int, ...]
     target_width: int
-    call: int = 0  # address of a custom loss's loop
+    call: int = 0  # address of the loop of a loss on demand
 
 
 NOTHING = Objective(FORMS["mean_squared_error"], 0.0, False, False, (), 1)  # for runs without a loss
@@ -360,13 +359,4 @@ class Backend(Protocol):
         ----------
         program : IntegerProgram
             Its arrays stay as they are from now on.
-        """
-
-    def compilers(self, quant: bool) -> Sequence[Callable[[], object]]:
-        """Return calls that compile, an entry each, what the models that have run so far may not have reached.
-
-        Parameters
-        ----------
-        quant : bool
-            Whether integer programs were among them.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -31,6 +32,18 @@ class Callback:
     def wants_batches(self) -> bool:
         """Tell whether a method for batches is overridden: then compiled slices are one step long."""
         return self.overrides("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+
+    def next_batch(self, batch: int) -> int:
+        """Return the next batch around which the methods for batches are to be called: compiled slices end there.
+
+        They may be called around others too. By default it is each.
+
+        Parameters
+        ----------
+        batch : int
+            The batch that comes next in the epoch, numbered from 0.
+        """
+        return batch
 
     def overrides(self, *hooks: str) -> bool:
         """Tell whether any of these methods is not the base class's, which does nothing.
@@ -115,7 +128,8 @@ class CallbackList:
     Attributes
     ----------
     each_batch, each_test_batch, each_predict_batch : bool
-        Whether any wants to be called around batches: then compiled code runs one step at a time.
+        Whether any wants to be called around batches: then compiled code runs one step at a time, in training as many
+        as `steps_at_once` says.
     takes_not_finite : bool
         Whether any says that a loss that is not finite is to end the fit without an error.
     """
@@ -132,6 +146,10 @@ class CallbackList:
 
     def _overridden(self, *hooks: str) -> bool:
         return any(callback.overrides(*hooks) for callback in self._callbacks)
+
+    def steps_at_once(self, batch: int) -> int:
+        """Return how many steps may be taken from a batch on before a callback wants to be called."""
+        return min((c.next_batch(batch) - batch + 1 for c in self._callbacks if c.wants_batches()), default=sys.maxsize)
 
     def begin_training(self, epochs: range) -> range:
         """Call `on_train_begin`; return the epochs that there are to run, of which a callback may have done some."""
@@ -183,7 +201,9 @@ def callbacks_of(owner: str, value: Any) -> list[Callback]:
     callbacks = [] if value is None else list(value) if isinstance(value, Iterable) else [value]
     for callback in callbacks:
         if callback is value or not isinstance(callback, Callback):
-            raise TypeError(f"{owner}: callbacks must be a list of Callback objects, got {type(callback).__name__}")
+            got = f"the class {callback.__name__}" if isinstance(callback, type) else type(callback).__name__
+            advice = f"; make one: {callback.__name__}(...)" if isinstance(callback, type) else ""
+            raise TypeError(f"{owner}: callbacks must be a list of Callback objects, got {got}{advice}")
     return callbacks
 
 

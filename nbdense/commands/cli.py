@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nbdense import __version__
+from nbdense.commands.export import FORMS
 
 DEMO_FOLDER = Path("nbdense-demo")
 
@@ -32,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     usage: nbdense ...
     0
     """
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    commands = parser()
+    arguments = commands.parse_args(argv)
     if arguments.command is None:
-        parser.print_help()
+        commands.print_help()
         return 0
     try:
         return int(arguments.run(arguments))
@@ -44,12 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
         prog="nbdense", description="Train small neural networks on a CPU, shrink them, ship them as ONNX."
     )
-    parser.add_argument("--version", action="version", version=f"nbdense {__version__}")
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="{demo,doctor,warmup}")
+    made.add_argument("--version", action="version", version=f"nbdense {__version__}")
+    commands = made.add_subparsers(dest="command", title="commands", metavar="{demo,doctor,export,warmup}")
     demo = commands.add_parser(
         "demo",
         help="the whole product on scikit-learn's digits: train, quantize, prune, export, verify",
@@ -69,6 +71,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--clean", action="store_true", help="remove other versions' compiled kernels first")
     doctor.set_defaults(run=_doctor)
+    export = commands.add_parser(
+        "export",
+        help="a model file as ONNX, TFLite, C, an object file or a package",
+        description="Write a model, as save() has written it, in another form, and see that it computes the same.",
+    )
+    export.add_argument("model", type=Path, help="the model's file")
+    export.add_argument("--to", required=True, choices=list(FORMS), help="the form", dest="form")
+    export.add_argument(
+        "--out", type=Path, metavar="PATH", help="file or folder to write; by default called like the model"
+    )
+    export.add_argument("--name", help="what C functions begin with; by default the file's name")
+    export.add_argument("--target", help="the processor that C is for: generic, cortex-m4, ...")
+    export.set_defaults(run=_export)
     warmup = commands.add_parser(
         "warmup",
         help="compile everything ahead of time",
@@ -79,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     warmup.add_argument("--dtype", nargs="+", choices=dtypes, default=["float32"], help="of the models to come")
     warmup.add_argument("--quant", action="store_true", help="nbdense.quant's entries too")
     warmup.set_defaults(run=_warmup)
-    return parser
+    return made
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -114,6 +129,18 @@ def _doctor(arguments: argparse.Namespace) -> int:
         folders, size = doctor.clean()
         print(f"removed {folders} folders of other versions, {size / 1e6:.1f} MB")
     print(doctor.examine())
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from nbdense.commands import export
+
+    try:
+        written = export.run(arguments.model, arguments.form, arguments.out, arguments.name, arguments.target)
+    except export.ExportError as error:
+        print(f"nbdense export: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {written}")
     return 0
 
 

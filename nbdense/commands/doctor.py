@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numba import prange
 from numba.core import config
 
 from nbdense import backends
@@ -254,33 +253,40 @@ def _cpus_text(cpus: Cpus) -> str:
     return text if cpus.quota is None else f"{text}, a quota of {cpus.quota:g}"
 
 
-def _empty_regions(count, out):  # type: ignore[no-untyped-def]  # compiled
-    for i in range(count):
-        for thread in prange(out.size):
-            out[thread] += i
+@policy.kernel
+def _next_to_nothing(out, thread):  # type: ignore[no-untyped-def]  # compiled
+    out[thread] += 1
+
+
+_run_region = policy.region(_next_to_nothing)
+
+
+@policy.entry
+def _run_regions(launcher, count, out):  # type: ignore[no-untyped-def]  # compiled
+    for _ in range(count):
+        _run_region(launcher, out.size, out)
 
 
 def _region_microseconds(threads: int) -> float:
     """Measure a parallel region that does next to nothing: the median over batches of them."""
-    _, parallel = policy.entry_pair(_empty_regions)
-    out = np.zeros(threads, np.int64)
+    out, launcher = np.zeros(threads, np.int64), thread_pool.launcher(threads)
     count, costs = 20, []
     with thread_pool.region(threads):
-        parallel(count, out)
+        _run_regions(launcher, count, out)
         for _ in range(25):
             started = time.perf_counter()
-            parallel(count, out)
+            _run_regions(launcher, count, out)
             costs.append((time.perf_counter() - started) / count)
     return float(np.median(costs)) * 1e6
 
 
 def _threads_used(threads: int) -> int:
     """Return the threads that a short run of parallel regions has come to."""
-    pair, pace, count = policy.entry_pair(_empty_regions), Pace(), 20
+    pace, count = Pace(), 20
     end = time.perf_counter() + TRIAL_SECONDS
     while time.perf_counter() < end:
         with pace.region(math.inf, float(count)) as granted:
-            pair[granted > 1](count, np.zeros(granted, np.int64))
+            _run_regions(thread_pool.launcher(granted), count, np.zeros(granted, np.int64))
     return pace.fewest or threads
 
 

@@ -1,18 +1,23 @@
 """``nbdense warmup``: compile every entry ahead of time, for instance while a container image is built.
 
-Signatures are not listed here, where they could differ from real calls': a model of each kind is trained and
-asked, and the backend compiles the rest: the parallel twin of each entry, for what the serial one was called with.
+Signatures are not listed here, where they could differ from real calls': a model of each kind is trained and asked.
+What a program calls by its address is compiled by the tables that it is in: activations, losses, optimizers and rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nbdense._compile import compilations, kernel_cache, policy
 from nbdense._compile.compilations import Compilation
+
+if TYPE_CHECKING:
+    from nbdense.network import Network
 
 DTYPES = ("float32", "float64")
 
@@ -56,7 +61,7 @@ def warm_up(
         for step in _steps(dtype, quant):
             step()
             for done in compilations.compilations[told:]:
-                tell(f"{done.entry}, {done.variant}, {dtype}: {done.seconds:.1f} s")
+                tell(f"{done.entry}, {dtype}: {done.seconds:.1f} s")
             told = len(compilations.compilations)
             if kernel_cache.save_error is not None:
                 raise WarmupError(
@@ -67,7 +72,6 @@ def warm_up(
 
 def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
     """Return calls that reach every entry in turn."""
-    from nbdense import backends
     from nbdense.layers import Dense, Input
     from nbdense.models import Sequential
 
@@ -88,4 +92,32 @@ def _steps(dtype: str, quant: bool) -> list[Callable[[], Any]]:
             lambda: quantize(model, scheme="dynamic").predict(x),
             lambda: quantize_aware(model, x).predict(x),
         ]
-    return [*steps, *backends.current().compilers(quant)]
+    return [*steps, functools.partial(_predict_by_columns, model.network, x), *_on_demand(dtype)]
+
+
+def _predict_by_columns(network: Network, x: npt.NDArray[Any]) -> None:
+    """Call the program for few rows of large networks, which the model is none of."""
+    from nbdense.engine import program
+
+    out = np.empty((len(x), network.n_out), network.dtype)
+    program.predict_by_columns(network.inference, network.params, x, out, network.width, 0, 1)
+
+
+def _on_demand(dtype: str) -> Iterator[Callable[[], Any]]:
+    """Yield calls that compile all that is compiled on demand."""
+    from nbdense.engine.elementwise.activations import ACTIVATIONS, ON_DEMAND
+    from nbdense.engine.elementwise.loss_forms import FORMS
+    from nbdense.engine.rows.kind import ROW_KINDS, set_addresses
+    from nbdense.engine.tables import LAYER
+    from nbdense.optimizers import OPTIMIZERS, Adam
+
+    for activation in ACTIVATIONS.values():
+        if activation.code >= ON_DEMAND:
+            yield functools.partial(activation.calls, dtype)
+    for form in FORMS.values():
+        yield functools.partial(form.loop, dtype)
+    for optimizer in (*(kind() for kind in OPTIMIZERS.values()), Adam(amsgrad=True)):
+        yield functools.partial(optimizer.call, dtype)
+    rows = np.zeros(len(ROW_KINDS), LAYER)
+    rows["kind"] = range(len(ROW_KINDS))
+    yield functools.partial(set_addresses, rows, dtype)

@@ -1,8 +1,7 @@
 """The compiled program: walks the layer table, forward, backward and through the update.
 
-``predict`` runs rows forward; ``run_steps`` trains, evaluates or takes gradients over a run of batches. Each is
-compiled twice, serial and with its loops over rows and slabs in parallel; both call the same kernels, and no sum is
-ever split over threads, so that results do not depend on their number.
+``predict`` runs rows forward; ``run_steps`` trains, evaluates or takes gradients over a run of batches. No sum is ever
+split over threads, so that results do not depend on their number: one thread does in turn what several do at once.
 
 What a step is made of is data too: a table of phases (see `nbdense.training.phases`), each of which is one parallel
 region. A plain network's training step has two. In the first, each thread takes some rows of the batch from gathering
@@ -16,14 +15,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import prange
 
-from nbdense._compile.policy import entry, entry_pair, inlined, kernel
+from nbdense._compile.policy import entry, inlined, kernel, region, unit
 from nbdense.engine.elementwise.activation_loops import BLOCK, activate_row, clear_padding, padded
 from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.engine.elementwise.loss import losses_of_rows, metric_of_row
 from nbdense.engine.elementwise.optimizer import rate_of_step
-from nbdense.engine.kernels.gather import gather
+from nbdense.engine.kernels.gather import flat, gather
 from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.engine.rows import activity, fake_quant
 from nbdense.engine.rows.dense import DENSE, dense, finish_dense
@@ -50,7 +48,7 @@ SHARED_KERNEL = 65_536  # elements of a kernel that are worth a parallel region 
 CHUNK = 96  # rows that predict takes through all layers at a time: the activations stay in the L2 cache
 
 
-@inlined
+@unit
 def forward(layers, params, x, work, capacity, span, begin, end, skip_last_activation, aside, noise):
     """Take a share of the rows of data through rows begin..end of the table; ``x`` is the operand of the input."""
     for index in range(begin, end):
@@ -210,10 +208,10 @@ def _work_on_columns(layers, scratch, run, phase, batch, thread):
     last = first + count
     m, aside = batch * row["positions"], run["aside"] + row["transposed"]
     if phase["kind"] == STATISTICS:
-        column_statistics(row["kind"], row, work, aside, row["input"] * capacity, m, first, last)
+        column_statistics(row, work, aside, row["input"] * capacity, m, first, last)
     else:
         d = run["deltas"] + row["output"] * capacity
-        column_sums(row["kind"], row, work, aside, row["pre"] * capacity, d, m, first, last)
+        column_sums(row, work, aside, row["pre"] * capacity, d, m, first, last)
 
 
 @kernel
@@ -245,6 +243,9 @@ def _work(tables, vectors, scratch, data, run, settings, phase, rates_of_step, s
         _work_on_columns(tables[0], scratch, run, phase, batch, thread)
     else:
         work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread)
+
+
+_run_phase = region(_work)
 
 
 @inlined
@@ -296,7 +297,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     run["refused"], run["penalties"] = 0, _has_penalties(tables[2])
     phases = tables[3]
     hyper, rates = settings
-    threads, capacity, rows = run["threads"], run["batch"], run["rows"]
+    launcher, threads, capacity, rows = run["launcher"], run["threads"], run["batch"], run["rows"]
     for step in range(run["steps"]):
         start = (run["first_step"] + step) * capacity
         batch = min(capacity, rows - start)
@@ -305,57 +306,65 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
         for index in range(phases.size):
             if phases[index]["kind"] == TRANSPOSES and step > 0:
                 continue  # the update keeps them up to date
-            for thread in prange(threads):
-                rates_of_step = (rates[step], adjusted, iteration)
-                _work(
-                    tables,
-                    vectors,
-                    scratch,
-                    data,
-                    runs[0],
-                    settings,
-                    phases[index],
-                    rates_of_step,
-                    start,
-                    batch,
-                    thread,
-                )
+            rates_of_step = (rates[step], adjusted, iteration)
+            phase = phases[index]
+            _run_phase(
+                launcher, threads, tables, vectors, scratch, data, run, settings, phase, rates_of_step, start, batch
+            )
             if not _finish_phase(tables, vectors, scratch, runs[0], phases[index], step, batch):
                 return step
     return run["steps"]
 
 
-def _predict(layers, params, x, out, width, threads, by_columns):
+@kernel
+def _some_columns(layers, params, x, work, rows, index, threads, thread):
+    """Compute one thread's share of a layer's units, in whole blocks."""
+    row = layers[index]
+    first, count = _share_of_columns(row["n_out"], thread, threads)
+    if count > 0:
+        operand, span = (x, np.int64(0), layers[0]["n_in"]), (np.int64(0), rows)
+        dense(row, params, operand, work, rows, span, np.bool_(False), first, count)
+
+
+def _some_rows(layers, params, x, n_in, out, width, rows, threads, thread):
+    """Predict one thread's share of the rows, in a workspace of its own for CHUNK rows at most."""
+    share = (rows + threads - 1) // threads
+    begin = thread * share
+    end = min(rows, begin + share)
+    if begin < end:
+        capacity = min(CHUNK, end - begin)
+        work = np.empty(width * capacity, params.dtype)
+        for first in range(begin, end, capacity):
+            count = min(capacity, end - first)
+            _rows_forward(layers, params, x, n_in, work, capacity, first, count, np.int64(0), layers.shape[0])
+            _copy_out(layers, work, capacity, count, out, first)
+
+
+_run_columns = region(_some_columns)
+_run_rows = region(kernel(_some_rows, allocates=True))
+
+
+def _predict(layers, params, x, out, width, launcher, threads):
     """Write the outputs of all rows of ``x`` into ``out``, both C-ordered matrices in the engine's dtype.
 
-    ``width`` is the workspace's columns. Threads take rows, each with a workspace of its own for CHUNK rows at most;
-    or, ``by_columns``, units: for so few rows that reading the kernels is what takes the time.
+    ``width`` is the workspace's columns. Each thread takes rows.
     """
     rows, n_in = x.shape
-    flat, flat_out = x.reshape(x.size), out.reshape(out.size)
-    if by_columns:
-        work = np.empty(width * rows, params.dtype)
-        for index in range(layers.shape[0]):
-            row = layers[index]
-            if row["kind"] == _DENSE and row["n_in"] * row["n_out"] >= SHARED_KERNEL:
-                for thread in prange(threads):
-                    _some_columns(layers, params, (flat, 0, layers[0]["n_in"]), work, rows, index, thread, threads)
-                finish_dense(row, work, rows, (0, rows))
-            else:
-                _rows_forward(layers, params, flat, n_in, work, rows, np.int64(0), rows, index, index + 1)
-        _copy_out(layers, work, rows, rows, flat_out, 0)
-        return
-    share = (rows + threads - 1) // threads
-    for thread in prange(threads):
-        begin = thread * share
-        end = min(rows, begin + share)
-        if begin < end:
-            capacity = min(CHUNK, end - begin)
-            work = np.empty(width * capacity, params.dtype)
-            for first in range(begin, end, capacity):
-                count = min(capacity, end - first)
-                _rows_forward(layers, params, flat, n_in, work, capacity, first, count, np.int64(0), layers.shape[0])
-                _copy_out(layers, work, capacity, count, flat_out, first)
+    _run_rows(launcher, threads, layers, params, flat(x), n_in, flat(out), width, rows, threads)
+
+
+def _predict_by_columns(layers, params, x, out, width, launcher, threads):
+    """Do what `_predict` does, each thread taking units: for so few rows that reading the kernels takes the time."""
+    rows, n_in = x.shape
+    inputs, work = flat(x), np.empty(width * rows, params.dtype)
+    for index in range(layers.shape[0]):
+        row = layers[index]
+        if row["kind"] == _DENSE and row["n_in"] * row["n_out"] >= SHARED_KERNEL:
+            _run_columns(launcher, threads, layers, params, inputs, work, rows, index, threads)
+            finish_dense(row, work, rows, (np.int64(0), rows))
+        else:
+            _rows_forward(layers, params, inputs, n_in, work, rows, np.int64(0), rows, index, index + 1)
+    _copy_out(layers, work, rows, rows, flat(out), np.int64(0))
 
 
 @kernel
@@ -366,7 +375,7 @@ def _rows_forward(layers, params, x, n_in, work, capacity, first, count, begin, 
         for i in range(count * positions):
             for j in range(n):
                 work[i * ld + j] = x[first * n_in + i * n + j]
-        clear_padding(work, 0, ld, count * positions, n)
+        clear_padding(work, np.int64(0), ld, count * positions, n)
     operand = (x, first * n_in, layers[0]["n_in"])
     span = (np.int64(0), count)
     forward(layers, params, operand, work, capacity, span, begin, end, False, np.int64(0), np.uint64(0))
@@ -380,15 +389,6 @@ def _reads_workspace(layers):
         if row["kind"] != _DENSE and (row["input"] == 0 or row["second"] == 0):
             return True
     return False
-
-
-@kernel
-def _some_columns(layers, params, x, work, rows, index, thread, threads):
-    """Compute one thread's share of a layer's units, in whole blocks."""
-    row = layers[index]
-    first, count = _share_of_columns(row["n_out"], thread, threads)
-    if count > 0:
-        dense(row, params, x, work, rows, (0, rows), False, first, count)
 
 
 @kernel
@@ -412,6 +412,7 @@ def _round_kernels(layers, params, values):
     fake_quant.round_biases(layers, params, values)
 
 
-run_steps = entry_pair(_run_steps)
-predict = entry_pair(_predict)
+run_steps = entry(_run_steps, "the training program", seconds=8)
+predict = entry(_predict, "the program of predictions", seconds=2)
+predict_by_columns = entry(_predict_by_columns)
 round_kernels = entry(_round_kernels)

@@ -14,6 +14,8 @@ ADD_DELTA_2 = 16  # as ADD_DELTA and NO_DELTA, of the second input
 NO_DELTA_2 = 32
 IDLE = 64  # nothing up to here learns: backward leaves the row out
 
+ROLES = ("forward", "backward", "gradient", "statistics", "sums", "move")  # of a kind's functions
+
 # A row names its buffers by their first column in the workspace: buffer b of m rows starts at element b * m. The
 # network's input is buffer 0. A row of data has ``positions`` rows of columns in a buffer, one after the other.
 # A kind of row (`nbdense.engine.rows.kind`) says by what names it has its offsets and numbers in which columns.
@@ -51,8 +53,11 @@ LAYER = np.dtype(
         ("quantizer", np.int64),  # index of the FAKE_QUANT that the input comes from; -1: from none
         ("call_forward", np.int64),  # addresses of the loops of an activation on demand; 0: it is a clamp
         ("call_backward", np.int64),
+        ("joins", np.int64),  # whether these may be called for rows end to end, padding included
         ("beta", np.float64),  # its other parameters
         ("gamma", np.float64),
+        # Addresses of the functions of the row's kind; 0: it has none, or the backend that runs it has not wanted one.
+        *((role, np.int64) for role in ROLES),
     ]
 )
 
@@ -98,11 +103,13 @@ def padded(n: int) -> int:
     return -(-n // PAD) * PAD
 
 
-SHUFFLE_STREAM, DROPOUT_STREAM = 1, 2
+# Not constants to numba, which compiles what gets one, or a tuple with one in it, once for each.
+SHUFFLE_STREAM, DROPOUT_STREAM = np.int64(1), np.int64(2)
 
 RUN = np.dtype(
     [
         ("threads", np.int64),
+        ("launcher", np.int64),  # address of what starts them; 0: one does the work of all
         ("batch", np.int64),
         ("rows", np.int64),
         ("first_step", np.int64),  # of the epoch, from 0
@@ -113,10 +120,11 @@ RUN = np.dtype(
         ("epoch", np.int64),
         ("loss", np.int64),
         ("loss_parameter", np.float64),
-        ("loss_call", np.int64),  # address of a custom loss's loop
+        ("loss_call", np.int64),  # address of the loop of a loss on demand
         ("sparse", np.int64),
         ("fused", np.int64),  # the loss takes the last layer's pre-activations
         ("optimizer", np.int64),
+        ("optimizer_call", np.int64),  # address of the loop of one that is not in the program; 0: it is
         ("clip", np.int64),
         ("clip_at", np.float64),
         ("decay", np.float64),  # decoupled weight decay; a segment's factor is on it

@@ -49,6 +49,12 @@ ACTIVATION_NAMES = {"identity": "linear", "logistic": "sigmoid"} | {
 OUT_ACTIVATION_NAMES = {"linear": "identity", "sigmoid": "logistic"}  # as scikit-learn calls them
 
 
+def got(value: Any) -> str:
+    """Write a parameter's value for an error; layers' sizes may have come first, as scikit-learn has them."""
+    sizes = isinstance(value, tuple | list) and all(_is_whole(size) for size in value)
+    return f"{_checks.plain(value)!r}" + ("; did you mean hidden_layer_sizes=?" if sizes else "")
+
+
 def _is_real(value: Any) -> bool:
     return not isinstance(value, bool | np.bool_) and isinstance(value, Real) and math.isfinite(value)
 
@@ -285,7 +291,7 @@ class BaseMLP(BaseEstimator):
         for name, (suits, wanted) in RULES.items():
             value = getattr(self, name)
             if not suits(value):
-                raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {_checks.plain(value)!r}")
+                raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {got(value)}")
         sizes = self.hidden_layer_sizes
         listed = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
         if not all(_COUNT[0](size) for size in listed):

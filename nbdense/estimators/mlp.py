@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import plain
-from nbdense.estimators.base import BaseMLP
+from nbdense.estimators.base import BaseMLP, got
 from nbdense.estimators.progress import Floats
 from nbdense.losses import Loss
 from nbdense.training.targets import weights_by_class
@@ -472,7 +472,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _check_parameters(self) -> list[int]:
         if not isinstance(self.loss, str) or self.loss not in REGRESSION_LOSSES:
-            raise ValueError(f"MLPRegressor: loss must be one of {', '.join(REGRESSION_LOSSES)}, got {self.loss!r}")
+            raise ValueError(f"MLPRegressor: loss must be one of {', '.join(REGRESSION_LOSSES)}, got {got(self.loss)}")
         return super()._check_parameters()
 
     def _encode(self, y: Any, fresh: bool) -> npt.NDArray[Any]:

@@ -35,11 +35,14 @@ class Importance:
         The metric on the data as they are.
     metric : str
         Its name.
+    columns : tuple
+        The columns' names, of a DataFrame; else their numbers.
     """
 
     importances: npt.NDArray[np.float64]
     baseline: float
     metric: str
+    columns: tuple[Any, ...]
 
     @property
     def importances_mean(self) -> npt.NDArray[np.float64]:
@@ -55,7 +58,12 @@ class Importance:
         """Write a line a column, the most important first."""
         mean, deviation = self.importances_mean, self.importances_std
         lines = [f"{self.metric} {self.baseline:.4g}; worse by, where a column is shuffled:"]
-        lines += [f"  column {j:>5}  {mean[j]:>10.4g} +- {deviation[j]:.2g}" for j in np.argsort(-mean, kind="stable")]
+        labels = [str(label) for label in self.columns]
+        width = max(5, *map(len, labels))
+        lines += [
+            f"  column {labels[j]:>{width}}  {mean[j]:>10.4g} +- {deviation[j]:.2g}"
+            for j in np.argsort(-mean, kind="stable")
+        ]
         return "\n".join(lines)
 
 
@@ -115,7 +123,7 @@ def importance(
         for r in range(repeats):
             order = np.random.default_rng([seed, j, r]).permutation(rows)
             importances[j, r] = sign * (scorer.score(j, scorer.x[order, j]) - baseline)
-    return Importance(importances, baseline, scorer.name)
+    return Importance(importances, baseline, scorer.name, tuple(getattr(x, "columns", range(columns))))
 
 
 class _Scorer:

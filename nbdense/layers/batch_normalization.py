@@ -18,7 +18,7 @@ from nbdense import initializers
 from nbdense._checks import finite_float32, finite_number
 from nbdense.engine.rows import BATCH_NORM, FROZEN_NORM
 from nbdense.layers.base import Shape, refuse
-from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, RowForm, Settings, Tensors, register_form
+from nbdense.layers.forms import Array, CSource, OnnxCall, OnnxGraph, RowForm, Settings, Tensors, register_form
 from nbdense.layers.normalization import Normalization
 from nbdense.layers.registry import register
 from nbdense.layers.weights import Weight
@@ -231,6 +231,15 @@ def _layer(tensors: Tensors, settings: Settings, name: str | None) -> tuple[Any,
     return layer, {known.get(tensor, tensor): value for tensor, value in tensors.items()}
 
 
+def _write_c(source: CSource, row: Row, label: str) -> tuple[str, list[str]]:
+    tensors = {name: np.asarray(value, np.float64) for name, value in folding.norm_tensors(row).items()}
+    scale = tensors["gamma"] / np.sqrt(tensors["variance"] + row.settings["epsilon"])
+    arrays = {"mean": tensors["mean"], "scale": scale, "shift": tensors["beta"]}
+    return "float_scale", [
+        source.array("float", f"{name}_{label}", value.astype(np.float32)) for name, value in arrays.items()
+    ]
+
+
 FORM = register_form(
     RowForm(
         FROZEN_NORM,
@@ -238,6 +247,7 @@ FORM = register_form(
         tensors=("gamma?", "beta?", "mean", "variance"),
         setting="epsilon",
         write_onnx=_write_onnx,
+        write_c=_write_c,
         operators={_OPERATOR: _read_operator},
         affine=_affine,
         layer=_layer,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from nbdense import initializers
@@ -104,6 +104,8 @@ def layers_of(owner: str, layers: Sequence[Any]) -> list[Layer]:
     TypeError
         If something else is among them.
     """
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"{owner}: layers must be a list, as in {owner}([Dense(3), Dense(1)]), got {layers!r}")
     return [_layer_of(owner, layer) for layer in layers]
 
 

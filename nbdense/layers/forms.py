@@ -91,6 +91,16 @@ class OnnxCall(Protocol):
         """Return the value of a layer of that form."""
 
 
+class CSource(Protocol):
+    """A C source that a row is written to."""
+
+    def array(self, kind: str, name: str, values: Array, aligned: bool = False) -> str:
+        """Define a constant array of a C type; return its name."""
+
+    def number(self, value: float) -> str:
+        """Return a float32 number as C has it."""
+
+
 @dataclass(frozen=True, eq=False)
 class RowForm:
     """Form of a kind of row: all that is to be known of it outside the engine.
@@ -110,6 +120,9 @@ class RowForm:
     write_onnx : callable, optional
         ``(graph, row, prefix, inputs, target)`` writes the nodes of a row, without its activation, as tensors whose
         names begin with ``prefix``.
+    write_c : callable, optional
+        ``(source, row, label)``: the C function that takes a row of columns through the layer, and its first arguments,
+        constants whose names end in the label.
     operators : mapping of str to callable
         Of an `OnnxCall`: what reads the ONNX operators that are such a layer.
     composed : callable, optional
@@ -136,6 +149,7 @@ class RowForm:
     inputs: int = 1
     setting: str = ""
     write_onnx: Callable[[OnnxGraph, Row, str, Sequence[str], str], None] | None = None
+    write_c: Callable[[CSource, Row, str], tuple[str, Sequence[str]]] | None = None
     operators: Mapping[str, Callable[[OnnxCall], Any]] = field(default_factory=dict)
     composed: Callable[[OnnxValue], tuple[Settings, Any] | None] | None = None
     fitted: Callable[[Array, Array, float], Tensors | None] | None = None

@@ -31,6 +31,7 @@ from nbdense.layers.normalization import (
     over_mean_squares,
     read_norm_operator,
     write_gamma_and_beta,
+    write_norm_in_c,
 )
 from nbdense.layers.registry import register
 from nbdense.network import Row
@@ -164,6 +165,7 @@ FORM = register_form(
         tensors=("gamma?", "beta?"),
         setting="epsilon",
         write_onnx=_write_onnx,
+        write_c=lambda source, row, label: write_norm_in_c(source, row, label, "gamma", centres=True),
         operators={_OPERATOR: _read_operator},
         composed=_composed,
         fitted=_fitted,

@@ -11,7 +11,7 @@ import numpy as np
 from nbdense import constraints, initializers, regularizers
 from nbdense._checks import finite_float32, finite_number
 from nbdense.layers.base import Layer, Shape, describe_given, penalties
-from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, OnnxValue, Tensors, number_of
+from nbdense.layers.forms import Array, CSource, OnnxCall, OnnxGraph, OnnxValue, Tensors, number_of
 from nbdense.layers.weights import Weight
 from nbdense.network import Row
 from nbdense.network.builder import NetworkBuilder
@@ -122,6 +122,30 @@ def write_gamma_and_beta(graph: OnnxGraph, row: Row, prefix: str, source: str, t
         constant = graph.constant(f"{prefix}/{name}", graph.along_columns(values), np.float32)
         after = target if name == steps[-1][1] else f"{prefix}/scaled"
         source = graph.node(operator, [source, constant], after)
+
+
+def write_norm_in_c(source: CSource, row: Row, label: str, scale: str, centres: bool) -> tuple[str, list[str]]:
+    """Write the constants of a normalisation of rows; return its C function and their names.
+
+    Parameters
+    ----------
+    source : CSource
+        The source that is written.
+    row : Row
+        The row of the network.
+    label : str
+        What the constants' names end in.
+    scale : str
+        The row's name of what each column is multiplied by.
+    centres : bool
+        Whether the mean is taken off.
+    """
+    tensors = {
+        "scale": row.tensors.get(scale, np.ones(row.n_out)),
+        "shift": row.tensors.get("beta", np.zeros(row.n_out)),
+    }
+    arrays = [source.array("float", f"{name}_{label}", value.astype(np.float32)) for name, value in tensors.items()]
+    return "float_normalise", [*arrays, source.number(row.settings["epsilon"]), str(int(centres))]
 
 
 def mean_of_columns(graph: OnnxGraph, prefix: str, source: str, target: str) -> str:

@@ -20,6 +20,7 @@ from nbdense.layers.normalization import (
     over_mean_squares,
     read_norm_operator,
     single_axis,
+    write_norm_in_c,
 )
 from nbdense.layers.registry import register
 from nbdense.layers.weights import Weight
@@ -140,6 +141,7 @@ FORM = register_form(
         tensors=("scale?",),
         setting="epsilon",
         write_onnx=_write_onnx,
+        write_c=lambda source, row, label: write_norm_in_c(source, row, label, "scale", centres=False),
         operators={_OPERATOR: _read_operator},
         composed=_composed,
         fitted=_fitted,

@@ -101,7 +101,7 @@ class Loss:
         return CUSTOM_FORM, False, 0.0
 
     def loop(self, dtype: Any) -> int:
-        """Return the address of the compiled loop of a loss that the training program has no form for; else 0."""
+        """Return the address of the compiled loop of a loss that the library has no form for; else 0."""
         return row_loop(dtype, self.body, owner=f"loss {self.name!r}")
 
     @property

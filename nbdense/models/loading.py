@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbdense import _registry
-from nbdense.files import FileFormatError, TensorFile
+from nbdense.compression import open_tensors
+from nbdense.files import FileFormatError
 
 # The reader of each kind of file, imported when such a file comes.
 READERS = {
@@ -37,7 +38,7 @@ def load_model(path: str | os.PathLike[str], custom_objects: Mapping[str, Any] |
     nbdense.files.FileFormatError
         If the file is damaged, truncated, not ours, of a newer format, or names what ``custom_objects`` has not.
     """
-    file = TensorFile(path)
+    file = open_tensors(path)
     if file.kind not in READERS:
         raise FileFormatError(f"{file.path} holds a {file.kind!r}, which this nbdense does not know")
     with _registry.custom_objects(custom_objects):

@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy.typing as npt
+
 from nbdense import losses, metrics, optimizers
-from nbdense.files import FileFormatError, TensorFile, write_tensors
+from nbdense.compression import open_tensors, save_tensors
+from nbdense.files import FileFormatError, write_tensors
 from nbdense.models.stack import LayerStack
 
 
-def save_model(model: LayerStack, path: str | os.PathLike[str]) -> None:
+def save_model(model: LayerStack, path: str | os.PathLike[str], compressed: bool = False) -> None:
     """Write a model: its layers, weights and mask, and what its training needs to go on bit for bit."""
+    config, tensors = file_of(model)
+    save_tensors(path, "model", config, tensors, compressed)
+
+
+def file_of(model: LayerStack) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """Return what a file says and holds of a model."""
     network = model.network
-    tensors = {f"weights/{name}": view for name, view in network.tensors().items()}
+    tensors: dict[str, npt.NDArray[Any]] = {f"weights/{name}": view for name, view in network.tensors().items()}
     if network.mask is not None:
         tensors |= {f"mask/{name}": view != 0 for name, view in network.tensors(network.mask).items()}
     config: dict[str, Any] = {
@@ -35,7 +44,7 @@ def save_model(model: LayerStack, path: str | os.PathLike[str]) -> None:
         config["compiled"] |= {"weighted_metrics": weighted} if weighted else {}
         for slot in range(1, model.optimizer.state_rows):
             tensors |= {f"slot{slot}/{name}": view for name, view in network.tensors(model.state[slot]).items()}
-    write_tensors(path, "model", config, tensors)
+    return config, tensors
 
 
 def save_weights(model: LayerStack, path: str | os.PathLike[str]) -> None:
@@ -48,7 +57,7 @@ def save_weights(model: LayerStack, path: str | os.PathLike[str]) -> None:
 
 def load_weights(model: LayerStack, path: str | os.PathLike[str]) -> None:
     """Set a model's weights to those of a file: of the same order where it has one, else of the same names."""
-    file, tensors = TensorFile(path), model.network.tensors()
+    file, tensors = open_tensors(path), model.network.tensors()
     names = file.config.get("names", list(tensors))
     stored = [name for name in file.shapes if name.startswith("weights/")]
     if not isinstance(names, list) or len(names) != len(tensors) or len(stored) != len(tensors):

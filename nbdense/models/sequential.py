@@ -447,15 +447,17 @@ class Sequential(SteppedStack):
         """
         return derived.fold_batch_normalization(self, at_input)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, compressed: bool = False) -> None:
         """Write the model to one file: architecture, weights, and what resuming its training needs.
 
         Parameters
         ----------
         path : path
             Any suffix; the format is safetensors. Written atomically.
+        compressed : bool
+            Whether zeros are left out and the rest is packed: see `nbdense.compression`. It is loaded as it was.
         """
-        save_model(self, path)
+        save_model(self, path, compressed)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Write the weights alone to a file.

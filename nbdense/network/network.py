@@ -257,13 +257,24 @@ class Network:
             return activation_by_code(code, float(row["alpha"]))
         return self.on_demand[code - ON_DEMAND]
 
+    def held_mask(self) -> npt.NDArray[Any]:
+        """Return the mask that runs read, of no elements where there is none; raise for one of another shape."""
+        if self.mask is None:
+            return np.zeros(0, self.dtype)
+        if self.mask.shape != self.params.shape or self.mask.dtype != self.dtype:
+            raise ValueError(
+                f"network.mask must have an element for each of the parameters, of shape {self.params.shape} and "
+                f"{self.dtype}, got shape {self.mask.shape} and {self.mask.dtype}; prune makes one"
+            )
+        return self.mask
+
     def hold_masked(self, prefix: str = "") -> int:
         """Zero what the mask holds in tensors whose names begin with ``prefix``; return how many numbers were not."""
-        count = 0
+        count, mask = 0, self.held_mask()
         for parameter in self.parameters:
-            if self.mask is not None and parameter.name.startswith(prefix):
+            if mask.size and parameter.name.startswith(prefix):
                 view = self.tensor(parameter)
-                wrong = (self.tensor(parameter, self.mask) == 0) & (view != 0)
+                wrong = (self.tensor(parameter, mask) == 0) & (view != 0)
                 view[wrong] = 0
                 count += int(wrong.sum())
         return count

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from nbdense.optimizers.base import RESTING as RESTING
 from nbdense.optimizers.base import Optimizer as Optimizer
-from nbdense.optimizers.base import Rate as Rate
-from nbdense.optimizers.base import Schedule as Schedule
+from nbdense.optimizers.compiled import RESTING as RESTING
 from nbdense.optimizers.compiled import Adadelta as Adadelta
 from nbdense.optimizers.compiled import Adamax as Adamax
 from nbdense.optimizers.compiled import Ftrl as Ftrl
@@ -21,6 +19,8 @@ from nbdense.optimizers.named import deserialize as deserialize
 from nbdense.optimizers.named import for_training as for_training
 from nbdense.optimizers.named import get as get
 from nbdense.optimizers.named import serialize as serialize
+from nbdense.optimizers.values import Rate as Rate
+from nbdense.optimizers.values import Schedule as Schedule
 
 
 def __getattr__(name: str) -> Any:

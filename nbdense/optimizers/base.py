@@ -6,36 +6,26 @@ import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._checks import array_of, finite_number, positive_int, whole_number
-from nbdense._compile.loops import step_loop
+from nbdense._checks import array_of, finite_number, positive_int, unknown_argument, whole_number
+from nbdense._compile.loops import kernel_step, step_loop
 from nbdense._registry import custom_objects as known_objects
 from nbdense._registry import snake_case
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, NO_CLIP
-from nbdense.optimizers.values import Count, LearningRate
+from nbdense.optimizers.values import Count, LearningRate, Rate, Schedule
 
 # Arguments that are None by default, and are in no description then.
 _OPTIONS = (
     *("weight_decay", "clipnorm", "clipvalue", "global_clipnorm"),
     *("ema_overwrite_frequency", "gradient_accumulation_steps"),
 )
+_FORMER_NAMES = {"lr": "learning_rate", "decay": "weight_decay", "betas": "beta_1", "eps": "epsilon"}  # and torch's
 _SMALLEST = float(np.finfo(np.float32).tiny)  # that is not zero in either dtype
-
-
-@runtime_checkable
-class Schedule(Protocol):
-    """A learning rate for each step, as those in `nbdense.schedules` give it."""
-
-    def rates(self, first_step: int, count: int) -> npt.NDArray[np.float64]:
-        """Return the rates of ``count`` steps from ``first_step`` on, the first of all being 0: float64, (count,)."""
-
-
-Rate: TypeAlias = float | Schedule | Mapping[str, Any]
 
 
 class Optimizer:
@@ -81,6 +71,8 @@ class Optimizer:
         Refused: it is for float16, in which nbdense does not compute.
     name : str, optional
         The optimizer's name; by default that of its class, as in "adam_w".
+    **unknown
+        Refused.
 
     Attributes
     ----------
@@ -129,8 +121,11 @@ class Optimizer:
         gradient_accumulation_steps: int | None = None,
         loss_scale_factor: None = None,
         name: str | None = None,
+        **unknown: Any,
     ) -> None:
         title = type(self).name
+        for argument in unknown:
+            raise unknown_argument(type(self), argument, _FORMER_NAMES)
         if loss_scale_factor is not None:
             raise ValueError(
                 f"{title}: loss_scale_factor keeps float16 gradients from vanishing; nbdense computes in float32 or "
@@ -427,7 +422,7 @@ class Optimizer:
         return values
 
     def call(self, dtype: Any) -> int:
-        """Return the number by which the compiled program knows its step: a code, or a custom step's address.
+        """Return the address of the loop that takes its steps; 0 where the compiled program takes them.
 
         Raises
         ------
@@ -441,14 +436,22 @@ class Optimizer:
             return step_loop(dtype, self.step, self.slots, len(self.fields), owner=owner)
         if self.code == steps.NONE:
             raise NotImplementedError(f"{type(self).__name__} must define step(weight, gradient, ...)")
-        return self.code
+        kernel = self.range_step()
+        if kernel is None:
+            return 0
+        return kernel_step(kernel.__name__, dtype, kernel, steps.MOST_SLOTS, steps.HYPER)
+
+    def range_step(self) -> Any:
+        """Return the kernel of its steps that is compiled on demand; None where the program has it, or `step` is it."""
+        return None
 
     def run_fields(self, dtype: Any = np.float64) -> dict[str, Any]:
         """Return the fields of a run of the compiled program that an optimizer fills; parameters are of ``dtype``."""
         clips = [(CLIP_VALUE, self.clipvalue), (CLIP_NORM, self.clipnorm), (CLIP_GLOBAL_NORM, self.global_clipnorm)]
         clip, clip_at = next(((code, value) for code, value in clips if value is not None), (NO_CLIP, 0.0))
         return {
-            "optimizer": self.call(dtype),
+            "optimizer": self.code if self.step is None else steps.CALLED,
+            "optimizer_call": self.call(dtype),
             "iteration": int(self.iterations),
             "clip": clip,
             "clip_at": clip_at,
@@ -486,15 +489,3 @@ class Optimizer:
         """
         with known_objects(custom_objects):
             return cls(**config)
-
-
-class _Resting(Optimizer):
-    """An optimizer that moves nothing: behind it only statistics of batches have moved."""
-
-    name = "resting"
-
-    def call(self, dtype: Any) -> int:
-        return steps.NONE
-
-
-RESTING = _Resting(0.0)

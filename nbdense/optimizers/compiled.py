@@ -9,7 +9,8 @@ import math
 from typing import Any
 
 from nbdense._checks import finite_number
-from nbdense.optimizers.base import Optimizer, Rate
+from nbdense.optimizers.base import Optimizer
+from nbdense.optimizers.values import Rate
 
 
 class Adamax(Optimizer):
@@ -174,3 +175,15 @@ class Ftrl(Optimizer):
         linear = linear + gradient + 2 * shrinkage * weight - (grown - (total + initial) ** -power) / rate * weight
         below = grown / rate + 2 * (l2 + beta / (2 * rate))
         return (min(max(linear, -l1), l1) - linear) / below, after, linear
+
+
+class _Resting(Optimizer):
+    """An optimizer that moves nothing: behind it only statistics of batches have moved."""
+
+    name = "resting"
+
+    def call(self, dtype: Any) -> int:
+        return 0
+
+
+RESTING = _Resting(0.0)

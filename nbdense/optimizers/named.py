@@ -9,8 +9,9 @@ from nbdense._checks import finite_number
 from nbdense._registry import Registry
 from nbdense._registry import custom_objects as known_objects
 from nbdense.engine.elementwise import optimizer as steps
-from nbdense.optimizers.base import Optimizer, Rate
+from nbdense.optimizers.base import Optimizer
 from nbdense.optimizers.compiled import Adadelta, Adamax, Ftrl
+from nbdense.optimizers.values import Rate
 
 
 class SGD(Optimizer):
@@ -58,7 +59,7 @@ class RMSprop(Optimizer):
         Arguments of `Optimizer`.
     """
 
-    name, code, fields = "RMSprop", steps.RMSPROP, ("rho", "momentum", "epsilon", "centered")
+    name, code, fields = "RMSprop", steps.CALLED, ("rho", "momentum", "epsilon", "centered")
     base_slots, slot_fields = 1, ("momentum", "centered")
 
     def __init__(
@@ -76,6 +77,9 @@ class RMSprop(Optimizer):
         self.epsilon = self._epsilon(epsilon)
         self.centered = bool(centered)
 
+    def range_step(self) -> Any:
+        return steps.rmsprop
+
 
 class Adagrad(Optimizer):
     """Adagrad: the gradient over the root of the sum of all its squares, epsilon in the root (Duchi et al. 2011).
@@ -92,7 +96,7 @@ class Adagrad(Optimizer):
         Arguments of `Optimizer`.
     """
 
-    name, code, fields = "Adagrad", steps.ADAGRAD, ("initial_accumulator_value", "epsilon")
+    name, code, fields = "Adagrad", steps.CALLED, ("initial_accumulator_value", "epsilon")
     base_slots = 1
 
     def __init__(
@@ -106,6 +110,9 @@ class Adagrad(Optimizer):
         initial = self._positive("initial_accumulator_value", initial_accumulator_value, zero=True)
         self.initial_accumulator_value = 0.1 if initial is None else initial
         self.epsilon = self._epsilon(epsilon)
+
+    def range_step(self) -> Any:
+        return steps.adagrad
 
 
 class Adam(Optimizer):
@@ -142,6 +149,9 @@ class Adam(Optimizer):
         self.beta_2 = self._fraction("beta_2", beta_2)
         self.epsilon = self._epsilon(epsilon)
         self.amsgrad = bool(amsgrad)
+
+    def range_step(self) -> Any:
+        return steps.amsgrad if self.amsgrad else None
 
 
 class AdamW(Adam):
@@ -211,6 +221,9 @@ class Nadam(Optimizer):
         self.beta_2 = self._fraction("beta_2", beta_2)
         self.epsilon = self._epsilon(epsilon)
 
+    def range_step(self) -> Any:
+        return steps.nadam
+
 
 class Lion(Optimizer):
     """Lion: the sign of a mix of momentum and gradient (Chen et al. 2023, algorithm 2): steps of the rate's size.
@@ -227,13 +240,16 @@ class Lion(Optimizer):
         Arguments of `Optimizer`.
     """
 
-    name, code, fields = "Lion", steps.LION, ("beta_1", "beta_2")
+    name, code, fields = "Lion", steps.CALLED, ("beta_1", "beta_2")
     base_slots = 1
 
     def __init__(self, learning_rate: Rate = 0.001, beta_1: float = 0.9, beta_2: float = 0.99, **common: Any) -> None:
         super().__init__(learning_rate, **common)
         self.beta_1 = finite_number("Lion", "beta_1", beta_1, 0.0, 1.0, ends="()")
         self.beta_2 = self._fraction("beta_2", beta_2)
+
+    def range_step(self) -> Any:
+        return steps.lion
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

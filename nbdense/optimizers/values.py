@@ -1,11 +1,23 @@
-"""Numbers of an optimizer that are read as in Keras: numbers, that can also be told to take another value."""
+"""Numbers of an optimizer: learning rates and schedules of them, and numbers that can be told to take another value."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """A learning rate for each step, as those in `nbdense.schedules` give it."""
+
+    def rates(self, first_step: int, count: int) -> npt.NDArray[np.float64]:
+        """Return the rates of ``count`` steps from ``first_step`` on, the first of all being 0: float64, (count,)."""
+
+
+Rate: TypeAlias = float | Schedule | Mapping[str, Any]
 
 
 class _Assigned:

@@ -146,12 +146,14 @@ class Stream:
 
     Attributes
     ----------
+    source : iterable or callable
+        As given.
     length : int or None
         Batches in it; None where it does not say.
     """
 
     def __init__(self, source: Any) -> None:
-        self._source, self._iterator = source, _iterator(source)
+        self.source, self._iterator = source, _iterator(source)
         self.length: int | None = len(source) if hasattr(source, "__len__") else None
         self._ahead: tuple[Any, ...] | None = None
         self._fresh = True
@@ -189,9 +191,9 @@ class Stream:
     def restart(self) -> None:
         """Begin anew, where the source can; a generator goes on."""
         if not self._fresh:
-            if hasattr(self._source, "on_epoch_end"):  # such as Keras's PyDataset, which may shuffle there
-                self._source.on_epoch_end()
-            self._iterator, self._fresh = _iterator(self._source), True
+            if hasattr(self.source, "on_epoch_end"):  # such as Keras's PyDataset, which may shuffle there
+                self.source.on_epoch_end()
+            self._iterator, self._fresh = _iterator(self.source), True
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         while (batch := self.next()) is not None:
@@ -267,7 +269,10 @@ def feed_of(
         return ArrayFeed(state.data(x, y, sample_weight, class_weight), batch, steps)
     for name, value in (("y", y), ("sample_weight", sample_weight)):
         if value is not None:
-            raise ValueError(f"{name}: x yields batches (x, y) or (x, y, sample_weight); leave {name} out")
+            raise ValueError(
+                f"{name}: x is a {type(x.source).__name__}, which yields batches (x, y) or (x, y, sample_weight); "
+                f"leave {name} out, or make an array of x, for example with np.stack(list(x))"
+            )
     if isinstance(class_weight, str):
         raise ValueError("class_weight: 'balanced' needs all targets at once; give the classes' weights in a dict")
     return StreamFeed(state, x, steps, class_weight)

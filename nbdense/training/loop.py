@@ -37,7 +37,7 @@ class Hooks(Protocol):
     Attributes
     ----------
     each_batch : bool
-        Whether any hook around batches is wanted: then compiled code runs one step at a time.
+        Whether any hook around batches is wanted: then compiled code runs as many steps as `steps_at_once` says.
     each_test_batch : bool
         The same around the batches of an evaluation.
     takes_not_finite : bool
@@ -54,6 +54,9 @@ class Hooks(Protocol):
 
     def stop(self) -> None:
         """End the fit."""
+
+    def steps_at_once(self, batch: int) -> int:
+        """Return how many steps may be taken from a batch on before a hook around batches is wanted."""
 
     def begin_training(self, epochs: range) -> range:
         """Call the hook before the first epoch; return the epochs that are to be run."""
@@ -186,6 +189,7 @@ class _Slices:
             optimizer.batches += self._last.retake(workspace, done - 1)
         elif previous is not None:
             optimizer.batches += previous.retake(workspace, previous.count - 1) - previous.count
+            workspace.network.hold_masked()  # a callback may have pruned since
 
 
 class _Epoch:
@@ -233,8 +237,11 @@ class _Epoch:
         return self._tally.results()
 
     def _slice_length(self) -> int:
-        """Return how many steps are taken next: none passes a step behind which averages overwrite the weights."""
-        count, optimizer = self._size, self._optimizer
+        """Return how many steps are taken next.
+
+        None passes a step behind which a callback wants to be called, or averages overwrite the weights.
+        """
+        count, optimizer = min(self._size, self._hooks.steps_at_once(self._first)), self._optimizer
         if optimizer.use_ema and optimizer.ema_overwrite_frequency:
             every = optimizer.ema_overwrite_frequency
             count = min(count, every - optimizer.batches % every)
@@ -242,9 +249,8 @@ class _Epoch:
 
     def _set_size(self, count: int, seconds: float) -> None:
         """Learn from a slice how long the next should be."""
-        one_by_one = self._hooks.each_batch or self._tally.collects
         longest = int(count * SLICE_SECONDS / max(seconds, 1e-9))
-        self._size = 1 if one_by_one else max(1, min(4 * self._size, longest))
+        self._size = 1 if self._tally.collects else max(1, min(4 * self._size, longest))
 
     def _take(self, steps: Steps) -> npt.NDArray[np.float64]:
         """Take steps, and return what they report."""

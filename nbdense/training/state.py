@@ -164,7 +164,8 @@ class TrainState:
         reported = metrics.get_all(self.metrics, loss, n_out, self.weighted_metrics) if reports else []
         codes = tuple(metric.code for metric in reported)
         width = 1 if loss.sparse else n_out
-        return Objective(form, parameter, fused, loss.sparse, codes, width, loss.loop(network.dtype)), reported
+        call = loss.loop(network.dtype) or form.loop(network.dtype)
+        return Objective(form, parameter, fused, loss.sparse, codes, width, call), reported
 
     def inputs(self, x: Any) -> Rows:
         """Return inputs as a matrix of rows, in any dtype and memory layout, after a look at their shape."""

@@ -33,41 +33,44 @@ def check(budget: float | None, evaluate: Any) -> None:
         fits = isinstance(budget, int | float | np.number) and not isinstance(budget, bool)
         if not fits or not math.isfinite(budget) or budget < 0:
             raise ValueError(f"quantize: accuracy_budget must be a number of at least 0, got {budget!r}")
-        if not callable(evaluate) and not (isinstance(evaluate, tuple | list) and len(evaluate) == 2):
-            raise ValueError("quantize: evaluate must be (x, y), or a function of a model that returns a score")
+        score_of(evaluate)
 
 
-def score_of(evaluate: Any) -> Score:
+def score_of(evaluate: Any, owner: str = "quantize") -> Score:
     """Return the function that scores something with ``predict``; of its values more is better.
 
     Parameters
     ----------
     evaluate : (x, y), or callable
         See `nbdense.quant.quantize`.
+    owner : str
+        What was called, for errors.
 
     Raises
     ------
     ValueError
-        If the set is empty, or its rows are not as many.
+        If it is none of these, the set is empty, or its rows are not as many.
     """
     if callable(evaluate):
-        return lambda model: _number(evaluate(model))
-    x, y = evaluate[0], _checks.array_of("quantize: y of evaluate", evaluate[1])
+        return lambda model: _number(owner, evaluate(model))
+    if not (isinstance(evaluate, tuple | list) and len(evaluate) == 2):
+        raise ValueError(f"{owner}: evaluate must be (x, y), or a function of a model that returns a score")
+    x, y = evaluate[0], _checks.array_of(f"{owner}: y of evaluate", evaluate[1])
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(
-            f"quantize: evaluate must have as many rows of x as of y, at least one, got {len(x)} and {len(y)}"
+            f"{owner}: evaluate must have as many rows of x as of y, at least one, got {len(x)} and {len(y)}"
         )
-    return lambda model: _number(score(np.asarray(model.predict(x)), y))
+    return lambda model: _number(owner, score(np.asarray(model.predict(x)), y, owner))
 
 
-def _number(value: Any) -> float:
+def _number(owner: str, value: Any) -> float:
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"quantize: evaluate must return a finite score, got {number}")
+        raise ValueError(f"{owner}: evaluate must return a finite score, got {number}")
     return number
 
 
-def score(outputs: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
+def score(outputs: npt.NDArray[Any], y: npt.NDArray[Any], owner: str = "quantize") -> float:
     """Return the share of right classes, or the coefficient of determination.
 
     Parameters
@@ -76,6 +79,8 @@ def score(outputs: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
         Probabilities or values.
     y : ndarray, (rows,), (rows, 1) or (rows, n)
         Class numbers or one-hot rows; else values.
+    owner : str
+        What was called, for errors.
     """
     columns = outputs.reshape(len(outputs), -1)
     classes = y.reshape(len(y), -1)
@@ -85,7 +90,7 @@ def score(outputs: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
     if classes.shape[1] == 1 and whole and set(np.unique(classes)) <= {0, 1}:
         return float(((columns[:, 0] >= 0.5) == (classes[:, 0] > 0)).mean())
     if classes.shape != columns.shape:
-        raise ValueError(f"quantize: evaluate's y of shape {y.shape} does not go with outputs of shape {outputs.shape}")
+        raise ValueError(f"{owner}: evaluate's y of shape {y.shape} does not go with outputs of shape {outputs.shape}")
     if classes.shape[1] > 1 and ((classes == 0) | (classes == 1)).all() and (classes.sum(axis=1) == 1).all():
         return float((columns.argmax(axis=1) == classes.argmax(axis=1)).mean())
     values = classes.astype(np.float64)

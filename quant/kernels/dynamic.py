@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
 
-from nbdense._compile.policy import entry_pair, kernel
+from nbdense._compile.policy import entry, kernel, region
 from nbdense.engine.elementwise.activation_loops import activate_row, clear_padding, padded
+from nbdense.engine.kernels.gather import flat
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.integer import (
     TILE_COLUMNS,
@@ -78,17 +78,6 @@ def _range_of_rows(row, x, work, capacity, first, count):
 
 
 @kernel
-def _form_of_bytes(row, extremes, weight_sums, corrections):
-    """Return scale and zero point of a layer's input, and fill in what they add to its sums."""
-    scale = (extremes[1] - extremes[0]) / np.float32(255.0)
-    scale = scale if scale > np.float32(0.0) else np.float32(1.0)
-    zero_point = np.int64(round_to_byte(-extremes[0] / scale, 0, 0, 255))
-    for j in range(row["channels"], row["channels"] + row["ld_out"]):
-        corrections[j] = weight_sums[j] * np.int32(zero_point - OFFSET)
-    return scale, zero_point
-
-
-@kernel
 def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, capacity, span, memory):
     """Take one thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
     layers, vectors = _parts(program)
@@ -122,7 +111,61 @@ def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, ca
         activate_row(float_layers[row["engine_row"]], floats, start, m)
 
 
-def _predict_dynamic(program, floats, x, values, memory, span, threads):
+@kernel
+def _form_of_bytes(row, extremes, weight_sums, corrections):
+    """Return scale and zero point of a layer's input, and fill in what they add to its sums."""
+    scale = (extremes[1] - extremes[0]) / np.float32(255.0)
+    scale = scale if scale > np.float32(0.0) else np.float32(1.0)
+    zero_point = np.int64(round_to_byte(-extremes[0] / scale, 0, 0, 255))
+    for j in range(row["channels"], row["channels"] + row["ld_out"]):
+        corrections[j] = weight_sums[j] * np.int32(zero_point - OFFSET)
+    return scale, zero_point
+
+
+@kernel
+def _float_rows(row, floats, x, work, rows, begin, end, threads, thread):
+    """Take one thread's rows of data through one row of the engine's."""
+    first, count = _share(begin, end, threads, thread)
+    if count > 0:
+        operand, span = (x, np.int64(0), row["n_in"]), (first, count)
+        float_layers, params = floats
+        layer = float_layers[row["engine_row"]]
+        forward_row(layer, params, operand, work, rows, span, False, np.int64(0), np.uint64(0))
+
+
+@kernel
+def _share(begin, end, threads, thread):
+    share = (end - begin + threads - 1) // threads
+    first = begin + thread * share
+    return first, min(share, end - first)
+
+
+@kernel
+def _range_of_share(row, x, work, rows, begin, end, bounds, threads, thread):
+    """Find the range of one thread's rows of a layer's input."""
+    first, count = _share(begin, end, threads, thread)
+    low, high = np.float32(0.0), np.float32(0.0)
+    if count > 0:
+        low, high = _range_of_rows(row, x, work, rows, first, count)
+    bounds[thread, 0], bounds[thread, 1] = low, high
+
+
+def _dynamic_share(program, index, float_layers, x, how, work, rows, part, threads, thread):
+    """Take one thread's rows through a layer of int8 weights."""
+    form, corrections, ld_in = how
+    span = _share(part[0], part[1], threads, thread)
+    if span[1] > 0:
+        tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
+        memory = (np.zeros(TILE_ROWS * ld_in, np.uint8), tile)
+        _dynamic_rows(program, index, float_layers, x, form, corrections, work, rows, span, memory)
+
+
+_run_floats = region(_float_rows)
+_run_ranges = region(_range_of_share)
+_run_dynamic = region(kernel(_dynamic_share, allocates=True))
+
+
+def _predict_dynamic(program, floats, x, values, memory, span, launcher, threads):
     """Take some rows of ``x`` through some of the program's passes, which are through all rows, one after the other.
 
     Each layer has two: the first finds the range of its input, where it is DYNAMIC, and the second takes rows through
@@ -141,61 +184,35 @@ def _predict_dynamic(program, floats, x, values, memory, span, threads):
     work, extremes = memory
     first_pass, end_pass, begin, end = span
     rows, n_in = x.shape
-    flat = x.reshape(x.size)
+    inputs = flat(x)
     bounds = np.empty((threads, 2), np.float32)
-    share = (end - begin + threads - 1) // threads
     corrections = np.empty(weight_sums.size, np.int32)
     if first_pass == 0 and form["copies_input"]:
-        copy_input(form, flat, begin * n_in, n_in, end - begin, work[begin * form["positions"] * form["ld_input"] :])
+        copy_input(form, inputs, begin * n_in, n_in, end - begin, work[begin * form["positions"] * form["ld_input"] :])
     for at_pass in range(first_pass, min(end_pass, 2 * layers.shape[0])):
-        index = at_pass // 2
+        index, looks = at_pass // 2, at_pass % 2 == 0
         row = layers[index]
         if row["kind"] == FLOAT:
-            if at_pass % 2:
-                for thread in prange(threads):
-                    first = begin + thread * share
-                    count = min(share, end - first)
-                    if count > 0:
-                        _float_rows(layers[index], floats, flat, work, rows, first, count)
-            continue
-        if at_pass % 2 == 0:
-            for thread in prange(threads):
-                first = begin + thread * share
-                count = min(share, end - first)
-                low, high = np.float32(0.0), np.float32(0.0)
-                if count > 0:
-                    low, high = _range_of_rows(layers[index], flat, work, rows, first, count)
-                bounds[thread, 0], bounds[thread, 1] = low, high
+            if not looks:
+                _run_floats(launcher, threads, row, floats, inputs, work, rows, begin, end, threads)
+        elif looks:
+            _run_ranges(launcher, threads, row, inputs, work, rows, begin, end, bounds, threads)
             if begin == 0:
                 extremes[:] = np.float32(0.0)
             for thread in range(threads):
                 extremes[0] = min(extremes[0], bounds[thread, 0])
                 extremes[1] = max(extremes[1], bounds[thread, 1])
-            continue
-        bytes_form = _form_of_bytes(row, extremes, weight_sums, corrections)
-        for thread in prange(threads):
-            first = begin + thread * share
-            count = min(share, end - first)
-            if count > 0:
-                tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
-                room, part = (np.zeros(TILE_ROWS * layers[index]["ld_in"], np.uint8), tile), (first, count)
-                _dynamic_rows(program, index, float_layers, flat, bytes_form, corrections, work, rows, part, room)
+        else:
+            bytes_form, ld_in = _form_of_bytes(row, extremes, weight_sums, corrections), row["ld_in"]
+            how, part = (bytes_form, corrections, ld_in), (begin, end)
+            _run_dynamic(launcher, threads, program, index, float_layers, inputs, how, work, rows, part, threads)
     if end_pass > 2 * layers.shape[0]:
         missing = np.zeros(end - begin, np.uint8)
         buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
         outputs = work[begin * form["positions_out"] * form["ld_output"] :]
-        note_missing(flat, begin * n_in, n_in, end - begin, missing)
+        note_missing(inputs, begin * n_in, n_in, end - begin, missing)
         memory_of_rows = (np.zeros(0, np.uint8), outputs, corrections, missing, buffer, rows)
-        give_values(form, memory_of_rows, end - begin, values.reshape(values.size), begin)
+        give_values(form, memory_of_rows, end - begin, flat(values), begin)
 
 
-@kernel
-def _float_rows(row, floats, x, work, capacity, first, count):
-    """Take one thread's rows of data through one row of the engine's."""
-    operand, span = (x, np.int64(0), row["n_in"]), (first, count)
-    float_layers, params = floats
-    layer = float_layers[row["engine_row"]]
-    forward_row(layer, params, operand, work, capacity, span, False, np.int64(0), np.uint64(0))
-
-
-predict_dynamic = entry_pair(_predict_dynamic)
+predict_dynamic = entry(_predict_dynamic, "the program of dynamic quantization", seconds=5)

@@ -19,11 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
 
-from nbdense._compile.policy import entry_pair, kernel
-from nbdense.engine.elementwise.activation_loops import activate, clear_padding, padded
-from nbdense.engine.elementwise.activations import SOFTMAX
+from nbdense._compile.policy import entry, kernel, region
+from nbdense.engine.elementwise.activation_loops import clear_padding, padded, softmax
+from nbdense.engine.kernels.gather import flat
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.microkernel import GROUP, integer_product, take_zero_points_off
 from nbdense.quant.kernels.rounding import (
@@ -87,8 +86,8 @@ def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
                 target[j] = round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high)
         else:
             for j in range(n):
-                value = fixed_point_multiply(sums[j], fixed_multipliers[offset + j], shifts[offset + j]) + zero_point
-                target[j] = np.uint8(min(max(value, low), high))
+                value = fixed_point_multiply(sums[j], fixed_multipliers[offset + j], shifts[offset + j], rounding)
+                target[j] = np.uint8(min(max(value + zero_point, low), high))
         if row["table"] >= 0:
             for j in range(n):
                 target[j] = tables[row["table"] + target[j]]
@@ -131,8 +130,8 @@ def _add(row, vectors, work, capacity, m, rounding):
             for j in range(n):
                 terms = np.int32(a[j]) - za, np.int32(b[j]) - zb
                 fixed, shifts = vectors.fixed_multipliers[at : at + 3], vectors.shifts[at : at + 3]
-                value = fixed_point_sum(terms[0], terms[1], fixed, shifts) + zero_point
-                target[j] = np.uint8(min(max(value, low), high))
+                value = fixed_point_sum(terms[0], terms[1], fixed, shifts, rounding)
+                target[j] = np.uint8(min(max(value + zero_point, low), high))
 
 
 @kernel
@@ -306,7 +305,7 @@ def give_values(form, memory, count, out, first):
                 for j in range(width):
                     target[j] = floats_of_row[j]
         if form["softmax"]:
-            activate(SOFTMAX, 0.0, buffer, 0, width, m, n)
+            softmax(buffer, 0, width, m, n)
         for i in range(m):
             target = out[(first * positions + begin + i) * n : (first * positions + begin + i + 1) * n]
             source = buffer[i * width : i * width + n]
@@ -364,45 +363,50 @@ def _work_on_rows(program, form, floats, x, integers, values, span, memory):
     layers, vectors = _parts(program)
     begin, end = span
     n_in = x.shape[1]
-    flat = x.reshape(x.size)
+    inputs = flat(x)
     capacity, missing = memory[5], memory[3]
     for first in range(begin, end, capacity):
         count = min(capacity, end - first)
         at = first * n_in
         missing[:] = 0
         if floats is not None or form["positions"] > 1:
-            note_missing(flat, at, n_in, count, missing)
+            note_missing(inputs, at, n_in, count, missing)
         if floats is not None and form["copies_input"]:
-            copy_input(form, flat, at, n_in, count, memory[1])
-        walk(layers, vectors, form, floats, flat, at, memory, count)
+            copy_input(form, inputs, at, n_in, count, memory[1])
+        walk(layers, vectors, form, floats, inputs, at, memory, count)
         if values.shape[0] > 0:
-            give_values(form, memory, count, values.reshape(values.size), first)
+            give_values(form, memory, count, flat(values), first)
         if integers.shape[0] > 0:
             give_integers(form, memory, count, integers, first)
 
 
-def _predict(program, floats, x, integers, values, threads):
+def _predict_share(program, forms, floats, x, integers, values, threads, thread):
+    rows = x.shape[0]
+    share = (rows + threads - 1) // threads
+    begin = thread * share
+    end = min(rows, begin + share)
+    if begin < end:
+        capacity = min(CHUNK, end - begin)
+        # Nothing has to be zero: bytes behind a row's end meet weights that are.
+        work = np.empty(forms[0]["width"] * capacity, np.uint8)
+        float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
+        tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
+        missing = np.empty(capacity, np.uint8)
+        buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
+        memory = (work, float_work, tile, missing, buffer, capacity)
+        _work_on_rows(program, forms[0], floats, x, integers, values, (begin, end), memory)
+
+
+_run = region(kernel(_predict_share, allocates=True))
+
+
+def _predict(program, floats, x, integers, values, launcher, threads):
     """Predict all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
 
     program : bytes (see `PARTS`); floats : (the engine's rows, their parameters), or None
     Either output may have no rows: then it is not wanted.
     """
-    rows = x.shape[0]
-    share = (rows + threads - 1) // threads
-    forms = program[FORM_AT:FORM_END].view(FORM)
-    for thread in prange(threads):
-        begin = thread * share
-        end = min(rows, begin + share)
-        if begin < end:
-            capacity = min(CHUNK, end - begin)
-            # Nothing has to be zero: bytes behind a row's end meet weights that are.
-            work = np.empty(forms[0]["width"] * capacity, np.uint8)
-            float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
-            tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
-            missing = np.empty(capacity, np.uint8)
-            buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
-            memory = (work, float_work, tile, missing, buffer, capacity)
-            _work_on_rows(program, forms[0], floats, x, integers, values, (begin, end), memory)
+    _run(launcher, threads, program, program[FORM_AT:FORM_END].view(FORM), floats, x, integers, values, threads)
 
 
-predict = entry_pair(_predict)
+predict = entry(_predict, "the program of integers", seconds=5)

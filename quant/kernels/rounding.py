@@ -1,27 +1,27 @@
 """The ways from accumulators to the next layer's integers. Written to be ported to C line by line.
 
-"onnx"    round_half_even(float32(accumulator) * multiplier), multiplier = float32(x_scale * kernel_scale) / y_scale:
-          what onnxruntime's QGemm does.
-"tflite"  a 31-bit fixed-point multiplier and a shift, each of which rounds: what TFLite's reference kernels do
-          (kernels/internal/common.h, MultiplyByQuantizedMultiplier; gemmlowp, fixedpoint.h).
+"onnx"      round_half_even(float32(accumulator) * multiplier), multiplier = float32(x_scale * kernel_scale) / y_scale:
+            what onnxruntime's QGemm does, and XNNPACK.
+The others multiply by 31 bits of fixed point and shift right, and differ in where that rounds:
+"tflite"    once, ties up: LiteRT's reference kernels (kernels/internal/common.cc with TFLITE_SINGLE_ROUNDING).
+"gemmlowp"  at each of the two, ties away from zero: gemmlowp's fixedpoint.h, TFLite's former kernels, CMSIS-NN.
+"ruy"       at each of the two, ties of the shift up: LiteRT's optimised built-in kernels.
 
-Input quantization is ONNX's QuantizeLinear in both. Everything is clamped before a float becomes an integer: the
+Input quantization is ONNX's QuantizeLinear in all. Everything is clamped before a float becomes an integer: the
 conversion of what does not fit is undefined.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numba.core import types
 
 from nbdense._compile import processor
 from nbdense._compile.policy import intrinsic, kernel
+from nbdense.runtime.rounding import ROUNDINGS, SHIFT_OF_SUMS
 
-ONNX, TFLITE = range(2)
-CODES = {"onnx": ONNX, "tflite": TFLITE}
-SHIFT_OF_SUMS = 20  # TFLite's sums of two tensors have this many bits more than their terms
+CODES = {name: code for code, name in enumerate(ROUNDINGS)}
+ONNX, TFLITE, GEMMLOWP, RUY = CODES.values()
 
 # 1.5 * 2**23. A float32 within +-2**22 has no room for a fraction once this is added: the sum is rounded half to even,
 # and its bits are those of _ROUND plus the whole number. They grow with the value, also where that is larger.
@@ -86,66 +86,30 @@ def quotient(typing_context, x, divisor, reciprocal):
 
 
 @kernel
-def fixed_point_multiply(x, multiplier, shift):
-    """Return int32 x * multiplier * 2**(shift - 31), multiplier at least 0, rounded twice; as int64."""
-    left = shift if shift > 0 else 0
-    right = -shift if shift < 0 else 0
+def fixed_point_multiply(x, multiplier, shift, rounding):
+    """Return int32 x * multiplier * 2**(shift - 31), multiplier at least 0, rounded as one of CODES; as int64."""
+    if rounding == TFLITE:
+        right = np.int64(31) - np.int64(shift)
+        return (np.int64(x) * np.int64(multiplier) + (np.int64(1) << (right - np.int64(1)))) >> right
+    left = np.int64(shift if shift > 0 else 0)
+    right = np.int64(-shift if shift < 0 else 0)
     # A left shift that leaves int32 is undefined in C; saturating gives the same after the clamp.
-    shifted = np.int64(x) << np.int64(left)
-    shifted = min(max(shifted, np.int64(-_INT32_MAX - 1)), np.int64(_INT32_MAX))
-    # SaturatingRoundingDoublingHighMul: to nearest, and C's division truncates towards zero.
-    product = shifted * np.int64(multiplier)
-    nudge = np.int64(1 << 30) if product >= 0 else np.int64(1 - (1 << 30))
-    nudged = product + nudge
-    high = nudged >> np.int64(31) if nudged >= 0 else -((-nudged) >> np.int64(31))
-    # RoundingDivideByPOT: half away from zero.
-    mask = (np.int64(1) << np.int64(right)) - np.int64(1)
-    threshold = (mask >> np.int64(1)) + (np.int64(1) if high < 0 else np.int64(0))
-    return (high >> np.int64(right)) + (np.int64(1) if (high & mask) > threshold else np.int64(0))
+    shifted = min(max(np.int64(x) << left, np.int64(-_INT32_MAX - 1)), np.int64(_INT32_MAX))
+    # SaturatingRoundingDoublingHighMul; its ties go up: below zero it adds one less, and C's division truncates.
+    high = (shifted * np.int64(multiplier) + np.int64(1 << 30)) >> np.int64(31)
+    # RoundingDivideByPOT; or, to move ties up, the shift that instructions offer (arm64's SRSHL).
+    half = (np.int64(1) << right) >> np.int64(1)
+    if rounding == GEMMLOWP and high < 0 and half > 0:
+        half -= np.int64(1)
+    return (high + half) >> right
 
 
 @kernel
-def fixed_point_sum(a, b, multipliers, shifts):
+def fixed_point_sum(a, b, multipliers, shifts, rounding):
     """Rescale and sum two terms less their zero points (TFLite, kernels/internal/reference/add.h); as int64.
 
     multipliers, shifts : three of each, of the terms and of the sum
     """
-    a = fixed_point_multiply(np.int32(a << SHIFT_OF_SUMS), multipliers[0], shifts[0])
-    b = fixed_point_multiply(np.int32(b << SHIFT_OF_SUMS), multipliers[1], shifts[1])
-    return fixed_point_multiply(np.int32(a + b), multipliers[2], shifts[2])
-
-
-def fixed_point_multiplier(real: float) -> tuple[int, int]:
-    """Return a real multiplier's fixed-point form (TFLite, kernels/internal/quantization_util.cc, QuantizeMultiplier).
-
-    Parameters
-    ----------
-    real : float
-        At least 0; below 2**-32 it counts as 0.
-
-    Returns
-    -------
-    (int, int)
-        multiplier and shift, with real ~ multiplier * 2**(shift - 31), multiplier in [2**30, 2**31) or 0.
-
-    Raises
-    ------
-    ValueError
-        If ``real`` is 2**30 or more.
-    """
-    if real == 0:
-        return 0, 0
-    fraction, shift = math.frexp(real)
-    multiplier = math.floor(fraction * 2.0**31 + 0.5)
-    if multiplier == 2**31:
-        multiplier, shift = 2**30, shift + 1
-    if shift < -31:
-        return 0, 0
-    if shift > 30:
-        raise ValueError(f"multiplier {real} is too large for a fixed-point form")
-    return multiplier, shift
-
-
-def round_half_away(x: float) -> float:
-    """Round half away from zero, as C's round() does."""
-    return math.copysign(math.floor(abs(x) + 0.5), x) if math.isfinite(x) else x
+    a = fixed_point_multiply(np.int32(a << SHIFT_OF_SUMS), multipliers[0], shifts[0], rounding)
+    b = fixed_point_multiply(np.int32(b << SHIFT_OF_SUMS), multipliers[1], shifts[1], rounding)
+    return fixed_point_multiply(np.int32(a + b), multipliers[2], shifts[2], rounding)

@@ -57,6 +57,31 @@ def _factor(a, n, ld, negated):
     return -1
 
 
+def _invert_factor(factor, n, ld, inverse):
+    """Write the inverse of a lower triangle into that of ``inverse``, which is zero at first, row by row."""
+    for i in range(n):
+        row = i * ld
+        for k in range(i):
+            share, other = factor[row + k], k * ld
+            for j in range(k + 1):
+                inverse[row + j] -= share * inverse[other + j]
+        for j in range(i):
+            inverse[row + j] /= factor[row + i]
+        inverse[row + i] = 1.0 / factor[row + i]
+
+
+def _solve_factored(factor, n, ld, x):
+    """Solve L L^T x = b in place, L the lower triangle of ``factor``; the upper one is not looked at."""
+    for i in range(n):
+        for k in range(i):
+            x[i] -= factor[i * ld + k] * x[k]
+        x[i] /= factor[i * ld + i]
+    for i in range(n - 1, -1, -1):
+        x[i] /= factor[i * ld + i]
+        for k in range(i):
+            x[k] -= factor[i * ld + k] * x[i]
+
+
 def _update_rows(factor, ld, weights, errors, ld_out, n_out, first, last, n):
     """Write rows first..last of ``weights``, moved by later rows' errors, into the same rows of ``errors``.
 
@@ -132,6 +157,8 @@ def _search_scales(kernel, importance, levels, limit, least, scratch, best, scal
 
 add_moments = entry(_add_moments)
 factor = entry(_factor)
+invert_factor = entry(_invert_factor)
+solve_factored = entry(_solve_factored)
 update_rows = entry(_update_rows)
 round_rows = entry(_round_rows)
 search_scales = entry(_search_scales)

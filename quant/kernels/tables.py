@@ -38,7 +38,7 @@ LAYER = np.dtype(
 COLUMNS = {
     "bias": np.int32,
     "multipliers": np.float32,  # of rounding "onnx", of sums too; of DYNAMIC the scales of its weights
-    "fixed_multipliers": np.int32,  # of rounding "tflite", with their
+    "fixed_multipliers": np.int32,  # of the roundings in fixed point, with their
     "shifts": np.int32,
     "weight_sums": np.int32,  # of DYNAMIC, negated: a zero point of its input times these comes on top of its sums
     "float_bias": np.float32,  # of DYNAMIC

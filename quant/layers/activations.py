@@ -8,9 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import Activation
-from nbdense.engine.tables import LAYER
 from nbdense.network import Row
-from nbdense.quant.kernels.activations import evaluate
 from nbdense.quant.layers.base import Range
 from nbdense.quant.layers.checks import LIMITS
 
@@ -140,13 +138,7 @@ def tabulated(activation: Activation, before: Parameters, after: Parameters, dty
 
 
 def _apply(activation: Activation, z: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    values = z.astype(np.float64)
-    one = np.zeros(1, LAYER)
-    one["n_out"] = one["ld_out"] = values.size
-    for name, value in activation.fields(np.float64).items():
-        one[name] = value
-    evaluate(one, values)
-    return values
+    return activation.applied(z.astype(np.float64)[np.newaxis])[0]
 
 
 def _to_integers(values: npt.NDArray[np.float64], parameters: Parameters, dtype: str) -> npt.NDArray[Any]:

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from nbdense._registry import find_custom
 from nbdense.activations import ACTIVATIONS, Activation, Alpha
-from nbdense.quant.kernels.rounding import CODES, round_half_away
+from nbdense.runtime.rounding import ROUNDINGS as ROUNDINGS
+from nbdense.runtime.rounding import clamp_of
 
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}  # of each activation dtype
 WEIGHT_LIMITS = {8: 127, 4: 7}  # by bits, of what `quantize` makes: weights symmetric about 0
 WEIGHT_LIMIT = WEIGHT_LIMITS[8]
-ROUNDINGS = tuple(CODES)
 GRANULARITIES = ("per_channel", "per_tensor")
 INT32_MAX = 2**31 - 1
 
@@ -53,13 +53,10 @@ def clamp_limits(row: Activation, scale: float, zero_point: int, dtype: str, rou
     dtype : str
         Theirs: "int8" or "uint8".
     rounding : str
-        Rounding of bounds that are not whole: "onnx" half to even, "tflite" half away from zero.
+        Rounding of bounds that are not whole: "onnx" half to even, the others half away from zero.
     """
     low, high = LIMITS[dtype]
-    with np.errstate(over="ignore"):
-        bounds = np.array([row.lower, row.upper], np.float32) / np.float32(scale)
-    steps = np.rint(bounds) if rounding == "onnx" else np.array([round_half_away(float(b)) for b in bounds])
-    least, most = np.clip(steps.astype(np.float64) + zero_point, low, high)
+    least, most = np.clip(np.array(clamp_of((row.lower, row.upper), scale, rounding)) + zero_point, low, high)
     return int(least), int(most)
 
 

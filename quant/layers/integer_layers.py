@@ -12,7 +12,6 @@ from nbdense.activations import Alpha
 from nbdense.engine.tables import leading_dimension
 from nbdense.quant.kernels import tables
 from nbdense.quant.kernels.microkernel import OFFSET
-from nbdense.quant.kernels.rounding import SHIFT_OF_SUMS, fixed_point_multiplier
 from nbdense.quant.layers.base import Activated, Format, FromIntegers, Layer, OfColumns, OfKernel, ToIntegers
 from nbdense.quant.layers.checks import (
     LIMITS,
@@ -25,6 +24,7 @@ from nbdense.quant.layers.checks import (
     clamp_limits,
 )
 from nbdense.quant.layers.layout import Layout
+from nbdense.runtime.rounding import SHIFT_OF_SUMS, fixed_point_multiplier
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         return np.float32(self.input_scale) * self.kernel_scales
 
     def fixed_point_multipliers(self) -> list[tuple[int, int]]:
-        """Return (multiplier, shift) of each column, for the rounding "tflite".
+        """Return (multiplier, shift) of each column, for the roundings in fixed point.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         dtype : str
             The activation dtype.
         rounding : str
-            Rounding of bounds that are not whole: "onnx" half to even, "tflite" half away from zero.
+            Rounding of bounds that are not whole: "onnx" half to even, the others half away from zero.
         """
         if self.table is not None:
             return LIMITS[dtype]
@@ -163,7 +163,7 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         # May wrap, as the sums that are added to it will.
         bias = (self.bias - zero_point * self.weights().sum(axis=0, dtype=np.int64)).astype(np.int32)
         columns = {"bias": bias, "multipliers": self.bias_scales() / np.float32(self.pre_scale)}
-        if layout.rounding == "tflite":
+        if layout.rounding != "onnx":
             columns["fixed_multipliers"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
         layout.integer_row(
             tables.PRODUCT,
@@ -181,7 +181,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
     """The sum of two integer tensors, rescaled to one format and clamped.
 
     "onnx": round_half_even(float32(a - za) * (sa / s) + float32(b - zb) * (sb / s)) + z, with the ratios, products and
-    sum rounded to float32. "tflite": both terms shifted left by 20 and taken to twice the larger scale by fixed-point
+    sum rounded to float32. The others: both terms shifted left by 20 and taken to twice the larger scale by fixed-point
     multipliers, then summed and taken to the output's (TFLite, kernels/internal/reference/add.h).
 
     Attributes
@@ -228,7 +228,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
         return clamp_limits(self.function, self.output_scale, self.output_zero_point, dtype, rounding)
 
     def fixed_point_multipliers(self) -> list[tuple[int, int]]:
-        """Return (multiplier, shift) of the two terms and of the sum, for the rounding "tflite".
+        """Return (multiplier, shift) of the two terms and of the sum, for the roundings in fixed point.
 
         Raises
         ------
@@ -268,7 +268,7 @@ class QuantizedAdd(OfColumns, ToIntegers, Activated):
         """
         second = layout.bytes_of_input(index, 1)
         columns = {"multipliers": np.array(self.input_scales, np.float32) / np.float32(self.output_scale)}
-        if layout.rounding == "tflite":
+        if layout.rounding != "onnx":
             columns["fixed_multipliers"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
         clamp = layout.clamp(self.clamp(layout.dtype, layout.rounding), self.output_zero_point)
         layout.integer_row(

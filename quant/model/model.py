@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks, backends
-from nbdense.files import FileFormatError, TensorFile, write_tensors
+from nbdense.compression import save_tensors
+from nbdense.files import FileFormatError, TensorFile
 from nbdense.network import Network
 from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.model.program import Program
@@ -163,16 +164,18 @@ class QuantizedModel:
             timing["float_us"] = microseconds_a_row(lambda _: backends.current().predict(network, flat), shape, rows)
         return timing
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, compressed: bool = False) -> None:
         """Write a file that `nbdense.models.load_model` reads: integers stay integers.
 
         Parameters
         ----------
         path : path
             The file (safetensors); replaced, in one step, if it exists.
+        compressed : bool
+            Whether zeros are left out and the rest is packed: see `nbdense.compression`. It is loaded as it was.
         """
         tensors, config = self.network.to_tensors()
-        write_tensors(path, KIND, config, tensors)
+        save_tensors(path, KIND, config, tensors, compressed)
 
     @classmethod
     def from_file(cls, file: TensorFile) -> QuantizedModel:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nbdense._registry import find_custom
 from nbdense.activations import ACTIVATIONS, Activation, json_alpha
+from nbdense.files import pack_nibbles, unpack_nibbles
 from nbdense.quant.layers.base import Format, Layer
 from nbdense.quant.layers.checks import GRANULARITIES as GRANULARITIES
 from nbdense.quant.layers.checks import LIMITS as LIMITS
@@ -46,8 +47,8 @@ class QuantizedNetwork:
     activation_dtype : str
         "int8" or "uint8".
     rounding : str
-        How accumulators are requantised: "onnx" (float32 multiplier, half to even) or "tflite" (fixed-point
-        multiplier and shift).
+        How accumulators are requantised: "onnx" (float32 multiplier, half to even), or, by a fixed-point multiplier
+        and a shift, "tflite" (rounded once), "gemmlowp" or "ruy" (rounded twice).
     final_activation : str
         "softmax": predictions are the softmax, in float, of the last layer's dequantized outputs; or "linear".
     input_shape : tuple of int
@@ -85,7 +86,7 @@ class QuantizedNetwork:
         for i, layer in enumerate(self.layers):
             where = f"layer {layer.name!r}: "
             layer.check(self.activation_dtype, where)
-            if self.rounding == "tflite" and isinstance(layer, QuantizedDense | QuantizedAdd):
+            if self.rounding != "onnx" and isinstance(layer, QuantizedDense | QuantizedAdd):
                 layer.fixed_point_multipliers()
             _check_inputs(self, i, tensors, formats)
             tensors.append((layer.positions_out, layer.n_out))
@@ -318,42 +319,6 @@ def _layer(settings: Mapping[str, Any], arrays: dict[str, npt.NDArray[Any]], pre
     if "custom" in names and values.get("activation", "linear") not in ACTIVATIONS:
         values["custom"] = find_custom("activation", values["activation"], Activation)
     return layer(**values)
-
-
-def pack_nibbles(kernel: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-    """Pack weights of four bits, two a byte: see `QuantizedNetwork.to_tensors`.
-
-    Parameters
-    ----------
-    kernel : ndarray of int8, (n_in, n_out)
-        Integers in [-8, 7].
-    """
-    n_in, n_out = kernel.shape
-    padded = np.zeros((n_in + n_in % 2, n_out), np.uint8)
-    padded[:n_in] = kernel.view(np.uint8) & 15
-    return padded[::2] | padded[1::2] << np.uint8(4)
-
-
-def unpack_nibbles(packed: npt.NDArray[np.uint8], n_in: int) -> npt.NDArray[np.int8]:
-    """Unpack what `pack_nibbles` packed.
-
-    Parameters
-    ----------
-    packed : ndarray of uint8, ((n_in + 1) / 2, n_out)
-        Two weights a byte.
-    n_in : int
-        Inputs.
-
-    Raises
-    ------
-    ValueError
-        If that is not what the array holds.
-    """
-    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[0] != -(-n_in // 2):
-        raise ValueError(f"kernel_int4 must be uint8 ({-(-n_in // 2)}, n_out), got {packed.dtype} {packed.shape}")
-    kernel = np.empty((2 * packed.shape[0], packed.shape[1]), np.int8)
-    kernel[::2], kernel[1::2] = (packed << np.uint8(4)).view(np.int8) >> 4, packed.view(np.int8) >> 4
-    return kernel[:n_in]
 
 
 def _check_inputs(network: QuantizedNetwork, index: int, tensors: list[tuple[int, int]], formats: list[Format]) -> None:

@@ -86,7 +86,7 @@ def quantize_aware(
     equalize, bias_correction : bool
         False: likewise.
     rounding : str
-        How the integer model will requantise: "onnx" or "tflite". Training rounds to nearest, half to even.
+        How the integer model will requantise, see `quantize`. Training rounds to nearest, half to even.
     accuracy_budget, evaluate : None
         Taken because `quantize` takes them.
     learn_ranges : bool

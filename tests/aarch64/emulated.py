@@ -103,17 +103,32 @@ class Loop:
     """Stands in for a C function: it lies at its ``address`` in the programs under the emulator."""
 
     def __init__(self, function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> None:
-        self.address = FIRST_LOOP + len(_images) * LOOP_SPACE
-        _, code, _ = assembled(policy.kernel(function, allocates=True), arguments)
-        made = Path(tempfile.mkdtemp(dir=folder().name, prefix=function.__name__))
-        (made / "loop.o").write_bytes(code)
-        (made / "loop.c").write_text(_adapter(result, arguments))
-        # One segment that may be written to, as it will be mapped; the adapter comes first.
-        layout = f"-nostdlib -static -no-pie -Wl,-N,--build-id=none,-e,loop,-Ttext={self.address:#x}".split()
-        files = [made / "loop.c", made / "loop.o"]
-        subprocess.run([COMPILER, "-O1", *layout, *files, "-o", made / "loop.elf"], check=True)
-        subprocess.run([COPIER, "-O", "binary", made / "loop.elf", made / "loop"], check=True)
-        _images.append((self.address, (made / "loop").read_bytes()))
+        kernel = policy.kernel(function, allocates=True)
+        self.address = _image(kernel, arguments, _adapter(result, arguments))
+
+
+@functools.cache
+def address(kernel: Any, arguments: tuple[Any, ...]) -> int:
+    """Return where a kernel lies in the programs under the emulator; it stands in for `policy.address`."""
+    return _image(kernel, arguments, '__asm__(".section .text.startup; .global loop; loop: b nbdense_entry; .text");')
+
+
+def _image(kernel: Any, arguments: tuple[Any, ...], adapter: str) -> int:
+    """Make the image of a kernel behind ``loop``, which is in C; returns its address."""
+    address = FIRST_LOOP + len(_images) * LOOP_SPACE
+    _, code, _ = assembled(kernel, arguments)
+    made = Path(tempfile.mkdtemp(dir=folder().name, prefix=kernel.py_func.__name__))
+    (made / "loop.o").write_bytes(code)
+    jumps = "".join(f'__asm__("{line}");' for line in _jumps())
+    # Arrays here are never owned.
+    (made / "loop.c").write_text(f"{jumps}\nvoid NRT_MemInfo_call_dtor(void *block) {{ __builtin_trap(); }}\n{adapter}")
+    # One segment that may be written to, as it will be mapped; the adapter comes first.
+    layout = f"-nostdlib -static -no-pie -Wl,-N,--build-id=none,-e,loop,-Ttext={address:#x}".split()
+    files = [made / "loop.c", made / "loop.o"]
+    subprocess.run([COMPILER, "-O1", *layout, *files, "-o", made / "loop.elf"], check=True)
+    subprocess.run([COPIER, "-O", "binary", made / "loop.elf", made / "loop"], check=True)
+    _images.append((address, (made / "loop").read_bytes()))
+    return address
 
 
 def _adapter(result: Any, arguments: tuple[Any, ...]) -> str:
@@ -123,8 +138,6 @@ def _adapter(result: Any, arguments: tuple[Any, ...]) -> str:
     passed = ", ".join(f"a{i}" for i in range(len(arguments)))
     return f"""
         extern int nbdense_entry(void *, void *, {", ".join(typed)});
-        {"".join(f'__asm__("{line}");' for line in _jumps())}
-        void NRT_MemInfo_call_dtor(void *block) {{ __builtin_trap(); }}  // arrays here are never owned
         __attribute__((section(".text.startup"))) {kinds[result]} loop({", ".join(typed)}) {{
             double returned = 0;
             void *error = 0;

@@ -51,7 +51,8 @@ def main(options: list[str]) -> int:
     processor.is_arm64 = lambda: True
     processor.name_and_features = lambda: ("generic", emulated.FEATURES)
     processor.assembly = emulated.assembly
-    policy._entry = lambda function, parallel: emulated.Entry(function)
+    policy.entry = lambda function, purpose="", seconds=0.0: emulated.Entry(function)
+    policy.unit, policy.address = policy.kernel, emulated.address
     policy.c_function = policy.kept_c_function = emulated.Loop
 
     from nbdense._compile import loops

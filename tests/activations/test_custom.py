@@ -133,12 +133,12 @@ def test_save_and_load(tmp_path):
     x, y = rng.normal(size=(30, 3)), rng.normal(size=(30, 2))
     model = make_model([3, 7, 2], [MINE, "linear"], optimizer="adam")
     model.fit(x, y, 8, verbose=0)
-    model.save(tmp_path / "m.keras")
+    model.save(tmp_path / "m.nbd")
     assert model.layers[0].get_config()["activation"] == {"custom": "mine"}
     with pytest.raises(FileFormatError, match=r"activation 'mine' is a custom one: pass it, as in custom_objects="):
-        load_model(tmp_path / "m.keras")
+        load_model(tmp_path / "m.nbd")
     with custom_objects({"mine": MINE}):
-        loaded = load_model(tmp_path / "m.keras")
+        loaded = load_model(tmp_path / "m.nbd")
     np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
     for one in (model, loaded):
         one.fit(x, y, 8, epochs=2, verbose=0)

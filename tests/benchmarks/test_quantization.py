@@ -222,16 +222,26 @@ def test_command_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "named"),
     [
-        [],
-        ["--data", "folder", "--readme", "--validation"],
-        ["--data", "folder", "--readme", "--methods", "static"],
-        ["--data", "folder", "--methods", "none"],
-        ["--data", "folder", "--seeds", "0"],
+        ([], "--data"),
+        (["--readme", "--validation"], "leave out --validation"),
+        (["--readme", "--methods", "static"], "leave out --validation and --methods"),
+        (["--methods", "none"], "--methods"),
+        (["--seeds", "0"], "--seeds"),
     ],
 )
-def test_command_line_refuses(arguments, capsys):
+def test_command_line_refuses(arguments, named, tmp_path, capsys):
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte.gz").touch()
     with pytest.raises(SystemExit):
-        main(arguments)
-    assert "error:" in capsys.readouterr().err
+        main(["--data", str(tmp_path), *arguments] if arguments else [])
+    assert named in capsys.readouterr().err.partition("error:")[2]
+
+
+def test_folder_without_the_data(tmp_path, capsys):
+    """Said before anything is measured."""
+    (tmp_path / "train-images-idx3-ubyte.gz").touch()
+    with pytest.raises(SystemExit):
+        main(["--data", str(tmp_path)])
+    assert "lacks train-labels-idx1-ubyte.gz, t10k-images" in capsys.readouterr().err

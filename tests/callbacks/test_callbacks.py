@@ -224,9 +224,9 @@ def test_missing_name_is_one_warning_a_fit(make):
 
 def test_checkpoint_each_epoch_and_best(tmp_path):
     values = [3, 2, 2.5, math.nan, 1]
-    model, _ = run([ModelCheckpoint(tmp_path / "deep" / "{epoch:02d}-{val_loss:.2f}.keras")], values)
+    model, _ = run([ModelCheckpoint(tmp_path / "deep" / "{epoch:02d}-{val_loss:.2f}.nbd")], values)
     names = ["01-3.00", "02-2.00", "03-2.50", "04-nan", "05-1.00"]
-    assert model.saved == [(str(tmp_path / "deep" / f"{name}.keras"), i) for i, name in enumerate(names)]
+    assert model.saved == [(str(tmp_path / "deep" / f"{name}.nbd"), i) for i, name in enumerate(names)]
     assert (tmp_path / "deep").is_dir()
     model, _ = run([ModelCheckpoint("best", save_best_only=True)], values)
     assert model.saved == [("best", 0), ("best", 1), ("best", 4)]
@@ -465,3 +465,27 @@ def test_a_lambda_callback_has_what_it_is_given():
     model = make_model([3, 2], ["linear"], "mse", "sgd")
     model.fit(np.ones((4, 3)), np.ones((4, 2)), epochs=3, callbacks=[callback], verbose=0)
     assert callback.seen == [0, 1, 2]
+
+
+def test_batches_between_those_that_a_callback_wants_are_taken_at_once(monkeypatch):
+    """Slices that could be as long as they like end where the callback says, or behind each batch."""
+
+    class Some(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def next_batch(self, batch):
+            return next(wanted for wanted in (2, 6, 1000) if wanted >= batch)
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen.append(batch)
+
+    monkeypatch.setattr("nbdense.training.loop.SLICE_SECONDS", 1e9)
+    x, y = np.ones((300, 2)), np.ones((300, 1))
+    results = []
+    for others in ([], [LambdaCallback(on_train_batch_end=lambda batch, logs: None)]):
+        model, some = make_model([2, 1], ["linear"]), Some()
+        model.fit(x, y, 3, epochs=2, verbose=0, callbacks=[some, *others])
+        results.append((model.network.params.tobytes(), some.seen))
+    assert results[0] == (results[1][0], [0, 2, 6, 70, 99] * 2)
+    assert results[1][1] == list(range(100)) * 2

@@ -26,14 +26,16 @@ warnings.simplefilter("error")
 import dataclasses, json
 import numpy as np
 from nbdense._compile import processor, policy
-from nbdense.engine.kernels.product import product
+from nbdense.engine.kernels.product import tiled
 from nbdense.engine.elementwise.optimizer import update
 from nbdense.engine.kernels.transpose import transpose
 
+tiles = policy.kernel(tiled.twin)
+
 @policy.entry
 def whole(m, n, depth, a, b, c, code, params, state, hyper):
-    product(m, n, depth, (a, 0, depth, 1), (b, 0, n), (c, 0, n), (c, 0, n), a[0], a[0])
-    update(code, params, state, 0, n, 0.1, 1, hyper)
+    tiles((m, n, depth), (a, 0, depth, 1), (b, 0, n), (c, 0, n), (c, 0, n), (c, -1, 0), a[0], a[0])
+    update(code, 0, params, state, 0, n, 0.1, 1, hyper)
     transpose((a, 0, depth), (b, 0, m), m, depth)
 
 flat, state = np.zeros(4096, np.float32), np.zeros((3, 16), np.float32)

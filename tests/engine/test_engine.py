@@ -236,7 +236,7 @@ from tests.support.builders import make_loss
 from nbdense import activations, losses, optimizers
 from nbdense.engine import program
 
-entries = [*program.run_steps, *program.predict]
+entries = [program.run_steps, program.predict]
 signatures = lambda: [len(entry.signatures) for entry in entries]
 
 def use(widths, names, loss, optimizer, x, y, **options):

@@ -374,6 +374,12 @@ def test_bad_layers_are_named(sizes):
         MLPRegressor(hidden_layer_sizes=sizes).fit(X, VALUES)
 
 
+def test_layers_in_place_of_a_loss():
+    """The first argument is the loss, as scikit-learn has it."""
+    with pytest.raises(ValueError, match=r"loss must be .*got \(64, 32\); did you mean hidden_layer_sizes=\?"):
+        MLPRegressor((64, 32)).fit(X, VALUES)
+
+
 def test_bad_data_and_a_loss_that_is_not_finite():
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         MLPClassifier().fit(X, VALUES)

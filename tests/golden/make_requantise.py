@@ -1,4 +1,4 @@
-"""Writes requantise_onnx.txt and requantise_tflite.txt: python tests/golden/make_requantise.py
+"""Writes requantise_onnx.txt, and _tflite, _gemmlowp and _ruy beside it: python tests/golden/make_requantise.py
 
 One requantisation a line, in decimal, for any language to read; lines that begin with # say what the columns are. The
 results are tests/reference/naive_integer.py's, in Python's own integers and NumPy's float32, not nbdense's. A C port
@@ -15,7 +15,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from tests.reference import naive_integer  # noqa: E402
 
-ROWS = 600
+ROWS, TWICE_ROUNDED = 600, 60
 INT32 = np.iinfo(np.int32)
 EXTREMES = [INT32.min, INT32.min + 1, -1, 0, 1, INT32.max - 1, INT32.max]
 
@@ -41,24 +41,37 @@ def draw(rng: np.random.Generator, row: int) -> tuple[int, float, int, int, int]
     return accumulator, multiplier, zero_point, low, int(rng.integers(max(low, 0), 128) if row % 3 == 0 else 127)
 
 
+def draw_twice_rounded(rng: np.random.Generator) -> tuple[int, float, int, int, int]:
+    """Draw what lies just below a tie of the shift, where the first of two roundings puts it."""
+    shift = int(rng.integers(1, 9))
+    while True:
+        multiplier, high = int(rng.integers(2**30, 2**31)), int(rng.integers(-120, 120)) * 2**shift + 2 ** (shift - 1)
+        accumulator = high * 2**31 // multiplier
+        if 2**30 <= accumulator * multiplier - (high - 1) * 2**31 < 2**31:
+            return accumulator, multiplier * 2.0 ** (-31 - shift), int(rng.integers(-9, 9)), -128, 127
+
+
 def main() -> None:
     rng = np.random.default_rng(2018)
     onnx = ["# round_half_even(float32(accumulator) * multiplier) + zero_point, clamped to low..high"]
     onnx += ["# accumulator, multiplier (the bits of a float32, as an unsigned integer), zero_point, low, high, result"]
-    tflite = ["# MultiplyByQuantizedMultiplier(accumulator, multiplier, shift) + zero_point, clamped to low..high"]
-    tflite += ["# accumulator, multiplier, shift, zero_point, low, high, result"]
-    for row in range(ROWS):
-        accumulator, real, zero_point, low, high = draw(rng, row)
+    head = ["# MultiplyByQuantizedMultiplier(accumulator, multiplier, shift) + zero_point, clamped to low..high"]
+    head += ["# accumulator, multiplier, shift, zero_point, low, high, result"]
+    fixed = {rounding: list(head) for rounding in ("tflite", "gemmlowp", "ruy")}
+    rows = [draw(rng, row) for row in range(ROWS)]
+    rows += [draw_twice_rounded(rng) for _ in range(TWICE_ROUNDED)]
+    for accumulator, real, zero_point, low, high in rows:
         single = np.float32(real)
         scaled = int(naive_integer.onnx_rescale(np.array([accumulator]), np.array([single]))[0])
         bits = int(single.view(np.uint32))
         line = (accumulator, bits, zero_point, low, high, clamp(scaled, zero_point, low, high))
         onnx.append(" ".join(map(str, line)))
         multiplier, shift = naive_integer.quantize_multiplier(real)
-        scaled = naive_integer.multiply_by_quantized_multiplier(accumulator, multiplier, shift)
-        fixed = (accumulator, multiplier, shift, zero_point, low, high, clamp(scaled, zero_point, low, high))
-        tflite.append(" ".join(map(str, fixed)))
-    for name, lines in (("onnx", onnx), ("tflite", tflite)):
+        for rounding, lines in fixed.items():
+            scaled = naive_integer.multiply_by_quantized_multiplier(accumulator, multiplier, shift, rounding)
+            line = (accumulator, multiplier, shift, zero_point, low, high, clamp(scaled, zero_point, low, high))
+            lines.append(" ".join(map(str, line)))
+    for name, lines in {"onnx": onnx, **fixed}.items():
         (HERE / f"requantise_{name}.txt").write_text("\n".join(lines) + "\n")
 
 

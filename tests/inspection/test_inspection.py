@@ -6,6 +6,7 @@ import json
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 
 import nbdense as nb
@@ -319,8 +320,18 @@ def test_importance_is_positive_where_the_column_matters(metric):
     model = made([k.Dense(1, "sigmoid")], (2,), "mse", [Misses()])
     model.set_weights([np.array([[9.0], [0.0]]), np.zeros(1)])
     found = model.importance(x, y, metric)
-    assert (found.importances[0] > 0.1).all()
+    assert (found.importances[0] > 0.1).all() and found.columns == (0, 1)
     np.testing.assert_allclose(found.importances[1], 0, atol=1e-12)
+
+
+def test_importance_of_named_columns():
+    x, _ = data(100, 2)
+    model = made([k.Dense(1, "sigmoid")], (2,), "mse")
+    model.set_weights([np.array([[0.0], [9.0]]), np.zeros(1)])
+    found = model.importance(pd.DataFrame(x, columns=["constant term", "age"]), (x[:, 1] > 0).astype(float))
+    assert found.columns == ("constant term", "age")
+    lines = str(found).splitlines()
+    assert "age" in lines[1] and "constant term" in lines[2]
 
 
 def test_importance_asks_which_way_is_better():

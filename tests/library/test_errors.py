@@ -1,10 +1,14 @@
 """Errors: they name what is refused, and leave a model as it was."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 
 import nbdense as nb
 from nbdense._checks import finite_number
+from nbdense.callbacks import EarlyStopping
+from nbdense.export import verify_onnx
 from nbdense.initializers import VarianceScaling
 from nbdense.layers import BatchNormalization, Dense, Input, LayerNormalization, LeakyReLU, ReLU, Residual
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, Quantile
@@ -39,8 +43,12 @@ BAD_INPUTS = [
     (np.zeros((12, 4), object), TypeError, "expected numbers, got dtype object"),
     (np.zeros((12, 4), complex), TypeError, "complex128"),
     ([["a"] * 4] * 12, TypeError, "expected numbers, got dtype <U1"),
-    (np.zeros((12, 4), "datetime64[s]"), TypeError, "datetime64"),
-    (None, TypeError, "dtype object"),
+    (np.zeros((12, 4), "datetime64[s]"), TypeError, "datetime64.*count days or seconds"),
+    (np.array([[1.0, "a", 2.0, 3.0]] * 12, object), TypeError, r"column 1 holds text \('a'\).*OneHotEncoder"),
+    (np.array([[1.0, 2.0, None, 3.0]] * 12, object), TypeError, r"column 2 has missing cells \(None\).*SimpleImputer"),
+    (pd.DataFrame({"n": [1.0] * 12, "town": ["Rome"] * 12}), TypeError, r"column 'town' holds text \('Rome'\)"),
+    (scipy.sparse.csr_matrix(np.eye(12, 4)), TypeError, "a sparse csr_matrix; make it dense with .toarray"),
+    (None, TypeError, "expected numbers, got None"),
 ]
 NOT_FINITE = [
     (changed(X, 7, 2, np.nan), ValueError, "x: NaN or infinity .* in row 7, column 2"),
@@ -369,8 +377,31 @@ def test_wrong_weights():
 def test_layers_are_layers():
     with pytest.raises(TypeError, match="Sequential: expected layers, got int"):
         Sequential([3])
+    with pytest.raises(TypeError, match=r"Sequential: layers must be a list, as in Sequential\(\[Dense"):
+        Sequential(Dense(3), Dense(1))
     with pytest.raises(TypeError, match="add: expected a layer, got int"):
         Sequential().add(3)
     for wrong in ([3], np.ones(2), [{"kind": "dense"}]):
         with pytest.raises(TypeError, match="Residual: expected layers, got"):
             Residual(wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Adam(lr=0.1), "Adam takes no argument 'lr'; did you mean learning_rate"),
+        (lambda: Adam(learning_rat=0.1), "Adam takes no argument 'learning_rat'; did you mean learning_rate"),
+        (lambda: SGD(momentun=0.9), "SGD takes no argument 'momentun'; did you mean momentum"),
+        (lambda: SGD(betas=(0.9, 0.99)), "SGD takes no argument 'betas'$"),
+        (lambda: model_for().fit(X, LABELS, callbacks=[EarlyStopping]), r"got the class EarlyStopping; make one"),
+        (lambda: verify_onnx(model_for(), "model.onnx", X), "first argument is the ONNX file.*got Sequential first"),
+    ],
+)
+def test_arguments_that_are_something_else(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+def test_rows_of_a_generator_beside_targets():
+    with pytest.raises(ValueError, match=r"x is a generator, which yields batches.*leave y out, or.*np.stack"):
+        model_for().fit((row for row in X), LABELS, verbose=0)

@@ -51,7 +51,8 @@ def test_digits_of_images(tmp_path):
     )
     stop = EarlyStopping(monitor="val_loss", patience=2, restore_best_weights=True)
     keep = ModelCheckpoint(str(tmp_path / "best.keras"), save_best_only=True, monitor="val_acc", mode="max")
-    model.fit(images / 255.0, labels, epochs=3, validation_split=0.25, callbacks=[stop, keep], verbose=0)
+    with pytest.warns(UserWarning, match="best.keras: model files are safetensors whatever the suffix"):
+        model.fit(images / 255.0, labels, epochs=3, validation_split=0.25, callbacks=[stop, keep], verbose=0)
     assert (tmp_path / "best.keras").exists()
     again = load_model(tmp_path / "best.keras")
     assert again.predict(images[:3] / 255.0).shape == (3, 10)

@@ -92,7 +92,6 @@ for part in (slice(None), slice(2)):  # parallel and serial
     model.predict(x[part])
     model.predict(x[part].astype("float64"))
 entries = {"run_steps": program.run_steps, "predict": program.predict}
-entries = {f"{name} {i}": entry for name, pair in entries.items() for i, entry in enumerate(pair)}
 print(json.dumps({
     "misses": {name: sum(entry.stats.cache_misses.values()) for name, entry in entries.items()},
     "hits": {name: sum(entry.stats.cache_hits.values()) for name, entry in entries.items()},
@@ -122,7 +121,7 @@ from nbdense.engine import program
 
 granted = []
 predict = program.predict
-program.predict = (predict[0], lambda *a: granted.append(a[-2]) or predict[1](*a))
+program.predict = lambda *a: granted.extend([a[-1]] * (a[-1] > 1)) or predict(*a)
 model, x, y = large()
 model.fit(x, y, 1024, verbose=0)
 inputs = [x[: 8 * (1 + 31 * (i % 8))] for i in range(8)]
@@ -205,8 +204,10 @@ from nbdense.engine import program
 model, x, y = large()
 thread_pool.PARALLEL_FLOPS["workqueue"] = 4e6
 expected = alone(model, x)
+predict, granted = program.predict, []
+program.predict = lambda *a: granted.append(a[-1]) or predict(*a)
 assert (model.predict(x) == expected).all()
-assert program.predict[1].signatures, "nothing ran in parallel"
+assert max(granted) > 1, "nothing ran in parallel"
 
 def digest(model):
     model.fit(x, y, 1024, epochs=2, verbose=0)

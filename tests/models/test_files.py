@@ -3,11 +3,14 @@
 import itertools
 import json
 import os
+import pickle
 import struct
 import tracemalloc
 
 import numpy as np
 import pytest
+from onnx.helper import make_graph
+from onnx.helper import make_model as make_model_proto
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -15,6 +18,7 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.files import FileFormatError
 from nbdense.models import load_model
 from nbdense.optimizers import OPTIMIZERS
+from nbdense.quant import quantize, quantize_aware
 from tests.support.builders import OBJECTIVES, draw_targets, make_model, objective_name
 
 
@@ -155,6 +159,33 @@ def test_something_else(content, tmp_path):
     assert_refused(tmp_path / "m")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (make_model_proto(make_graph([], "g", [], [])).SerializeToString(), "an ONNX model.*from_onnx"),
+        (pickle.dumps({"weights": list(range(100))}), "is a pickle"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive, as Keras"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "an HDF5 file"),
+        (b"\x1c\0\0\0TFL3" + bytes(60), "a TFLite model"),
+    ],
+)
+def test_files_of_others_are_named(content, words, tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(content)
+    assert_refused(path, words)
+
+
+def test_suffixes_of_other_formats(tmp_path):
+    model = make_model([3, 2], ["linear"])
+    with pytest.raises(ValueError, match=r"m\.onnx: model files are safetensors.*to_onnx\(model, path\)"):
+        model.save(tmp_path / "m.onnx")
+    assert not any(tmp_path.iterdir())
+    for name in ("m.keras", "m.h5"):
+        with pytest.warns(UserWarning, match="Keras cannot read this one"):
+            model.save(tmp_path / name)
+        assert load_model(tmp_path / name).count_params() == 8
+
+
 def test_another_safetensors_file(tmp_path):
     (tmp_path / "m").write_bytes(save_tensors({"w": np.zeros(3)}, {"format": "pt"}))
     assert_refused(tmp_path / "m", "not one that nbdense wrote")
@@ -251,8 +282,29 @@ def test_wrong_tensors(edit, saved):
 
 
 def test_newer_format(saved):
-    rewrite(saved, metadata=_set("format_version", to="2"))
+    rewrite(saved, metadata=_set("format_version", to="3"))
     assert_refused(saved, "upgrade nbdense")
+
+
+def _to_format_1(texts):
+    assert '"gemmlowp"' in texts["config"]
+    texts.update(config=texts["config"].replace('"gemmlowp"', '"tflite"'), format_version="1")
+
+
+def test_rounding_of_format_1(tmp_path):
+    """The rounding "tflite" of then has another name now, and the integers stay."""
+    x = np.random.default_rng(2).normal(size=(200, 5))
+    float_model = make_model([5, 9, 3], ["relu", "linear"], "mse", "sgd")
+    for make, name in ((quantize, "quantized"), (quantize_aware, "aware")):
+        model, path = make(float_model, x, rounding="gemmlowp"), tmp_path / f"{name}.safetensors"
+        model.save(path)
+        rewrite(path, metadata=_to_format_1)
+        loaded = load_model(path)
+        if name == "quantized":
+            assert loaded.network.rounding == loaded.network.report["options"]["rounding"] == "gemmlowp"
+            np.testing.assert_array_equal(loaded.predict_integers(x), model.predict_integers(x))
+        else:
+            assert quantize(loaded, x).network.rounding == "gemmlowp"
 
 
 @pytest.mark.parametrize("version", ["", "one", "-1"])

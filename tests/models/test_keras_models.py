@@ -294,8 +294,8 @@ class TestNested:
         _, _, model = self.autoencoder(name="whole")
         model.compile("adam", "mse")
         model.fit(X, X, verbose=0)
-        model.save(tmp_path / "model.keras")
-        other = load_model(tmp_path / "model.keras")
+        model.save(tmp_path / "model.nbd")
+        other = load_model(tmp_path / "model.nbd")
         np.testing.assert_array_equal(other.predict(X), model.predict(X))
         for each in (model, other):
             each.fit(X, X, verbose=0)
@@ -385,6 +385,7 @@ def test_layers_are_made_of_their_descriptions(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
 
 
+@pytest.mark.filterwarnings("ignore:.*model files are safetensors whatever the suffix")
 @pytest.mark.parametrize("name", ["net.weights.h5", "net.safetensors"])
 def test_weights_are_saved_alone(tmp_path, name):
     model, other = small(), Sequential([Input((4,)), Dense(3, "relu", name="a"), BatchNormalization(), Dense(2)])
@@ -392,8 +393,8 @@ def test_weights_are_saved_alone(tmp_path, name):
     other.load_weights(tmp_path / name)
     np.testing.assert_array_equal(other.predict(X), model.predict(X))
     third = small()
-    model.save(tmp_path / "whole.keras")
-    third.load_weights(tmp_path / "whole.keras")
+    model.save(tmp_path / "whole.nbd")
+    third.load_weights(tmp_path / "whole.nbd")
     np.testing.assert_array_equal(third.predict(X), model.predict(X))
     wrong = Sequential([Input((4,)), Dense(3)])
     with pytest.raises(nbdense.files.FileFormatError, match="it has 8 tensors of weights, the model has 2"):

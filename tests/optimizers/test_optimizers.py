@@ -372,8 +372,14 @@ def test_threads_change_no_bit(optimizer, monkeypatch):
 
 
 @compiled
-def run_update(code, params, state, low, high, rate, step, hyper):
-    update(code, params, state, low, high, rate_of_step(code, rate, step, hyper), step, hyper)
+def take_step(code, call, params, state, low, high, rate, step, hyper):
+    update(code, call, params, state, low, high, rate_of_step(code, rate, step, hyper), step, hyper)
+
+
+def run_update(optimizer, params, state, low, high, rate, step):
+    fields = optimizer.run_fields(params.dtype)
+    code, call = fields["optimizer"], fields["optimizer_call"]
+    take_step(code, call, params, state, low, high, rate, step, optimizer.hyper())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -387,7 +393,7 @@ def test_cutting_a_range_changes_no_bit(optimizer, dtype):
         for step, gradient in enumerate(gradients, 1):
             state[0] = gradient
             for low, high in itertools.pairwise(cuts):
-                run_update(optimizer.call(dtype), params, state, low, high, 0.1, step, optimizer.hyper())
+                run_update(optimizer, params, state, low, high, 0.1, step)
         found.append((params, state))
     for whole, cut in zip(*found, strict=True):
         np.testing.assert_array_equal(whole, cut)
@@ -403,7 +409,7 @@ def test_nadam_after_many_steps():
         gradient = np.cos(step + np.arange(16.0))
         w = naive_optimizers.nadam(w, gradient, state, learning_rate=0.1, beta_1=0.9999)
         rows[0] = gradient
-        run_update(optimizer.code, params, rows, 0, 16, 0.1, step, optimizer.hyper())
+        run_update(optimizer, params, rows, 0, 16, 0.1, step)
     np.testing.assert_allclose(params, w, rtol=0, atol=1e-9)
 
 
@@ -413,7 +419,7 @@ def test_centered_rmsprop_takes_a_constant_gradient():
     params, rows = np.zeros(16, np.float32), np.zeros((3, 16), np.float32)
     for step in range(1, 300):
         rows[0] = np.linspace(90, 150, 16)
-        run_update(optimizer.code, params, rows, 0, 16, 1e-3, step, optimizer.hyper())
+        run_update(optimizer, params, rows, 0, 16, 1e-3, step)
     assert np.isfinite(params).all() and (params < 0).all()
 
 
@@ -423,7 +429,7 @@ def test_gradients_of_zero_move_nothing():
         params, rows = np.ones(16, np.float32), np.zeros((1 + optimizer.slots, 16), np.float32)
         if kind is Adagrad:
             optimizer.initial_accumulator_value = 0.0
-        run_update(optimizer.code, params, rows, 0, 16, 0.1, 1, optimizer.hyper())
+        run_update(optimizer, params, rows, 0, 16, 0.1, 1)
         np.testing.assert_array_equal(params, np.ones(16))
 
 

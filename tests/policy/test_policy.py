@@ -203,6 +203,9 @@ ONE_MODULE = {
             "nbdense/engine/rows/layer_norm.py",  # what is compiled
             "nbdense/layers/layer_normalization.py",  # the layer; its form in quantized networks and in ONNX files
             "nbdense/engine/rows/rms_norm.py",  # shares what is compiled
+            "nbdense/runtime/floats.py",  # what predicts by NumPy alone imports none of these
+            "nbdense/runtime/sequential.py",
+            "nbdense/runtime/quantized.py",  # where it was left in float
         },
     ),
     "weight-only quantization": (
@@ -217,6 +220,7 @@ ONE_MODULE = {
             "quant/quantization.py",  # users' documentation
             "export/api.py",
             "nbdense/commands/warmup.py",  # a user
+            "nbdense/runtime/quantized.py",  # what predicts by NumPy alone reads the layer too
         },
     ),
 }

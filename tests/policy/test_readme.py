@@ -5,6 +5,8 @@ import runpy
 
 import pytest
 
+from nbdense.commands import cli
+from tests.compile.test_instruction_sets import EXPECTED
 from tests.support.source_tree import ROOT
 
 README = ROOT / "README.md"
@@ -26,6 +28,22 @@ def test_code_runs(document, tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.chdir(folder)
     runpy.run_path(str(path), run_name="__main__")
+
+
+def test_the_dockerfile_compiles_into_the_image():
+    """Its lines are instructions; the cache folder is set before what fills it, in words that the command takes."""
+    text = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")
+    first, other = re.findall(r"^```dockerfile\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line.split(maxsplit=1) for line in (first + other).splitlines()]
+    assert {word for word, _ in lines} == {"FROM", "RUN", "ENV", "COPY", "CMD"} and lines[0][0] == "FROM"
+    variables = dict(pair.split("=", 1) for word, rest in lines if word == "ENV" for pair in rest.split())
+    assert variables.keys() == {"NBDENSE_CACHE_DIR", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"}
+    assert variables["NUMBA_CPU_NAME"] in EXPECTED
+    commands = [rest.split() for word, rest in lines if word == "RUN"]
+    (warmup,) = (rest for rest in commands if rest[0] == "nbdense")
+    arguments = cli.parser().parse_args(warmup[1:])
+    assert arguments.command == "warmup" and arguments.dtype == ["float32"]
+    assert first.index("ENV NBDENSE_CACHE_DIR=/") < first.index("RUN nbdense warmup")
 
 
 def test_links_lead_somewhere():

@@ -1,5 +1,6 @@
 """The wheel that a user installs: built from the sdist, checked, typed and imported outside the clone."""
 
+import json
 import os
 import re
 import shutil
@@ -8,12 +9,15 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import nbdense as nb
 from tests.support.source_tree import PACKAGE_FOLDERS, ROOT, library_modules
 
 # All that a build may need. In a copy, so that no litter is left and a stale build/ cannot leak into the wheel.
-BUILD_INPUTS = ["pyproject.toml", "README.md", "LICENSE", *(folder.name for folder in PACKAGE_FOLDERS.values())]
+BUILD_INPUTS = ["pyproject.toml", "README.md", "LICENSE", "packaging"]
+BUILD_INPUTS += [folder.name for folder in PACKAGE_FOLDERS.values()]
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -30,27 +34,46 @@ def run(*command: object, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory):
-    copy, dist = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("dist")
+def clone(tmp_path_factory):
+    copy = tmp_path_factory.mktemp("clone")
     for name in BUILD_INPUTS:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
         else:
             shutil.copy(ROOT / name, copy / name)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, cwd=copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def wheel(clone, tmp_path_factory):
+    dist = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, cwd=clone)
     (path,) = dist.glob("*.whl")
     return path
 
 
 @pytest.fixture(scope="session")
-def site(wheel, tmp_path_factory):
-    """A folder with nothing but the installed wheel in it."""
-    folder = tmp_path_factory.mktemp("site")
+def runtime_wheel(clone, tmp_path_factory):
+    """The distribution that predicts alone, of the same tree."""
+    dist = tmp_path_factory.mktemp("runtime_dist")
+    where = clone / "packaging" / "runtime"
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", dist, where, cwd=clone)
+    (path,) = dist.glob("*.whl")
+    return path
+
+
+def installed(wheel, folder):
+    """A folder with nothing but an installed wheel in it."""
     run(
         *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel),
         cwd=folder,
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def site(wheel, tmp_path_factory):
+    return installed(wheel, tmp_path_factory.mktemp("site"))
 
 
 def test_wheel_holds_the_library_and_nothing_else(wheel):
@@ -62,6 +85,69 @@ def test_wheel_holds_the_library_and_nothing_else(wheel):
             expected.add("/".join([*package.split("."), *path.relative_to(folder).parts]))
     # A new subpackage must be named in pyproject.toml, under tool.setuptools.packages.
     assert (expected - names, names - expected) == (set(), set())
+
+
+RUNTIME = ["__init__", "_version", "_warn", "compression", "files"]  # what it has beside its own room
+
+
+def test_runtime_wheel_holds_what_predicts_and_nothing_else(runtime_wheel):
+    with zipfile.ZipFile(runtime_wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        texts = {
+            name.split(".dist-info/")[1]: archive.read(name) for name in archive.namelist() if ".dist-info/" in name
+        }
+    modules = {f"nbdense/runtime/{path.name}" for path in (PACKAGE_FOLDERS["nbdense"] / "runtime").glob("*.py")}
+    assert names == {f"nbdense/{name}.py" for name in RUNTIME} | modules
+    assert runtime_wheel.stat().st_size < 100_000
+    metadata = texts["METADATA"].decode()
+    assert re.findall(r"^Requires-Dist: ([a-z]+)", metadata, re.MULTILINE) == ["numpy", "safetensors"]
+    assert texts["licenses/LICENSE"].decode() == (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+# With a finder that has nothing but this, NumPy and safetensors: all else is as if it were not installed.
+PREDICT = """
+import importlib.abc, json, sys
+site, *files = sys.argv[1:]
+class Nothing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"numba", "llvmlite", "onnx", "onnxruntime", "tqdm", "sklearn", "flatbuffers"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Nothing())
+sys.path.insert(0, site)
+import numpy as np
+from nbdense import runtime
+assert runtime.__file__.startswith(site), runtime.__file__
+x = np.load(files[-1])
+for file in files[:-1]:
+    model = runtime.load_model(file + ".nbd")
+    np.testing.assert_allclose(model.predict(x), np.load(file + ".npy"), rtol=1e-5, atol=1e-5)
+    if file.endswith("8") or file.endswith("4"):
+        np.testing.assert_array_equal(model.predict_integers(x), np.load(file + "_integers.npy"))
+loaded = sorted(name for name in sys.modules if name.partition(".")[0] == "nbdense")
+print(json.dumps(loaded))
+"""
+
+
+def test_runtime_predicts_where_there_is_nothing_else(runtime_wheel, tmp_path):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    installed(runtime_wheel, folder)
+    x = np.random.default_rng(1).normal(size=(1000, 12)).astype(np.float32)
+    model = nb.Sequential([nb.Input((12,)), nb.Dense(20, "relu"), nb.Dense(9, "tanh"), nb.Dense(3, "softmax")])
+    models = {"float": model}
+    models |= {f"int{bits}": nb.quantize(model, x, bits=bits, rounding="tflite") for bits in (8, 4)}
+    for name, made in models.items():
+        made.save(tmp_path / f"{name}.nbd")
+        np.save(tmp_path / name, made.predict(x))
+        if name != "float":
+            np.save(tmp_path / f"{name}_integers", made.predict_integers(x))
+    np.save(tmp_path / "x.npy", x)
+    files = [tmp_path / name for name in models]
+    said = run(sys.executable, "-I", "-W", "error", "-c", PREDICT, folder, *files, tmp_path / "x.npy", cwd=tmp_path)
+    loaded = set(json.loads(said))
+    assert loaded == {f"nbdense.{name}".removesuffix(".__init__") for name in RUNTIME} | {
+        name for name in library_modules() if name.startswith("nbdense.runtime")
+    }
 
 
 def test_every_package_folder_is_a_package():

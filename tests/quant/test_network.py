@@ -6,10 +6,11 @@ import pytest
 from nbdense._compile import thread_pool
 from nbdense.activations import ACTIVATIONS
 from nbdense.backends.cpu import plan
-from nbdense.files import FileFormatError
+from nbdense.files import FileFormatError, pack_nibbles, unpack_nibbles
 from nbdense.models import load_model
 from nbdense.quant import QuantizedModel, QuantizedNetwork
 from nbdense.quant.kernels import dynamic
+from nbdense.quant.kernels.rounding import CODES
 from nbdense.quant.model.network import (
     LIMITS,
     FloatLayer,
@@ -20,8 +21,6 @@ from nbdense.quant.model.network import (
     QuantizedSoftmax,
     between,
     cuts,
-    pack_nibbles,
-    unpack_nibbles,
 )
 from nbdense.quant.schemes.dynamic import DynamicDense
 from nbdense.quant.schemes.weight_only import WeightOnlyDense
@@ -30,7 +29,7 @@ from tests.support.drawn_networks import draw_network
 
 F32 = np.float32
 DTYPES = ["int8", "uint8"]
-ROUNDINGS = ["onnx", "tflite"]
+ROUNDINGS = list(CODES)
 FUNCTIONS = {"softmax": naive.softmax, **{name: pair[0] for name, pair in naive.ACTIVATIONS.items()}}
 
 
@@ -281,10 +280,8 @@ def test_long_calls_of_dynamic_layers_are_parted(rng, threads, monkeypatch):
     monkeypatch.setattr(thread_pool, "LEAST_PARALLEL_FLOPS", 1.0)
     monkeypatch.setattr(thread_pool, "PARALLEL_FLOPS", dict.fromkeys(thread_pool.PARALLEL_FLOPS, 1.0))
 
-    def spied(entry):
-        return lambda *arguments: parts.append(arguments[-2]) or entry(*arguments)
-
-    monkeypatch.setattr(dynamic, "predict_dynamic", tuple(map(spied, dynamic.predict_dynamic)))
+    entry = dynamic.predict_dynamic
+    monkeypatch.setattr(dynamic, "predict_dynamic", lambda *given: parts.append(given[5]) or entry(*given))
     np.testing.assert_array_equal(model.predict(x), whole)
     passes = 2 * len(layers) + 1
     assert {end - first for first, end, *_ in parts} == {1}, "one pass a call"

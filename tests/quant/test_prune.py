@@ -101,12 +101,6 @@ def test_sparsity_out_of_range(rng, sparsity):
         prune(make_network(rng, [3, 2]), sparsity)
 
 
-@pytest.mark.parametrize(("option", "value"), [("structure", "neuron"), ("structure", "2:4"), ("scope", "row")])
-def test_unknown_options_are_refused_by_name(rng, option, value):
-    with pytest.raises(ValueError, match=f"prune: {option} must be .*got {value!r}"):
-        prune(make_network(rng, [3, 2]), 0.5, **{option: value})
-
-
 def test_unfit_models(rng):
     with pytest.raises(ValueError, match="expected a built model"):
         prune(np.zeros(3), 0.5)

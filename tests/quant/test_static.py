@@ -12,6 +12,7 @@ from nbdense.models import Sequential
 from nbdense.network.builder import NetworkBuilder
 from nbdense.quant import QuantizedModel, QuantizedNetwork, quantize
 from nbdense.quant.calibration.calibration import BATCH, calibrate
+from nbdense.quant.kernels.rounding import CODES
 from nbdense.quant.layers.activations import FIXED_OUTPUTS, activation_parameters
 from nbdense.quant.model.network import LIMITS
 from tests.reference import naive, naive_integer
@@ -66,7 +67,7 @@ def rng():
 # -- right answers --
 
 
-@pytest.mark.parametrize("rounding", ["onnx", "tflite"])
+@pytest.mark.parametrize("rounding", CODES)
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_dead_units(rng, name):
     assert largest_error(layers, rng.normal(size=(20, 4))) < 0.01
 
 
-@pytest.mark.parametrize("rounding", ["onnx", "tflite"])
+@pytest.mark.parametrize("rounding", CODES)
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize("size", [1e-3, 1e-9, 1e-20, 1e-38, 1e-42])
 def test_scales_so_small_that_a_bias_would_not_fit(rng, size, granularity, rounding):

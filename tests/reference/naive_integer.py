@@ -2,13 +2,15 @@
 
 A real value r is scale * (q - zero_point). Scales are float32. Weights are symmetric (zero point 0),
 activations "int8" or "uint8" with one scale a tensor, biases int32 with scale x_scale * kernel_scale[j].
-`rounding` is "onnx" (onnxruntime's float32 multiplier, half to even) or "tflite" (the fixed-point multiplier
-and shift of TFLite's reference kernels).
+`rounding` is "onnx" (onnxruntime's float32 multiplier, half to even), or one with a fixed-point multiplier and shift:
+"tflite" (LiteRT's reference kernels, one rounding), "gemmlowp" (two, as gemmlowp's fixedpoint.h) or "ruy" (two, the
+shift's ties up).
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -173,13 +175,17 @@ def rounding_divide_by_power_of_two(x: int, exponent: int) -> int:
     return (x >> exponent) + (1 if (x & mask) > threshold else 0)
 
 
-def multiply_by_quantized_multiplier(x: int, multiplier: int, shift: int) -> int:
-    """TFLite, kernels/internal/common.h, the double-rounding form.
+def multiply_by_quantized_multiplier(x: int, multiplier: int, shift: int, rounding: str = "gemmlowp") -> int:
+    """TFLite, kernels/internal/common.h and common.cc, in one of its forms.
 
     A left shift that overflows int32 is undefined in C; here it saturates, which clamps to the right output.
     """
+    if rounding == "tflite":
+        return math.floor(Fraction(x * multiplier, 2 ** (31 - shift)) + Fraction(1, 2))
     shifted = min(max(x << max(shift, 0), INT32_MIN), INT32_MAX)
     high = saturating_rounding_doubling_high_multiply(shifted, multiplier)
+    if rounding == "ruy":
+        return math.floor(Fraction(high, 2 ** max(-shift, 0)) + Fraction(1, 2))
     return rounding_divide_by_power_of_two(high, max(-shift, 0))
 
 
@@ -188,11 +194,11 @@ def tflite_multipliers(x_scale: np.float32, kernel_scales: Array, y_scale: np.fl
     return [quantize_multiplier(float(F32(x_scale)) * float(F32(s)) / float(F32(y_scale))) for s in kernel_scales]
 
 
-def tflite_rescale(acc: Array, multipliers: list[tuple[int, int]]) -> Array:
+def tflite_rescale(acc: Array, multipliers: list[tuple[int, int]], rounding: str = "gemmlowp") -> Array:
     out = np.empty(acc.shape, np.int64)
     for *row, channel in np.ndindex(acc.shape):
         i = (*row, channel)
-        out[i] = multiply_by_quantized_multiplier(int(acc[i]), *multipliers[channel])
+        out[i] = multiply_by_quantized_multiplier(int(acc[i]), *multipliers[channel], rounding)
     return out
 
 
@@ -210,8 +216,8 @@ def requantize(
     """Accumulators (.., n_out) of scale x_scale * kernel_scales[j] to dtype; relu and relu6 are clamps."""
     if rounding == "onnx":
         scaled = onnx_rescale(acc, onnx_multipliers(x_scale, kernel_scales, y_scale))
-    elif rounding == "tflite":
-        scaled = tflite_rescale(acc, tflite_multipliers(x_scale, kernel_scales, y_scale))
+    elif rounding in ("tflite", "gemmlowp", "ruy"):
+        scaled = tflite_rescale(acc, tflite_multipliers(x_scale, kernel_scales, y_scale), rounding)
     else:
         raise ValueError(f"rounding {rounding}")
     limits = clamp_limits(activation, y_scale, y_zero_point, dtype, rounding)
@@ -313,7 +319,7 @@ def add(
     rounding: str = "onnx",
     activation: str = "linear",
 ) -> Array:
-    """The sum of two integer tensors. "tflite": kernels/internal/reference/add.h, AddElementwise with left_shift 20."""
+    """The sum of two integer tensors. Fixed point: TFLite, reference/add.h, AddElementwise with left_shift 20."""
     (sa, za), (sb, zb), (s, z) = a_format, b_format, format
     limits = clamp_limits(activation, F32(s), z, dtype, rounding)
     if rounding == "onnx":
@@ -324,9 +330,9 @@ def add(
     first, second, last = (quantize_multiplier(real) for real in (sa / twice, sb / twice, twice / (2**20 * s)))
     out = np.empty(a.shape, np.int64)
     for i in np.ndindex(a.shape):
-        total = multiply_by_quantized_multiplier((int(a[i]) - za) * 2**20, *first)
-        total += multiply_by_quantized_multiplier((int(b[i]) - zb) * 2**20, *second)
-        out[i] = multiply_by_quantized_multiplier(total, *last)
+        total = multiply_by_quantized_multiplier((int(a[i]) - za) * 2**20, *first, rounding)
+        total += multiply_by_quantized_multiplier((int(b[i]) - zb) * 2**20, *second, rounding)
+        out[i] = multiply_by_quantized_multiplier(total, *last, rounding)
     return np.clip(out + z, *limits).astype(dtype)
 
 

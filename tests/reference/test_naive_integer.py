@@ -174,7 +174,7 @@ def test_bias_and_accumulator_must_fit() -> None:
         naive_integer.integer_dense(x, 0, kernel, None)
 
 
-@pytest.mark.parametrize("rounding", ["onnx", "tflite"])
+@pytest.mark.parametrize("rounding", ["onnx", "tflite", "gemmlowp", "ruy"])
 def test_requantize_by_hand(rounding: str) -> None:
     acc = np.array([[-(10**6), 0], [6, 6], [300, -300], [10**6, 100]])
     scales = np.array([0.5, 0.25], F32)
@@ -194,11 +194,15 @@ def test_roundings_differ_at_a_half() -> None:
     acc = np.array([[1], [-1], [5], [-5]])
     arguments = (F32(1), np.array([0.5], F32), F32(1), 0)
     assert naive_integer.requantize(acc, *arguments).ravel().tolist() == [0, 0, 2, -2]
-    # at shift 0 only the high multiply rounds: half towards plus infinity
-    assert naive_integer.requantize(acc, *arguments, rounding="tflite").ravel().tolist() == [1, 0, 3, -2]
     quarter = (F32(1), np.array([0.25], F32), F32(1), 0)
-    got = naive_integer.requantize(2 * acc, *quarter, rounding="tflite").ravel().tolist()
-    assert got == [1, -1, 3, -3]  # the shift rounds: half away from zero
+    for rounding in ("tflite", "gemmlowp", "ruy"):
+        # at shift 0 only the high multiply rounds: half towards plus infinity
+        assert naive_integer.requantize(acc, *arguments, rounding=rounding).ravel().tolist() == [1, 0, 3, -2]
+        got = naive_integer.requantize(2 * acc, *quarter, rounding=rounding).ravel().tolist()
+        assert got == ([1, -1, 3, -3] if rounding == "gemmlowp" else [1, 0, 3, -2])  # the shift rounds
+    # a half less 2**-32: the multiplication makes it a half, and the shift 1
+    assert naive_integer.multiply_by_quantized_multiplier(1, 2**31 - 1, -1, "tflite") == 0
+    assert naive_integer.multiply_by_quantized_multiplier(1, 2**31 - 1, -1, "ruy") == 1
 
 
 def test_activation_table() -> None:
@@ -213,7 +217,7 @@ def test_activation_table() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-@pytest.mark.parametrize("rounding", ["onnx", "tflite"])
+@pytest.mark.parametrize("rounding", ["onnx", "tflite", "gemmlowp", "ruy"])
 @pytest.mark.parametrize("activation", ["relu", "relu6", "tanh"])
 def test_integer_mlp_follows_the_float_one(dtype: str, rounding: str, activation: str) -> None:
     layers = naive.draw_layers(rng(13), (7, 17, 5), [activation, "linear"])

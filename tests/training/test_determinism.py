@@ -20,15 +20,14 @@ from nbdense._compile import thread_pool
 from nbdense.engine import program
 
 calls = {"serial": 0, "parallel": 0}
-def spied(pair):
-    def count(kind, entry):
-        def call(*arguments):
-            calls[kind] += 1
-            return entry(*arguments)
-        return call
-    return count("serial", pair[0]), count("parallel", pair[1])
+def spied(entry, threads_of):
+    def call(*arguments):
+        calls["parallel" if threads_of(arguments) > 1 else "serial"] += 1
+        return entry(*arguments)
+    return call
 
-program.run_steps, program.predict = spied(program.run_steps), spied(program.predict)
+program.run_steps = spied(program.run_steps, lambda arguments: arguments[4]["threads"][0])
+program.predict = spied(program.predict, lambda arguments: arguments[-1])
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(1000, 70)).astype(np.float32), rng.integers(0, 7, 1000)
 found = []

@@ -173,8 +173,8 @@ def test_weighted_metrics(tmp_path):
     np.testing.assert_allclose(unweighted["weighted_accuracy"], right.mean(), rtol=1e-6)
     history = model.fit(X, LABELS, class_weight={1: 3.0}, validation_data=(X, LABELS, WEIGHTS), verbose=0).history
     assert set(history) == {f"{way}{name}" for way in ("", "val_") for name in results}
-    model.save(tmp_path / "model.keras")
-    assert load_model(tmp_path / "model.keras").evaluate(X, LABELS, return_dict=True).keys() == results.keys()
+    model.save(tmp_path / "model.nbd")
+    assert load_model(tmp_path / "model.nbd").evaluate(X, LABELS, return_dict=True).keys() == results.keys()
 
 
 def test_class_weights_weigh_metrics():

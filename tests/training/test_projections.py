@@ -139,8 +139,8 @@ class Halved(constraints.Constraint):
 def test_saved_loaded_and_of_ones_own(tmp_path):
     model = made(Halved(), constraints.MinMaxNorm(0.1, 0.2, 0.5))
     model.fit(X, Y, verbose=0)
-    model.save(tmp_path / "model.keras")
-    other = load_model(tmp_path / "model.keras", custom_objects={"Halved": Halved})
+    model.save(tmp_path / "model.nbd")
+    other = load_model(tmp_path / "model.nbd", custom_objects={"Halved": Halved})
     assert other.layers[0].bias_constraint.get_config() == model.layers[0].bias_constraint.get_config()
     for each in (model, other):
         each.fit(X, Y, epochs=2, verbose=0)

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
-from nbdense.activations import ACTIVATIONS, ON_DEMAND, Activation, Alpha
-from nbdense.engine.tables import LAYER
+from nbdense.activations import ACTIVATIONS, Activation, Alpha
 from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERATORS
 from nbdense.export.graph.builder import Graph
 from nbdense.export.graph.opsets import OLDEST_OPSET
 from nbdense.export.graph.steps import Doubles
-from nbdense.quant.kernels.activations import evaluate
 
 TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
 _NOISE = 1e-9
@@ -145,14 +143,7 @@ def _values(row: Activation) -> Doubles:
     """Return an activation's values at POINTS."""
     if row.is_clamp:
         return np.clip(POINTS, row.lower, row.upper)
-    if row.code >= ON_DEMAND:
-        return _written_values(row)
-    values, layer = POINTS.copy(), np.zeros(1, LAYER)
-    layer["n_out"] = layer["ld_out"] = values.size
-    for name, value in row.fields(np.float64).items():
-        layer[name] = value
-    evaluate(layer, values)
-    return values
+    return _written_values(row)
 
 
 def _written_values(row: Activation) -> Doubles:

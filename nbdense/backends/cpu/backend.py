@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from nbdense.backends.base import IntegerPredictor, IntegerProgram, Objective, P
 from nbdense.backends.cpu import plan, workspace
 from nbdense.engine import program
 from nbdense.engine.memory import aligned_zeros
+from nbdense.engine.rows.kind import set_addresses
 from nbdense.network import Network
 
 FEW_ROWS = 8  # up to so many rows, a network of MUCH_TO_READ kernel elements is read by all threads, in columns
@@ -43,15 +43,6 @@ class CpuBackend:
 
         return integers.load(program)
 
-    def compilers(self, quant: bool) -> Sequence[Callable[[], object]]:
-        """Return calls that compile the parallel twin of each entry, for all that the serial one is compiled for."""
-        pairs = [program.run_steps, program.predict]
-        if quant:
-            from nbdense.backends.cpu import integers
-
-            pairs += integers.ENTRIES
-        return [functools.partial(_compile_twin, pair) for pair in pairs]
-
 
 class CpuPredictor:
     """Predictions of a network, prepared; they have nothing in common that two threads could both write to.
@@ -69,19 +60,23 @@ class CpuPredictor:
         # Fewer rows than these take some microseconds: no time for questions.
         self._few = 0 if shares_columns or network.rounds_kernels else int(min(least, plan.rows_at_once(network)))
         self._entry: Callable[..., Any] | None = None
+        self._rows: npt.NDArray[Any] | None = None  # those whose addresses are set
         self._pace = Pace()
 
     def predict(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the outputs of rows."""
         rows, network = x.shape[0], self._network
+        if self._rows is not network.inference:
+            self._rows = network.inference
+            set_addresses(self._rows, network.dtype, ("forward",))
         out = np.empty((rows, self._n_out), self._dtype)
         if rows >= self._few:
             self._predict_many(x, out)
         elif self._entry is not None:
-            self._entry(network.inference, network.params, x, out, self._width, 1, False)
+            self._entry(network.inference, network.params, x, out, self._width, 0, 1)
         else:
-            arguments = (network.inference, network.params, x, out, self._width, 1, False)
-            self._entry = bound(program.predict[0], arguments)
+            arguments = (network.inference, network.params, x, out, self._width, 0, 1)
+            self._entry = bound(program.predict, arguments)
             self._entry(*arguments)
         return out
 
@@ -99,11 +94,5 @@ class CpuPredictor:
         for first in range(0, rows, step):
             block, results = x[first : first + step], out[first : first + step]
             with self._pace.region(flops, float(len(block))) as granted:
-                shares_columns = by_columns and granted > 1
-                program.predict[granted > 1](layers, params, block, results, network.width, granted, shares_columns)
-
-
-def _compile_twin(pair: tuple[Any, Any]) -> None:
-    serial, parallel = pair
-    for signature in serial.signatures:
-        parallel.compile(signature)
+                entry = program.predict_by_columns if by_columns and granted > 1 else program.predict
+                entry(layers, params, block, results, network.width, thread_pool.launcher(granted), granted)

@@ -13,13 +13,14 @@ from nbdense._compile.pace import Pace
 from nbdense._compile.policy import bound
 from nbdense.backends.base import IntegerPredictor, IntegerProgram
 from nbdense.backends.cpu import plan
+from nbdense.engine.rows.kind import set_addresses
 from nbdense.quant.kernels import dynamic, integer, tables
-
-ENTRIES = [integer.predict, dynamic.predict_dynamic]  # (serial, parallel) of each
 
 
 def load(program: IntegerProgram) -> IntegerPredictor:
     """Return what runs a program."""
+    if program.floats is not None:
+        set_addresses(program.floats[0], np.float32, ("forward",))
     return _Dynamic(program) if program.takes_whole_call else _Static(program)
 
 
@@ -41,17 +42,18 @@ class _Static:
         if x.shape[0] >= self._few:
             self._predict_many(x, integers, values)
             return
-        arguments = (self._packed, self._floats, x, integers, values, 1)  # some microseconds: no time for questions
+        arguments = (self._packed, self._floats, x, integers, values, 0, 1)  # some microseconds: no time for questions
         if self._entry is None:
-            self._entry = bound(integer.predict[0], arguments)
+            self._entry = bound(integer.predict, arguments)
         self._entry(*arguments)
 
     def _predict_many(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
         flops = self._flops_a_row * x.shape[0]
         for first in range(0, x.shape[0], self._at_once):  # for Ctrl-C to be heard
             rows = slice(first, first + self._at_once)
-            with self._pace.region(flops, float(len(x[rows]))) as threads:
-                integer.predict[threads > 1](self._packed, self._floats, x[rows], integers[rows], values[rows], threads)
+            given = (self._packed, self._floats, x[rows], integers[rows], values[rows])
+            with self._pace.region(flops, float(len(given[2]))) as threads:
+                integer.predict(*given, thread_pool.launcher(threads), threads)
 
 
 class _Dynamic:
@@ -90,5 +92,5 @@ class _Dynamic:
     ) -> None:
         work *= span[3] - span[2]
         with self._pace.region(work, work) as threads:
-            entry = dynamic.predict_dynamic[threads > 1]
-            entry(self._packed, self._floats, x, values, memory, span, threads)
+            launcher = thread_pool.launcher(threads)
+            dynamic.predict_dynamic(self._packed, self._floats, x, values, memory, span, launcher, threads)

@@ -18,7 +18,8 @@ from nbdense.backends.base import Accepted, Bytes, Data
 from nbdense.backends.cutting import Result, in_parts
 from nbdense.engine import program
 from nbdense.engine.elementwise import optimizer as steps
-from nbdense.engine.tables import ROWS, RUN, SLABS, UPDATE, WHOLE
+from nbdense.engine.rows.kind import set_addresses
+from nbdense.engine.tables import ROLES, ROWS, RUN, SLABS, UPDATE, WHOLE
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 
@@ -103,14 +104,13 @@ class CpuPlan:
         if accepted is not None:
             self._set(least=accepted.least, most=accepted.most, whole=accepted.whole)
             self._set(sum_tolerance=accepted.sum_tolerance)
-        self._no_mask = np.zeros(0, network.dtype)
         self._updates = bool(phases[-1]["kind"] == SLABS and phases[-1]["flags"] & UPDATE)
         passes = 3 if len(phases) > 1 else 1
         self._flops = 2.0 * memory.batch * network.multiply_adds * passes
         self._work = work_of_row(network) * memory.batch * passes
         self._is_large = self._flops >= thread_pool.LEAST_PARALLEL_FLOPS or self._work > SIGNAL_WORK
         self._pace = Pace()
-        self._entries: tuple[Callable[..., Any], ...] = program.run_steps
+        self._entry: Callable[..., Any] = program.run_steps
         self._is_bound = False
         self._edition = -1  # of the optimizer's settings
         self._settings = np.zeros(steps.HYPER), np.zeros(1)
@@ -130,10 +130,12 @@ class CpuPlan:
     def _take_tables(self) -> None:
         """Take the network's arrays: others may have come in the place of some."""
         memory, network = self._memory, self._memory.network
+        mask = network.held_mask()
         self._params, self._mask, self._slabs, self._rows = network.params, network.mask, network.slabs, network.layers
         values = memory.rounded if network.rounds_kernels else network.params
-        mask = self._no_mask if network.mask is None else network.mask
         layers = self._rows if self._layers is None else self._layers
+        only_forward = len(self._phases) == 1 and self._phases[0]["backward_end"] == 0
+        set_addresses(layers, network.dtype, ("forward",) if only_forward else ROLES)
         self._tables = (layers, self._slabs, network.segments, self._phases)
         self._vectors = (network.params, memory.state, mask, values)
 
@@ -182,12 +184,12 @@ class CpuPlan:
         return self._execute((x, x_form, y, y_form, weights, w_form), 1)
 
     def _bind(self) -> None:
-        """Bind the entries to the types of their arguments, which are always the same."""
+        """Bind the entry to the types of its arguments, which are always the same."""
         none = np.zeros(0, np.uint8)
         x_form, y_form, w_form = self._forms
         data = (none, x_form, none, y_form, none, w_form)
         arguments = (self._tables, self._vectors, self._results, data, self._run, self._settings)
-        self._entries = tuple(bound(entry, arguments) for entry in self._entries[: 2 if self._is_large else 1])
+        self._entry = bound(self._entry, arguments)
         self._is_bound = True
 
     def _execute(self, data: tuple[Any, ...], count: int) -> Result:
@@ -214,7 +216,7 @@ class CpuPlan:
         if self._is_large:
             done = self._execute_large(data, count, scratch)
         else:  # some microseconds: no time for more questions
-            done = self._entries[0](self._tables, self._vectors, scratch, data, self._run, self._settings)
+            done = self._entry(self._tables, self._vectors, scratch, data, self._run, self._settings)
         if self._updates:
             network.version += done
             if done and optimizer is not None and network.projections:
@@ -230,9 +232,9 @@ class CpuPlan:
 
         def call(phases: npt.NDArray[Any], begin: int = 0, end: int = WHOLE) -> int:
             with self._pace.region(self._flops, self._work * piece * len(phases) / len(self._phases)) as granted:
-                self._set(threads=granted, begin=begin, end=end)
+                self._set(threads=granted, launcher=thread_pool.launcher(granted), begin=begin, end=end)
                 return int(
-                    self._entries[granted > 1](
+                    self._entry(
                         (*self._tables[:3], phases),
                         self._vectors,
                         (work, values, totals[at:], *others),
@@ -255,7 +257,7 @@ class CpuPlan:
                     break
             return at
         finally:
-            self._set(threads=1, begin=0, end=WHOLE, first_step=first, steps=count)
+            self._set(threads=1, launcher=0, begin=0, end=WHOLE, first_step=first, steps=count)
 
     def _in_parts(self, call: Callable[..., int], rows: int) -> int:
         """Take one long step in calls between which Python hears Ctrl-C, and undo it where that comes.

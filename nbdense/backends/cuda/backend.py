@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,10 +59,6 @@ class CudaBackend:
         from nbdense.backends.cuda import integers
 
         return integers.load(program)
-
-    def compilers(self, quant: bool) -> Sequence[Callable[[], object]]:
-        """Return nothing: what runs on the device is compiled by each process as it needs it."""
-        return []
 
 
 class CudaPredictor:

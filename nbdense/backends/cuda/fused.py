@@ -17,8 +17,8 @@ from numba import cuda, float32
 from nbdense.backends.cuda.device import SIMULATED, kernel
 from nbdense.backends.cuda.translation import Translation
 from nbdense.backends.cuda.vectors import load4, store4
-from nbdense.engine.elementwise import activation_loops, elementary, row_sums
-from nbdense.engine.elementwise.activations import ON_DEMAND, RELU, SOFTMAX
+from nbdense.engine.elementwise import custom, elementary, row_sums
+from nbdense.engine.elementwise.activations import ON_DEMAND, SOFTMAX
 from nbdense.engine.rows import DENSE
 
 AREA = 256 if SIMULATED else 8192  # elements of a tile, rows times columns
@@ -64,11 +64,12 @@ def fused(layers, params, x, out, rows):
             cuda.syncthreads()
             low, high = np.float32(layer["lower"]), np.float32(layer["upper"])
             {finish}
-            code = layer["activation"]
-            if code > {relu} and code != {softmax} and not (low > -np.inf) and not (high < np.inf):
+            loop = layer["call_forward"]
+            if loop != 0:
                 cuda.syncthreads()
                 for e in range(thread, n_out * {rows}, {threads}):
-                    forward(code, values, e // {rows} * {ld} + e % {rows}, 1, layer["alpha"])
+                    at = e // {rows} * {ld} + e % {rows}
+                    call(loop, values, at, at, at, 1, layer["alpha"], layer["beta"], layer["gamma"])
                 cuda.syncthreads()
                 if index == layers.shape[0] - 1:
                     {reload}
@@ -167,12 +168,10 @@ def make(translate: Translation, width: int) -> Any:
         threads=AREA // 64,
         deep=SLICE // width,
         ld=ld,
-        relu=RELU,
-        softmax=SOFTMAX,
         **_pieces(rows, width, ld),
     )
     space = {"cuda": cuda, "np": np, "float32": float32, "load4": load4, "store4": store4}
-    space["forward"] = translate(activation_loops.forward_elements)
+    space["call"] = translate(custom.call_loop)
     exec(compile(text, "<nbdense fused>", "exec"), space)
     return kernel(space["fused"], most_registers=128)  # so that four blocks share a multiprocessor
 
@@ -196,7 +195,8 @@ def softmax(translate: Translation) -> Any:
 def width_of(layers: npt.NDArray[Any], dtype: np.dtype[Any]) -> int | None:
     """Return the width of the kernel that runs a network, or None where it takes a launch for each layer."""
     chain = all(int(a["output"]) == int(b["input"]) for a, b in itertools.pairwise(layers))
-    plain = (layers["kind"] == DENSE.code) & (layers["activation"] < ON_DEMAND) & (layers["scales"] < 0)
+    elementwise = (layers["activation"] < ON_DEMAND) | (layers["joins"] != 0)
+    plain = (layers["kind"] == DENSE.code) & elementwise & (layers["scales"] < 0)
     softmax_inside = (layers["activation"][:-1] == SOFTMAX).any()
     if dtype != np.float32 or not chain or not plain.all() or softmax_inside:
         return None

@@ -12,7 +12,7 @@ from nbdense import _checks
 from nbdense.backends.base import NOTHING, Data
 from nbdense.backends.cuda import fused
 from nbdense.backends.cuda.device import Stream, as_host_errors, spread
-from nbdense.backends.cuda.translation import Translation
+from nbdense.backends.cuda.translation import Translation, loops_of
 from nbdense.backends.cuda.workspace import CudaWorkspace
 from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.engine.tables import GATHER, PHASE, ROWS
@@ -22,9 +22,10 @@ MEMORY = 1 << 28  # bytes of activations, at most, with which rows go through a 
 FUSED_ROWS = 1 << 20  # that are on the device at a time
 
 
-@functools.lru_cache(maxsize=4)
-def _fused(width: int) -> tuple[Any, Any]:
-    translate = Translation("float32")
+@functools.lru_cache(maxsize=8)
+def _fused(width: int, addresses: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return the kernels of networks of a width whose tables name these loops on demand."""
+    translate = Translation("float32", addresses)
     return fused.make(translate, width), fused.softmax(translate)
 
 
@@ -58,6 +59,7 @@ class FusedPredictor(Predictor):
         super().__init__(network, None)
         self._width = width
         self._softmax = bool(network.inference[-1]["activation"] == SOFTMAX)
+        self._loops = loops_of(network.inference)
         self.stream = Stream()
         self._layers = self.stream.to_device(network.inference)
         self._params = self.stream.to_device(network.params)
@@ -65,7 +67,7 @@ class FusedPredictor(Predictor):
     def run(self, x: Any, out: Any) -> None:
         """Launch the network on flat arrays of the device's."""
         network, stream = self._network, self.stream.stream
-        kernel, softmax = _fused(self._width)
+        kernel, softmax = _fused(self._width, self._loops)
         rows = x.size // network.n_in * network.positions_out
         tiles = -(-rows // (fused.AREA // self._width))
         kernel[tiles, fused.AREA // 64, stream](self._layers, self._params, x, out, rows)

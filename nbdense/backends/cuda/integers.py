@@ -18,7 +18,7 @@ from numba.core import types
 
 from nbdense.backends.base import IntegerPredictor, IntegerProgram
 from nbdense.backends.cuda.device import SIMULATED, Stream, as_host_errors, device_function, intrinsic, kernel, spread
-from nbdense.backends.cuda.translation import Translation
+from nbdense.backends.cuda.translation import Translation, loops_of
 from nbdense.quant.kernels import integer, rounding, tables
 from nbdense.quant.kernels.microkernel import GROUP, METHOD, integer_product, offset_of, take_zero_points_off
 
@@ -75,13 +75,13 @@ def _no_zero_points(m, n, depth, x, zero_points, tile, ld):
     pass
 
 
-def _translation() -> Translation:
+def _translation(addresses: tuple[int, ...] = ()) -> Translation:
     instead = {
         rounding.rounded_bits: _rounded_bits(),
         integer_product: device_function(_no_product),  # the products of integers have a kernel of their own
         take_zero_points_off: device_function(_no_zero_points),
     }
-    return Translation("float32", instead=instead)
+    return Translation("float32", addresses, instead)
 
 
 @functools.cache
@@ -119,9 +119,9 @@ def _products() -> Any:
 
 
 @functools.cache
-def _rows(with_floats: bool) -> tuple[Any, Any]:
-    """Return the kernels of all other layers, and of what a program gives."""
-    translate = _translation()
+def _rows(with_floats: bool, addresses: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return the kernels of all other layers, and of what a program gives; layers in float name these loops."""
+    translate = _translation(addresses)
     walk, note_missing = translate(integer.walk), translate(integer.note_missing)
     give_values, give_integers = translate(integer.give_values), translate(integer.give_integers)
     copy_input = translate(integer.copy_input)
@@ -184,6 +184,7 @@ class CudaIntegers:
         self._there, self._layers, self._form = there, self._put(self._host_layers), self._put(self._forms)
         self._floats = program.floats is not None
         rows, params = program.floats if program.floats is not None else (np.zeros(1, np.float32),) * 2
+        self._loops = loops_of(rows) if self._floats else ()
         self._float_layers, self._params = self._put(rows), self._put(params)
 
     def _put(self, array: npt.NDArray[Any]) -> Any:
@@ -205,7 +206,7 @@ class CudaIntegers:
         work = stream.zeros(max(1, int(form["width"])) * count, np.uint8)
         floats = stream.zeros(max(1, int(form["float_width"])) * count, np.float32)
         missing, inputs = stream.zeros(count, np.uint8), stream.to_device(x.reshape(-1))
-        pass_on, give = _rows(self._floats)
+        pass_on, give = _rows(self._floats, self._loops)
         order = ("weights", "bias", "multipliers", "fixed_multipliers", "shifts", "zero_points", "exponentials")
         vectors = tuple(there[name] for name in (*order, "tables"))
         rounds, begin = int(form["rounding"]), 0

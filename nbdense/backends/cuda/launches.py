@@ -127,10 +127,10 @@ class Launches:
         write(self._run, self._layout.run)
         write(self._cursor, np.zeros(2, np.int64))
         write(self._pieces, self._pieces_now()[0])
-        if network.mask is not None:
-            if self._mask.size != network.mask.size:
-                self._mask = self._stream.zeros(network.mask.size, network.dtype)
-            write(self._mask, network.mask)
+        if (mask := network.held_mask()).size:
+            if self._mask.size != mask.size:
+                self._mask = self._stream.zeros(mask.size, network.dtype)
+            write(self._mask, mask)
         self._layers, self._slab_table = self._table(layers), self._table(network.slabs)
         if network.rounds_kernels:
             self._round()

@@ -93,7 +93,6 @@ def gathering(translate: Translation) -> tuple[Any, Any, Any]:
 
 def activating(translate: Translation) -> tuple[Any, Any]:
     """Return the kernels of activations, forward and backward: a thread for each element, or for each whole row."""
-    forward, backward = translate(activation_loops.forward_elements), translate(activation_loops.backward_elements)
     activate_row, differentiate_row = (
         translate(activation_loops.activate_row),
         translate(activation_loops.differentiate),
@@ -108,8 +107,6 @@ def activating(translate: Translation) -> tuple[Any, Any]:
         elif row["lower"] != -np.inf or row["upper"] != np.inf:
             value = work.dtype.type(row["lower"]) if value < row["lower"] else value
             work[at] = work.dtype.type(row["upper"]) if value > row["upper"] else value
-        elif row["activation"] > 0:
-            forward(row["activation"], work, at, 1, row["alpha"])
 
     @kernel
     def apply(run, cursor, layers, index, source, linear, rowwise, work):
@@ -136,7 +133,7 @@ def activating(translate: Translation) -> tuple[Any, Any]:
         row, capacity = layers[index], run[0]["batch"]
         m, n, ld = rows_of_batch(run, cursor)[1] * row["positions"], row["n_out"], row["ld_out"]
         pre, output = row["pre"] * capacity, row["output"] * capacity
-        code, deltas = row["activation"], run[0]["deltas"] + row["output"] * capacity
+        deltas = run[0]["deltas"] + row["output"] * capacity
         columns = 1 if rowwise else n
         for e in range(cuda.grid(1), m * columns, cuda.gridsize(1)):
             at = e // columns * ld + e % columns
@@ -145,8 +142,10 @@ def activating(translate: Translation) -> tuple[Any, Any]:
             elif row["call_backward"] != 0:
                 at_z, at_a, at_d = pre + at, output + at, deltas + at
                 call(row["call_backward"], work, at_z, at_a, at_d, 1, row["alpha"], row["beta"], row["gamma"])
-            else:
-                backward(code, work, pre + at, output + at, deltas + at, 1, row["alpha"])
+            elif row["activation"] > 0:  # a clamp
+                a = work[output + at]
+                inside = a > row["lower"] and (a < row["upper"] or row["upper"] == np.inf)
+                work[deltas + at] *= work.dtype.type(1.0 if inside else 0.0)
 
     return apply, differentiate
 
@@ -183,7 +182,7 @@ def statistics(translate: Translation) -> tuple[Any, Any]:
         row, capacity = layers[index], run[0]["batch"]
         m, aside = rows_of_batch(run, cursor)[1] * row["positions"], run[0]["aside"] + row["transposed"]
         for j in range(cuda.grid(1), row["n_in"] if m > 0 else 0, cuda.gridsize(1)):
-            moments(row["kind"], row, work, aside, row["input"] * capacity, m, j, j + 1)
+            moments(row, work, aside, row["input"] * capacity, m, j, j + 1)
 
     @kernel
     def sums(run, cursor, layers, index, work):
@@ -191,7 +190,7 @@ def statistics(translate: Translation) -> tuple[Any, Any]:
         m, aside = rows_of_batch(run, cursor)[1] * row["positions"], run[0]["aside"] + row["transposed"]
         deltas = run[0]["deltas"] + row["output"] * capacity
         for j in range(cuda.grid(1), row["n_in"] if m > 0 else 0, cuda.gridsize(1)):
-            sums_of(row["kind"], row, work, aside, row["pre"] * capacity, deltas, m, j, j + 1)
+            sums_of(row, work, aside, row["pre"] * capacity, deltas, m, j, j + 1)
 
     return take, sums
 

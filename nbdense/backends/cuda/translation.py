@@ -27,6 +27,11 @@ from nbdense.engine.elementwise.custom import call_loop, call_step
 from nbdense.engine.kernels.product import gated_product, product
 
 
+def loops_of(layers: npt.NDArray[Any]) -> tuple[int, ...]:
+    """Return the addresses of the loops on demand that rows of a table call forward."""
+    return tuple(sorted({int(call) for call in layers["call_forward"]} - {0}))
+
+
 class Translation:
     """Device functions of the engine's, for networks of one dtype.
 

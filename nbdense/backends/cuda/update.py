@@ -69,7 +69,8 @@ def stepping(translate: Translation) -> Any:
                     params[i] -= params[i] * number(decay)
             state[0, i] = gradient
             if flags & UPDATE:
-                update(settings["optimizer"], params, state, i, i + 1, adjusted, iteration, hypers[now])
+                code, call = settings["optimizer"], settings["optimizer_call"]
+                update(code, call, params, state, i, i + 1, adjusted, iteration, hypers[now])
                 if settings["average"] >= 0.0:
                     keep = number(settings["average"] if iteration > 1 else 0.0)
                     last = state.shape[0] - 1
@@ -78,8 +79,8 @@ def stepping(translate: Translation) -> Any:
     return step
 
 
-_gradient_of_kind = by_kind("gradient", "row, gradient, work, run, count, slab, low", globals())
-_move = by_kind("move", "row, params, work, aside", globals())
+_gradient_of_kind = by_kind("gradient", globals())
+_move = by_kind("move", globals())
 
 
 def filling(translate: Translation) -> tuple[Any, Any, Any]:
@@ -97,7 +98,7 @@ def filling(translate: Translation) -> tuple[Any, Any, Any]:
             return
         if alone:
             if here == 0:
-                gradient_of_kind(row["kind"], row, gradient, work, run[0], rows, slab, low)
+                gradient_of_kind(row, gradient, work, run[0], rows, slab, low)
             return
         source = row["pre"] * capacity if slab["first"] == GAMMA else run[0]["deltas"] + row["output"] * capacity
         for j in range(here, row["n_out"], cuda.gridsize(1)):
@@ -110,7 +111,7 @@ def filling(translate: Translation) -> tuple[Any, Any, Any]:
     def move(run, cursor, layers, index, params, work):
         if cursor[STOPPED] == 0 and cuda.grid(1) == 0:
             row = layers[index]
-            move_averages(row["kind"], row, params, work, run[0]["aside"] + row["transposed"])
+            move_averages(row, params, work, run[0]["aside"] + row["transposed"])
 
     @kernel
     def round_parameters(cursor, layers, index, params, values):

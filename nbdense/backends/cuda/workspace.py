@@ -145,8 +145,8 @@ class CudaWorkspace:
         """Return the addresses of the loops on demand that a run may call: activations', losses' and optimizers'."""
         layers, run = self.network.layers, self._layout.run[0]
         activations = {int(call) for name in ("call_forward", "call_backward") for call in layers[name]} - {0}
-        losses = {int(run["loss_call"])} if run["loss"] == CUSTOM_LOSS else ()
-        optimizers = {int(run["optimizer"])} if run["optimizer"] > steps.LION else ()
+        losses = {int(run["loss_call"])} if run["loss"] >= CUSTOM_LOSS else ()
+        optimizers = {int(run["optimizer_call"])} - {0}
         return frozenset(activations), frozenset(losses), frozenset(optimizers)
 
     @property

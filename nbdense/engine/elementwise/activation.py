@@ -79,11 +79,11 @@ class Activation:
     code : int
         Its number in layer tables; ON_DEMAND: it is not compiled into the program.
     forward : kernel or None
-        ``forward(z, alpha)``; None where the clamp ``lower..upper`` in the product's epilogue is all of it. On demand
-        it gets the parameters that there are, and with ``rowwise`` a row of columns, which it replaces.
+        ``forward(z, *parameters)``; None where the clamp ``lower..upper`` in the product's epilogue is all of it. With
+        ``rowwise`` it gets a row of columns, which it replaces.
     derivative : kernel or None
-        ``derivative(z, a, alpha)`` of the output with respect to z; None: 1 everywhere, or no scalar function. With
-        ``rowwise``, derivative(z, a, deltas) replaces a row's deltas.
+        ``derivative(z, a, *parameters)`` of the output with respect to z; None: 1 everywhere, or no scalar function.
+        With ``rowwise``, derivative(z, a, deltas) replaces a row's deltas.
     from_output : bool
         Whether the derivative reads only the output ``a``; then the pre-activation is not kept.
     onnx : str
@@ -275,6 +275,7 @@ class Activation:
         fields = {"activation": self.code, "alpha": 0.0, "lower": self.lower, "upper": self.upper, **numbers}
         if self.code >= ON_DEMAND:
             fields["call_forward"], fields["call_backward"] = self.calls(dtype)
+            fields["joins"] = not self.own and not self.rowwise
         return fields
 
     def calls(self, dtype: Any) -> tuple[int, int]:
@@ -299,8 +300,7 @@ class Activation:
             return loop(role, dtype, function, owner=f"activation {self.name!r}")
         if self.rowwise:
             return kernel_loop(self.name, f"row_{role}", dtype, function)
-        numbers = max(1, len(self.parameters)) if self.code < ON_DEMAND else len(self.parameters)
-        return kernel_loop(self.name, role, dtype, function, numbers)
+        return kernel_loop(self.name, role, dtype, function, len(self.parameters))
 
 
 def json_alpha(alpha: Alpha) -> float | list[float | None]:

@@ -1,4 +1,4 @@
-"""Activations over matrices in the workspace: the table's scalar functions in loops that the compiler vectorises.
+"""Activations over matrices in the workspace: softmax and clamps, and calls of the loops of all others.
 
 Matrices are given by their offset in one flat array: a slice would cost its reference count, twice, for every row.
 Offsets are unsigned, which spares numba's test for negative indices in every access. A loop's count is never a
@@ -9,42 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbdense._compile.policy import kernel, switch
-from nbdense.engine.elementwise.activations import COMPILED, ON_DEMAND, SOFTMAX
+from nbdense._compile.policy import kernel
+from nbdense.engine.elementwise.activations import ACTIVATIONS, RELU, RELU6, SOFTMAX
 from nbdense.engine.elementwise.custom import call_loop
 from nbdense.engine.elementwise.elementary import exp
 from nbdense.engine.elementwise.row_sums import normalise_row, shift_row
 
 BLOCK = 16  # rows are padded to whole blocks of this many columns
-
-globals().update({f"_forward_{row.name}": row.forward for row in COMPILED})
-globals().update({f"_derivative_{row.name}": row.derivative for row in COMPILED})
-
-forward_elements = switch(
-    "forward_elements",
-    {row.code: f"_forward_{row.name}" for row in COMPILED if row.forward is not None},
-    "values, offset, count, alpha",
-    """
-start = np.uint64(offset)
-for j in range(count):
-    k = start + np.uint64(j)
-    values[k] = {f}(values[k], alpha)
-""",
-    globals(),
-)
-
-backward_elements = switch(
-    "backward_elements",
-    {row.code: f"_derivative_{row.name}" for row in COMPILED if row.derivative is not None},
-    "values, inputs, outputs, deltas, count, alpha",
-    """
-z, a, d = np.uint64(inputs), np.uint64(outputs), np.uint64(deltas)
-for j in range(count):
-    k = np.uint64(j)
-    values[d + k] = values[d + k] * {f}(values[z + k], values[a + k], alpha)
-""",
-    globals(),
-)
+_relu_derivative, _relu6_derivative = (ACTIVATIONS[name].derivative for name in ("relu", "relu6"))
 
 
 @kernel
@@ -112,20 +84,22 @@ def _clamp(values, offset, count, lower, upper):
 
 
 @kernel
-def activate(code, alpha, values, offset, ld, m, n):
-    """Apply an activation of the table in place to the (m, n) matrix at ``offset``; its padding is left zero."""
-    width = padded(n)
-    if code == SOFTMAX:
-        for i in range(m):
-            shift_row(values, offset + i * ld, n)
-        exponentials(values, offset, ld, m, n)
-        for i in range(m):
-            normalise_row(values, offset + i * ld, n)
-        return
-    rows, count = (1, m * width) if width == ld else (m, width)
-    for i in range(rows):
-        forward_elements(code, values, offset + i * ld, count, alpha)
-    clear_padding(values, offset, ld, m, n)
+def softmax(values, offset, ld, m, n):
+    """Turn the (m, n) matrix at ``offset`` into its rows' softmax, in place; its padding is left zero."""
+    for i in range(m):
+        shift_row(values, offset + i * ld, n)
+    exponentials(values, offset, ld, m, n)
+    for i in range(m):
+        normalise_row(values, offset + i * ld, n)
+
+
+@kernel
+def _stretches(row, m):
+    """Return (count, length) of what an activation's loop is called for in m rows: all of them, where they join."""
+    n, ld = row["n_out"], row["ld_out"]
+    if row["joins"] and padded(n) == ld:
+        return 1, m * ld
+    return m, n
 
 
 @kernel
@@ -133,21 +107,23 @@ def activate_row(row, values, offset, m):
     """Apply a table row's activation, whatever it is, in place to m rows of its outputs at ``offset``."""
     n, ld = row["n_out"], row["ld_out"]
     if row["call_forward"] != 0:
-        for i in range(m):
+        count, length = _stretches(row, m)
+        for i in range(count):
             at = offset + i * ld
-            call_loop(row["call_forward"], values, at, at, at, n, row["alpha"], row["beta"], row["gamma"])
+            call_loop(row["call_forward"], values, at, at, at, length, row["alpha"], row["beta"], row["gamma"])
+        if length != n:
+            clear_padding(values, offset, ld, m, n)
     elif row["lower"] != -np.inf or row["upper"] != np.inf:
         _clamp(values, offset, m * ld, row["lower"], row["upper"])
         clear_padding(values, offset, ld, m, n)
-    elif row["activation"] > 0:
-        activate(row["activation"], row["alpha"], values, offset, ld, m, n)
+    elif row["activation"] == SOFTMAX:
+        softmax(values, offset, ld, m, n)
 
 
 @kernel
 def differentiate(row, values, inputs, outputs, deltas, m):
     """Turn the deltas of an activation's outputs into those of its inputs, in place. All are offsets in ``values``."""
-    n, ld = row["n_out"], row["ld_out"]
-    code, alpha, beta, gamma = row["activation"], row["alpha"], row["beta"], row["gamma"]
+    n, ld, code = row["n_out"], row["ld_out"], row["activation"]
     if code == SOFTMAX:
         for i in range(m):
             a, d = np.uint64(outputs + i * ld), np.uint64(deltas + i * ld)
@@ -158,13 +134,19 @@ def differentiate(row, values, inputs, outputs, deltas, m):
                 k = np.uint64(j)
                 values[d + k] = values[a + k] * (values[d + k] - product)
         return
-    if code >= ON_DEMAND:
-        for i in range(m):
+    if row["call_backward"] != 0:
+        call, alpha, beta, gamma = row["call_backward"], row["alpha"], row["beta"], row["gamma"]
+        count, length = _stretches(row, m)
+        for i in range(count):
             at = i * ld
-            call = row["call_backward"]
-            call_loop(call, values, inputs + at, outputs + at, deltas + at, n, alpha, beta, gamma)
+            call_loop(call, values, inputs + at, outputs + at, deltas + at, length, alpha, beta, gamma)
         return
-    width = padded(n)
-    rows, count = (1, m * width) if width == ld else (m, width)
-    for i in range(rows):
-        backward_elements(code, values, inputs + i * ld, outputs + i * ld, deltas + i * ld, count, alpha)
+    a, d = np.uint64(outputs), np.uint64(deltas)
+    if code == RELU:
+        for j in range(m * ld):
+            k = np.uint64(j)
+            values[d + k] = values[d + k] * _relu_derivative(values[a + k], values[a + k], 0.0)
+    elif code == RELU6:
+        for j in range(m * ld):
+            k = np.uint64(j)
+            values[d + k] = values[d + k] * _relu6_derivative(values[a + k], values[a + k], row["alpha"])

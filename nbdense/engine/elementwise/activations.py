@@ -1,7 +1,7 @@
 """The table of activations: one row holds all that the library knows of one, but its ONNX form.
 
-`nbdense.engine.elementwise.formulas` has the mathematics. To add an activation, add a row; code ON_DEMAND spares every
-program its compilation.
+`nbdense.engine.elementwise.formulas` has the mathematics. To add an activation, add a row. Those that clamp are
+compiled into the program, and softmax, in which most classifiers end; code ON_DEMAND spares every program the rest.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _soft(beta: float = 1.0, threshold: float = math.inf) -> Activation:
 
 # -- the table --
 
-RELU, SOFTMAX = 1, 4
+RELU, RELU6, SOFTMAX = 1, 2, 3
 _ALPHA, _THRESHOLD = Parameter("alpha", POSITIVE), Parameter("threshold", 0.0)
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -62,12 +62,12 @@ ACTIVATIONS: dict[str, Activation] = {
             homogeneous=True,
             not_negative=True,
         ),
-        Activation("sigmoid", 2, *FORMULAS["sigmoid"], True, "Sigmoid", not_negative=True),
-        Activation("tanh", 3, *FORMULAS["tanh"], True, "Tanh"),
+        Activation("sigmoid", ON_DEMAND, *FORMULAS["sigmoid"], True, "Sigmoid", not_negative=True),
+        Activation("tanh", ON_DEMAND, *FORMULAS["tanh"], True, "Tanh"),
         Activation("softmax", SOFTMAX, *FORMULAS["softmax"], True, "Softmax", rowwise=True, not_negative=True),
         Activation(
             "relu6",
-            5,
+            RELU6,
             *FORMULAS["relu6"],
             True,
             "Clip",
@@ -80,7 +80,7 @@ ACTIVATIONS: dict[str, Activation] = {
         ),
         Activation(
             "leaky_relu",
-            6,
+            ON_DEMAND,
             *FORMULAS["leaky_relu"],
             True,
             "LeakyRelu",
@@ -88,16 +88,15 @@ ACTIVATIONS: dict[str, Activation] = {
             parameters=(Parameter("negative_slope", 0.0),),
             homogeneous=True,
         ),
-        Activation("elu", 7, *FORMULAS["elu"], True, "Elu", alpha=1.0, parameters=(Parameter("alpha", 0.0),)),
-        Activation("selu", 8, *FORMULAS["selu"], True, "Selu"),
-        Activation("gelu", 9, *FORMULAS["gelu"], False, "", variant=_normal),
-        Activation("gelu_tanh", 10, *FORMULAS["gelu_tanh"], False, ""),
-        Activation("silu", 11, *FORMULAS["silu"], False, ""),
-        Activation("hard_sigmoid", 12, *FORMULAS["hard_sigmoid"], True, "HardSigmoid", not_negative=True),
-        Activation("hard_swish", 13, *FORMULAS["hard_swish"], False, "HardSwish"),
-        Activation("softplus", 14, *FORMULAS["softplus"], True, "Softplus", variant=_soft, not_negative=True),
-        Activation("mish", 15, *FORMULAS["mish"], False, ""),
-        # On demand from here on.
+        Activation("elu", ON_DEMAND, *FORMULAS["elu"], True, "Elu", alpha=1.0, parameters=(Parameter("alpha", 0.0),)),
+        Activation("selu", ON_DEMAND, *FORMULAS["selu"], True, "Selu"),
+        Activation("gelu", ON_DEMAND, *FORMULAS["gelu"], False, "", variant=_normal),
+        Activation("gelu_tanh", ON_DEMAND, *FORMULAS["gelu_tanh"], False, ""),
+        Activation("silu", ON_DEMAND, *FORMULAS["silu"], False, ""),
+        Activation("hard_sigmoid", ON_DEMAND, *FORMULAS["hard_sigmoid"], True, "HardSigmoid", not_negative=True),
+        Activation("hard_swish", ON_DEMAND, *FORMULAS["hard_swish"], False, "HardSwish"),
+        Activation("softplus", ON_DEMAND, *FORMULAS["softplus"], True, "Softplus", variant=_soft, not_negative=True),
+        Activation("mish", ON_DEMAND, *FORMULAS["mish"], False, ""),
         Activation("softsign", ON_DEMAND, *FORMULAS["softsign"], False, "Softsign"),
         Activation("exponential", ON_DEMAND, *FORMULAS["exponential"], True, "Exp", not_negative=True),
         Activation("celu", ON_DEMAND, *FORMULAS["celu"], True, "Celu", alpha=1.0, parameters=(_ALPHA,)),
@@ -162,8 +161,7 @@ ACTIVATIONS: dict[str, Activation] = {
         ),
     ]
 }
-COMPILED = [row for row in ACTIVATIONS.values() if row.code < ON_DEMAND and not row.rowwise]
-_BY_CODE = {row.code: row for row in ACTIVATIONS.values()}
+_BY_CODE = {row.code: row for row in ACTIVATIONS.values() if row.code < ON_DEMAND}
 
 
 def activation_by_code(code: int, alpha: float) -> Activation:

@@ -1,8 +1,8 @@
 """The scalar functions of activations: each one's value and derivative, written once.
 
 ``forward`` gets the pre-activation z and the parameters; ``derivative`` gets z, the output a, and the parameters, and
-uses what it needs. Those of activations that are compiled into the program always get one parameter, alpha; those that
-are compiled on demand get as many as they have. Row functions, of which softmax is one, get a whole row of columns.
+uses what it needs. Row functions, of which softmax is one, get a whole row of columns. The derivatives of relu and
+relu6 are compiled into the program, and get one parameter, alpha; all others are compiled on demand.
 
 Accuracy: a few units in the last place of the result, in float32 and float64, with three exceptions. Results below
 about 100 times the least normal number lose digits, and disappear with exp. In the far negative tail of gelu and
@@ -61,42 +61,42 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer e
 
 
 @inlined
-def _selu(z, alpha):
+def _selu(z):
     return like(z, _SELU_SCALE) * z if z > like(z, 0.0) else like(z, _SELU_SCALE * _SELU_ALPHA) * expm1(z)
 
 
 @inlined
-def _selu_derivative(z, a, alpha):
+def _selu_derivative(z, a):
     return like(a, _SELU_SCALE) if a > like(a, 0.0) else a + like(a, _SELU_SCALE * _SELU_ALPHA)
 
 
 @inlined
-def _sigmoid(z, alpha):
+def _sigmoid(z):
     return logistic(z)
 
 
 @inlined
-def _sigmoid_derivative(z, a, alpha):
+def _sigmoid_derivative(z, a):
     return a * (like(a, 1.0) - a)
 
 
 @inlined
-def _tanh(z, alpha):
+def _tanh(z):
     return hyperbolic_tangent(z)
 
 
 @inlined
-def _tanh_derivative(z, a, alpha):
+def _tanh_derivative(z, a):
     return like(a, 1.0) - a * a
 
 
 @inlined
-def _softplus(z, alpha):
+def _softplus(z):
     return (z if z > like(z, 0.0) else like(z, 0.0)) + log1p(exp(-abs(z)))
 
 
 @inlined
-def _softplus_derivative(z, a, alpha):
+def _softplus_derivative(z, a):
     return -expm1(-a)  # logistic(z), and exact where a is tiny
 
 
@@ -123,13 +123,13 @@ def _either(z, below):
 
 
 @inlined
-def _silu(z, alpha):
+def _silu(z):
     e = exp(-abs(z))
     return _relu(z) - _size(z, 800.0) * (e / (like(z, 1.0) + e))
 
 
 @inlined
-def _silu_derivative(z, a, alpha):
+def _silu_derivative(z, a):
     e, one = exp(-abs(z)), like(z, 1.0)
     r = one / (one + e)
     return _either(z, e * r * (one - _size(z, 800.0) * r))
@@ -139,7 +139,7 @@ _GELU_1, _GELU_3 = 2.0 * math.sqrt(2.0 / math.pi), 2.0 * math.sqrt(2.0 / math.pi
 
 
 @inlined
-def _gelu_tanh(z, alpha):
+def _gelu_tanh(z):
     # (1 + tanh u) / 2 is logistic(2u). Hendrycks and Gimpel 2016, section 2.
     size, one = _size(z, 40.0), like(z, 1.0)
     e = exp(-size * (like(z, _GELU_1) + like(z, _GELU_3) * size * size))
@@ -147,7 +147,7 @@ def _gelu_tanh(z, alpha):
 
 
 @inlined
-def _gelu_tanh_derivative(z, a, alpha):
+def _gelu_tanh_derivative(z, a):
     size, one = _size(z, 40.0), like(z, 1.0)
     cubic = like(z, _GELU_3) * size * size
     e = exp(-size * (like(z, _GELU_1) + cubic))
@@ -156,18 +156,18 @@ def _gelu_tanh_derivative(z, a, alpha):
 
 
 @inlined
-def _gelu(z, alpha):
+def _gelu(z):
     return _relu(z) - _size(z, 40.0) * (exp(like(z, -0.5) * z * z) * normal_tail(abs(z)))
 
 
 @inlined
-def _gelu_derivative(z, a, alpha):
+def _gelu_derivative(z, a):
     tail, density = normal_tail(abs(z)), like(z, 0.3989422804014327)  # 1 / sqrt(2 pi)
     return _either(z, exp(like(z, -0.5) * z * z) * (tail - _size(z, 40.0) * density))
 
 
 @inlined
-def _mish(z, alpha):
+def _mish(z):
     # hyperbolic_tangent(_softplus(z)) is n / (n + 2), n = w (w + 2) and w = exp(z).
     zero, one, two = like(z, 0.0), like(z, 1.0), like(z, 2.0)
     e = exp(-abs(z))
@@ -176,7 +176,7 @@ def _mish(z, alpha):
 
 
 @inlined
-def _mish_derivative(z, a, alpha):
+def _mish_derivative(z, a):
     zero, one, two = like(z, 0.0), like(z, 1.0), like(z, 2.0)
     e = exp(-abs(z))
     n, rest = (e * (e + two), two) if z < zero else (one + two * e, two * e * e)
@@ -192,28 +192,25 @@ def _within(z, low, high):
 
 
 @inlined
-def _hard_sigmoid(z, alpha):
+def _hard_sigmoid(z):
     return _within(z + like(z, 3.0), 0.0, 6.0) * like(z, 1.0 / 6.0)
 
 
 @inlined
-def _hard_sigmoid_derivative(z, a, alpha):
+def _hard_sigmoid_derivative(z, a):
     return like(a, 1.0 / 6.0) if (a > like(a, 0.0)) & (a < like(a, 1.0)) else like(a, 0.0)
 
 
 @inlined
-def _hard_swish(z, alpha):
+def _hard_swish(z):
     return _within(z, -3.0, math.inf) * (_within(z + like(z, 3.0), 0.0, 6.0) * like(z, 1.0 / 6.0))
 
 
 @inlined
-def _hard_swish_derivative(z, a, alpha):
+def _hard_swish_derivative(z, a):
     middle = z * like(z, 1.0 / 3.0) + like(z, 0.5)
     above = like(z, 1.0) if z >= like(z, 3.0) else middle
     return like(z, 0.0) if z <= like(z, -3.0) else above
-
-
-# -- compiled on demand --
 
 
 @inlined
@@ -317,7 +314,7 @@ def _squareplus_derivative(z, a, b):
 @inlined
 def _softplus_beta(z, beta, threshold):
     scaled = z * like(z, beta)
-    return z if scaled > like(z, threshold) else _softplus(scaled, 0.0) / like(z, beta)
+    return z if scaled > like(z, threshold) else _softplus(scaled) / like(z, beta)
 
 
 @inlined

@@ -9,62 +9,36 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbdense._compile.policy import kernel, switch
+from nbdense._compile.policy import kernel
 from nbdense.engine.elementwise.activation_loops import copy_block, exponentials
 from nbdense.engine.elementwise.custom import call_loop
 from nbdense.engine.elementwise.elementary import log
 from nbdense.engine.elementwise.loss_forms import (
-    CATEGORICAL_CROSSENTROPY,
-    CUSTOM_LOSS,
+    CUSTOM_SUM,
     FORMS,
+    MEAN_SQUARED_ERROR,
     SOFTMAX_CROSSENTROPY,
     SOFTMAX_CROSSENTROPY_OF_OUTPUTS,
-    SUMMED,
+    target_of,
 )
 from nbdense.engine.elementwise.row_sums import normalise_row, shift_row
 
-_ELEMENTWISE = [form for form in FORMS.values() if form.value is not None]
-globals().update({f"_value_{form.name}": form.value for form in _ELEMENTWISE})
-globals().update({f"_slope_{form.name}": form.derivative for form in _ELEMENTWISE})
+_squared, _squared_slope = FORMS["mean_squared_error"].value, FORMS["mean_squared_error"].derivative
 
 
 @kernel
-def _sum(work, at, n):
-    total = 0.0
+def _squared_error(work, y, t, d, n, scale):
+    # Two loops over numbers, each of which the compiler vectorises: it would not if one of them had a sum in it.
+    y, t, d, total = np.uint64(y), np.uint64(t), np.uint64(d), 0.0
     for j in range(n):
-        total += work[at + np.uint64(j)]
+        k = np.uint64(j)
+        work[d + k] = _squared(work[y + k], work[t + k], 0.0)
+    for j in range(n):
+        total += work[d + np.uint64(j)]
+    for j in range(n):
+        k = np.uint64(j)
+        work[d + k] = _squared_slope(work[y + k], work[t + k], 0.0) * scale
     return total
-
-
-# Two loops, each of which the compiler vectorises: it would not if one of them had a sum in it.
-_elementwise = switch(
-    "_elementwise",
-    {form.code: form.name for form in _ELEMENTWISE},
-    "work, y, t, d, n, parameter, scale",
-    """
-y, t, d = np.uint64(y), np.uint64(t), np.uint64(d)
-for j in range(n):
-    k = np.uint64(j)
-    work[d + k] = _value_{f}(work[y + k], work[t + k], parameter)
-total = _sum(work, d, n)
-for j in range(n):
-    k = np.uint64(j)
-    work[d + k] = _slope_{f}(work[y + k], work[t + k], parameter) * scale
-return total
-""",
-    globals(),
-    "return 0.0",
-)
-
-
-@kernel
-def _target(work, t, j, n, sparse, smoothing):
-    """Return class j's smoothed target, from a row of class probabilities or from the class number at ``t``."""
-    number = work.dtype.type
-    value = work[np.uint64(t + j)]
-    if sparse:
-        value = number(1.0) if j == int(work[np.uint64(t)]) else number(0.0)
-    return value * (number(1.0) - number(smoothing)) + number(smoothing) / number(n)
 
 
 @kernel
@@ -104,7 +78,7 @@ def _chosen(work, z, t, n, sparse, smoothing):
         return work[np.uint64(z + int(work[np.uint64(t)]))]
     total = number(0.0)
     for j in range(n):
-        target = _target(work, t, j, n, sparse, smoothing)
+        target = target_of(work, t, j, n, sparse, smoothing)
         total += target * work[np.uint64(z + j)] if target != number(0.0) else number(0.0)
     return total
 
@@ -116,7 +90,7 @@ def _target_sum(work, t, n, sparse, smoothing):
         return number(1.0)
     total = number(0.0)
     for j in range(n):
-        total += _target(work, t, j, n, sparse, smoothing)
+        total += target_of(work, t, j, n, sparse, smoothing)
     return total
 
 
@@ -126,44 +100,15 @@ def _subtract_targets(work, delta, t, n, sparse, smoothing, scale):
         work[delta + np.uint64(int(work[np.uint64(t)]))] -= scale
         return
     for j in range(n):
-        work[delta + np.uint64(j)] -= _target(work, t, j, n, sparse, smoothing) * scale
-
-
-@kernel
-def _categorical_crossentropy(work, y, t, d, n, sparse, smoothing, scale):
-    """Compute -sum t log p, with outputs normalised to sum to 1 and clipped to [1e-7, 1 - 1e-7] for p.
-
-    A row of zeros, as relu may put out, is not divided by its sum: it is clipped like other zeros.
-    """
-    number = work.dtype.type
-    low, high = number(1e-7), number(1.0) - number(1e-7)
-    total = number(0.0)
-    for j in range(n):
-        total += work[np.uint64(y + j)]
-    total = number(1.0) if total == number(0.0) else total
-    loss, pull = number(0.0), number(0.0)
-    for j in range(n):
-        target = _target(work, t, j, n, sparse, smoothing)
-        p = work[np.uint64(y + j)] / total
-        q = low if p < low else p
-        q = high if q > high else q
-        loss -= target * log(q)
-        if q == p:
-            work[np.uint64(d + j)] = -target / work[np.uint64(y + j)]
-            pull += target
-        else:
-            work[np.uint64(d + j)] = number(0.0)
-    for j in range(n):
-        work[np.uint64(d + j)] = (work[np.uint64(d + j)] + pull / total) * scale
-    return loss
+        work[delta + np.uint64(j)] -= target_of(work, t, j, n, sparse, smoothing) * scale
 
 
 @kernel
 def losses_of_rows(form, work, rows, shape, losses, stride):
     """Compute the weighted losses of ``shape`` = (rows, outputs, ld, ld_target, batch size), and their derivatives.
 
-    ``form`` is (code, parameter, sparse, address of a custom loss's loop). Softmax cross-entropy turns logits into
-    probabilities where they stand.
+    ``form`` is (code, parameter, sparse, address of the loop of a loss on demand). Softmax cross-entropy turns logits
+    into probabilities where they stand.
     """
     number = work.dtype.type
     code, parameter, sparse, call = form
@@ -176,16 +121,15 @@ def losses_of_rows(form, work, rows, shape, losses, stride):
             copy_block(work, y, d, count * ld)
         _softmax_crossentropy(work, (z, t, d, weights, room), shape, sparse, parameter, losses, stride)
     else:
-        columns = 1 if SUMMED <= code < SOFTMAX_CROSSENTROPY else n  # that the loss is a mean over
+        columns = 1 if code == CUSTOM_SUM else n  # that the loss is a mean over
         for i in range(count):
             at, target, delta = y + i * ld, t + i * ld_target, d + i * ld
-            scale = work[np.uint64(weights + i)] / number(batch)
-            if code == CATEGORICAL_CROSSENTROPY:
-                loss = float(_categorical_crossentropy(work, at, target, delta, n, sparse, parameter, scale))
-            elif code == CUSTOM_LOSS:
-                loss = call_loop(call, work, at, target, delta, n, float(scale / number(n)), 0.0, 0.0) / n
+            scale = work[np.uint64(weights + i)] / number(batch) / number(columns)
+            if code == MEAN_SQUARED_ERROR:
+                loss = _squared_error(work, at, target, delta, n, scale) / columns
             else:
-                loss = _elementwise(code, work, at, target, delta, n, parameter, scale / number(columns)) / columns
+                of_classes = 1.0 if sparse else 0.0
+                loss = call_loop(call, work, at, target, delta, n, float(scale), parameter, of_classes) / columns
             losses[i * stride] = loss
     for i in range(count):
         losses[i * stride] *= float(work[np.uint64(weights + i)])

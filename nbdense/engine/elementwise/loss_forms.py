@@ -1,8 +1,11 @@
-"""The table of compiled losses: each one's code, and its scalar functions if it is a sum over the columns.
+"""The table of the library's losses with formulas of their own: each one's code and scalar functions.
 
 ``value(y, t, parameter)`` is a column's share of a row's loss, ``derivative`` its derivative by the output y. They are
 free of branches: both sides of a choice are computed. At a kink the derivative is 0 where the two sides differ in
 sign, as in Keras and torch, and else the flat side's.
+
+Softmax cross-entropy and the squared error are in the training program; it calls the loops of all others by their
+addresses.
 """
 
 from __future__ import annotations
@@ -12,24 +15,49 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from nbdense._compile.loops import kernel_loop
 from nbdense._compile.policy import kernel
 from nbdense.engine.elementwise.elementary import exp, expm1, like, log, sigmoid, tanh
 
-SUMMED = 50  # codes up to here are means over the columns, from here on sums
-SOFTMAX_CROSSENTROPY = 100  # codes of losses that are no sum of scalar functions; see engine.loss
-CATEGORICAL_CROSSENTROPY = 101
+MEAN_SQUARED_ERROR = 0
+SOFTMAX_CROSSENTROPY = 100
 SOFTMAX_CROSSENTROPY_OF_OUTPUTS = 102  # an activation that is still to be differentiated made the logits: they stay
-CUSTOM_LOSS = 1000  # a user's own, by the address of its loop
+CUSTOM_LOSS, CUSTOM_SUM = 1000, 1001  # by the address of a loop: means over the columns, and sums
 
 
 @dataclass(frozen=True)
 class LossForm:
-    """One compiled loss: its code, and its scalar functions if it is elementwise."""
+    """One compiled loss.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    code : int
+        Its number in runs.
+    value, derivative : kernel, optional
+        Its scalar functions, if it is elementwise.
+    row : kernel, optional
+        ``row(y, t, d, smoothing, sparse, scale)`` of another: returns the loss of a row, and writes its derivative
+        times ``scale`` to d.
+    """
 
     name: str
     code: int
     value: Callable[..., Any] | None = None
     derivative: Callable[..., Any] | None = None
+    row: Callable[..., Any] | None = None
+
+    def loop(self, dtype: Any) -> int:
+        """Return the address of the loop of one that the training program calls; 0 for those that are in it."""
+        if self.code < CUSTOM_LOSS:
+            return 0
+        if self.value is not None:
+            return kernel_loop(self.name, "loss", dtype, self.value, derivative=self.derivative)
+        assert self.row is not None
+        return kernel_loop(self.name, "row_loss", dtype, self.row)
 
 
 # LLVM would leave a call of so long a body, and does not vectorise a loop with a call in it.
@@ -189,21 +217,60 @@ def _binary_derivative(p, t, smoothing):
     return slope if q == p else like(p, 0.0)
 
 
+@kernel
+def target_of(values, t, j, n, sparse, smoothing):
+    """Return class j's smoothed target, from a row of class probabilities or from the class number at ``t``."""
+    number = values.dtype.type
+    value = values[np.uint64(t + j)]
+    if sparse:
+        value = number(1.0) if j == int(values[np.uint64(t)]) else number(0.0)
+    return value * (number(1.0) - number(smoothing)) + number(smoothing) / number(n)
+
+
+@kernel
+def _categorical_crossentropy(y, t, d, smoothing, sparse, scale):
+    """Compute -sum t log p, with outputs normalised to sum to 1 and clipped to [1e-7, 1 - 1e-7] for p.
+
+    A row of zeros, as relu may put out, is not divided by its sum: it is clipped like other zeros.
+    """
+    number, n = y.dtype.type, y.size
+    low, high = number(1e-7), number(1.0) - number(1e-7)
+    total = number(0.0)
+    for j in range(n):
+        total += y[j]
+    total = number(1.0) if total == number(0.0) else total
+    loss, pull = number(0.0), number(0.0)
+    for j in range(n):
+        target = target_of(t, 0, j, n, sparse, smoothing)
+        p = y[j] / total
+        q = low if p < low else p
+        q = high if q > high else q
+        loss -= target * log(q)
+        if q == p:
+            d[j] = -target / y[j]
+            pull += target
+        else:
+            d[j] = number(0.0)
+    for j in range(n):
+        d[j] = (d[j] + pull / total) * number(scale)
+    return float(loss)
+
+
 FORMS: dict[str, LossForm] = {
     form.name: form
     for form in [
-        LossForm("mean_squared_error", 0, _squared, _squared_derivative),
-        LossForm("binary_crossentropy", 1, _binary, _binary_derivative),
-        LossForm("binary_crossentropy_from_logits", 2, _binary_logit, _binary_logit_derivative),
-        LossForm("mean_absolute_error", 3, _absolute, _absolute_derivative),
-        LossForm("huber", 4, _huber, _huber_derivative),
-        LossForm("log_cosh", 5, _log_cosh, _log_cosh_derivative),
-        LossForm("quantile", 6, _quantile, _quantile_derivative),
-        LossForm("poisson", 7, _poisson, _poisson_derivative),
-        LossForm("hinge", 8, _hinge, _hinge_derivative),
-        LossForm("kl_divergence", SUMMED, _kl_divergence, _kl_divergence_derivative),
+        LossForm("mean_squared_error", MEAN_SQUARED_ERROR, _squared, _squared_derivative),
+        LossForm("binary_crossentropy", CUSTOM_LOSS, _binary, _binary_derivative),
+        LossForm("binary_crossentropy_from_logits", CUSTOM_LOSS, _binary_logit, _binary_logit_derivative),
+        LossForm("mean_absolute_error", CUSTOM_LOSS, _absolute, _absolute_derivative),
+        LossForm("huber", CUSTOM_LOSS, _huber, _huber_derivative),
+        LossForm("log_cosh", CUSTOM_LOSS, _log_cosh, _log_cosh_derivative),
+        LossForm("quantile", CUSTOM_LOSS, _quantile, _quantile_derivative),
+        LossForm("poisson", CUSTOM_LOSS, _poisson, _poisson_derivative),
+        LossForm("hinge", CUSTOM_LOSS, _hinge, _hinge_derivative),
+        LossForm("kl_divergence", CUSTOM_SUM, _kl_divergence, _kl_divergence_derivative),
         LossForm("softmax_crossentropy", SOFTMAX_CROSSENTROPY),
-        LossForm("categorical_crossentropy", CATEGORICAL_CROSSENTROPY),
+        LossForm("categorical_crossentropy", CUSTOM_SUM, row=_categorical_crossentropy),
         LossForm("softmax_crossentropy_of_outputs", SOFTMAX_CROSSENTROPY_OF_OUTPUTS),
     ]
 }

@@ -16,13 +16,14 @@ from nbdense._compile.policy import intrinsic, kernel
 from nbdense.engine.elementwise.custom import call_step
 from nbdense.engine.kernels.microkernel import I64, VECTOR_BYTES, multiply_add, splat
 
-NONE, SGD, ADAM, RMSPROP, ADAGRAD, NADAM, LION = range(7)
+NONE, SGD, ADAM, NADAM, CALLED = range(5)  # CALLED, and Nadam, by the address of a loop
+MOST_SLOTS = 3
 # Places in hyper, of each optimizer's ``fields``.
 MOMENTUM, NESTEROV = 0, 1
 BETA_1, BETA_2, EPSILON, AMSGRAD = 0, 1, 2, 3
 RHO, RMS_MOMENTUM, RMS_EPSILON, CENTERED = 0, 1, 2, 3
 INITIAL, ADAGRAD_EPSILON = 0, 1
-OF_MEAN, OF_GRADIENT, OF_SQUARE = 9, 10, 11  # that rate_of_step leaves for update: Nadam's factors in this step
+OF_MEAN, OF_GRADIENT, OF_SQUARE = 9, 10, 11  # that rate_of_step leaves for nadam: its factors in this step
 HYPER = 12
 
 NADAM_DECAY = 0.96  # of Nadam's momentum schedule
@@ -68,7 +69,7 @@ def _move_mean_square(mean, values, rest):
 
 
 @kernel
-def _rmsprop(params, state, low, high, rate, hyper):
+def rmsprop(params, state, low, high, rate, hyper):
     """Take RMSprop's step (Hinton, lecture 6e), epsilon in the root. Slots: mean square, momentum and mean, if any."""
     number = params.dtype.type
     rate, epsilon, zero = number(rate), number(hyper[RMS_EPSILON]), number(0.0)
@@ -103,7 +104,7 @@ def _rmsprop(params, state, low, high, rate, hyper):
 
 
 @kernel
-def _adagrad(params, state, low, high, rate, hyper):
+def adagrad(params, state, low, high, rate, hyper):
     """Take Adagrad's step (Duchi et al. 2011); epsilon is inside the root.
 
     The accumulator's initial value is added here, so that slots start at zero, in the padding too.
@@ -117,7 +118,7 @@ def _adagrad(params, state, low, high, rate, hyper):
 
 
 @kernel
-def _amsgrad(params, state, low, high, alpha, hyper):
+def amsgrad(params, state, low, high, alpha, hyper):
     """Take AMSGrad's step: Adam by the largest mean square so far (Reddi et al. 2018, "On the Convergence of Adam")."""
     number = params.dtype.type
     alpha, epsilon = number(alpha), number(hyper[EPSILON])
@@ -131,7 +132,7 @@ def _amsgrad(params, state, low, high, alpha, hyper):
 
 
 @kernel
-def _nadam(params, state, low, high, rate, hyper):
+def nadam(params, state, low, high, rate, hyper):
     """Take Nadam's step, its momentum schedule included (Dozat 2016, "Incorporating Nesterov Momentum into Adam")."""
     number = params.dtype.type
     of_mean, of_gradient = number(rate * hyper[OF_MEAN]), number(rate * hyper[OF_GRADIENT])
@@ -166,7 +167,7 @@ def _prepare_nadam(step, hyper):
 
 
 @kernel
-def _lion(params, state, low, high, rate, hyper):
+def lion(params, state, low, high, rate, hyper):
     """Take Lion's step (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", algorithm 2)."""
     number = params.dtype.type
     rate, zero = number(rate), number(0.0)
@@ -288,27 +289,16 @@ def rate_of_step(code, rate, step, hyper):
 
 
 @kernel
-def update(code, params, state, low, high, rate, step, hyper):
+def update(code, call, params, state, low, high, rate, step, hyper):
     """Take the ``step``-th step (from 1) of an optimizer on parameters low..high; ``rate`` is `rate_of_step`'s.
 
-    ``code`` is one of the above, or the address of a custom optimizer's loop.
+    ``code`` is one of the above; ``call`` the address of a loop that takes the step, or 0.
     """
-    if code == SGD:
+    if call != 0:
+        call_step(call, params, state, low, high, rate, step, hyper)
+    elif code == SGD:
         _sgd(params, state, low, high, rate, hyper)
     elif code == ADAM:
-        if hyper[AMSGRAD] != 0.0:
-            _amsgrad(params, state, low, high, rate, hyper)
-            return
         number = params.dtype.type
         rest_1, rest_2 = number(1.0 - hyper[BETA_1]), number(1.0 - hyper[BETA_2])
         adam_range(params, state, low, high, number(rate), rest_1, rest_2, number(hyper[EPSILON]))
-    elif code == RMSPROP:
-        _rmsprop(params, state, low, high, rate, hyper)
-    elif code == ADAGRAD:
-        _adagrad(params, state, low, high, rate, hyper)
-    elif code == NADAM:
-        _nadam(params, state, low, high, rate, hyper)
-    elif code == LION:
-        _lion(params, state, low, high, rate, hyper)
-    elif code > LION:
-        call_step(code, params, state, low, high, rate, step, hyper)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbdense._compile.policy import kernel, switch
+from nbdense._compile.policy import kernel, switch, unit
 from nbdense.engine.kernels.microkernel import ROWS, TILES, VECTOR_BYTES
 
 globals().update(TILES)
@@ -41,18 +41,24 @@ def product(m, n, depth, a, b, init, c, lower, upper):
 
     Columns are worked in whole vectors: B's rows, init and C must reach to ``n`` rounded up to the vector width.
     """
-    _tiled(m, n, depth, _left(a), _right(b), _right(init), c, (c[0], np.int64(-1), np.int64(0)), lower, upper)
+    no_gate = c[0], np.int64(-1), np.int64(0)
+    tiled(_sizes(m, n, depth), _left(a), _right(b), _right(init), _right(c), no_gate, lower, upper)
 
 
 @kernel
 def gated_product(m, n, depth, a, b, init, c, gate):
     """Compute C[:m, :n] = init + A B, and 0 where a gate is and is not above 0; otherwise as `product`."""
-    number = c[0].dtype.type
-    _tiled(m, n, depth, _left(a), _right(b), _right(init), c, gate, number(-np.inf), number(np.inf))
+    low, high = c[0].dtype.type(-np.inf), c[0].dtype.type(np.inf)
+    tiled(_sizes(m, n, depth), _left(a), _right(b), _right(init), _right(c), _right(gate), low, high)
 
 
 # Numba compiles a function anew for a tuple with another constant in it: operands go on as numbers, to one set of
 # tiles.
+@kernel
+def _sizes(m, n, depth):
+    return np.int64(m), np.int64(n), np.int64(depth)
+
+
 @kernel
 def _left(a):
     return a[0], np.int64(a[1]), np.int64(a[2]), np.int64(a[3])
@@ -63,8 +69,10 @@ def _right(b):
     return b[0], np.int64(b[1]), np.int64(b[2])
 
 
-@kernel
-def _tiled(m, n, depth, a, b, init, c, gate, lower, upper):
+@unit
+def tiled(sizes, a, b, init, c, gate, lower, upper):
+    """Work through a product of ``sizes`` (m, n, depth) by tiles; all offsets and strides are int64."""
+    m, n, depth = sizes
     a_array, a_offset, a_row, a_depth = a
     b_array, b_offset, b_row = b
     init_array, init_offset, init_row = init

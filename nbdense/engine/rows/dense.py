@@ -24,12 +24,12 @@ def dense(row, params, x, work, capacity, span, linear, column, columns):
     lower = number(-np.inf) if linear else number(row["lower"])
     upper = number(np.inf) if linear else number(row["upper"])
     if row["input"] == 0:
-        a = (x_array, x_offset + first * positions * x_row, x_row, 1)
+        a = (x_array, x_offset + first * positions * x_row, x_row, np.int64(1))
     else:
-        a = (work, row["input"] * capacity + first * positions * ld_in, ld_in, 1)
+        a = (work, row["input"] * capacity + first * positions * ld_in, ld_in, np.int64(1))
     b = (params, row["kernel"] + column, ld_out)
     c = (work, row["pre"] * capacity + first * positions * ld_out + column, ld_out)
-    start = (params, row["start"] + column, 0)
+    start = (params, row["start"] + column, np.int64(0))
     product(count * positions, columns, row["n_in"], a, b, start, c, lower, upper)
 
 
@@ -49,8 +49,8 @@ def backward_dense(row, work, capacity, span, deltas, aside, zeros):
         source = row["input"] * capacity + first * positions * ld
         output = row["output"] * capacity + first * positions * ld_out
         target = (work, deltas + source, ld)
-        before = target if row["flags"] & ADD_DELTA else (work, zeros, 0)
-        gate = (work, source, ld) if row["flags"] & GATE_DELTA else (work, -1, 0)
-        d = (work, deltas + output, ld_out, 1)
+        before = target if row["flags"] & ADD_DELTA else (work, zeros, np.int64(0))
+        gate = (work, source, ld) if row["flags"] & GATE_DELTA else (work, np.int64(-1), np.int64(0))
+        d = (work, deltas + output, ld_out, np.int64(1))
         kernel_t = (work, aside + row["transposed"], ld)
         gated_product(count * positions, row["n_in"], row["n_out"], d, kernel_t, before, target, gate)

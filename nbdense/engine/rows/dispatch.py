@@ -4,10 +4,12 @@ Offsets in the workspace follow from a row's buffers: buffer b of a batch of ``c
 b * capacity, and its deltas lie ``deltas`` further on. ``span`` is a thread's share, (first, count) in rows of data.
 Every kernel leaves the padding of what it writes zero where zeros came in.
 
-Kinds of row are modules beside this one; the if-chains here are made of all that are registered.
+Kinds of row are modules beside this one; a row has the addresses of its kind's functions.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from nbdense._compile.policy import inlined
 from nbdense.engine.elementwise.activation_loops import differentiate, hand_over
@@ -18,15 +20,14 @@ from nbdense.engine.tables import ADD_DELTA, ADD_DELTA_2, DELTA_GATED, IDLE, NO_
 
 _DENSE = DENSE.code
 
-_forward = by_kind("forward", "row, params, work, capacity, span, aside, noise", globals())
+_forward = by_kind("forward", globals())
 _backward = by_kind(
     "backward",
-    "row, params, work, capacity, span, deltas, aside, batch",
     globals(),
     otherwise="deltas + row['output'] * capacity + span[0] * row['positions_out'] * row['ld_out']",
 )
-column_statistics = by_kind("statistics", "row, work, aside, source, m, first, last", globals())
-column_sums = by_kind("sums", "row, work, aside, pre, d, m, first, last", globals())
+column_statistics = by_kind("statistics", globals())
+column_sums = by_kind("sums", globals())
 
 
 @inlined
@@ -37,11 +38,11 @@ def forward_row(row, params, x, work, capacity, span, linear, aside, noise):
     place; ``aside`` is where transposes and statistics begin; ``noise`` is the step's key for dropout.
     """
     if row["kind"] == _DENSE:
-        dense(row, params, x, work, capacity, span, linear, 0, row["n_out"])
+        dense(row, params, x, work, capacity, span, linear, np.int64(0), row["n_out"])
         if not linear:
             finish_dense(row, work, capacity, span)
         return
-    _forward(row["kind"], row, params, work, capacity, span, aside, noise)
+    _forward(row, params, work, capacity, span, aside, noise)
     if row["activation"] > 0 and not linear:
         activated(row, row["output"], work, capacity, span)
 
@@ -59,7 +60,7 @@ def backward_row(row, params, work, capacity, span, linear, deltas, aside, zeros
     if row["kind"] == _DENSE:
         backward_dense(row, work, capacity, span, deltas, aside, zeros)
         return
-    d = _backward(row["kind"], row, params, work, capacity, span, deltas, aside, batch)
+    d = _backward(row, params, work, capacity, span, deltas, aside, batch)
     if d < 0:
         return
     width = row["positions"] * row["ld_in"]

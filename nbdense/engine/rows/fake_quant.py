@@ -45,7 +45,7 @@ def parameters(row, params):
 
     The same arithmetic as that of `nbdense.quant.layers.activations.activation_parameters`, to the last bit.
     """
-    low, high = _end(row, params, 0, row[_LOW]), _end(row, params, 1, row[_HIGH])
+    low, high = _end(row, params, np.int64(0), row[_LOW]), _end(row, params, np.int64(1), row[_HIGH])
     low, high = low if low < 0.0 else 0.0, high if high > 0.0 else 0.0
     steps = row[_MOST] - row[_LEAST]
     scale = np.float64(np.float32((high - low) / steps))

@@ -1,7 +1,8 @@
 """Kinds of row: one object each, made and registered in the module that has its compiled functions.
 
-A kind is known to the rest of the engine by being registered: `dispatch` and `slabs` reach its functions through
-if-chains over all codes. Storeys above ask the kind what its row is made of, and never compare names.
+A kind is known to the rest of the engine by being registered. Its functions are compiled by themselves, when a network
+that has such a row first needs them; `dispatch` and `slabs` call them by the addresses in the row. Storeys above ask
+the kind what its row is made of, and never compare names.
 
 Functions of a kind, all compiled, of one share ``span`` (first, count) of the rows of data:
 
@@ -26,8 +27,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbdense._compile.policy import inlined, switch
-from nbdense.engine.tables import GAMMA
+import numba
+import numpy as np
+from numba.core import types
+
+from nbdense._compile.policy import JIT, address, by_address, inlined, kernel
+from nbdense.engine.tables import GAMMA, LAYER, ROLES, RUN, SLAB
 
 Function = Callable[..., Any]
 
@@ -128,23 +133,95 @@ def rows_of(layers: Any, kind: RowKind) -> Any:
     return layers[layers["kind"] == kind.code]
 
 
-def by_kind(role: str, arguments: str, space: dict[str, Any], otherwise: str = "None") -> Any:
-    """Compile ``function(code, arguments)``: an if-chain over the functions that kinds have for a role.
+_ARGUMENTS = {
+    "forward": "row, params, work, capacity, span, aside, noise",
+    "backward": "row, params, work, capacity, span, deltas, aside, batch",
+    "gradient": "row, gradient, work, run, count, slab, low",
+    "statistics": "row, work, aside, source, m, first, last",
+    "sums": "row, work, aside, pre, d, m, first, last",
+    "move": "row, params, work, aside",
+}
+_TYPES: dict[str, Any] = {
+    **{name: numba.from_dtype(dtype) for name, dtype in (("row", LAYER), ("run", RUN), ("slab", SLAB))},
+    "span": types.UniTuple(types.int64, 2),  # type: ignore[attr-defined]
+    "noise": types.uint64,
+}  # of arguments; others are arrays of the network's dtype, or whole numbers
+_ARRAYS = ("params", "work", "gradient")
+
+
+def set_addresses(layers: Any, dtype: Any, roles: tuple[str, ...] = ROLES) -> None:
+    """Write to the rows of a table where the functions of their kinds are that compiled code is to call.
+
+    Parameters
+    ----------
+    layers : structured array of `nbdense.engine.tables.LAYER`
+        The rows.
+    dtype : dtype
+        Of the network.
+    roles : tuple of str
+        The functions that are wanted.
+    """
+    if not JIT:
+        return
+    array = types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
+    for row in layers:
+        for role in roles:
+            function = getattr(kind_of(row), role)
+            if function is not None:
+                names = _ARGUMENTS[role].split(", ")
+                kinds = tuple(array if name in _ARRAYS else _TYPES.get(name, types.int64) for name in names)
+                row[role] = address(function, kinds)
+
+
+def by_kind(role: str, space: dict[str, Any], otherwise: str = "None") -> Any:
+    """Compile ``function(row, ...)``: what the row's kind has for a role, by its address.
 
     Parameters
     ----------
     role : str
-        A field of `RowKind`, such as "forward".
-    arguments : str
-        Its functions' arguments.
+        One of `nbdense.engine.tables.ROLES`.
     space : dict
         The calling module's ``globals()``. The module is none that the kinds import: all are registered by then.
     otherwise : str
         The expression that is returned for kinds that have none.
     """
+    chain = _chain(role, space, otherwise)
+    if not JIT:
+        return chain
+    arguments = _ARGUMENTS[role]
+    space[f"_call_{role}"] = by_address(chain, lambda given: _typed(role, given))
+    text = f"""
+def {role}_by_kind({arguments}):
+    if row["{role}"] != 0:
+        return _call_{role}(row["{role}"], {arguments})
+    return {otherwise}
+"""
+    made = kernel(_defined(f"{role}_by_kind", text, space), inline=True)
+    made.twin = chain
+    return made
+
+
+def _typed(role: str, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """Return the types of the result and of the arguments of a role's functions, from what these are called with."""
+    names = _ARGUMENTS[role].split(", ")
+    passed = [
+        kind if name in _ARRAYS else _TYPES.get(name, types.int64) for name, kind in zip(names, given, strict=True)
+    ]
+    return types.int64 if role == "backward" else types.none, tuple(passed)
+
+
+def _chain(role: str, space: dict[str, Any], otherwise: str) -> Any:
+    """Return the same as an if-chain over all kinds, for where there is no JIT, and devices without addresses."""
     functions = {kind: getattr(kind, role) for kind in ROW_KINDS if getattr(kind, role) is not None}
     name_of = {function: f"_{role}_{kind.name}" for kind, function in functions.items()}  # kinds may share one
     space.update({name: function for function, name in name_of.items()})
-    names = {kind.code: name_of[function] for kind, function in functions.items()}
-    body = f"return {{f}}({arguments})"
-    return switch(f"{role}_by_kind", names, arguments, body, space, f"return {otherwise}", inline=True)
+    lines = [f"def {role}_by_kind({_ARGUMENTS[role]}):"]
+    for kind, function in functions.items():
+        lines += [f"    if row['kind'] == {kind.code}:", f"        return {name_of[function]}({_ARGUMENTS[role]})"]
+    return _defined(f"{role}_by_kind", "\n".join([*lines, f"    return {otherwise}"]), space)
+
+
+def _defined(name: str, text: str, space: dict[str, Any]) -> Any:
+    local: dict[str, Any] = {}
+    exec(compile(text, f"<nbdense {name}>", "exec"), space, local)
+    return local[name]

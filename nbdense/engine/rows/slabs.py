@@ -52,19 +52,18 @@ def _sum_or_product(row, gradient, work, run, count, slab, low):
     deltas = run["deltas"] + row["output"] * capacity
     if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
         rows = 1
-        x = (work, run["one"], 0, 0)
+        x = (work, run["one"], np.int64(0), np.int64(0))
         if slab["first"] == GAMMA:
             deltas = row["pre"] * capacity
     else:
         rows = slab["last"] - slab["first"]
-        x = (work, row["input"] * capacity + slab["first"], 1, ld_in)
-    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], 0), (gradient, low, ld_out)
+        x = (work, row["input"] * capacity + slab["first"], np.int64(1), ld_in)
+    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], np.int64(0)), (gradient, low, ld_out)
     product(rows, n_out, count * row["positions"], x, d, zeros, g, number(-np.inf), number(np.inf))
 
 
-_ARGUMENTS = "row, gradient, work, run, count, slab, low"
-_slab_gradient = by_kind("gradient", _ARGUMENTS, globals(), otherwise=f"_sum_or_product({_ARGUMENTS})")
-_move = by_kind("move", "row, params, work, aside", globals())
+_slab_gradient = by_kind("gradient", globals(), otherwise="_sum_or_product(row, gradient, work, run, count, slab, low)")
+_move = by_kind("move", globals())
 
 
 # The loops below run over slices, from 0: an index that might be negative would keep them from becoming vectors.
@@ -164,11 +163,11 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
             _transpose(row, values, work, run, slab)
         elif slab["first"] == MOVING:
             if updates:
-                _move(row["kind"], row, params, work, run["aside"] + row["transposed"])
+                _move(row, params, work, run["aside"] + row["transposed"])
         elif segment["trainable"]:
             low, high = _slab_range(row, slab)
             if makes_gradient:
-                _slab_gradient(row["kind"], row, gradient, work, run, batch, slab, low)
+                _slab_gradient(row, gradient, work, run, batch, slab, low)
                 if run["penalties"]:
                     _penalise(segment, params, gradient, sums, index, low, high)
             if holds:
@@ -180,7 +179,8 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
                     factor = sums[index, 1] if run["clip"] >= CLIP_NORM else 1.0
                     decay = 0.0 if slab["first"] == FACTORS else rate * run["decay"] * segment["decay"]
                     _scale_and_decay(params, gradient, low, high, factor, decay)
-                update(run["optimizer"], params, state, low, high, adjusted, iteration, hyper)
+                code, call = run["optimizer"], run["optimizer_call"]
+                update(code, call, params, state, low, high, adjusted, iteration, hyper)
                 if run["average"] >= 0.0:
                     _average(params, state, low, high, run["average"] if iteration > 1 else 0.0)
                 if run["rounds_kernels"]:

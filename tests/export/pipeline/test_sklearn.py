@@ -254,6 +254,10 @@ def test_refusals(tmp_path):
     pipeline_to_onnx(fit([OneHotEncoder()], towns, ROMAN), X=strangers, verify=False)
     with pytest.raises(ValueError, match="neither numbers nor strings"):
         pipeline_to_onnx(pipeline, X=PEOPLE.to_numpy()[:, :4])
+    gaps = PEOPLE[["city"]].astype(object)
+    gaps.iloc[2, 0] = None
+    with pytest.raises(ValueError, match=r"column 'city' holds strings and None; ONNX's strings have no missing cell"):
+        pipeline_to_onnx(fit([OneHotEncoder()], gaps, ROMAN), X=gaps)
     with pytest.raises(ValueError, match="skl2onnx cannot convert the pipeline.*Unknown"):
         pipeline_to_onnx(fit([Unknown()], IRIS, SPECIES), X=IRIS)
     with pytest.raises(FileNotFoundError, match="does not exist"):

@@ -1,11 +1,15 @@
-"""The golden vectors of both roundings (tests/golden/requantise_*.txt), which a C port is to be held against too."""
+"""The golden vectors of all roundings (tests/golden/requantise_*.txt), which a C port is to be held against too."""
+
+import itertools
 
 import numpy as np
 import pytest
 
-from nbdense.quant.kernels.rounding import fixed_point_multiply, round_to_byte
+from nbdense.quant.kernels.rounding import CODES, fixed_point_multiply, round_to_byte
 from tests.support.compiled import compiled
 from tests.support.source_tree import ROOT
+
+FIXED_POINT = [name for name in CODES if name != "onnx"]
 
 
 def vectors(name):
@@ -22,9 +26,9 @@ def requantise_onnx(accumulators, multipliers, zero_points, lows, highs, out):
 
 
 @compiled
-def requantise_tflite(accumulators, multipliers, shifts, zero_points, lows, highs, out):
+def requantise_fixed(accumulators, multipliers, shifts, zero_points, lows, highs, rounding, out):
     for i in range(out.size):
-        value = fixed_point_multiply(np.int32(accumulators[i]), np.int32(multipliers[i]), np.int32(shifts[i]))
+        value = fixed_point_multiply(np.int32(accumulators[i]), np.int32(multipliers[i]), np.int32(shifts[i]), rounding)
         out[i] = min(max(value + zero_points[i], lows[i]), highs[i])
 
 
@@ -38,15 +42,17 @@ def test_onnx_vectors():
 
 
 @pytest.mark.kernels
-def test_tflite_vectors():
-    *columns, expected = vectors("tflite")
+@pytest.mark.parametrize("rounding", FIXED_POINT)
+def test_fixed_point_vectors(rounding):
+    *columns, expected = vectors(rounding)
     out = np.empty_like(expected)
-    requantise_tflite(*columns, out)
+    requantise_fixed(*columns, CODES[rounding], out)
     np.testing.assert_array_equal(out, expected)
 
 
-def test_the_roundings_differ_somewhere():
+@pytest.mark.parametrize(("first", "second"), [*itertools.combinations(CODES, 2)])
+def test_the_roundings_differ_somewhere(first, second):
     """Else one of the files would be superfluous, and a port could not tell which it has."""
-    onnx, tflite = vectors("onnx"), vectors("tflite")
-    np.testing.assert_array_equal(onnx[0], tflite[0])
-    assert (onnx[-1] != tflite[-1]).sum() > 20
+    first, second = vectors(first), vectors(second)
+    np.testing.assert_array_equal(first[0], second[0])
+    assert (first[-1] != second[-1]).sum() > 20

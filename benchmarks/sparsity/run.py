@@ -1,0 +1,98 @@
+"""The cost of pruning and compression in accuracy: ``python -m benchmarks.sparsity --help``.
+
+A 784-300-100-10 network is trained on MNIST, once for each seed, then pruned further and further, each stage beginning
+with the network of the one before. How all of it is set was chosen with ``--validation``: on all but the last 10,000
+training rows, by the error on these. The test rows are only measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine, mnist
+from benchmarks.quantization.methods import TEST, VALIDATION, Rows
+from benchmarks.sparsity import report
+from benchmarks.sparsity.recipe import STAGES, Recipe, Stage, answers
+
+FORMAT = 1
+README = Path(__file__).parents[2] / "README.md"
+
+
+def _say(line: str) -> None:
+    """Print progress to stderr: stdout is the report."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(recipe: Recipe, stages: dict[str, Stage], rows: Rows, seeds: int, measured_on: str = TEST) -> Any:
+    """Measure; return what the JSON file holds, errors in percent of the test rows."""
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "machine": machine.describe(),
+        "measured_on": measured_on,
+        "recipe": {**asdict(recipe), "widths": list(recipe.widths)},
+        "seeds": seeds,
+        "training_rows": len(rows.x),
+        "rows": len(rows.x_test),
+        "stages": {
+            name: {**asdict(stage), "errors": [], "parameters": [], "file_bytes": []} for name, stage in stages.items()
+        },
+    }
+    for seed in range(seeds):
+        started = time.perf_counter()
+        for name, answer in answers(recipe, stages, rows, seed):
+            found = results["stages"][name]
+            found["errors"].append(round(answer.error, 6))
+            found["parameters"].append(answer.parameters)
+            found["file_bytes"].append(answer.file_bytes)
+            _say(
+                f"seed {seed}: {name:<8}{answer.error:.2f}%  {answer.parameters:,} parameters  {answer.file_bytes:,} "
+                f"bytes  {time.perf_counter() - started:.0f} s"
+            )
+    return results
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks.sparsity", description="The error of pruned networks.")
+    parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files")
+    parser.add_argument("--seeds", type=_positive, default=5, help="default: 5")
+    parser.add_argument("--validation", action="store_true", help="measure on the last 10,000 training rows instead")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
+    parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, and report; return 0 also where a target is missed, which the report says."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.source and not options.data:
+        parser.error("--data: say where MNIST lies, or --from where results lie")
+    if options.readme and options.validation:
+        parser.error("the README's table is of the test rows: leave out --validation")
+    if options.source:
+        results = json.loads(options.source.read_text(encoding="utf-8"))
+    else:
+        rows = Rows(*mnist.read(options.data))
+        chosen, on = (rows.validation(), VALIDATION) if options.validation else (rows, TEST)
+        results = run(Recipe(), STAGES, chosen, options.seeds, on)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.readme:
+        README.write_text(report.readme_with(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+    print(report.render(results))
+    return 0

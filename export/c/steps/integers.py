@@ -1,0 +1,218 @@
+"""The layers of integer networks as steps of a C program: the numbers that are made in advance, and the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbdense.export.c.source import POINTER, Source
+from nbdense.export.c.steps.rounding import ROUNDINGS, Rounding, Scales
+from nbdense.export.c.steps.step import Step
+from nbdense.export.c.targets import nibbles
+from nbdense.quant.model.network import (
+    LIMITS,
+    QuantizedActivation,
+    QuantizedAdd,
+    QuantizedDense,
+    QuantizedNetwork,
+    QuantizedSoftmax,
+)
+
+_INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class DenseStep(Step):
+    """A dense layer.
+
+    Attributes
+    ----------
+    layer : QuantizedDense
+        The layer.
+    weights : ndarray of int8, (n_in, n_out)
+        Its weights, less their zero points.
+    bias : ndarray of int64, (n_out,)
+        Its bias, with what the input's zero point adds.
+    scales : Scales
+        What its sums are requantised with.
+    limits : (int, int)
+        The least and greatest integer, before a table.
+    rounding : str
+        The network's.
+    """
+
+    layer: QuantizedDense
+    weights: Any
+    bias: Any
+    scales: Scales
+    limits: tuple[int, int]
+    rounding: str
+
+    def write(self, source: Source, label: str, inputs: Sequence[str], output: str) -> None:
+        layer, layout, parts = self.layer, source.target.layout, source.parts
+        order = nibbles(self.weights) if layer.bits == 4 else layout.lay_out(self.weights)
+        fields = {
+            "weights": source.array("int8_t", f"weights_{label}", order, aligned=layout.aligned and layer.bits == 8),
+            "bias": source.array("int32_t", f"bias_{label}", self.bias.astype(np.int32)),
+            "multipliers": source.array("int32_t", f"multipliers_{label}", self.scales.multipliers.astype(np.int32)),
+        }
+        if "shifts" in parts["pointers"]:
+            fields["shifts"] = source.array("int8_t", f"shifts_{label}", self.scales.shifts.astype(np.int8))
+        if "table" in parts["pointers"]:
+            table = layer.table
+            fields["table"] = "0" if table is None else source.array(source.value, f"table_{label}", table)
+        pointers = len(fields)
+        fields |= {"n_in": str(layer.n_in), "n_out": str(layer.n_out)}
+        numbers = layer_numbers(self, ROUNDINGS[self.rounding], each="shifts" in parts["pointers"])
+        fields |= {name: str(value) for name, (_, value) in numbers.items() if f" {name};" in parts["numbers"]}
+        size = POINTER * pointers + 8 + _padded_size(parts["numbers"])
+        kernel = "dense_of_nibbles" if layer.bits == 4 else parts["dense"]
+        function = "dense" if kernel.startswith(("dense_of_words", "dense_of_blocks")) else kernel
+        address = source.layer("dense_layer", fields, size)
+        call = f"{function}({address}, {{}}, {{}})"
+        operands = {inputs[0]: layer.n_in, output: layer.n_out}
+        source.repeated((parts["requantised"], kernel), layer.positions, call, operands)
+
+
+def layer_numbers(step: DenseStep, rounding: Rounding, each: bool) -> dict[str, tuple[str, int]]:
+    """Return numbers of a layer's structure, by name, with their C types.
+
+    Parameters
+    ----------
+    step : DenseStep
+        The layer.
+    rounding : Rounding
+        The network's.
+    each : bool
+        Whether each channel has a shift of its own.
+    """
+    zero_point = step.layer.pre_zero_point
+    numbers = {"zero_point": ("int16_t", zero_point)} if each else rounding.numbers(step.scales, zero_point)
+    return {**numbers, "low": ("int16_t", step.limits[0]), "high": ("int16_t", step.limits[1])}
+
+
+def _padded_size(members: str) -> int:
+    size = sum(int(kind[3:].removesuffix("_t")) // 8 for kind in members.split() if kind.startswith("int"))
+    return -(-size // 4) * 4
+
+
+@dataclass(frozen=True, eq=False)
+class AddStep(Step):
+    """A sum of two tensors.
+
+    Attributes
+    ----------
+    layer : QuantizedAdd
+        The layer.
+    scales : Scales
+        What its terms are scaled with.
+    limits : (int, int)
+        The least and greatest integer.
+    rounding : str
+        The network's.
+    """
+
+    layer: QuantizedAdd
+    scales: Scales
+    limits: tuple[int, int]
+    rounding: str
+
+    def write(self, source: Source, label: str, inputs: Sequence[str], output: str) -> None:
+        layer, wide = self.layer, len(self.scales.multipliers) == 2
+        shifts = ", ".join(map(str, self.scales.shifts))
+        fields = {
+            "multipliers": "{"
+            + ", ".join(f"{number}{'LL' if wide else ''}" for number in self.scales.multipliers)
+            + "}",
+            "n": str(layer.positions * layer.n),
+            "zero_point_a": str(layer.input_zero_points[0]),
+            "zero_point_b": str(layer.input_zero_points[1]),
+            "zero_point": str(layer.output_zero_point),
+            "low": str(self.limits[0]),
+            "high": str(self.limits[1]),
+        }
+        if wide:
+            fields["shift"], fields["bits"] = shifts.split(", ")
+        else:
+            fields["shifts"] = "{" + shifts + "}"
+        address = source.layer("sum_layer", fields, 32)
+        kernels = (ROUNDINGS[self.rounding].kernel_sum, "add")
+        source.call(kernels, f"add({address}, {inputs[0]}, {inputs[1]}, {output});")
+
+
+@dataclass(frozen=True, eq=False)
+class LookUpStep(Step):
+    """An activation by a table of its own.
+
+    Attributes
+    ----------
+    layer : QuantizedActivation
+        The layer.
+    """
+
+    layer: QuantizedActivation
+
+    def write(self, source: Source, label: str, inputs: Sequence[str], output: str) -> None:
+        table = source.array(source.value, f"table_{label}", self.layer.table)
+        count = self.layer.positions * self.layer.n
+        source.call(("look_up",), f"look_up({table}, {inputs[0]}, {output}, {count});")
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxStep(Step):
+    """Softmax in integers.
+
+    Attributes
+    ----------
+    layer : QuantizedSoftmax
+        The layer.
+    """
+
+    layer: QuantizedSoftmax
+
+    def write(self, source: Source, label: str, inputs: Sequence[str], output: str) -> None:
+        layer = self.layer
+        table = source.array("int32_t", f"exponentials_{label}", layer.exponentials)
+        call = f"softmax({table}, {{}}, {{}}, {layer.n})"
+        source.repeated(("softmax",), layer.positions, call, {inputs[0]: layer.n, output: layer.n})
+
+
+# -- made of layers --------------------------------------------------------------------------------------------------
+
+
+def _dense(layer: QuantizedDense, network: QuantizedNetwork) -> Step:
+    weights = layer.weights()
+    if weights.min() < -128 or weights.max() > 127:
+        raise ValueError(
+            f"layer {layer.name!r}: its weights less their zero points do not fit 8 bits: quantize a float model with "
+            "nbdense.quantize, whose weights have no zero points"
+        )
+    sums = weights.astype(np.int64)
+    bias = layer.bias - layer.input_zero_point * sums.sum(axis=0)
+    largest = max(map(abs, LIMITS[network.activation_dtype])) * np.abs(sums).sum(axis=0)
+    if (np.abs(bias) + largest * (16 if layer.bits == 4 else 1)).max() > _INT32_MAX:
+        raise ValueError(
+            f"layer {layer.name!r}: with {layer.n_in:,} inputs its sums can leave 32 bits in C: make it narrower"
+        )
+    low, high = (limit - layer.input_zero_point for limit in LIMITS[network.activation_dtype])
+    positive, negative = np.maximum(sums, 0).sum(axis=0), np.minimum(sums, 0).sum(axis=0)
+    most, least = positive * high + negative * low + layer.bias, positive * low + negative * high + layer.bias
+    scales = ROUNDINGS[network.rounding].dense(layer, np.maximum(most, -least))
+    limits = layer.clamp(network.activation_dtype, network.rounding)
+    return DenseStep(layer, weights.astype(np.int8), bias, scales, limits, network.rounding)
+
+
+def _add(layer: QuantizedAdd, network: QuantizedNetwork) -> Step:
+    scales = ROUNDINGS[network.rounding].add(layer)
+    return AddStep(layer, scales, layer.clamp(network.activation_dtype, network.rounding), network.rounding)
+
+
+STEPS: Mapping[type[Any], Callable[[Any, QuantizedNetwork], Step]] = {
+    QuantizedDense: _dense,
+    QuantizedAdd: _add,
+    QuantizedActivation: lambda layer, network: LookUpStep(layer),
+    QuantizedSoftmax: lambda layer, network: SoftmaxStep(layer),
+}

@@ -1,0 +1,1 @@
+"""Networks as TFLite files and back, without TensorFlow; LiteRT, where it is installed, says that they are right."""

@@ -1,0 +1,123 @@
+"""The ways from accumulators to the next layer's integers, on arrays: see `nbdense.quant.kernels.rounding`.
+
+The numbers that both need, a multiplier's fixed-point form and a rounding, are defined here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+ROUNDINGS = ("onnx", "tflite", "gemmlowp", "ruy")
+SHIFT_OF_SUMS = 20  # TFLite's sums of two tensors have this many bits more than their terms
+_INT32_MAX = 2**31 - 1
+
+
+def fixed_point_multiplier(real: float) -> tuple[int, int]:
+    """Return a real multiplier's fixed-point form (TFLite, kernels/internal/quantization_util.cc, QuantizeMultiplier).
+
+    Parameters
+    ----------
+    real : float
+        At least 0; below 2**-32 it counts as 0.
+
+    Returns
+    -------
+    (int, int)
+        multiplier and shift, with real ~ multiplier * 2**(shift - 31), multiplier in [2**30, 2**31) or 0.
+
+    Raises
+    ------
+    ValueError
+        If ``real`` is 2**30 or more.
+    """
+    if real == 0:
+        return 0, 0
+    fraction, shift = math.frexp(real)
+    multiplier = math.floor(fraction * 2.0**31 + 0.5)
+    if multiplier == 2**31:
+        multiplier, shift = 2**30, shift + 1
+    if shift < -31:
+        return 0, 0
+    if shift > 30:
+        raise ValueError(f"multiplier {real} is too large for a fixed-point form")
+    return multiplier, shift
+
+
+def round_half_away(x: float) -> float:
+    """Round half away from zero, as C's round() does.
+
+    Parameters
+    ----------
+    x : float
+        Any number; what is not finite stays as it is.
+    """
+    return math.copysign(math.floor(abs(x) + 0.5), x) if math.isfinite(x) else x
+
+
+def clamp_of(bounds: tuple[float, float], scale: float, rounding: str) -> tuple[float, float]:
+    """Return a clamp's bounds in steps from the zero point.
+
+    Parameters
+    ----------
+    bounds : (float, float)
+        The least and the greatest real number; infinite where there is no bound.
+    scale : float
+        Scale of the integers.
+    rounding : str
+        Rounding of bounds that are not whole: "onnx" half to even, the others half away from zero.
+    """
+    with np.errstate(over="ignore"):
+        steps = np.array(bounds, np.float32) / np.float32(scale)
+    if rounding == "onnx":
+        return float(np.rint(steps[0])), float(np.rint(steps[1]))
+    return round_half_away(float(steps[0])), round_half_away(float(steps[1]))
+
+
+class FixedPoint:
+    """Multiplication of integers by real numbers in fixed point, rounded in one of the ways but "onnx".
+
+    Parameters
+    ----------
+    reals : sequence of float
+        The numbers, one a column, or one for all.
+    rounding : str
+        "tflite": once, ties up; "gemmlowp": the product and the shift each, ties away from zero; "ruy": each, the
+        shift's ties up.
+    """
+
+    def __init__(self, reals: Sequence[float], rounding: str) -> None:
+        self._multipliers, shifts = np.array([fixed_point_multiplier(real) for real in reals], np.int64).T
+        self._once, self._away = rounding == "tflite", rounding == "gemmlowp"
+        self._right = 31 - shifts if self._once else np.maximum(-shifts, 0)
+        self._left = np.maximum(shifts, 0)
+        self._half = np.left_shift(1, self._right) >> 1
+
+    def __call__(self, x: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Multiply.
+
+        Parameters
+        ----------
+        x : ndarray of int64, (rows, columns)
+            Integers that int32 holds.
+        """
+        if self._once:
+            x = x * self._multipliers
+            x += self._half
+            x >>= self._right
+            return x
+        x = np.clip(x << self._left, -_INT32_MAX - 1, _INT32_MAX)
+        x *= self._multipliers
+        x += 1 << 30
+        x >>= 31
+        if self._away:
+            x -= (x < 0) & (self._half > 0)
+        x += self._half
+        x >>= self._right
+        return x

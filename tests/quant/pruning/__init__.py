@@ -1,0 +1,1 @@
+"""Tests of pruning: what goes, when, and what a model is then."""
