@@ -123,6 +123,9 @@ TARGETS = (
     Target("loops/tab_s/1 thread/predict of a row, njit calls with an array allocated", 4, at_most=True),
     Target("loops/online/1 thread/times faster than jax_loop", 5),
     Target("loops/online/1 thread/times faster than torch_loop", 20),
+    Target("loops/online/1 thread/learn_one, times faster than jax_loop", 5),
+    Target("loops/online/1 thread/learn_one, times faster than torch_loop", 20),
+    *(Target(f"busy/{case}/times as long as with OMP_NUM_THREADS=1", 1.3, at_most=True) for case in CASES),
     Target("accuracy/nbdense", ACCURACY),
     Target("start/import nbdense, times import numba", 1.3, at_most=True),
     # Stricter: `import nbdense` is lazy, and does not even import numba.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cases, machine, reference, start
+from benchmarks import busy, cases, machine, reference, start
 from benchmarks.calls import ALLOCATING, EMPTY
 from benchmarks.cases import CASES, INT8_TOLERANCE, LOOPS, TOLERANCE, Case
 from benchmarks.peers import PEERS
@@ -24,6 +24,7 @@ PARTS = (
     "int8",
     "loops",
     "accuracy",
+    "busy",
     "start",
 )  # of the results; each can be measured by itself
 LIMIT = "limit"
@@ -216,10 +217,11 @@ def _int8(pool: dict[str, Worker], settings: Settings, threads: int, results: di
 def _loops(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
     if threads != min(settings.threads):
         return
-    there = {name: worker for name, worker in pool.items() if name in PEERS and PEERS[name].loop}
+    loops = {name: worker for name, worker in pool.items() if name in PEERS and PEERS[name].loop}
     with workers([EMPTY, ALLOCATING], threads) as calls:
         for case in LOOPS.values():
             settings.say(f"own loops {case.name}, {threads} threads")
+            there = {name: worker for name, worker in loops.items() if case.batch == 1 or not PEERS[name].by_row}
             check = partial(_check_loop, case=case)
             for row in _time({**there, **calls}, check, settings, results["failures"], "loops", case.steps):
                 results["loops"].append({"case": case.name, "threads": threads, **row})
@@ -250,6 +252,9 @@ def run(settings: Settings) -> dict[str, Any]:
         with workers(needed, threads) as pool:
             for measure in measures if only_int8 else (_products, *measures):
                 measure(pool, settings, threads, results)
+    if "busy" in settings.parts:
+        settings.say("beside other processes")
+        results["busy"] = busy.measure(settings.cases, 10 * settings.seconds, min(settings.rounds, 3))
     if "start" in settings.parts:
         settings.say("cold start")
         results["start"] = start.measure(settings.rounds)

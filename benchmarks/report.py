@@ -11,7 +11,7 @@ from benchmarks.cases import ACCURACY, ACCURACY_CASE, CASES, LOOPS, TARGETS
 from benchmarks.peers import PEERS
 
 OURS = "nbdense"
-OUR_STEP = "nbdense_train_step"
+OUR_STEP, OUR_ROW = "nbdense_train_step", "nbdense_learn_one"
 OURS_INT8, THEIRS_INT8 = "nbdense_int8", ("onnxruntime_int8", "onnxruntime_uint8")
 HEADING = "## Speed"
 # Where a README without our blocks gets them.
@@ -73,6 +73,9 @@ def figures(results: Results) -> dict[str, float]:
         if OURS in libraries:
             found[f"{label}/times faster than nbdense in float32"] = libraries[OURS]["each_s"] / ours["each_s"]
     found |= _loop_figures(results)
+    for row in results.get("busy", []):
+        if row["busy"]:
+            found[f"busy/{row['case']}/times as long as with OMP_NUM_THREADS=1"] = row["default_s"] / row["one_s"]
     for row in results["accuracy"]:
         found[f"accuracy/{row['library']}"] = row["accuracy"]
     if start := results["start"]:
@@ -86,11 +89,7 @@ def figures(results: Results) -> dict[str, float]:
 def _loop_figures(results: Results) -> dict[str, float]:
     """Return what loops of one's own cost: beyond a step of fit, in calls and steps of others."""
     found: dict[str, float] = {}
-    predictions = {
-        (row["case"], row["threads"]): row["each_s"]
-        for row in results["inference"]
-        if row["library"] == OURS and row["batch"] == 1
-    }
+    predictions = _predictions_of_a_row(results)
     for key, libraries in _groups(results.get("loops", [])).items():
         label = _label("loops", *key)
         seconds = {library: row["each_s"] for library, row in libraries.items()}
@@ -105,10 +104,20 @@ def _loop_figures(results: Results) -> dict[str, float]:
         row = predictions.get((key[0], key[2]))
         if row is not None and ALLOCATING in seconds:
             found[f"{label}/predict of a row, njit calls with an array allocated"] = row / seconds[ALLOCATING]
-        for library in seconds:
-            if library in PEERS and not library.startswith(OURS) and OUR_STEP in seconds:
-                found[f"{label}/times faster than {library}"] = seconds[library] / seconds[OUR_STEP]
+        for ours, said in ((OUR_STEP, "times faster than"), (OUR_ROW, "learn_one, times faster than")):
+            for library in seconds:
+                if library in PEERS and not library.startswith(OURS) and ours in seconds:
+                    found[f"{label}/{said} {library}"] = seconds[library] / seconds[ours]
     return found
+
+
+def _predictions_of_a_row(results: Results) -> dict[tuple[str, int], float]:
+    """Return the seconds of our `predict` of one row, by case and threads."""
+    return {
+        (row["case"], row["threads"]): row["each_s"]
+        for row in results["inference"]
+        if row["library"] == OURS and row["batch"] == 1
+    }
 
 
 def verdicts(results: Results) -> str:
@@ -243,11 +252,39 @@ def render_loops(results: Results) -> str:
     empty, allocating = (
         _microseconds(min(row["each_s"] for row in rows if row["library"] == kind)) for kind in (EMPTY, ALLOCATING)
     )
+    predictions = _predictions_of_a_row(results)
+    rows_predicted = "".join(
+        f", and `predict` of one row of {LOOPS[name].shape} {_microseconds(predictions[name, threads])}"
+        for name, _, threads in _groups(rows)
+        if (name, threads) in predictions
+    )
     return (
         "A loop of one's own, microseconds a step: each batch is a call from Python, NumPy in and the loss out, beside "
         f"a step of `fit` (in brackets: how many times `train_step`'s):\n\n{table}\n\n"
         f"A call of an empty function that numba has compiled takes {empty} there, one that "
-        f"allocates an array {allocating}; microseconds too."
+        f"allocates an array {allocating}{rows_predicted}; microseconds too."
+    )
+
+
+def render_busy(results: Results) -> str:
+    """Return the table of training beside other processes."""
+    rows = results.get("busy", [])
+    if not rows:
+        return "Training beside other processes was not measured."
+    lines = [
+        [
+            CASES[row["case"]].shape,
+            str(CASES[row["case"]].batch),
+            str(row["busy"]),
+            f"{row['one_s']:.2f}",
+            f"{row['default_s']:.2f} ({row['default_s'] / row['one_s']:.2f}x)",
+        ]
+        for row in rows
+    ]
+    table = _table(["network", "batch", "busy processes", "OMP_NUM_THREADS=1", "as it comes"], lines)
+    return (
+        "Seconds of a whole `fit`, alone and beside a process that keeps a CPU busy, with the threads that nbdense "
+        f"takes by itself, and with one:\n\n{table}"
     )
 
 
@@ -292,6 +329,7 @@ BLOCKS = {
     "inference": render_inference,
     "int8": render_int8,
     "loops": render_loops,
+    "busy": render_busy,
     "accuracy": render_accuracy,
     "start": render_start,
 }

@@ -80,6 +80,8 @@ def array_of(name: str, value: Any, first_row: int = 0) -> npt.NDArray[Any]:
     NumPy would let go of a mask without a word, and what lies behind it would be taken for data. Rows are numbered from
     ``first_row`` on.
     """
+    if type(value) is np.ndarray:
+        return value
     refuse_masked(name, value, first_row)
     if isinstance(value, np.ma.MaskedArray):
         return np.ma.getdata(value, subok=False)

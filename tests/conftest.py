@@ -16,8 +16,16 @@ settings.register_profile("nbdense", derandomize=True, deadline=None, database=N
 settings.register_profile("thorough", settings.get_profile("nbdense"), derandomize=False, max_examples=500)
 settings.load_profile("nbdense")
 
-# Minutes each, in single tests: begun last, one would go on alone while all other workers had nothing left to do.
-LONGEST = ["test_instruction_sets.py", "test_demo.py", "test_processes.py", "test_no_jit.py"]
+# A minute each and more: begun last, one would go on alone while all other workers had nothing left to do. What the
+# demo compiles serves those behind it.
+LONGEST = [
+    "test_instruction_sets.py",
+    "test_demo.py",
+    "test_processes.py",
+    "test_cuda.py",
+    "test_no_jit.py",
+    "test_readme.py",
+]
 
 
 def pytest_collection_modifyitems(items):

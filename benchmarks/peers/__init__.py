@@ -50,7 +50,7 @@ class Row:
     ``same_steps`` is False where a model of two classes has other parameters than two outputs'. ``int8`` is timed
     beside networks in integers: those themselves, and what they are to be faster than. ``multiplies`` is True where it
     has a product of matrices to offer, which the limit has to be as fast as. ``loop`` is timed as a loop of one's own,
-    in which each batch is a call from Python, or is what such loops are held against.
+    in which each batch is a call from Python, or is what such loops are held against; ``by_row`` takes one row a call.
     """
 
     title: str
@@ -62,6 +62,7 @@ class Row:
     int8: bool = False
     multiplies: bool = False
     loop: bool = False
+    by_row: bool = False
 
     @property
     def installed(self) -> bool:
@@ -78,8 +79,8 @@ def _in_integers(title: str, name: str, package: str) -> Row:
     return Row(title, f"int8:{name}", package, training=False, inference=False, int8=True)
 
 
-def _loop(title: str, where: str, package: str) -> Row:
-    return Row(title, where, package, training=False, inference=False, loop=True)
+def _loop(title: str, where: str, package: str, by_row: bool = False) -> Row:
+    return Row(title, where, package, training=False, inference=False, loop=True, by_row=by_row)
 
 
 PEERS = {
@@ -97,6 +98,7 @@ PEERS = {
     "nbdense_train_step": _loop("train_step", "own_loops:TrainStep", "nbdense"),
     "nbdense_train_on_batch": _loop("train_on_batch", "own_loops:TrainOnBatch", "nbdense"),
     "nbdense_own_loop": _loop("forward, backward, apply_gradients", "own_loops:OwnLoop", "nbdense"),
+    "nbdense_learn_one": _loop("learn_one", "own_loops:LearnOne", "nbdense", by_row=True),
     "torch_loop": _loop("torch eager", "own_loops_torch:TorchLoop", "torch"),
     "torch_fused_loop": _loop("torch, fused Adam", "own_loops_torch:TorchFusedLoop", "torch"),
     "jax_loop": _loop("JAX, jitted step", "own_loops_jax:JaxLoop", "jax"),

@@ -47,6 +47,17 @@ class TrainStep(TrainOnBatch):
         return self._model.train_step(len(self._batches[0][0]))
 
 
+class LearnOne(TrainOnBatch):
+    """nbdense, by ``learn_one``: a row, and not a batch of one."""
+
+    def build(self, x: Array, y: Array, batch: int, weights: Weights) -> None:
+        super().build(x, y, batch, weights)
+        self._batches = list(zip(x, y, strict=True))
+
+    def _taker(self) -> Any:
+        return self._model.learn_one
+
+
 class OwnLoop(TrainOnBatch):
     """nbdense, by ``forward``, the loss's derivative in NumPy, ``backward`` and ``apply_gradients``."""
 

@@ -17,6 +17,30 @@ from nbdense.optimizers import RESTING, Optimizer
 from nbdense.training import phases
 
 Result = tuple[int, npt.NDArray[np.float64]]  # of Plan.run
+NO_BYTES = _checks.no_source()[0]
+
+
+class Pass:
+    """Runs over what is in the workspace already: the first prepares what the others take.
+
+    Parameters
+    ----------
+    plan : Plan
+    rows : int
+        Of the batch that is there.
+    """
+
+    def __init__(self, plan: Plan, rows: int) -> None:
+        self._plan, self._rows, self._has_run = plan, rows, False
+
+    def run(self) -> None:
+        """Run once more."""
+        if self._has_run:
+            self._plan.again(NO_BYTES, NO_BYTES, NO_BYTES)
+            return
+        nothing = _checks.no_source()
+        self._plan.run(Data(nothing, nothing, nothing, self._rows))
+        self._has_run = True
 
 
 class TrainingSteps:
@@ -86,9 +110,7 @@ class Updates:
 
     def __init__(self, workspace: Workspace, layers: npt.NDArray[Any], optimizer: Optimizer) -> None:
         self._workspace, self._layers, self._optimizer = workspace, layers, optimizer
-        nothing = _checks.no_source()
-        self._data = Data(nothing, nothing, nothing, workspace.batch)
-        self._plans: dict[tuple[bool, bool], Plan] = {}
+        self._passes: dict[tuple[bool, bool], Pass] = {}
 
     def take(self) -> None:
         """Take a step, or add the gradients up."""
@@ -103,7 +125,7 @@ class Updates:
             else:
                 optimizer = RESTING
         kind = optimizer is RESTING, optimizer.clips_by_norm
-        if kind not in self._plans:
-            table = phases.update(optimizer.clips_by_norm)
-            self._plans[kind] = workspace.plan(table, layers=self._layers, optimizer=optimizer)
-        self._plans[kind].run(self._data)
+        if kind not in self._passes:
+            plan = workspace.plan(phases.update(optimizer.clips_by_norm), layers=self._layers, optimizer=optimizer)
+            self._passes[kind] = Pass(plan, workspace.batch)
+        self._passes[kind].run()

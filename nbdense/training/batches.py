@@ -7,15 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks
 from nbdense.backends.base import Bytes, Data, Source, Workspace
 from nbdense.training import phases, targets
-from nbdense.training.accumulation import Result, TrainingSteps
+from nbdense.training.accumulation import NO_BYTES, Result, TrainingSteps
 from nbdense.training.evaluation import Room
 from nbdense.training.state import TrainState
 
 _FORMS = 16  # that are remembered at a time
-NO_BYTES = _checks.no_source()[0]
 
 
 class Runs(Protocol):

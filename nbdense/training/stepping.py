@@ -12,8 +12,8 @@ from nbdense.backends.base import NOTHING, Data, Workspace
 from nbdense.network import set_delta_flags
 from nbdense.optimizers import Optimizer
 from nbdense.training import phases
-from nbdense.training.accumulation import Updates
-from nbdense.training.batches import NO_BYTES, Batches, form_of, is_lent, lent
+from nbdense.training.accumulation import NO_BYTES, Pass, Updates
+from nbdense.training.batches import Batches, form_of, is_lent, lent
 from nbdense.training.evaluation import Tally, penalty
 from nbdense.training.loop import LossNotFiniteError, count_steps
 from nbdense.training.state import TrainState
@@ -184,7 +184,7 @@ class _Passes:
         # Python's numbers, which are read several times faster than a record's fields.
         self.first, self.last = (dict(zip(names, self.layers[i].item(), strict=True)) for i in (0, -1))
         self.forward = workspace.plan(phases.forward(self.layers), layers=self.layers, optimizer=state.optimizer)
-        self.backward = workspace.plan(phases.backward(self.layers), layers=self.layers)
+        self.backward = Pass(workspace.plan(phases.backward(self.layers), layers=self.layers), workspace.batch)
         self.form: tuple[Any, ...] | None = None
         self.updates: Updates | None = None
 
@@ -202,8 +202,6 @@ class _OpenStep:
     def __init__(self, state: TrainState, count: int) -> None:
         self._state, self.optimizer = state, state.optimizer
         self.workspace = backends.current().workspace(state.network, NOTHING, count, state.vectors)
-        nothing = _checks.no_source()
-        self._no_data = Data(nothing, nothing, nothing, count)
         self._by_table: dict[bool, _Passes] = {}
         self._passes: _Passes | None = None  # of the last forward
         self.rows = 0  # that a backward may go back through
@@ -243,7 +241,7 @@ class _OpenStep:
         last = passes.last
         self.workspace.set_deltas(last, grad.reshape(rows, last["positions_out"], last["n_out"]))
         self.rows = 0  # backward writes over what forward kept
-        passes.backward.run(self._no_data)
+        passes.backward.run()
         deltas = self.workspace.tensor(passes.first, "input", rows, deltas=True)
         return deltas.reshape(rows, *self._state.network.input_shape).copy()
 
@@ -258,5 +256,5 @@ class _OpenStep:
     def move_statistics(self) -> None:
         """Move running statistics by those of the last forward; no backward follows it."""
         assert self._passes is not None
-        self.workspace.run(phases.update(), self._no_data, layers=self._passes.layers)  # without an optimizer
+        Pass(self.workspace.plan(phases.update(), layers=self._passes.layers), self.workspace.batch).run()
         self.rows = 0

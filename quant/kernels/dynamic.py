@@ -1,7 +1,7 @@
 """The program of networks with DynamicDense layers: each takes its scale from the whole of what it is called with.
 
 A call is one pass of all rows through each layer in turn, in a workspace of floats, and not `predict`'s pass of a chunk
-of rows through all layers.
+of rows through all layers. So that Ctrl-C can part it, it is told which passes it takes, and of which rows.
 """
 
 from __future__ import annotations
@@ -112,9 +112,20 @@ def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, ca
 
 
 @kernel
-def _float_rows(row, floats, x, work, rows, threads, thread):
+def _form_of_bytes(row, extremes, weight_sums, corrections):
+    """Return scale and zero point of a layer's input, and fill in what they add to its sums."""
+    scale = (extremes[1] - extremes[0]) / np.float32(255.0)
+    scale = scale if scale > np.float32(0.0) else np.float32(1.0)
+    zero_point = np.int64(round_to_byte(-extremes[0] / scale, 0, 0, 255))
+    for j in range(row["channels"], row["channels"] + row["ld_out"]):
+        corrections[j] = weight_sums[j] * np.int32(zero_point - OFFSET)
+    return scale, zero_point
+
+
+@kernel
+def _float_rows(row, floats, x, work, rows, begin, end, threads, thread):
     """Take one thread's rows of data through one row of the engine's."""
-    first, count = _share(rows, threads, thread)
+    first, count = _share(begin, end, threads, thread)
     if count > 0:
         operand, span = (x, np.int64(0), row["n_in"]), (first, count)
         float_layers, params = floats
@@ -123,25 +134,26 @@ def _float_rows(row, floats, x, work, rows, threads, thread):
 
 
 @kernel
-def _share(rows, threads, thread):
-    share = (rows + threads - 1) // threads
-    first = thread * share
-    return first, min(share, rows - first)
+def _share(begin, end, threads, thread):
+    share = (end - begin + threads - 1) // threads
+    first = begin + thread * share
+    return first, min(share, end - first)
 
 
 @kernel
-def _range_of_share(row, x, work, rows, bounds, threads, thread):
+def _range_of_share(row, x, work, rows, begin, end, bounds, threads, thread):
     """Find the range of one thread's rows of a layer's input."""
-    first, count = _share(rows, threads, thread)
+    first, count = _share(begin, end, threads, thread)
     low, high = np.float32(0.0), np.float32(0.0)
     if count > 0:
         low, high = _range_of_rows(row, x, work, rows, first, count)
     bounds[thread, 0], bounds[thread, 1] = low, high
 
 
-def _dynamic_share(program, index, float_layers, x, form, corrections, work, rows, ld_in, threads, thread):
+def _dynamic_share(program, index, float_layers, x, how, work, rows, part, threads, thread):
     """Take one thread's rows through a layer of int8 weights."""
-    span = _share(rows, threads, thread)
+    form, corrections, ld_in = how
+    span = _share(part[0], part[1], threads, thread)
     if span[1] > 0:
         tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
         memory = (np.zeros(TILE_ROWS * ld_in, np.uint8), tile)
@@ -153,10 +165,15 @@ _run_ranges = region(_range_of_share)
 _run_dynamic = region(kernel(_dynamic_share, allocates=True))
 
 
-def _predict_dynamic(program, floats, x, values, launcher, threads):
-    """Predict all rows of ``x`` as one call: each DYNAMIC layer takes the scale of its whole input.
+def _predict_dynamic(program, floats, x, values, memory, span, launcher, threads):
+    """Take some rows of ``x`` through some of the program's passes, which are through all rows, one after the other.
 
-    program : bytes (see `nbdense.quant.kernels.tables.PARTS`); floats : (the engine's rows, their parameters)
+    Each layer has two: the first finds the range of its input, where it is DYNAMIC, and the second takes rows through
+    it. The last pass of all gives the outputs.
+
+    program : bytes (see `nbdense.quant.kernels.tables.PARTS`); floats : (the engine's rows, their parameters);
+    memory : (the floats' workspace, zero at first, least and greatest value of the input that is looked at);
+    span : (first pass, end of the passes, first row, end of the rows)
     """
     # Not by `_parts`: an entry would give up references that a kernel has not counted.
     at = program[:FORM_AT].view(PARTS)[0]
@@ -164,36 +181,38 @@ def _predict_dynamic(program, floats, x, values, launcher, threads):
     weight_sums = program[at["weight_sums"] : at["float_bias"]].view(np.int32)
     form = program[FORM_AT:FORM_END].view(FORM)[0]
     float_layers = floats[0]
+    work, extremes = memory
+    first_pass, end_pass, begin, end = span
     rows, n_in = x.shape
     inputs = flat(x)
-    work = np.zeros(form["float_width"] * rows, np.float32)
     bounds = np.empty((threads, 2), np.float32)
     corrections = np.empty(weight_sums.size, np.int32)
-    if form["copies_input"]:
-        copy_input(form, inputs, 0, n_in, rows, work)
-    for index in range(layers.shape[0]):
+    if first_pass == 0 and form["copies_input"]:
+        copy_input(form, inputs, begin * n_in, n_in, end - begin, work[begin * form["positions"] * form["ld_input"] :])
+    for at_pass in range(first_pass, min(end_pass, 2 * layers.shape[0])):
+        index, looks = at_pass // 2, at_pass % 2 == 0
         row = layers[index]
         if row["kind"] == FLOAT:
-            _run_floats(launcher, threads, row, floats, inputs, work, rows, threads)
-            continue
-        _run_ranges(launcher, threads, row, inputs, work, rows, bounds, threads)
-        least, most = np.float32(0.0), np.float32(0.0)
-        for thread in range(threads):
-            least, most = min(least, bounds[thread, 0]), max(most, bounds[thread, 1])
-        scale = (most - least) / np.float32(255.0)
-        scale = scale if scale > np.float32(0.0) else np.float32(1.0)
-        zero_point = np.int64(round_to_byte(-least / scale, 0, 0, 255))
-        for j in range(row["channels"], row["channels"] + row["ld_out"]):
-            corrections[j] = weight_sums[j] * np.int32(zero_point - OFFSET)
-        bytes_form, ld_in = (scale, zero_point), row["ld_in"]
-        _run_dynamic(
-            launcher, threads, program, index, float_layers, inputs, bytes_form, corrections, work, rows, ld_in, threads
-        )
-    missing = np.zeros(rows, np.uint8)
-    note_missing(inputs, 0, n_in, rows, missing)
-    buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
-    nothing = np.zeros(0, np.uint8)
-    give_values(form, (nothing, work, corrections, missing, buffer, rows), rows, flat(values), 0)
+            if not looks:
+                _run_floats(launcher, threads, row, floats, inputs, work, rows, begin, end, threads)
+        elif looks:
+            _run_ranges(launcher, threads, row, inputs, work, rows, begin, end, bounds, threads)
+            if begin == 0:
+                extremes[:] = np.float32(0.0)
+            for thread in range(threads):
+                extremes[0] = min(extremes[0], bounds[thread, 0])
+                extremes[1] = max(extremes[1], bounds[thread, 1])
+        else:
+            bytes_form, ld_in = _form_of_bytes(row, extremes, weight_sums, corrections), row["ld_in"]
+            how, part = (bytes_form, corrections, ld_in), (begin, end)
+            _run_dynamic(launcher, threads, program, index, float_layers, inputs, how, work, rows, part, threads)
+    if end_pass > 2 * layers.shape[0]:
+        missing = np.zeros(end - begin, np.uint8)
+        buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)
+        outputs = work[begin * form["positions_out"] * form["ld_output"] :]
+        note_missing(inputs, begin * n_in, n_in, end - begin, missing)
+        memory_of_rows = (np.zeros(0, np.uint8), outputs, corrections, missing, buffer, rows)
+        give_values(form, memory_of_rows, end - begin, flat(values), begin)
 
 
 predict_dynamic = entry(_predict_dynamic, "the program of dynamic quantization", seconds=5)

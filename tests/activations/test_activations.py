@@ -150,6 +150,7 @@ def test_ends_are_limits(name, dtype):
 
 
 @pytest.mark.kernels
+@pytest.mark.double
 @pytest.mark.parametrize(
     ("name", "alpha"), [("relu6", 2.5), ("leaky_relu", 0.01), ("leaky_relu", 0.0), ("elu", 0.3), ("elu", 0.0)]
 )
@@ -184,7 +185,7 @@ def test_parameters(name, alpha, inside):
 
 
 @pytest.mark.kernels
-@DTYPES
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.double)])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_gradients_through_networks(name, dtype):
     """Three layers of it against naive.py."""

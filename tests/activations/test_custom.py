@@ -56,7 +56,7 @@ def pair(given, standard, *, dtype, inside=True, widths=(3, 20, 5)):
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.double)])
 @pytest.mark.parametrize("inside", [True, False])
 def test_equals_the_tables(dtype, inside):
     """silu, written by hand, learns as silu does: in Dense layers and behind another activation."""
@@ -73,6 +73,7 @@ def test_equals_the_tables(dtype, inside):
 
 
 @pytest.mark.kernels
+@pytest.mark.double
 def test_two_of_ones_own_in_one_network():
     rng = np.random.default_rng(2)
     model = make_model([3, 4, 4, 2], [MINE, SINE, MINE])

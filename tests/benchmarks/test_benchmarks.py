@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import cases, measure, reference, report
+from benchmarks import busy, cases, measure, reference, report
 from benchmarks.__main__ import README, main, published
 from benchmarks.calls import ALLOCATING, EMPTY
 from benchmarks.cases import CASES, LOOPS, TARGETS
@@ -15,7 +15,7 @@ from benchmarks.measure import CheckError, Settings, check_inference
 from benchmarks.peers import PEERS
 from tests.reference import naive
 
-OUR_LOOPS = ["nbdense_train_step", "nbdense_train_on_batch", "nbdense_own_loop"]
+OUR_LOOPS = ["nbdense_train_step", "nbdense_train_on_batch", "nbdense_own_loop", "nbdense_learn_one"]
 LIBRARIES = [
     "nbdense",
     "sklearn",
@@ -62,9 +62,16 @@ def results():
             if PEERS[name].int8
         ],
         "loops": [
-            row(name, loops[name], 1, case=case) for case in LOOPS for name in loops
+            row(name, loops[name], 1, case=case)
+            for case in LOOPS
+            for name in loops
+            if case == "online" or name != "nbdense_learn_one"
         ],
         "accuracy": [{"library": "nbdense", "threads": 2, "runs": [run], **run}],
+        "busy": [
+            {"case": case, "busy": busy, "default_s": 1.5 + 2.1 * busy, "one_s": 3.0, "turns_s": {}}
+            for case in CASES for busy in (0, 1)
+        ],
         "start": {
             "import_numba_s": 0.3, "import_nbdense_s": 0.03, "import_models_s": 0.33, "warm_s": 1.0, "cold_s": 9.0,
             "compile_s": 8.0,
@@ -85,6 +92,8 @@ def test_every_target_is_about_a_figure(results):
     assert found[loop + "own_loop beyond a step of fit, jitted JAX steps"] == pytest.approx(0)
     assert found[loop + "predict of a row, njit calls with an array allocated"] == pytest.approx(4.5)
     assert found["loops/online/1 thread/times faster than jax_loop"] == pytest.approx(10)
+    assert found["loops/online/1 thread/learn_one, times faster than torch_loop"] == pytest.approx(10)
+    assert found["busy/wide/times as long as with OMP_NUM_THREADS=1"] == pytest.approx(1.2)
     assert found["start/import nbdense.models, times import numba"] == pytest.approx(1.1)
 
 
@@ -136,14 +145,32 @@ def test_results_from_before_loops_still_render(results):
     del results["loops"]
     assert "loop of one's own" not in report.readme_with("# A library\n", [results])
     said = report.verdicts(results).splitlines()
-    assert sum(line.startswith("loops/") and line.endswith("not measured") for line in said) == 6
+    assert sum(line.startswith("loops/") and line.endswith("not measured") for line in said) == 8
 
 
 def test_loops_of_ones_own(results):
     said = report.render_loops(results)
-    assert "| fit | train_step | train_on_batch | forward, backward, apply_gradients |" in said
-    assert "| 4-64-64-2 | 1 | 1 | 100 (1.00x) | 100 |" in said
-    assert "takes 1.0 there, one that allocates an array 2.0" in said
+    assert "| fit | train_step | train_on_batch | forward, backward, apply_gradients | learn_one |" in said
+    assert (
+        "| 4-64-64-2 | 1 | 1 | 100 (1.00x) | 100 | 100 (1.00x) | 100 (1.00x) | 100 (1.00x) | 1,000 (10.00x) |" in said
+    )
+    assert "| 20-64-64-2 | 32 | 1 | 100 (1.00x) | 100 | 100 (1.00x) | 100 (1.00x) | - | 1,000 (10.00x) |" in said
+    assert "an array 2.0, and `predict` of one row of 20-64-64-2 9.0; microseconds too" in said
+
+
+def test_beside_a_busy_process(results):
+    said = report.render_busy(results)
+    assert "| 784-512-512-10 | 256 | 0 | 3.00 | 1.50 (0.50x) |" in said
+    assert "| 784-512-512-10 | 256 | 1 | 3.00 | 3.60 (1.20x) |" in said
+    del results["busy"]
+    assert "busy process" not in report.readme_with("# A library\n", [results])
+
+
+def test_busy_processes_are_busy_until_the_block_is_left():
+    with pytest.raises(KeyError), busy.busy_processes(2) as processes:
+        assert [process.poll() for process in processes] == [None, None]
+        raise KeyError
+    assert None not in [process.poll() for process in processes]
 
 
 def test_one_part_goes_into_the_rest(results):
@@ -238,6 +265,9 @@ def test_a_quick_run_works(tmp_path, capfd):
     assert {r["library"] for r in results["int8"]} == {"nbdense", "nbdense_int8", "onnxruntime_int8"}
     assert {r["library"] for r in results["loops"]} == {"nbdense", *OUR_LOOPS, EMPTY, ALLOCATING}
     assert {r["case"] for r in results["loops"]} == set(LOOPS)
+    assert {r["case"] for r in results["loops"] if r["library"] == "nbdense_learn_one"} == {"online"}
+    assert [(r["case"], r["busy"]) for r in results["busy"]] == [("tab_s", 0), ("tab_s", 1)]
+    assert all(0 < r[setting] == np.median(r["turns_s"][setting]) for r in results["busy"] for setting in r["turns_s"])
     checked = results["training"] + results["inference"] + results["loops"]
     assert all(r["difference"] <= cases.TOLERANCE for r in checked)
     assert all(0 < r["difference"] <= cases.INT8_TOLERANCE for r in results["int8"])

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import onnxruntime
 import pytest
 
 import nbdense as nb
+from nbdense._compile import kernel_cache
 from nbdense.commands import cli, demo
 
 COMMAND = "import sys; from nbdense.commands.cli import main; sys.exit(main())"
@@ -34,8 +36,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(folder, tmp_path_factory):
-    """The command in a process of its own, with an empty cache; a warning would end it."""
-    environment = {**os.environ, "NBDENSE_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+    """The command in a process of its own, with an empty cache; a warning would end it.
+
+    What it has compiled serves the other tests too.
+    """
+    cache = tmp_path_factory.mktemp("cache")
+    environment = {**os.environ, "NBDENSE_CACHE_DIR": str(cache)}
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", COMMAND, "demo", "--out", str(folder)],
         env=environment,
@@ -45,6 +51,8 @@ def first(folder, tmp_path_factory):
         check=False,
     )
     assert process.returncode == 0, process.stderr
+    (compiled,) = cache.iterdir()
+    shutil.copytree(compiled, kernel_cache.cache_folder(), dirs_exist_ok=True)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     return FirstRun(process.stdout, process.stderr, files)
 

@@ -4,26 +4,25 @@ What the machine is at its best, all other tests try; NEON on other machines is 
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
 from nbdense._compile import processor
-from tests.support.source_tree import ROOT
+from tests.support.python_process import run_python, run_tests
 
 # The tests marked "kernels", those of quant, what holds intrinsics against their plain twins, and other shapes through
-# the program that these compile anyway.
+# the program that these compile anyway: the one for float32. None of them is in a file without the second pattern.
 TESTS = "(kernels or equals_its_twin or tiling_changes_no_bit or (float32 and (drawn_shapes or padding))) and not jit"
-# They start processes themselves.
-OTHERS = ["--ignore=tests/compile/test_no_jit.py", "--ignore=tests/compile/test_instruction_sets.py"]
+FILES = r"mark\.kernels|^quant/kernels|equals_its_twin|tiling_changes_no_bit|drawn_shapes|padding"
+MARKS = "not double and not gpu"
 
 EXPECTED = {"generic": (16, False, 16), "haswell": (32, True, 16)}
 ON_ARM64 = (16, True, 32)
 
 CODE = """
+import warnings
+warnings.simplefilter("error")
 import dataclasses, json
 import numpy as np
 from nbdense._compile import processor, policy
@@ -46,37 +45,23 @@ print(json.dumps([dataclasses.asdict(processor.target()), "\\n".join(whole.inspe
 """
 
 
-def environment(cpu, **others):
-    return {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", **others}
+def environment(cpu):
+    return {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
 
 
 @pytest.mark.parametrize("cpu", processor.lesser_cpus())
 def test_kernels(cpu):
     """Compiled once: later runs find this CPU's kernels in the cache, beside the host's."""
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", TESTS, "-p", "no:cacheprovider", *OTHERS, "tests"],
-        cwd=ROOT,
-        env=environment(cpu, OMP_NUM_THREADS="1"),  # the parallel variants call the same kernels
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 500 and " skipped" not in run.stdout
+    one_thread = {"OMP_NUM_THREADS": "1"}  # the parallel variants call the same kernels
+    assert run_tests(FILES, "-k", TESTS, "-m", MARKS, **environment(cpu), **one_thread) > 500
 
 
 @pytest.mark.parametrize("cpu", processor.lesser_cpus())
 def test_code_is_of_the_instruction_set(cpu, tmp_path):
     """Vectors as wide as the CPU's and no wider; multiply-adds fused where it has them, and never a call of fmaf."""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CODE],
-        env=environment(cpu, NBDENSE_CACHE_DIR=str(tmp_path)),  # what comes from a cache has no assembly to show
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    target, assembly = json.loads(run.stdout)
+    # What comes from a cache has no assembly to show.
+    output, _ = run_python(CODE, NBDENSE_CACHE_DIR=str(tmp_path), **environment(cpu))
+    target, assembly = json.loads(output)
     vector_bytes, fma, registers = ON_ARM64 if processor.is_arm64() else EXPECTED[cpu]
     assert target == {"name": cpu, "vector_bytes": vector_bytes, "fma": fma, "registers": registers}
     called = set(re.findall(r"\b_?fmaf?\b", assembly))

@@ -23,9 +23,27 @@ def test_readme_lists_every_example():
     assert sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 
-def test_dqn_balances_the_pole(example):
+def test_dqn_balances_the_pole(example, capsys):
     """From about 22 steps, at random, to nearly all of 200."""
-    assert example("dqn").main([])["return"] > 150
+    found = example("dqn").main(["--alone"])
+    assert found["return"] > 150
+    assert f"{found['steps_per_second']:,.0f} steps of learning a second" in capsys.readouterr().out
+
+
+def test_online_learning_keeps_up_with_a_stream_that_drifts(example, capsys):
+    """The plane turns by 81 degrees while rows are counted: who has stopped is wrong more and more often."""
+    found = example("online").main(["--rows", "11000", "--alone"])
+    assert found["accuracy"] > 0.9
+    assert found["stopped"] < 0.8
+    assert f"{found['rows_per_second']:,.0f} rows predicted and learned a second" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["dqn", "online"])
+def test_torch_is_asked_only_where_it_is_installed(name, example, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    options = ["--games", "4"] if name == "dqn" else ["--rows", "2100"]
+    example(name).main(options)
+    assert "torch" not in capsys.readouterr().out
 
 
 def test_actor_critic_balances_the_pole(example):

@@ -102,7 +102,7 @@ def test_all_of_them_train():
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.double)])
 @pytest.mark.parametrize("clip", [{}, {"clipnorm": 0.01, "weight_decay": 0.1, "use_ema": True}])
 def test_an_optimizers_steps(dtype, clip):
     """Its formula, element by element, of the gradients that the model has."""

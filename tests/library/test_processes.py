@@ -134,10 +134,19 @@ def ask(i):
         if not (model.predict(inputs[i]) == expected[i]).all():
             wrong.append(i)
 
-def train():
+def trained():
     other, x, y = large()
+    other.fit(x, y, 1024, epochs=2, verbose=0)
+    for _ in range(20):
+        other.train_on_batch(x, y)
+    return other.network.params
+
+weights = trained()
+
+def train():
     start.wait()
-    other.fit(x, y, 1024, epochs=3, verbose=0)
+    if not (trained() == weights).all():
+        wrong.append("the weights")
 
 threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)] + [threading.Thread(target=train)]
 for thread in threads:
@@ -151,7 +160,10 @@ print(json.dumps([thread_pool.layer(), wrong, len(granted)]))
 
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_eight_threads_predict_at_once(layer):
-    """While a ninth trains. workqueue ends a process in which two parallel regions meet."""
+    """While a ninth trains another model, by fit and single batches.
+
+    workqueue ends a process in which two parallel regions meet.
+    """
     # Thresholds as on omp, so that workqueue has as many regions to run.
     script = THREADS.replace("granted = []", 'thread_pool.PARALLEL_FLOPS["workqueue"] = 4e6\ngranted = []')
     (found, wrong, regions), _ = run(script, NUMBA_THREADING_LAYER=layer)

@@ -34,7 +34,9 @@ def loss_and_gradient(loss, activation, z, y, weights=None, dtype="float64"):
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param("float64", 1e-10, marks=pytest.mark.double), ("float32", 1e-5)]
+)
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda c: "-".join([c["activation"], c["loss"], *c["options"]]))
 def test_values_and_gradients_are_torchs(case, dtype, tolerance):
     loss = LOSSES[case["loss"]](**case["options"])
@@ -71,6 +73,7 @@ def test_many_columns_equal_naive(loss, dtype):
 
 
 @pytest.mark.kernels
+@pytest.mark.double
 @pytest.mark.parametrize(
     ("loss", "y", "t", "value", "slope"),
     [
@@ -217,7 +220,7 @@ def squared_derivative(y, t):
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.double), "float32"])
 def test_custom_loss_is_the_mean_of_its_function(dtype):
     rng = np.random.default_rng(8)
     z, y, weights = rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), rng.uniform(0, 2, 4)
@@ -231,6 +234,7 @@ def test_custom_loss_is_the_mean_of_its_function(dtype):
 
 
 @pytest.mark.kernels
+@pytest.mark.double
 def test_custom_loss_trains_as_a_built_in_one():
     rng = np.random.default_rng(9)
     x, y = rng.normal(size=(12, 4)), rng.normal(size=(12, 2))

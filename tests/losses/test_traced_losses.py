@@ -29,6 +29,7 @@ COMPILED = [loss for kind in dict.fromkeys(LOSSES.values()) for loss in variants
 
 
 @pytest.mark.kernels
+@pytest.mark.double
 @pytest.mark.filterwarnings("ignore:.* after 'linear'")
 @pytest.mark.parametrize("loss", [loss for loss in COMPILED if not loss.sparse], ids=repr)
 def test_the_compiled_forms_are_what_is_recorded_of_the_functions(loss):
@@ -109,7 +110,9 @@ FUNCTIONS += [of_many_functions, of_extremes, of_shapes]
 
 @pytest.mark.kernels
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 3e-5)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param("float64", 1e-11, marks=pytest.mark.double), ("float32", 3e-5)]
+)
 def test_functions_and_their_derivatives(function, dtype, tolerance):
     """The value is the function's own; the derivative central differences'."""
     rng = np.random.default_rng(len(function.__name__))
@@ -121,6 +124,7 @@ def test_functions_and_their_derivatives(function, dtype, tolerance):
 
 
 @pytest.mark.kernels
+@pytest.mark.double
 @pytest.mark.parametrize(
     ("function", "z", "slope"),
     [
@@ -144,6 +148,7 @@ def test_kinks(function, z, slope):
 
 
 @pytest.mark.kernels
+@pytest.mark.double
 def test_extremes_that_are_equal_share_a_slope():
     """As in Keras: evenly."""
     gradient = loss_and_gradient(lambda t, y: np.max(y - t, axis=-1), [[1.0, 3.0, 3.0]], np.zeros((1, 3)))[1]

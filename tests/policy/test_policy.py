@@ -1,6 +1,7 @@
 """House rules that a reader cannot be trusted to notice: who may compile, who may import what, and what import does."""
 
 import ast
+import functools
 import json
 import os
 import re
@@ -36,10 +37,12 @@ NUMBA_COMPILERS = {
 # Folders that become subpackages: importable by these names only from inside the clone.
 BARE_NAMES = {folder.name for package, folder in PACKAGE_FOLDERS.items() if package != folder.name}
 
+parsed = functools.cache(ast.parse)  # most files are read by several rules
+
 
 def numba_compilers_in(source: str) -> Iterator[tuple[int, str]]:
     """Lines that import a compiler from numba, or reach one through a numba module; a decorator is one or the other."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     numba_names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -62,7 +65,7 @@ def numba_compilers_in(source: str) -> Iterator[tuple[int, str]]:
 
 def bare_imports_in(source: str) -> Iterator[tuple[int, str]]:
     """Lines that import a top-level folder by its bare name instead of through nbdense."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         modules: list[str] = []
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -145,7 +148,7 @@ def test_modules_take_no_private_names_of_others():
     offences = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
         for path in library_modules().values()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom)
         and (node.module or "").startswith("nbdense.")
         and any(re.match("_[^_]", alias.name) for alias in node.names)
@@ -172,7 +175,7 @@ def test_rooms_files_and_functions_are_small(root):
     assert {str(room.relative_to(ROOT)): count for room, count in rooms.items() if count > 14} == {}
     texts = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in files}
     assert {name: text.count("\n") for name, text in texts.items() if text.count("\n") > 500} == {}
-    functions = {f"{name}::{f}": lines for name, text in texts.items() for f, lines in functions_in(ast.parse(text))}
+    functions = {f"{name}::{f}": lines for name, text in texts.items() for f, lines in functions_in(parsed(text))}
     assert {name: lines for name, lines in functions.items() if lines > 60} == {}
 
 
@@ -183,7 +186,7 @@ def test_first_lines_of_docstrings_say_something():
         f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0]}"
         for path in repository_files()
         if path.suffix == ".py"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         and (docstring := ast.get_docstring(node)) is not None
         and odd.match(docstring)

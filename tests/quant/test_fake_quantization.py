@@ -16,7 +16,7 @@ from tests.support.stacks import made
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("model_dtype", ["float32", "float64"])
+@pytest.mark.parametrize("model_dtype", ["float32", pytest.param("float64", marks=pytest.mark.double)])
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("bounds", [(-1.3, 2.9), (0.0, 6.1), (-5.0, 0.0), (0.3, 0.7), (-2e-3, 1e-3), (-3e7, 1.0)])
 def test_values_are_quantizes(bounds, dtype, model_dtype):
@@ -57,7 +57,7 @@ def test_factors_stop_before_a_range_is_gone():
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.double)])
 @pytest.mark.parametrize(("bits", "limit"), [(8, 127), (4, 7)])
 def test_kernels_are_read_rounded(bits, limit, dtype):
     """By everything that runs the network, whatever has been written into the parameters meanwhile."""
@@ -110,6 +110,7 @@ def test_kernel_scales(limit, granularity):
 
 
 @pytest.mark.kernels
+@pytest.mark.double
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 def test_gradients_are_slopes_with_the_rounding_held(training):
     """Weights', inputs' and both ends of every range, by central differences of the straight-through surrogate."""

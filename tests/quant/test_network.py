@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from nbdense._compile import thread_pool
 from nbdense.activations import ACTIVATIONS
+from nbdense.backends.cpu import plan
 from nbdense.files import FileFormatError, pack_nibbles, unpack_nibbles
 from nbdense.models import load_model
 from nbdense.quant import QuantizedModel, QuantizedNetwork
+from nbdense.quant.kernels import dynamic
 from nbdense.quant.kernels.rounding import CODES
 from nbdense.quant.model.network import (
     LIMITS,
@@ -247,9 +250,13 @@ def test_dynamic_layers(rng, activation, positions, zero_points):
     assert np.isfinite(np.delete(seen, 4, 0)).all()
 
 
+def draw_dynamic(rng, name, n_in, n_out):
+    kernel = rng.integers(-127, 128, (n_in, n_out)).astype(np.int8)
+    return DynamicDense(name, kernel, np.full(n_out, 0.001, F32))
+
+
 def test_dynamic_layers_on_two_threads(rng):
-    kernel = rng.integers(-127, 128, (200, 300)).astype(np.int8)
-    layers = [DynamicDense("d0", kernel, np.full(300, 0.001, F32)), draw_float(rng, "f", 300, 3)]
+    layers = [draw_dynamic(rng, "d0", 200, 300), draw_float(rng, "f", 300, 3)]
     import nbdense
 
     model, x = QuantizedModel(QuantizedNetwork(layers)), rng.normal(size=(3000, 200)).astype(F32)
@@ -258,6 +265,28 @@ def test_dynamic_layers_on_two_threads(rng):
         nbdense.set_num_threads(threads)
         outputs.append(model.predict(x))
     np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_long_calls_of_dynamic_layers_are_parted(rng, threads, monkeypatch):
+    """Ctrl-C is heard between the parts, which change no bit: a layer's scale is still that of the whole call."""
+    layers = [draw_float(rng, "f", 20, 20), draw_dynamic(rng, "d0", 20, 30), draw_float(rng, "g", 30, 7)]
+    layers.append(draw_dynamic(rng, "d1", 7, 4))
+    model, x = QuantizedModel(QuantizedNetwork(layers)), rng.normal(size=(501, 20)).astype(F32)
+    x[3], x[400] = np.nan, 50.0
+    whole, parts = model.predict(x), []
+    monkeypatch.setattr(plan, "SIGNAL_WORK", 3e5)
+    monkeypatch.setattr(thread_pool, "_chosen", threads)
+    monkeypatch.setattr(thread_pool, "LEAST_PARALLEL_FLOPS", 1.0)
+    monkeypatch.setattr(thread_pool, "PARALLEL_FLOPS", dict.fromkeys(thread_pool.PARALLEL_FLOPS, 1.0))
+
+    entry = dynamic.predict_dynamic
+    monkeypatch.setattr(dynamic, "predict_dynamic", lambda *given: parts.append(given[5]) or entry(*given))
+    np.testing.assert_array_equal(model.predict(x), whole)
+    passes = 2 * len(layers) + 1
+    assert {end - first for first, end, *_ in parts} == {1}, "one pass a call"
+    assert [(first, begin) for first, _, begin, _ in parts if begin == 0] == [(p, 0) for p in range(passes)]
+    assert max((end - begin) * 2 * 20 * 30 for first, _, begin, end in parts if first == 3) <= plan.SIGNAL_WORK
 
 
 # -- files and checks --

@@ -14,7 +14,7 @@ from nbdense._compile.policy import bound
 from nbdense.backends.base import IntegerPredictor, IntegerProgram
 from nbdense.backends.cpu import plan
 from nbdense.engine.rows.kind import set_addresses
-from nbdense.quant.kernels import dynamic, integer
+from nbdense.quant.kernels import dynamic, integer, tables
 
 
 def load(program: IntegerProgram) -> IntegerPredictor:
@@ -61,10 +61,36 @@ class _Dynamic:
 
     def __init__(self, program: IntegerProgram) -> None:
         self._packed, self._floats, self._flops_a_row = program.packed, program.floats, program.flops_a_row
+        parts = self._packed[: tables.FORM_AT].view(tables.PARTS)[0]
+        form = self._packed[tables.FORM_AT : tables.FORM_END].view(tables.FORM)[0]
+        layers = self._packed[parts["layers"] : parts["end"]].view(tables.LAYER)
+        self._width = int(form["float_width"])
+        # Of a row, in each pass: looks at a layer's inputs, its products, and what is done with the last outputs.
+        looks = [float(row["positions"] * row["n_in"]) for row in layers]
+        products = [2.0 * look * float(row["n_out"]) for look, row in zip(looks, layers, strict=True)]
+        self._work = [work for pair in zip(looks, products, strict=True) for work in pair] + [float(form["n_out"])]
         self._pace = Pace()
 
     def predict(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
         rows = x.shape[0]
-        with self._pace.region(self._flops_a_row * rows, float(rows)) as threads:
+        memory = np.zeros(self._width * rows, np.float32), np.zeros(2, np.float32)
+        if sum(self._work) * rows <= plan.SIGNAL_WORK:
+            self._take(x, values, memory, (0, len(self._work), 0, rows), self._flops_a_row)
+            return
+        for at, work in enumerate(self._work):  # for Ctrl-C to be heard
+            at_once = max(1, int(plan.SIGNAL_WORK / max(1.0, work)))
+            for first in range(0, rows, at_once):
+                self._take(x, values, memory, (at, at + 1, first, min(rows, first + at_once)), work)
+
+    def _take(
+        self,
+        x: npt.NDArray[np.float32],
+        values: npt.NDArray[Any],
+        memory: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+        span: tuple[int, int, int, int],
+        work: float,
+    ) -> None:
+        work *= span[3] - span[2]
+        with self._pace.region(work, work) as threads:
             launcher = thread_pool.launcher(threads)
-            dynamic.predict_dynamic(self._packed, self._floats, x, values, launcher, threads)
+            dynamic.predict_dynamic(self._packed, self._floats, x, values, memory, span, launcher, threads)

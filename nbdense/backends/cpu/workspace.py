@@ -48,6 +48,7 @@ class CpuWorkspace:
             rounded=aligned_zeros(network.params.size if network.rounds_kernels else 0, network.dtype),
         )
         self.steps_at_once = max(1, plan.rows_at_once(network) // batch)
+        self._views: dict[tuple[int, int, int, int, int], npt.NDArray[Any]] = {}  # that were asked for, by their places
 
     def plan(
         self,
@@ -95,4 +96,9 @@ class CpuWorkspace:
         return self._matrix(rows, *self._layout.weights)
 
     def _matrix(self, rows: int, start: int, positions: int, ld: int, n: int) -> npt.NDArray[Any]:
-        return self.memory.work[start : start + rows * positions * ld].reshape(rows, positions, ld)[:, :, :n]
+        place = rows, start, positions, ld, n
+        view = self._views.get(place)
+        if view is None:
+            view = self.memory.work[start : start + rows * positions * ld].reshape(rows, positions, ld)[:, :, :n]
+            self._views[place] = view
+        return view

@@ -1,9 +1,5 @@
 """The integer program against tests/reference/naive_integer.py, to the last bit."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -16,9 +12,7 @@ from nbdense.quant.model.network import LIMITS, QuantizedDense
 from nbdense.runtime.rounding import fixed_point_multiplier
 from tests.reference import naive, naive_integer
 from tests.support.compiled import compiled
-from tests.support.source_tree import ROOT
 
-SETTINGS = str(ROOT / "pyproject.toml")
 DTYPES = ["int8", "uint8"]
 ROUNDINGS = list(CODES)
 TABLES = {name: naive.ACTIVATIONS[name][0] for name, row in ACTIVATIONS.items() if not row.is_clamp and not row.rowwise}
@@ -324,16 +318,3 @@ def test_new_networks_compile_nothing():
 def test_tables_cover_activations():
     """All but clamps and softmax need a table here, so that a new activation is tried."""
     assert {a.name for a in ACTIVATIONS.values() if not (a.is_clamp or a.rowwise)} == set(TABLES)
-
-
-def test_without_the_jit(tmp_path):
-    """The same kernels as plain Python."""
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "kernels", "-p", "no:cacheprovider", "-c", SETTINGS, __file__],
-        cwd=tmp_path,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
