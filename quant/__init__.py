@@ -9,9 +9,11 @@ _HOME = {
     "QuantizedModel": "nbdense.quant.model.model",
     "QuantizedNetwork": "nbdense.quant.model.network",
     "compare": "nbdense.quant.reporting.comparison",
+    "SparseModel": "nbdense.quant.sparse.model",
     "prune": "nbdense.quant.pruning",
     "quantize": "nbdense.quant.quantization",
     "quantize_aware": "nbdense.quant.training.aware",
+    "sparsify": "nbdense.quant.sparse.sparsify",
 }
 __all__ = sorted(_HOME)
 

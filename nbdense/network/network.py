@@ -11,6 +11,7 @@ views; files and users never see the padding.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -104,7 +105,8 @@ def held_network(model: Any) -> Any:
     NotBuiltError
         If it is a model that is not built.
     """
-    return model.network if hasattr(type(model), "network") else model
+    # Found without being asked for: the error of a model that is not built is an AttributeError too.
+    return model if inspect.getattr_static(model, "network", None) is None else model.network
 
 
 def layer_label(kind: RowKind, name: str) -> str:

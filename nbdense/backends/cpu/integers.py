@@ -13,9 +13,9 @@ from nbdense._compile.pace import Pace
 from nbdense._compile.policy import bound
 from nbdense.backends.base import IntegerPredictor, IntegerProgram
 from nbdense.backends.cpu import plan
-from nbdense.quant.kernels import dynamic, integer
+from nbdense.quant.kernels import dynamic, integer, sparse
 
-ENTRIES = [integer.predict, dynamic.predict_dynamic]  # (serial, parallel) of each
+ENTRIES = [integer.predict, sparse.predict, dynamic.predict_dynamic]  # (serial, parallel) of each
 
 
 def load(program: IntegerProgram) -> IntegerPredictor:
@@ -28,7 +28,10 @@ class _Static:
 
     def __init__(self, program: IntegerProgram) -> None:
         self._program = program
-        self._packed, self._floats, self._flops_a_row = program.packed, program.floats, program.flops_a_row
+        self._flops_a_row = program.flops_a_row
+        self._entries = integer.predict if program.sparse is None else sparse.predict
+        vectors = () if program.sparse is None else (program.sparse,)
+        self._tables = (program.packed, program.floats, *vectors)
         self._at_once = max(1, int(plan.SIGNAL_WORK / max(1.0, program.flops_a_row)))
         self._few = min(self._at_once, thread_pool.LEAST_PARALLEL_FLOPS / max(1.0, program.flops_a_row))
         self._entry: Callable[..., Any] | None = None
@@ -41,9 +44,9 @@ class _Static:
         if x.shape[0] >= self._few:
             self._predict_many(x, integers, values)
             return
-        arguments = (self._packed, self._floats, x, integers, values, 1)  # some microseconds: no time for questions
+        arguments = (*self._tables, x, integers, values, 1)  # some microseconds: no time for questions
         if self._entry is None:
-            self._entry = bound(integer.predict[0], arguments)
+            self._entry = bound(self._entries[0], arguments)
         self._entry(*arguments)
 
     def _predict_many(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
@@ -51,7 +54,7 @@ class _Static:
         for first in range(0, x.shape[0], self._at_once):  # for Ctrl-C to be heard
             rows = slice(first, first + self._at_once)
             with self._pace.region(flops, float(len(x[rows]))) as threads:
-                integer.predict[threads > 1](self._packed, self._floats, x[rows], integers[rows], values[rows], threads)
+                self._entries[threads > 1](*self._tables, x[rows], integers[rows], values[rows], threads)
 
 
 class _Dynamic:
