@@ -28,15 +28,18 @@ from nbdense.quant.kernels.integer import (
 )
 from nbdense.quant.kernels.microkernel import GROUP, take_zero_points_off
 from nbdense.quant.kernels.sparse_tiles import (
+    ABREAST,
     COLUMNS_TILES,
     INTEGER_ROWS,
     INTEGER_TILES,
     LANES,
     OUTPUTS,
     SHAPES,
+    SIDE_BY_SIDE,
     SLICES_TILES,
     TILE_OUTPUTS,
     TILE_VECTORS,
+    abreast_tile,
     slices_of,
     windows_tile,
 )
@@ -88,18 +91,26 @@ def sparse_columns(row, engine_row, sparse, work, source, target, stride, m):
     lanes = LANES * 4 // work.itemsize
     vectors = (m + lanes - 1) // lanes
     listed, starts = (indices, np.int64(row["indices"])), row["starts"]
+    columns = (row["n_out"] + block - 1) // block
     v = 0
     while v < vectors:
         wide = most if vectors - v >= most else 1
         x = (work, np.int64(source + v * lanes), np.int64(stride))
-        for c in range((row["n_out"] + block - 1) // block):
+        c = 0
+        while c < columns:
             first, last = np.int64(integers[starts + c]), np.int64(integers[starts + c + 1])
+            some = ABREAST if block == 1 and wide == 1 and columns - c >= ABREAST else 1
             for j in range(0, block, outputs):
                 weights = (values, np.int64(row["kernel"] + j), np.int64(block))
                 output = c * block + j
                 bias = (values, np.int64(row["start"] + output))
                 out = (work, np.int64(target + output * stride + v * lanes), np.int64(stride))
-                _columns_tile(100 * outputs + wide, first, last, weights, listed, x, bias, out, lower, upper)
+                if some > 1:
+                    ends, singles = (integers, np.int64(starts + c)), (values, np.int64(row["kernel"]))
+                    abreast_tile(ends, singles, listed, x, bias, out, lower, upper)
+                else:
+                    _columns_tile(100 * outputs + wide, first, last, weights, listed, x, bias, out, lower, upper)
+            c += some
         v += wide
     _activate_columns(engine_row, work, target, stride, vectors * lanes)
 
@@ -146,6 +157,24 @@ def _to_rows(row, float_layers, work, capacity, m):
 
 
 @kernel
+def _put_in_order(outputs, at, count, block, n_out, sums, out, target):
+    """Put the sums of some blocks of outputs where these belong."""
+    start = np.uint64(target)
+    if block == 1:
+        for u in range(count):
+            output = outputs[at + np.uint64(u)]
+            if output >= 0:
+                out[start + np.uint64(output)] = sums[np.uint64(u)]
+        return
+    for u in range(count):
+        output = outputs[at + np.uint64(u)] * block
+        if output >= 0:
+            width, source = min(block, n_out - output), np.uint64(u * block)
+            for v in range(width):
+                out[start + np.uint64(output + v)] = sums[source + np.uint64(v)]
+
+
+@kernel
 def sparse_row(row, sparse, x, x_offset, out, target, sums):
     """Compute the outputs of one row of data, before the activation.
 
@@ -153,7 +182,7 @@ def sparse_row(row, sparse, x, x_offset, out, target, sums):
     """
     values, indices, places, integers = sparse
     block, n_out, windows = row["block"], row["n_out"], row["bases"] >= 0
-    count = LANES if windows else _SLICES[block - 1]
+    count = SIDE_BY_SIDE * LANES if windows else _SLICES[block - 1]
     size = count * block
     source, total = (x, np.int64(x_offset)), (sums, np.int64(0))
     weights = (values, np.int64(row["kernel"]))
@@ -166,11 +195,7 @@ def sparse_row(row, sparse, x, x_offset, out, target, sums):
             windows_tile(first, last, weights, listed, bases, source, bias, total)
         else:
             _slices_tile(block, first, last, weights, (indices, np.int64(row["indices"])), source, bias, total)
-        for u in range(count):
-            output = integers[row["outputs"] + g * count + u]
-            if output >= 0:
-                for v in range(min(block, n_out - output * block)):
-                    out[target + output * block + v] = sums[u * block + v]
+        _put_in_order(integers, np.uint64(row["outputs"] + g * count), count, block, n_out, sums, out, target)
 
 
 @kernel

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.quant.kernels.sparse_tiles import LANES, STEPS, WINDOW, slices_of
+from nbdense.quant.kernels.sparse_tiles import LANES, SIDE_BY_SIDE, STEPS, WINDOW, slices_of
 
 SHORT = 2**16  # inputs up to which an index takes 16 bits
 
@@ -171,32 +171,36 @@ def windows(blocks: Blocks) -> Slices:
     blocks : Blocks
         The kernel's, of single weights and at least `WINDOW` inputs.
     """
-    outputs = _grouped(blocks, LANES)
-    begin, bases = blocks.starts, list[int]()
-    values, indices, starts = [], [], [0]
-    behind = blocks.shape[0]  # no input
+    outputs = _grouped(blocks, SIDE_BY_SIDE * LANES)
+    made = [_windows_of(blocks, vector) for vector in outputs.reshape(-1, LANES)]
+    # Vectors side by side have as many windows as the one that has most.
+    lengths = np.array([bases.size for bases, _, _ in made]).reshape(-1, SIDE_BY_SIDE)
+    starts = np.concatenate([[0], np.cumsum(lengths.max(axis=1))]).astype(np.int32)
+    bases = np.zeros((int(starts[-1]), SIDE_BY_SIDE), np.int32)
+    indices = np.zeros((*bases.shape, STEPS, LANES), np.uint8)
+    values = np.zeros(indices.shape, blocks.values.dtype)
+    for number, parts in enumerate(made):
+        group, place = divmod(number, SIDE_BY_SIDE)
+        rows = slice(starts[group], starts[group] + parts[0].size)
+        bases[rows, place], indices[rows, place], values[rows, place] = parts
+    return Slices(values[..., None], indices, starts, outputs, bases.reshape(-1))
+
+
+def _windows_of(blocks: Blocks, outputs: npt.NDArray[np.int32]) -> tuple[Any, Any, Any]:
+    """Return bases of the windows of a vector of outputs, places of inputs and weights (windows, STEPS, LANES)."""
+    there, begin, behind = outputs >= 0, blocks.starts, blocks.shape[0]  # behind: no input
     listed = np.append(blocks.indices.astype(np.int64), behind)
     weights = np.append(blocks.values[:, 0], 0)
-    for group in outputs:
-        there = group >= 0
-        now = np.where(there, begin[group], 0).astype(np.int64)
-        last = np.where(there, begin[group + 1], 0).astype(np.int64)
-        while (now < last).any():
+    now, last = (np.where(there, begin[outputs + d], 0).astype(np.int64) for d in (0, 1))
+    bases, places, values = [], [], []
+    while (now < last).any():
+        base = min(int(np.where(now < last, listed[now], behind).min()), behind - WINDOW)
+        bases.append(base)
+        for _ in range(STEPS):
             following = np.where(now < last, listed[now], behind)
-            base = min(int(following.min()), behind - WINDOW)
-            bases.append(base)
-            for _ in range(STEPS):
-                following = np.where(now < last, listed[now], behind)
-                taken = following < min(base + WINDOW, behind)
-                values.append(np.where(taken, weights[now], 0))
-                indices.append(np.where(taken, following - base, 0).astype(np.uint8))
-                now = now + taken
-        starts.append(len(bases))
-    shape = (len(bases) * STEPS, LANES)
-    return Slices(
-        np.array(values, blocks.values.dtype).reshape(*shape, 1),
-        np.array(indices, np.uint8).reshape(shape),
-        np.array(starts, np.int32),
-        outputs,
-        np.array(bases, np.int32),
-    )
+            taken = following < min(base + WINDOW, behind)
+            values.append(np.where(taken, weights[now], 0))
+            places.append(np.where(taken, following - base, 0))
+            now = now + taken
+    shape = (len(bases), STEPS, LANES)
+    return np.array(bases, np.int32), np.reshape(places, shape), np.reshape(values, shape)

@@ -15,6 +15,8 @@ Operands are tuples ``(array, offset, stride)`` or ``(array, offset)``, counted 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -29,7 +31,7 @@ REGISTERS = processor.target().registers
 LANES = VECTOR_BYTES // 4  # of float32
 BLOCKS = (1, 4, 8, 16)  # V
 OUTPUTS = 16  # of a block of integers, for GROUP inputs
-STEPS = 4  # of a window
+STEPS, SIDE_BY_SIDE = 4, 2  # of a window; windows whose sums do not wait for each other
 
 # Whether the CPU shuffles single elements of two vectors by a vector of places: AVX-512's vpermi2ps.
 HAS_WINDOWS = VECTOR_BYTES == 64
@@ -39,6 +41,7 @@ WINDOW = 2 * LANES
 # are enough to hide what a multiply-add waits for the one before.
 TILE_OUTPUTS = {1: 1, 4: 4, 8: 8, 16: 16 if REGISTERS == 32 else 8}
 TILE_VECTORS = {1: 4, 4: 4, 8: 2, 16: 1} if REGISTERS == 32 else {1: 8, 4: 2, 8: 1}
+ABREAST = 4  # outputs of single weights, where there is one vector of rows
 SHAPES = sorted({(outputs, vectors) for outputs in TILE_VECTORS for vectors in (TILE_VECTORS[outputs], 1)})
 
 
@@ -208,6 +211,61 @@ def make_columns_tile(outputs, vectors):
     return tile
 
 
+def _plain_abreast_tile(starts, values, indices, x, bias, out, lower, upper):
+    starts, starts_offset = starts
+    values, values_offset = values
+    indices, indices_offset = indices
+    x, x_offset, x_feature = x
+    bias, bias_offset = bias
+    out, out_offset, out_feature = out
+    for u in range(ABREAST):
+        for i in range(VECTOR_BYTES // out.itemsize):
+            total = bias[bias_offset + u]
+            for k in range(starts[starts_offset + u], starts[starts_offset + u + 1]):
+                feature = int(indices[indices_offset + k])
+                total += values[values_offset + k] * x[x_offset + feature * x_feature + i]
+            total = lower if total < lower else total
+            out[out_offset + u * out_feature + i] = upper if total > upper else total
+
+
+@intrinsic(_plain_abreast_tile)
+def abreast_tile(typing_context, starts, values, indices, x, bias, out, lower, upper):
+    """Sum ABREAST outputs of single weights over one vector of rows: alone, each would wait for its own additions.
+
+    starts : (array, offset), of each output's weights and the last one's end; the rest is as of `make_columns_tile`
+    """
+    scalar = out[0].dtype
+    signature = types.void(starts, values, indices, x, bias, out, scalar, scalar)
+
+    def codegen(context, builder, signature, arguments):
+        emit = Emitter(context, builder, signature.args[5][0])
+        operands = _placed(context, builder, signature, arguments, 0)
+        (starts, _), (weights, _), (places, _), (x, (x_feature,)), (start, _), (target, (out_feature,)) = operands
+        ends = [emit.index(starts, u) for u in range(ABREAST + 1)]
+        together = builder.sub(ends[1], ends[0])
+        for first, last in itertools.pairwise(ends[1:]):
+            count = builder.sub(last, first)
+            together = builder.select(builder.icmp_signed("<", count, together), count, together)
+
+        def added(k, total):
+            inputs = emit.load(emit.at(x, builder.mul(emit.index(places, k), x_feature)))
+            return multiply_add(builder, emit.broadcast(emit.at(weights, k)), inputs, total)
+
+        def step(k, sums):
+            return [added(builder.add(k, ends[u]), total) for u, total in enumerate(sums)]
+
+        sums = [emit.broadcast(emit.at(start, u)) for u in range(ABREAST)]
+        sums = emit.loop(_number(0), together, sums, step)
+        low, high = (splat(builder, bound, emit.vector) for bound in arguments[-2:])
+        for u, total in enumerate(sums):
+            first = builder.add(ends[u], together)
+            (total,) = emit.loop(first, ends[u + 1], [total], lambda k, sums: [added(k, sums[0])])
+            emit.store(emit.clamped(total, low, high), emit.at(target, builder.mul(out_feature, _number(u))))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 # -- few rows --
 
 
@@ -286,22 +344,25 @@ def _plain_windows_tile(first, last, values, places, bases, x, bias, out):
     x, x_offset = x
     bias, bias_offset = bias
     out, out_offset = out
-    for lane in range(LANES):
-        total = bias[bias_offset + lane]
+    for output in range(SIDE_BY_SIDE * LANES):
+        group, lane = output // LANES, output % LANES
+        total = bias[bias_offset + output]
         for k in range(first, last):
+            window = k * SIDE_BY_SIDE + group
             for step in range(STEPS):
-                at = (k * STEPS + step) * LANES + lane
-                feature = int(bases[bases_offset + k]) + int(places[places_offset + at])
+                at = (window * STEPS + step) * LANES + lane
+                feature = int(bases[bases_offset + window]) + int(places[places_offset + at])
                 total += values[values_offset + at] * x[x_offset + feature]
-        out[out_offset + lane] = total
+        out[out_offset + output] = total
 
 
 @intrinsic(_plain_windows_tile)
 def windows_tile(typing_context, first, last, values, places, bases, x, bias, out):
-    """Sum a vector of outputs of one row over windows of inputs, in float32.
+    """Sum vectors of outputs of one row over windows of inputs, in float32.
 
-    Windows ``first`` .. ``last``, each of `WINDOW` inputs from its base and `STEPS` steps, in which each lane takes the
-    input at its place; values, places (uint8), x, bias, out : (array, offset); bases : (array, offset), of windows
+    Windows ``first`` .. ``last`` of each vector, of `WINDOW` inputs from its base and `STEPS` steps, in which each lane
+    takes the input at its place; values, places (uint8), x, bias, out : (array, offset); bases : (array, offset), of
+    windows, those of the vectors side by side
     """
     signature = types.void(types.int64, types.int64, values, places, bases, x, bias, out)
 
@@ -315,20 +376,24 @@ def windows_tile(typing_context, first, last, values, places, bases, x, bias, ou
         shuffle = cgutils.get_or_insert_function(builder.module, kind, name)
 
         def step(k, sums):
-            of_window = emit.at(x, emit.index(bases, k))
-            low, high = emit.load(of_window, 0), emit.load(of_window, 1)
-            size = builder.mul(k, _number(STEPS * LANES))
+            of_windows = emit.at(bases, builder.mul(k, _number(SIDE_BY_SIDE)))
+            size = builder.mul(k, _number(SIDE_BY_SIDE * STEPS * LANES))
             values_of, places_of = emit.at(weights, size), emit.at(places, size)
-            (total,) = sums
+            windows = [emit.at(x, emit.index(of_windows, group)) for group in range(SIDE_BY_SIDE)]
+            halves = [[emit.load(window, half) for half in (0, 1)] for window in windows]
+            totals = list(sums)
             for j in range(STEPS):
-                at = builder.bitcast(emit.at(places_of, j * LANES), byte_places.as_pointer())
-                chosen = builder.zext(builder.load(at, align=1), ir.VectorType(I32, LANES))
-                inputs = builder.call(shuffle, [low, chosen, high])
-                total = multiply_add(builder, inputs, emit.load(values_of, j), total)
-            return [total]
+                for group, (low, high) in enumerate(halves):
+                    number = group * STEPS + j
+                    at = builder.bitcast(emit.at(places_of, number * LANES), byte_places.as_pointer())
+                    chosen = builder.zext(builder.load(at, align=1), ir.VectorType(I32, LANES))
+                    inputs = builder.call(shuffle, [low, chosen, high])
+                    totals[group] = multiply_add(builder, inputs, emit.load(values_of, number), totals[group])
+            return totals
 
-        (total,) = emit.loop(*arguments[:2], [emit.load(start)], step)
-        emit.store(total, target)
+        firsts = [emit.load(start, group) for group in range(SIDE_BY_SIDE)]
+        for group, total in enumerate(emit.loop(*arguments[:2], firsts, step)):
+            emit.store(total, target, group)
         return context.get_dummy_value()
 
     return signature, codegen

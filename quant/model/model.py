@@ -15,7 +15,7 @@ from nbdense.network import Network
 from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.model.program import Program
 from nbdense.quant.model.rendering import report_plot, report_text
-from nbdense.quant.model.rows import RowsOfData
+from nbdense.quant.model.rows import FLOAT32, RowsOfData
 from nbdense.quant.model.timing import microseconds_a_row
 
 KIND = "quantized model"  # what a file says that it holds
@@ -73,7 +73,7 @@ class QuantizedModel:
         TypeError, ValueError
             If ``x`` is no array of numbers of the right shape.
         """
-        return self._rows.run(self._program.values, np.dtype(np.float32), x, batch_size)
+        return self._rows.run(self._program.values, FLOAT32, x, batch_size)
 
     def predict_integers(self, x: Any, batch_size: int | None = None) -> npt.NDArray[Any]:
         """Predict the last layer's integers, before dequantization and softmax: bit for bit the same on every CPU.

@@ -23,7 +23,7 @@ from nbdense.quant.sparse.report import report_of, report_table, report_text
 from nbdense.training.evaluation import numbers_of
 
 KIND = "sparse model"  # what a file says that it holds
-FEW = 8  # rows of data a call up to which the forms for few are used
+FEW = 4  # rows of data a call up to which the forms for few are used
 
 
 class SparsePrograms:
@@ -94,12 +94,8 @@ class SparseModel(QuantizedModel):
         self._tensors, self._config = files.to_tensors(network, choice)
         self._report = report_of(network, choice)
         self._rows = RowsOfData(network)
-        self._programs = SparsePrograms(network, choice)
-        self._report["model"] |= {"memory_bytes": self._programs.nbytes, "bytes": self.size_bytes}
-
-    @property
-    def _program(self) -> SparsePrograms:  # type: ignore[override]
-        return self._programs
+        self._program = SparsePrograms(network, choice)  # type: ignore[assignment]
+        self._report["model"] |= {"memory_bytes": self._program.nbytes, "bytes": self.size_bytes}
 
     @property
     def network(self) -> QuantizedNetwork:
@@ -150,10 +146,11 @@ class SparseModel(QuantizedModel):
         if not self.compiled:
             raise ValueError("evaluate: the model that this one was made of was not compiled; compile it, then sparsify")
         outputs, targets = self.predict(x, batch_size), _checks.numbers_of("evaluate: y", y)
-        results = {"loss": float(losses.get(self.compiled["loss"])(targets, outputs, sample_weight))}
+        loss, n_out = losses.get(self.compiled["loss"]), self._rows.output_shape[-1]
+        results = {"loss": float(loss(targets, outputs, sample_weight))}
         for weights, listed in ((None, "metrics"), (sample_weight, "weighted_metrics")):
             for config in self.compiled[listed]:
-                metric = metrics.deserialize(config)
+                metric = metrics.get(config, loss, n_out)
                 metric.update_state(targets, outputs, weights)
                 value = metric.result()
                 results |= value if isinstance(value, dict) else {metric.name: value}
@@ -195,7 +192,7 @@ class SparseModel(QuantizedModel):
     def _timed(self, rows: int, dense: Program) -> dict[str, Any]:
         network, n_in = self.float_network, int(np.prod(self._rows.input_shape))
         x = np.random.default_rng(0).standard_normal((rows, n_in), np.float32)
-        calls: dict[str, Any] = {"us": lambda: self._programs.values(x), "dense_us": lambda: dense.values(x)}
+        calls: dict[str, Any] = {"us": lambda: self._program.values(x), "dense_us": lambda: dense.values(x)}
         if network is not None:
             calls["float_us"] = lambda: backends.current().predict(network, x)
         return {"rows": rows, **{name: 1e6 * seconds / rows for name, seconds in medians(calls).items()}}
@@ -230,9 +227,9 @@ class SparseModel(QuantizedModel):
         compiled = file.config.get("compiled", {})
         try:
             if compiled:
-                losses.get(compiled["loss"])
+                loss = losses.get(compiled["loss"])
                 for config in (*compiled["metrics"], *compiled["weighted_metrics"]):
-                    metrics.deserialize(config)
+                    metrics.get(config, loss, network.output_shape[-1])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(f"{file.path}: its loss or metrics cannot be made: {error}") from error
         return cls(network, choice, compiled)
