@@ -268,7 +268,10 @@ MEASURES = {
     "sparse": _sparse,
     "loops": _loops,
 }
-OF_SOME = {"int8", "sparse"}  # parts for which only some libraries are needed, and no limit: those of which it is a flag
+OF_SOME = {
+    "int8",
+    "sparse",
+}  # parts for which only some libraries are needed, and no limit: those of which it is a flag
 
 
 def run(settings: Settings) -> dict[str, Any]:

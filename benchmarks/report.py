@@ -266,8 +266,9 @@ def render_sparse(results: Results) -> str:
         lines.append([CASES[name].shape, pattern, str(batch), str(threads), *cells])
     table = _table(["network", "zero", "batch", "threads", *_titles(columns)], lines)
     return (
-        "Networks most of whose weights are zero, microseconds a call: `sparsify`, in float and of the int8 model, beside "
-        f"what multiplies by the zeros and by others' sparse matrices (in brackets: how many times nbdense sparse's):\n\n{table}"
+        "Networks most of whose weights are zero, microseconds a call: `sparsify`, of the model in float and in int8, "
+        "beside what multiplies by the zeros and by others' sparse matrices (in brackets: how many times nbdense "
+        f"sparse's):\n\n{table}"
     )
 
 

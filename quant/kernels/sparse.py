@@ -26,7 +26,7 @@ from nbdense.quant.kernels.integer import (
     requantise_tile,
     walk,
 )
-from nbdense.quant.kernels.microkernel import GROUP, take_zero_points_off
+from nbdense.quant.kernels.microkernel import take_zero_points_off
 from nbdense.quant.kernels.sparse_tiles import (
     ABREAST,
     COLUMNS_TILES,

@@ -193,9 +193,7 @@ def make_columns_tile(outputs, vectors):
                 added = []
                 for v in range(outputs):
                     weight = emit.broadcast(emit.at(of_block, v))
-                    added += [
-                        multiply_add(builder, weight, loaded[r], sums[v * vectors + r]) for r in range(vectors)
-                    ]
+                    added += [multiply_add(builder, weight, loaded[r], sums[v * vectors + r]) for r in range(vectors)]
                 return added
 
             totals = emit.loop(first, last, sums, step)
@@ -259,8 +257,8 @@ def abreast_tile(typing_context, starts, values, indices, x, bias, out, lower, u
         low, high = (splat(builder, bound, emit.vector) for bound in arguments[-2:])
         for u, total in enumerate(sums):
             first = builder.add(ends[u], together)
-            (total,) = emit.loop(first, ends[u + 1], [total], lambda k, sums: [added(k, sums[0])])
-            emit.store(emit.clamped(total, low, high), emit.at(target, builder.mul(out_feature, _number(u))))
+            (final,) = emit.loop(first, ends[u + 1], [total], lambda k, sums: [added(k, sums[0])])
+            emit.store(emit.clamped(final, low, high), emit.at(target, builder.mul(out_feature, _number(u))))
         return context.get_dummy_value()
 
     return signature, codegen
@@ -314,9 +312,7 @@ def make_slices_tile(block):
                 else:
                     each = [emit.broadcast(emit.at(x, emit.index(listed, u))) for u in range(count)]
                     inputs = [value for value in each for _ in range(block // width)]
-                return [
-                    multiply_add(builder, inputs[j], emit.load(of_step, j), total) for j, total in enumerate(sums)
-                ]
+                return [multiply_add(builder, inputs[j], emit.load(of_step, j), total) for j, total in enumerate(sums)]
 
             totals = emit.loop(*arguments[:2], [emit.load(start, j) for j in range(vectors)], step)
             for j, total in enumerate(totals):

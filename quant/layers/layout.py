@@ -19,7 +19,6 @@ from nbdense.quant.kernels.sparse_formats import NO_SPARSE_KERNELS, SparseKernel
 from nbdense.quant.layers.base import Format
 from nbdense.quant.layers.checks import LIMITS
 
-
 _VECTORS = {**tables.VECTORS, **tables.SPARSE}
 WHOLE = 16  # rows, a whole number of vectors of every CPU: how many more a workspace has that lies feature by feature
 

@@ -96,9 +96,7 @@ def kernels(network: QuantizedNetwork, choice: Mapping[str, Form], size: Size) -
     size : {"few", "many"}
         The batches' size.
     """
-    forms = {
-        index: choice[layer.name].of(size) for index, layer in enumerate(network.layers) if layer.name in choice
-    }
+    forms = {index: choice[layer.name].of(size) for index, layer in enumerate(network.layers) if layer.name in choice}
     blocks = {index: blocks_in(network.layers[index], form) for index, form in forms.items() if form != DENSE}
     return SparseKernels(blocks, size == "few")
 

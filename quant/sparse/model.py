@@ -7,61 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nbdense import _checks, backends, losses, metrics
 from nbdense.files import FileFormatError, TensorFile, write_tensors
 from nbdense.network import Network
+from nbdense.quant.kernels.sparse_formats import NO_SPARSE_KERNELS
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork
-from nbdense.quant.model.program import Program
 from nbdense.quant.model.rows import RowsOfData
-from nbdense.quant.sparse import files, forms
+from nbdense.quant.sparse import files
 from nbdense.quant.sparse.choosing import medians
-from nbdense.quant.sparse.forms import DENSE, Form
+from nbdense.quant.sparse.forms import Form
+from nbdense.quant.sparse.programs import FEW, SparsePrograms, program_of
 from nbdense.quant.sparse.report import report_of, report_table, report_text
 from nbdense.training.evaluation import numbers_of
 
 KIND = "sparse model"  # what a file says that it holds
-FEW = 4  # rows of data a call up to which the forms for few are used
-
-
-class SparsePrograms:
-    """A network's programs for few rows of data a call and for many; the results are the same.
-
-    Parameters
-    ----------
-    network : QuantizedNetwork
-        What to run.
-    choice : mapping of str to Form
-        Forms of its dense layers, by name.
-    """
-
-    def __init__(self, network: QuantizedNetwork, choice: Mapping[str, Form]) -> None:
-        kernels = {size: forms.kernels(network, choice, size) for size in forms.SIZES}
-        self._few = Program(network, kernels["few"])
-        in_floats = any(blocks.height == 1 for blocks in kernels["many"].blocks.values())
-        same = not in_floats and set(kernels["few"].blocks) == set(kernels["many"].blocks)
-        self._many = self._few if same else Program(network, kernels["many"])
-        self.nbytes = self._few.nbytes + (0 if same else self._many.nbytes)
-
-    def values(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return the outputs of rows, as `Program.values`.
-
-        Parameters
-        ----------
-        x : ndarray of float32, (rows, n_in)
-        """
-        return (self._few if len(x) <= FEW else self._many).values(x)
-
-    def integers(self, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """Return the last layer's outputs, as `Program.integers`.
-
-        Parameters
-        ----------
-        x : ndarray of float32, (rows, n_in)
-        """
-        return (self._few if len(x) <= FEW else self._many).integers(x)
 
 
 class SparseModel(QuantizedModel):
@@ -75,27 +36,37 @@ class SparseModel(QuantizedModel):
         Forms of its dense layers, by name.
     compiled : mapping, optional
         Configurations of the loss and the metrics that `evaluate` gives.
+    few_rows : int
+        Rows a call up to which the forms for few are used.
 
     Attributes
     ----------
     choice : dict of str to Form
         Forms of the dense layers, by name: `sparsify` takes it.
+    few_rows : int
+        Rows a call up to which the forms for few are used; the outputs do not depend on it.
+    compiled : dict
+        Configurations of the loss and the metrics that `evaluate` gives.
     float_network : Network or None
         What it was made of, where that was in this process: for the report's timings. Files do not hold it.
     """
 
     def __init__(
-        self, network: QuantizedNetwork, choice: Mapping[str, Form], compiled: Mapping[str, Any] | None = None
+        self,
+        network: QuantizedNetwork,
+        choice: Mapping[str, Form],
+        compiled: Mapping[str, Any] | None = None,
+        few_rows: int = FEW,
     ) -> None:
-        self.choice = dict(choice)
+        self.choice, self.few_rows = dict(choice), few_rows
         self.float_network: Network | None = None
         self.compiled = dict(compiled or {})
         # The kernels with their zeros are not kept.
         self._tensors, self._config = files.to_tensors(network, choice)
         self._report = report_of(network, choice)
         self._rows = RowsOfData(network)
-        self._program = SparsePrograms(network, choice)  # type: ignore[assignment]
-        self._report["model"] |= {"memory_bytes": self._program.nbytes, "bytes": self.size_bytes}
+        self._program = SparsePrograms(network, choice, few_rows)  # type: ignore[assignment]
+        self._report["model"] |= {"few_rows": few_rows, "memory_bytes": self._program.nbytes, "bytes": self.size_bytes}
 
     @property
     def network(self) -> QuantizedNetwork:
@@ -144,7 +115,9 @@ class SparseModel(QuantizedModel):
             If the model that it was made of was not compiled.
         """
         if not self.compiled:
-            raise ValueError("evaluate: the model that this one was made of was not compiled; compile it, then sparsify")
+            raise ValueError(
+                "evaluate: the model that this one was made of was not compiled; compile it, then sparsify"
+            )
         outputs, targets = self.predict(x, batch_size), _checks.numbers_of("evaluate: y", y)
         loss, n_out = losses.get(self.compiled["loss"]), self._rows.output_shape[-1]
         results = {"loss": float(loss(targets, outputs, sample_weight))}
@@ -185,11 +158,11 @@ class SparseModel(QuantizedModel):
         if form == "table":
             return report_table(made)
         if timings:
-            dense = Program(self.network)
+            dense = program_of(self.network, NO_SPARSE_KERNELS)
             made["timings"] = [self._timed(rows, dense) for rows in (1, 256)]
         return report_text(made) if form == "text" else made
 
-    def _timed(self, rows: int, dense: Program) -> dict[str, Any]:
+    def _timed(self, rows: int, dense: Any) -> dict[str, Any]:
         network, n_in = self.float_network, int(np.prod(self._rows.input_shape))
         x = np.random.default_rng(0).standard_normal((rows, n_in), np.float32)
         calls: dict[str, Any] = {"us": lambda: self._program.values(x), "dense_us": lambda: dense.values(x)}
@@ -205,7 +178,7 @@ class SparseModel(QuantizedModel):
         path : path
             The file (safetensors); replaced, in one step, if it exists.
         """
-        write_tensors(path, KIND, {**self._config, "compiled": self.compiled}, self._tensors)
+        write_tensors(path, KIND, {**self._config, "compiled": self.compiled, "few_rows": self.few_rows}, self._tensors)
 
     @classmethod
     def from_file(cls, file: TensorFile) -> SparseModel:
@@ -224,7 +197,9 @@ class SparseModel(QuantizedModel):
         if file.kind != KIND:
             raise FileFormatError(f"{file.path} holds a {file.kind!r}, not a {KIND!r}")
         network, choice = files.read(file)
-        compiled = file.config.get("compiled", {})
+        compiled, few_rows = file.config.get("compiled", {}), file.config.get("few_rows", FEW)
+        if not isinstance(few_rows, int) or few_rows < 0:
+            raise FileFormatError(f"{file.path}: few_rows must be a whole number from 0, got {few_rows!r}")
         try:
             if compiled:
                 loss = losses.get(compiled["loss"])
@@ -232,9 +207,4 @@ class SparseModel(QuantizedModel):
                     metrics.get(config, loss, network.output_shape[-1])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(f"{file.path}: its loss or metrics cannot be made: {error}") from error
-        return cls(network, choice, compiled)
-
-
-def is_sparse(form: Form) -> bool:
-    """Tell whether a layer is run in a sparse form for any number of rows."""
-    return form != Form(DENSE, DENSE)
+        return cls(network, choice, compiled, few_rows)

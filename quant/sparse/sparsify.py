@@ -18,13 +18,15 @@ from nbdense.quant.schemes.options import Options
 from nbdense.quant.sparse.choosing import choose
 from nbdense.quant.sparse.forms import checked_choice, forms_of
 from nbdense.quant.sparse.model import SparseModel
+from nbdense.quant.sparse.programs import FEW
 
 
 def sparsify(model: Any, *, choice: Any = None) -> SparseModel:
     """Return a model that is run without its zero weights, layer by layer where that is faster on this machine.
 
-    Each dense layer is timed alone, in turns with its sparse forms, for one row a call and for 256; it stays dense
-    unless a form is faster by more than noise. What was picked is in the report and in files. The outputs do not depend
+    Each dense layer is timed alone, in turns with its sparse forms, for few rows a call and for many; it stays dense
+    unless a form is faster by more than noise, and all do where the model as a whole is not. What was picked is in the
+    report and in files. The outputs do not depend
     on it: they are those of the dense layers, bit for bit, where inputs are finite.
 
     Parameters
@@ -59,8 +61,11 @@ def sparsify(model: Any, *, choice: Any = None) -> SparseModel:
     source, network = _network_of(model)
     if not any(layer.multiply_adds for layer in network.layers):
         raise ValueError("sparsify: the model has no Dense layer, and only their kernels can be sparse")
-    picked = choose(network) if choice is None else checked_choice(network, choice, "sparsify")
-    made = SparseModel(network, picked, _compiled(model))
+    if choice is None:
+        picked, few_rows = choose(network)
+    else:
+        picked, few_rows = checked_choice(network, choice, "sparsify"), FEW
+    made = SparseModel(network, picked, _compiled(model), few_rows)
     made.float_network = source
     return made
 
@@ -70,7 +75,9 @@ def _network_of(model: Any) -> tuple[Network | None, QuantizedNetwork]:
     if isinstance(model, QuantizedModel):
         held = model.network
         if not all(forms_of(layer) for layer in held.layers if layer.multiply_adds):
-            raise ValueError(f"sparsify: of quantized models, those of scheme 'static' can be sparse, got {held.scheme!r}")
+            raise ValueError(
+                f"sparsify: of quantized models, those of scheme 'static' can be sparse, got {held.scheme!r}"
+            )
         return model.float_network, held
     network = source_of(model)
     if not isinstance(network, Network):

@@ -168,7 +168,10 @@ USES = {  # by name: what a user does, and the backend's methods that it needs
     "static": (lambda m, x, y: quantized(m, x, "static"), {"workspace", "run", "load", "predict_integers"}),
     "weight only": (lambda m, x, y: quantized(m, x, "weight_only"), {"load", "predict_integers"}),
     "dynamic": (lambda m, x, y: quantized(m, x, "dynamic"), {"load", "predict_integers"}),
-    "sparse": (lambda m, x, y: [sparsify(m, choice="1x1").predict(x[:n]) for n in (2, 40)], {"load", "predict_integers"}),
+    "sparse": (
+        lambda m, x, y: [sparsify(m, choice="1x1").predict(x[:n]) for n in (2, 40)],
+        {"load", "predict_integers"},
+    ),
     "quantize_aware": (lambda m, x, y: quantize_aware(m, x).predict(x), {"workspace", "run", "predict"}),
     "export": (lambda m, x, y: with_predict(m.network).predict(x), {"predict"}),
 }

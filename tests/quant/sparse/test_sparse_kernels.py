@@ -17,7 +17,10 @@ from tests.support.compiled import compiled
 WIDTHS = [1, 4, 8, 16]
 SHAPES = [
     *[(m, n_out, n_in) for m, n_out, n_in in naive.draw_shapes(np.random.default_rng(5), 8)],
-    *[(m, n_out, WINDOW + d) for m, n_out, d in [(1, 17, -1), (3, LANES, 0), (LANES + 1, 2 * LANES + 1, 1), (64, 5, 40)]],
+    *[
+        (m, n_out, WINDOW + d)
+        for m, n_out, d in [(1, 17, -1), (3, LANES, 0), (LANES + 1, 2 * LANES + 1, 1), (64, 5, 40)]
+    ],
 ]
 CASES = [(width, *shape, density) for width in WIDTHS for shape, density in zip(SHAPES, [0, 0.1, 0.5, 1] * 9)]  # noqa: B905
 EPS = float(np.finfo(np.float32).eps)

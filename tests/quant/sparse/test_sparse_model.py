@@ -15,7 +15,8 @@ from nbdense.models import Sequential, load_model
 from nbdense.quant import QuantizedModel, prune, quantize
 from nbdense.quant.sparse import choosing
 from nbdense.quant.sparse.forms import DENSE, FLOAT_FORMS, INTEGER_FORMS, Form
-from nbdense.quant.sparse.model import FEW, SparseModel
+from nbdense.quant.sparse.model import SparseModel
+from nbdense.quant.sparse.programs import FEW
 from nbdense.quant.sparse.sparsify import sparsify
 
 ROWS = [0, 1, FEW, FEW + 1, 16, 17, 100]
@@ -89,11 +90,15 @@ def test_batch_normalisation_is_folded_and_zeros_stay():
     assert [layer["sparsity"] for layer in sparse.report("dict", timings=False)["layers"]] == [
         float((w == 0).mean()) for w in model.get_weights() if w.ndim == 2
     ]
-    np.testing.assert_allclose(sparse.predict(rows_of(model, 20)), model.predict(rows_of(model, 20)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        sparse.predict(rows_of(model, 20)), model.predict(rows_of(model, 20)), rtol=1e-4, atol=1e-4
+    )
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(1, 70), st.integers(1, 40), st.sampled_from([0.0, 0.3, 0.97]), st.sampled_from([1, 8, 30]), st.data())
+@given(
+    st.integers(1, 70), st.integers(1, 40), st.sampled_from([0.0, 0.3, 0.97]), st.sampled_from([1, 8, 30]), st.data()
+)
 def test_drawn_shapes(n_in, n_out, share, rows, data):
     model = pruned([Dense(n_out, "relu"), Dense(3)], shape=(n_in,), share=share)
     names = [layer.name for layer in model.layers]
@@ -162,9 +167,10 @@ def timed_as(monkeypatch, times):
 
 def test_the_faster_is_picked_and_the_dense_layer_where_none_is_much_faster(monkeypatch):
     model = plain()
-    timed_as(monkeypatch, {"1x1": 0.5})
-    assert set(sparsify(model).choice.values()) == {Form("1x1", "1x1")}
-    timed_as(monkeypatch, {"1x1": 0.97})
+    timed_as(monkeypatch, {"sparse": 0.5, "few": 1.0, "many": 7.5})
+    sparse = sparsify(model)
+    assert set(sparse.choice.values()) == {Form("1x1", "1x1")} and sparse.few_rows == 7
+    timed_as(monkeypatch, {"sparse": 0.97})
     sparse = sparsify(model)
     assert set(sparse.choice.values()) == {Form(DENSE, DENSE)}
     x = rows_of(model, 20)
@@ -174,12 +180,19 @@ def test_the_faster_is_picked_and_the_dense_layer_where_none_is_much_faster(monk
 def test_blocks_are_found(monkeypatch):
     """Of the forms whose blocks are full, the largest is timed, and single weights."""
     seen = []
-    monkeypatch.setattr(choosing, "medians", lambda calls: seen.append(set(calls)) or dict.fromkeys(calls, 1.0))
+    monkeypatch.setattr(choosing, "_fastest", lambda network, layer, forms, size: seen.append((size, forms)) or DENSE)
     model = Sequential([Input((20,)), Dense(32)])
     mask = np.repeat(np.random.default_rng(0).random((20, 4)) < 0.3, 8, axis=1)
     model.set_weights([np.where(mask, 1, 0).astype(np.float32), np.zeros(32, np.float32)])
     sparsify(model)
-    assert seen == [{DENSE, "1x1", "1x8"}] * 2
+    assert seen == [("few", ["1x1", "1x8"]), ("many", ["1x1", "1x8"])]
+
+
+def test_layers_that_gain_together_lose(monkeypatch):
+    """Each is faster alone, and the network of all, at many rows, is not."""
+    times = iter([0.5] * 9 + [0.5, 1.5, 0.5] + [1.0] * 9)  # three layers at one, 20 and 256 rows; then all of them
+    monkeypatch.setattr(choosing, "medians", lambda calls: dict.fromkeys(calls, 1.0) | {"sparse": next(times)})
+    assert set(sparsify(plain()).choice.values()) == {Form("1x1", DENSE)}
 
 
 def test_what_is_full_is_not_timed(monkeypatch):
@@ -271,8 +284,11 @@ DAMAGE = {
     "an unknown form": lambda tensors, config: config["sparse"]["0"].update(form="3x3"),
     "an unknown choice": lambda tensors, config: config["choice"].update({next(iter(config["choice"])): ["1x1", "x"]}),
     "a choice too few": lambda tensors, config: config["choice"].popitem(),
+    "few rows that are none": lambda tensors, config: config.update(few_rows="x"),
     "no choice": lambda tensors, config: config.pop("choice"),
-    "sparse what is not there": lambda tensors, config: config["sparse"].update({"9": {"shape": [1, 1], "form": "1x1"}}),
+    "sparse what is not there": lambda tensors, config: config["sparse"].update(
+        {"9": {"shape": [1, 1], "form": "1x1"}}
+    ),
     "a loss that is none": lambda tensors, config: config.update(compiled={"loss": "?", "metrics": []}),
 }
 
@@ -311,6 +327,7 @@ def test_report():
 
 def test_evaluate_is_the_models():
     model = plain()
+    model.set_weights([w / 5 for w in model.get_weights()])  # no probability is so small that the loss would clip it
     model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
     x, y = rows_of(model, 200), np.random.default_rng(0).integers(0, 5, 200)
     weights = np.linspace(0, 1, 200)
