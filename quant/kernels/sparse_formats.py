@@ -52,7 +52,7 @@ class Blocks:
 
     @property
     def starts(self) -> npt.NDArray[np.int32]:
-        """Where the blocks of each ``width`` outputs begin, and where the last ones end."""
+        """Numbers of the first block of each ``width`` outputs, and one past the last."""
         return np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)]).astype(np.int32)
 
     def kernel(self) -> npt.NDArray[Any]:

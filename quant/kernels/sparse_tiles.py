@@ -180,7 +180,7 @@ def make_columns_tile(outputs, vectors):
         signature = types.void(types.int64, types.int64, values, indices, x, bias, out, scalar, scalar)
 
         def codegen(context, builder, signature, arguments):
-            first, last, lower, upper = *arguments[:2], *arguments[-2:]
+            (first, last), (lower, upper) = arguments[:2], arguments[-2:]
             emit = Emitter(context, builder, signature.args[6][0])
             operands = _placed(context, builder, signature, arguments, 2)
             (weights, (block,)), (places, _), (x, (x_feature,)), (start, _), (target, (out_feature,)) = operands

@@ -16,7 +16,7 @@ FLOAT32 = np.dtype(np.float32)
 
 
 class RowsOfData:
-    """What a model knows of its rows of data.
+    """Shapes and dtypes of a model's rows of data.
 
     Parameters
     ----------

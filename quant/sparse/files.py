@@ -100,7 +100,8 @@ def dense_network(tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, 
     for index, entry in config["sparse"].items():
         name, (shape, form) = f"{index}/kernel", _claim(entry)
         height, width = FORMS[form]
-        made[name] = Blocks(shape, *(made.pop(f"{name}.{part}") for part in _PARTS), width, height).kernel()
+        values, indices, counts = (made.pop(f"{name}.{part}") for part in _PARTS)
+        made[name] = Blocks(shape, values, indices, counts, width, height).kernel()
     return QuantizedNetwork.from_tensors(made, config["network"])
 
 

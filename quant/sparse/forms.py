@@ -25,7 +25,7 @@ SIZES: tuple[Size, ...] = ("few", "many")  # of batches
 
 @dataclass(frozen=True)
 class Form:
-    """What a layer is run in.
+    """Form in which a layer is run.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What runs a sparse model: a program for few rows of data a call, and one for many."""
+"""Programs of a sparse model: one for few rows of data a call, and one for many."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.schemes.options import Options
+from nbdense.quant.schemes.table import SCHEMES
 from nbdense.quant.sparse.choosing import choose
 from nbdense.quant.sparse.forms import checked_choice, forms_of
 from nbdense.quant.sparse.model import SparseModel
@@ -88,7 +89,8 @@ def _network_of(model: Any) -> tuple[Network | None, QuantizedNetwork]:
         raise ValueError("sparsify: this model trains for quantization; quantize it first, then sparsify the result")
     if network.dtype != np.float32:
         raise ValueError(f"sparsify: the model must be float32, got {network.dtype}")
-    quantizer = Quantizer(network, None, Options(scheme="weight_only"))
+    scheme = next(name for name, scheme in SCHEMES.items() if not scheme.calibrates)  # any: all layers stay in float
+    quantizer = Quantizer(network, None, Options(scheme=scheme))
     return network, assemble(quantizer, dict.fromkeys(range(len(quantizer.steps)), Choice(0)))
 
 

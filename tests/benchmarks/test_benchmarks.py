@@ -134,7 +134,7 @@ def test_the_faster_of_onnxruntimes_forms_counts(results):
 
 def test_results_from_before_int8_still_render(results):
     text = "# A library\n\n## Installing\n"
-    del results["int8"]
+    del results["int8"], results["sparse"]
     once = report.readme_with(text, [results])
     assert "int8" not in once and "| 20-64-64-2 | 32 |" in once
     assert (

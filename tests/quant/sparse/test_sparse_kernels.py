@@ -117,7 +117,7 @@ def test_few_rows_as_they_lie(width, m, n_out, n_in, density):
 @pytest.mark.parametrize("m", sorted({rows + d for rows in INTEGER_ROWS for d in (-1, 0, 1)} - {0}))
 @pytest.mark.parametrize("n_out, n_in, density", [(1, 1, 1), (16, 7, 0.3), (35, 50, 0.2), (100, 9, 0), (48, 33, 1)])
 def test_integers(m, n_out, n_in, density):
-    """What lies behind the depth of X is drawn; sums wrap."""
+    """Bytes behind the depth of X are drawn; sums wrap."""
     rng = np.random.default_rng([m, n_out, n_in])
     kernel = draw(rng, OUTPUTS, n_in, n_out, density, np.int8)
     blocks = blocks_of(kernel, OUTPUTS, GROUP)

@@ -178,7 +178,7 @@ def test_the_faster_is_picked_and_the_dense_layer_where_none_is_much_faster(monk
 
 
 def test_blocks_are_found(monkeypatch):
-    """Of the forms whose blocks are full, the largest is timed, and single weights."""
+    """The largest form whose blocks are full is timed, and single weights."""
     seen = []
     monkeypatch.setattr(choosing, "_fastest", lambda network, layer, forms, size: seen.append((size, forms)) or DENSE)
     model = Sequential([Input((20,)), Dense(32)])
