@@ -15,6 +15,7 @@ Operands are tuples ``(array, offset, stride)`` or ``(array, offset)``, counted 
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -333,6 +334,23 @@ def _looked_up(emit, x, listed):
     return found
 
 
+def _chooser(emit, window):
+    """Return what emits a vector of the inputs at places in a window; its two vectors are loaded once."""
+    if not HAS_WINDOWS:  # no program has windows then, but this is compiled
+        return functools.partial(_looked_up, emit, window)
+    builder, halves = emit.builder, [emit.load(window, half) for half in (0, 1)]
+    numbers = ir.VectorType(I32, LANES)
+    kind = ir.FunctionType(emit.vector, [emit.vector, numbers, emit.vector])
+    name = "llvm.x86.avx512.vpermi2var.ps.512"
+    shuffle = cgutils.get_or_insert_function(builder.module, kind, name)
+
+    def choose(places):
+        at = builder.bitcast(places, ir.VectorType(ir.IntType(8), LANES).as_pointer())
+        return builder.call(shuffle, [halves[0], builder.zext(builder.load(at, align=1), numbers), halves[1]])
+
+    return choose
+
+
 def _plain_windows_tile(first, last, values, places, bases, x, bias, out):
     values, values_offset = values
     places, places_offset = places
@@ -366,24 +384,18 @@ def windows_tile(typing_context, first, last, values, places, bases, x, bias, ou
         emit = Emitter(context, builder, signature.args[7][0])
         operands = _placed(context, builder, signature, arguments, 2)
         weights, places, bases, x, start, target = (pointer for pointer, _ in operands)
-        byte_places = ir.VectorType(ir.IntType(8), LANES)
-        kind = ir.FunctionType(emit.vector, [emit.vector, ir.VectorType(I32, LANES), emit.vector])
-        name = f"llvm.x86.avx512.vpermi2var.ps.{8 * VECTOR_BYTES}"
-        shuffle = cgutils.get_or_insert_function(builder.module, kind, name)
 
         def step(k, sums):
             of_windows = emit.at(bases, builder.mul(k, _number(SIDE_BY_SIDE)))
             size = builder.mul(k, _number(SIDE_BY_SIDE * STEPS * LANES))
             values_of, places_of = emit.at(weights, size), emit.at(places, size)
             windows = [emit.at(x, emit.index(of_windows, group)) for group in range(SIDE_BY_SIDE)]
-            halves = [[emit.load(window, half) for half in (0, 1)] for window in windows]
+            choosers = [_chooser(emit, window) for window in windows]
             totals = list(sums)
             for j in range(STEPS):
-                for group, (low, high) in enumerate(halves):
+                for group, choose in enumerate(choosers):
                     number = group * STEPS + j
-                    at = builder.bitcast(emit.at(places_of, number * LANES), byte_places.as_pointer())
-                    chosen = builder.zext(builder.load(at, align=1), ir.VectorType(I32, LANES))
-                    inputs = builder.call(shuffle, [low, chosen, high])
+                    inputs = choose(emit.at(places_of, number * LANES))
                     totals[group] = multiply_add(builder, inputs, emit.load(values_of, number), totals[group])
             return totals
 
