@@ -58,6 +58,39 @@ CASES = {
     )
 }
 SMALLEST = "tab_s"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Weights that are set to zero: of each kernel this share, the smallest, in blocks of inputs by outputs."""
+
+    share: float
+    block: tuple[int, int] = (1, 1)
+
+    def masked(self, weights: Weights) -> Weights:
+        """Return weights of which the blocks of the least sums of squares are zero."""
+        return [(self._masked(kernel), bias) for kernel, bias in weights]
+
+    def _masked(self, kernel: Floats) -> Floats:
+        (n_in, n_out), (high, wide) = kernel.shape, self.block
+        rows, columns = -(-n_in // high), -(-n_out // wide)
+        padded = np.zeros((rows * high, columns * wide))
+        padded[:n_in, :n_out] = kernel
+        sizes = np.square(padded).reshape(rows, high, columns, wide).sum(axis=(1, 3)).ravel()
+        kept = np.ones(sizes.size, np.float32)
+        kept[np.argsort(sizes, kind="stable")[: round(self.share * sizes.size)]] = 0
+        mask = np.repeat(np.repeat(kept.reshape(rows, columns), high, axis=0), wide, axis=1)
+        return kernel * mask[:n_in, :n_out]
+
+
+PATTERNS = {
+    "80%": Pattern(0.8),
+    "90%": Pattern(0.9),
+    "95%": Pattern(0.95),
+    "90% in blocks of 1x16": Pattern(0.9, (1, 16)),
+    "90% in blocks of 4x16": Pattern(0.9, (4, 16)),
+}
+SPARSE_CASES, SPARSE_BATCHES = ("wide",), (1, 32, 1024)
 # Loops of one's own, a call from Python for each batch: a small network, and the same online.
 LOOPS = {case.name: case for case in (CASES["tab_s"], Case("online", (4, 64, 64, 2), 1, 400))}
 
@@ -98,6 +131,12 @@ _INT8: dict[int, dict[str, float]] = {
     32: {"tab_s": 1, "mnist": 1, "wide": 1},
     1024: {"tab_s": 1, "mnist": 1.3, "wide": 1.3},
 }
+_SPARSE: dict[str, dict[int, float]] = {
+    "80%": {1024: 1.3},
+    "90%": {1: 2.5, 1024: 2.5},
+    "95%": {1024: 4},
+    "90% in blocks of 1x16": {1024: 4},
+}
 TARGETS = (
     *(
         Target(f"training/{case}/2 threads/times faster than {library}", bound)
@@ -116,6 +155,16 @@ TARGETS = (
         for case, bound in bounds.items()
     ),
     Target("int8/wide, batch 1024/2 threads/times faster than nbdense in float32", 2.5),
+    # Without the weights that are zero: times faster than the faster of nbdense and onnxruntime with them.
+    *(
+        Target(f"sparse/wide, {pattern}, batch {batch}/2 threads/times faster than dense", bound)
+        for pattern, bounds in _SPARSE.items()
+        for batch, bound in bounds.items()
+    ),
+    *(
+        Target(f"sparse/wide, 90% in blocks of 4x16, batch {batch}/2 threads/times faster than dense int8", 1.5)
+        for batch in (1, 1024)
+    ),
     # What is around a step from Python, beyond a step of fit.
     Target("loops/tab_s/1 thread/train_step beyond 1.05 steps of fit, empty njit calls", 2, at_most=True),
     Target("loops/tab_s/1 thread/train_on_batch beyond a step of fit, jitted JAX steps", 0.1, at_most=True),

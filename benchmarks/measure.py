@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 from collections.abc import Callable, Iterable
@@ -13,7 +14,16 @@ import numpy as np
 
 from benchmarks import busy, cases, machine, reference, start
 from benchmarks.calls import ALLOCATING, EMPTY
-from benchmarks.cases import CASES, INT8_TOLERANCE, LOOPS, TOLERANCE, Case
+from benchmarks.cases import (
+    CASES,
+    INT8_TOLERANCE,
+    LOOPS,
+    PATTERNS,
+    SPARSE_BATCHES,
+    SPARSE_CASES,
+    TOLERANCE,
+    Case,
+)
 from benchmarks.peers import PEERS
 from benchmarks.pool import Worker, take_turns, workers
 
@@ -22,6 +32,7 @@ PARTS = (
     "training",
     "inference",
     "int8",
+    "sparse",
     "loops",
     "accuracy",
     "busy",
@@ -81,11 +92,14 @@ def check_training(worker: Worker, case: Case) -> tuple[float, float]:
     return max(differences), answer["first_s"]
 
 
-def check_inference(worker: Worker, case: Case, batch: int, tolerance: float = TOLERANCE) -> tuple[float, float]:
+def check_inference(
+    worker: Worker, case: Case, batch: int, tolerance: float = TOLERANCE, pattern: str | None = None
+) -> tuple[float, float]:
     """Have a worker make the prediction of ``batch`` rows its job; compare what it predicts."""
     x, _ = cases.make_rows(case.widths, batch)
-    expected = reference.predict(x, cases.make_weights(case.widths))
-    answer = worker.ask("inference", case=case.name, batch=batch)
+    weights = cases.make_weights(case.widths)
+    expected = reference.predict(x, PATTERNS[pattern].masked(weights) if pattern else weights)
+    answer = worker.ask("inference", case=case.name, batch=batch, **({"pattern": pattern} if pattern else {}))
     difference = _compare(f"{worker.library}, {case.name}, batch {batch}", answer["predictions"], expected, tolerance)
     return difference, answer["first_s"]
 
@@ -214,6 +228,21 @@ def _int8(pool: dict[str, Worker], settings: Settings, threads: int, results: di
                 results["int8"].append({"case": case.name, "batch": batch, "threads": threads, **row})
 
 
+def _sparse(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
+    pool = {name: worker for name, worker in pool.items() if name != LIMIT and PEERS[name].sparse}
+    for case in (CASES[name] for name in SPARSE_CASES if name in settings.cases):
+        for pattern, batch in itertools.product(PATTERNS, SPARSE_BATCHES):
+            settings.say(f"sparse inference {case.name}, {pattern}, batch {batch}, {threads} threads")
+
+            def check(worker: Worker, case: Case = case, pattern: str = pattern, batch: int = batch) -> Any:
+                tolerance = INT8_TOLERANCE if "int8" in worker.library else TOLERANCE
+                return check_inference(worker, case, batch, tolerance, pattern)
+
+            for row in _time(pool, check, settings, results["failures"], "sparse"):
+                where = {"case": case.name, "pattern": pattern, "batch": batch, "threads": threads}
+                results["sparse"].append({**where, **row})
+
+
 def _loops(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
     if threads != min(settings.threads):
         return
@@ -233,7 +262,18 @@ def _check_loop(worker: Worker, case: Case) -> tuple[float, float]:
     return check_training(worker, case)
 
 
-MEASURES = {"training": _training, "accuracy": _race, "inference": _inference, "int8": _int8, "loops": _loops}
+MEASURES = {
+    "training": _training,
+    "accuracy": _race,
+    "inference": _inference,
+    "int8": _int8,
+    "sparse": _sparse,
+    "loops": _loops,
+}
+OF_SOME = {
+    "int8",
+    "sparse",
+}  # parts for which only some libraries are needed, and no limit: those of which it is a flag
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -246,11 +286,16 @@ def run(settings: Settings) -> dict[str, Any]:
         "failures": [],
     }
     measures = [measure for part, measure in MEASURES.items() if part in settings.parts]
-    only_int8 = set(settings.parts) <= {"int8", "start"}
-    needed = [name for name in (LIMIT, *settings.libraries) if not only_int8 or (name != LIMIT and PEERS[name].int8)]
+    of_some = OF_SOME.intersection(settings.parts)
+    few = set(settings.parts) <= {*OF_SOME, "start"}
+    needed = [
+        name
+        for name in (LIMIT, *settings.libraries)
+        if not few or (name != LIMIT and any(getattr(PEERS[name], part) for part in of_some))
+    ]
     for threads in settings.threads if measures else ():
         with workers(needed, threads) as pool:
-            for measure in measures if only_int8 else (_products, *measures):
+            for measure in measures if few else (_products, *measures):
                 measure(pool, settings, threads, results)
     if "busy" in settings.parts:
         settings.say("beside other processes")

@@ -12,6 +12,7 @@ from benchmarks.peers import PEERS
 
 OURS = "nbdense"
 OUR_STEP, OUR_ROW = "nbdense_train_step", "nbdense_learn_one"
+OURS_SPARSE, OURS_INT8_SPARSE = "nbdense_sparse", "nbdense_int8_sparse"
 OURS_INT8, THEIRS_INT8 = "nbdense_int8", ("onnxruntime_int8", "onnxruntime_uint8")
 HEADING = "## Speed"
 # Where a README without our blocks gets them.
@@ -72,6 +73,7 @@ def figures(results: Results) -> dict[str, float]:
             found[f"{label}/times faster than onnxruntime"] = min(theirs) / ours["each_s"]
         if OURS in libraries:
             found[f"{label}/times faster than nbdense in float32"] = libraries[OURS]["each_s"] / ours["each_s"]
+    found |= _sparse_figures(results)
     found |= _loop_figures(results)
     for row in results.get("busy", []):
         if row["busy"]:
@@ -83,6 +85,27 @@ def figures(results: Results) -> dict[str, float]:
             found[f"start/import {what}, times import numba"] = start[f"import_{name}_s"] / start["import_numba_s"]
         found["start/import, fit and predict with a warm cache, s"] = start["warm_s"]
         found["start/compile with a cold cache, s"] = start["compile_s"]
+    return found
+
+
+def _sparse_groups(results: Results) -> dict[tuple[Any, ...], dict[str, Row]]:
+    """Return rows of sparse networks by (case and pattern, batch, threads), then by library."""
+    rows = [{**row, "case": f"{row['case']}, {row['pattern']}"} for row in results.get("sparse", [])]
+    return _groups(rows)
+
+
+def _sparse_figures(results: Results) -> dict[str, float]:
+    """Return how many times faster sparse networks are than dense ones."""
+    found = {}
+    for key, libraries in _sparse_groups(results).items():
+        label = _label("sparse", *key)
+        for name, ours, dense in (
+            ("dense", OURS_SPARSE, (OURS, "onnxruntime")),
+            ("dense int8", OURS_INT8_SPARSE, (OURS_INT8,)),
+        ):
+            theirs = [libraries[library]["each_s"] for library in dense if library in libraries]
+            if ours in libraries and theirs:
+                found[f"{label}/times faster than {name}"] = min(theirs) / libraries[ours]["each_s"]
     return found
 
 
@@ -129,7 +152,8 @@ def verdicts(results: Results) -> str:
         verdict = "not measured" if value is None else "met" if target.met(value) else "NOT MET"
         shown = "-" if value is None else f"{value:.3g}"
         lines.append(f"{target.figure:<81}{target!s:>7}{shown:>9}  {verdict}")
-    timed = results["training"] + results["inference"] + results.get("int8", []) + results.get("loops", [])
+    timed = results["training"] + results["inference"]
+    timed += [row for part in ("int8", "sparse", "loops") for row in results.get(part, [])]
     unsteady = sum(max(row["turns_s"]) > 1.25 * row["each_s"] for row in timed)
     if unsteady:
         lines.append(f"{unsteady} medians have a turn that was a quarter slower: was the machine quiet?")
@@ -237,6 +261,26 @@ def render_int8(results: Results) -> str:
     )
 
 
+def render_sparse(results: Results) -> str:
+    """Return the table of inference without the weights that are zero."""
+    groups = _sparse_groups(results)
+    if not groups:
+        return "Sparse inference was not measured."
+    columns = _columns(results["sparse"])
+    columns.sort(key=lambda library: library != OURS_SPARSE)
+    lines = []
+    for (where, batch, threads), libraries in groups.items():
+        name, _, pattern = where.partition(", ")
+        cells = _beside(libraries, columns, OURS_SPARSE)
+        lines.append([CASES[name].shape, pattern, str(batch), str(threads), *cells])
+    table = _table(["network", "zero", "batch", "threads", *_titles(columns)], lines)
+    return (
+        "Networks most of whose weights are zero, microseconds a call: `sparsify`, of the model in float and in int8, "
+        "beside what multiplies by the zeros and by others' sparse matrices (in brackets: how many times nbdense "
+        f"sparse's):\n\n{table}"
+    )
+
+
 def render_loops(results: Results) -> str:
     """Return the table of loops of one's own."""
     rows = results.get("loops", [])
@@ -328,6 +372,7 @@ BLOCKS = {
     "training": render_training,
     "inference": render_inference,
     "int8": render_int8,
+    "sparse": render_sparse,
     "loops": render_loops,
     "busy": render_busy,
     "accuracy": render_accuracy,

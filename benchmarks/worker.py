@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.calls import ALLOCATING, EMPTY, Calls
-from benchmarks.cases import CASES, LOOPS, make_rows, make_weights
+from benchmarks.cases import CASES, LOOPS, PATTERNS, make_rows, make_weights
 from benchmarks.peers import PEERS
 
 
@@ -81,11 +81,15 @@ class Session:
         self._reset()
         return {"first_s": first_s, "loss": loss, "before": before.tolist(), "after": after.tolist()}
 
-    def inference(self, case: str, batch: int) -> dict[str, Any]:
-        """Make a prediction of ``batch`` rows the job; answer what it predicts, and the first one's seconds."""
+    def inference(self, case: str, batch: int, pattern: str | None = None) -> dict[str, Any]:
+        """Make a prediction of ``batch`` rows the job; answer what it predicts, and the first one's seconds.
+
+        With a ``pattern`` of zeros in the weights.
+        """
         row = CASES[case]
         x, y = make_rows(row.widths, batch)
-        self._peer.build(x, y, batch, make_weights(row.widths))
+        weights = make_weights(row.widths)
+        self._peer.build(x, y, batch, PATTERNS[pattern].masked(weights) if pattern else weights)
         predict = self._peer.predict
 
         def run(count: int) -> None:

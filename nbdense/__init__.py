@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from nbdense.quant import prune as prune
     from nbdense.quant import quantize as quantize
     from nbdense.quant import quantize_aware as quantize_aware
+    from nbdense.quant import sparsify as sparsify
     from nbdense.regularizers import L1 as L1
     from nbdense.regularizers import L1L2 as L1L2
     from nbdense.regularizers import L2 as L2
@@ -198,7 +199,7 @@ _HOMES = {
     ],
     "nbdense.models": ["Sequential", "load_model"],
     "nbdense.optimizers": ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "Nadam", "RMSprop"],
-    "nbdense.quant": ["PruningSchedule", "compare", "prune", "quantize", "quantize_aware"],
+    "nbdense.quant": ["PruningSchedule", "compare", "prune", "quantize", "quantize_aware", "sparsify"],
     "nbdense.regularizers": ["L1", "L1L2", "L2", "l1", "l1_l2", "l2"],
     "nbdense.schedules": [
         "CosineDecay",

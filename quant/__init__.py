@@ -10,12 +10,14 @@ _HOME = {
     "QuantizedModel": "nbdense.quant.model.model",
     "QuantizedNetwork": "nbdense.quant.model.network",
     "compare": "nbdense.quant.reporting.comparison",
+    "SparseModel": "nbdense.quant.sparse.model",
     "prune": "nbdense.quant.pruning",
     "pruning_report": "nbdense.quant.pruning",
     "quantize": "nbdense.quant.quantization",
     "quantize_aware": "nbdense.quant.training.aware",
     "rewind": "nbdense.quant.pruning",
     "sparsity_sweep": "nbdense.quant.pruning",
+    "sparsify": "nbdense.quant.sparse.sparsify",
 }
 __all__ = sorted(_HOME)
 

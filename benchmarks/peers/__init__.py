@@ -51,6 +51,7 @@ class Row:
     beside networks in integers: those themselves, and what they are to be faster than. ``multiplies`` is True where it
     has a product of matrices to offer, which the limit has to be as fast as. ``loop`` is timed as a loop of one's own,
     in which each batch is a call from Python, or is what such loops are held against; ``by_row`` takes one row a call.
+    ``sparse`` is timed on networks most of whose weights are zero.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Row:
     multiplies: bool = False
     loop: bool = False
     by_row: bool = False
+    sparse: bool = False
 
     @property
     def installed(self) -> bool:
@@ -75,8 +77,12 @@ class Row:
         return peer
 
 
-def _in_integers(title: str, name: str, package: str) -> Row:
-    return Row(title, f"int8:{name}", package, training=False, inference=False, int8=True)
+def _in_integers(title: str, name: str, package: str, sparse: bool = False) -> Row:
+    return Row(title, f"int8:{name}", package, training=False, inference=False, int8=True, sparse=sparse)
+
+
+def _sparse(title: str, where: str, package: str) -> Row:
+    return Row(title, where, package, training=False, inference=False, sparse=True)
 
 
 def _loop(title: str, where: str, package: str, by_row: bool = False) -> Row:
@@ -84,17 +90,21 @@ def _loop(title: str, where: str, package: str, by_row: bool = False) -> Row:
 
 
 PEERS = {
-    "nbdense": Row("nbdense", "ours:Nbdense", "nbdense", int8=True, loop=True),
+    "nbdense": Row("nbdense", "ours:Nbdense", "nbdense", int8=True, loop=True, sparse=True),
     "torch": Row("torch eager", "pytorch:Torch", "torch", multiplies=True),
     "torch_fused": Row("torch, fused Adam", "pytorch:TorchFused", "torch", inference=False),
     "jax": Row("JAX, jitted", "jax_scan:Jax", "jax", multiplies=True),
     "keras": Row("Keras on JAX", "keras_fit:Keras", "keras", inference=False),
     "sklearn": Row("scikit-learn", "scikit_learn:Sklearn", "sklearn", same_steps=False),
-    "onnxruntime": Row("onnxruntime", "onnx_runtime:OnnxRuntime", "onnxruntime", training=False),
+    "onnxruntime": Row("onnxruntime", "onnx_runtime:OnnxRuntime", "onnxruntime", training=False, sparse=True),
     "numpy": Row("NumPy", "plain_numpy:PlainNumpy", "numpy", training=False, multiplies=True),
-    "nbdense_int8": _in_integers("nbdense int8", "NbdenseInt8", "nbdense"),
+    "nbdense_int8": _in_integers("nbdense int8", "NbdenseInt8", "nbdense", sparse=True),
     "onnxruntime_int8": _in_integers("onnxruntime int8", "OnnxRuntimeInt8", "onnxruntime"),
     "onnxruntime_uint8": _in_integers("onnxruntime uint8", "OnnxRuntimeUint8", "onnxruntime"),
+    "nbdense_sparse": _sparse("nbdense sparse", "sparse:NbdenseSparse", "nbdense"),
+    "nbdense_int8_sparse": _sparse("nbdense int8 sparse", "sparse:NbdenseInt8Sparse", "nbdense"),
+    "scipy_sparse": _sparse("scipy.sparse", "sparse:ScipySparse", "scipy"),
+    "torch_sparse": _sparse("torch.sparse", "sparse_torch:TorchSparse", "torch"),
     "nbdense_train_step": _loop("train_step", "own_loops:TrainStep", "nbdense"),
     "nbdense_train_on_batch": _loop("train_on_batch", "own_loops:TrainOnBatch", "nbdense"),
     "nbdense_own_loop": _loop("forward, backward, apply_gradients", "own_loops:OwnLoop", "nbdense"),

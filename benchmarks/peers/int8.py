@@ -17,7 +17,7 @@ def quantized(weights: Weights, dtype: str) -> Any:
     return quantize(make_model(weights), make_rows(widths, CALIBRATION_ROWS)[0], activation_dtype=dtype)
 
 
-class _Inference:
+class Inference:
     """A peer that only predicts."""
 
     def build(self, x: Array, y: Array, batch: int, weights: Weights) -> None:
@@ -27,13 +27,13 @@ class _Inference:
         raise NotImplementedError
 
     def step(self) -> float:
-        raise NotImplementedError("networks in integers are not trained")
+        raise NotImplementedError("it only predicts")
 
     def epochs(self, count: int) -> None:
-        raise NotImplementedError("networks in integers are not trained")
+        raise NotImplementedError("it only predicts")
 
 
-class NbdenseInt8(_Inference):
+class NbdenseInt8(Inference):
     """nbdense, with a model that `quantize` makes."""
 
     def __init__(self, threads: int) -> None:
@@ -45,7 +45,7 @@ class NbdenseInt8(_Inference):
         self.predict = quantized(weights, "int8").predict
 
 
-class OnnxRuntimeInt8(_Inference):
+class OnnxRuntimeInt8(Inference):
     """onnxruntime, on the file that nbdense exports of that model."""
 
     dtype = "int8"

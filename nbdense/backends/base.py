@@ -164,12 +164,16 @@ class IntegerProgram:
         Whether a layer takes its scale from all rows of a call together.
     flops_a_row : float
         Operations that a row of data costs.
+    sparse : tuple of ndarrays, or None
+        The vectors of kernels that are held without their zeros, of `nbdense.quant.kernels.tables.SPARSE`; None where
+        there are none.
     """
 
     packed: npt.NDArray[np.uint8]
     floats: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None
     takes_whole_call: bool
     flops_a_row: float
+    sparse: tuple[npt.NDArray[Any], ...] | None = None
 
 
 class IntegerPredictor(Protocol):

@@ -15,11 +15,12 @@ from nbdense.files import FileFormatError
 READERS = {
     "model": "nbdense.models.files:load_sequential",
     "quantized model": "nbdense.quant.model.model:QuantizedModel.from_file",
+    "sparse model": "nbdense.quant.sparse.model:SparseModel.from_file",
 }
 
 
 def load_model(path: str | os.PathLike[str], custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """Read a model that `Sequential.save` or `QuantizedModel.save` wrote.
+    """Read a model that `Sequential.save`, `QuantizedModel.save` or `SparseModel.save` wrote.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ def load_model(path: str | os.PathLike[str], custom_objects: Mapping[str, Any] |
 
     Returns
     -------
-    Sequential or QuantizedModel
+    Sequential, QuantizedModel or SparseModel
 
     Raises
     ------

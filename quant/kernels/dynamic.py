@@ -39,7 +39,7 @@ class DynamicVectors(NamedTuple):
 
 
 @kernel
-def _parts(program):
+def parts_of(program):
     """Return layers and vectors of a dynamic program."""
     at = program[:FORM_AT].view(PARTS)[0]
     vectors = DynamicVectors(
@@ -80,7 +80,7 @@ def _range_of_rows(row, x, work, capacity, first, count):
 @kernel
 def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, capacity, span, memory):
     """Take one thread's rows through a layer of int8 weights: quantize, multiply, and back to float."""
-    layers, vectors = _parts(program)
+    layers, vectors = parts_of(program)
     row = layers[index]
     scales, biases = vectors.multipliers, vectors.float_bias
     values, offset, ld_x = _operand(row, x, floats, capacity)
@@ -175,7 +175,7 @@ def _predict_dynamic(program, floats, x, values, memory, span, launcher, threads
     memory : (the floats' workspace, zero at first, least and greatest value of the input that is looked at);
     span : (first pass, end of the passes, first row, end of the rows)
     """
-    # Not by `_parts`: an entry would give up references that a kernel has not counted.
+    # Not by `parts_of`: an entry would give up references that a kernel has not counted.
     at = program[:FORM_AT].view(PARTS)[0]
     layers = program[at["layers"] : at["end"]].view(LAYER)
     weight_sums = program[at["weight_sums"] : at["float_bias"]].view(np.int32)

@@ -338,7 +338,7 @@ def copy_input(form, x, offset, n_in, count, work):
 
 
 @kernel
-def _parts(program):
+def parts_of(program):
     """Return layers and vectors of a static program."""
     at = program[:FORM_AT].view(PARTS)[0]
     vectors = Vectors(
@@ -360,7 +360,7 @@ def _work_on_rows(program, form, floats, x, integers, values, span, memory):
 
     memory : (bytes, floats, tile, a flag for each row, a buffer for some rows of outputs, rows that fit)
     """
-    layers, vectors = _parts(program)
+    layers, vectors = parts_of(program)
     begin, end = span
     n_in = x.shape[1]
     inputs = flat(x)

@@ -125,7 +125,7 @@ def make_tile(rows, vectors, method=METHOD, width=VECTOR_BYTES):
         def codegen(context, builder, signature, arguments):
             groups, *operands = arguments
             placed = [operand(context, builder, *one) for one in zip(signature.args[1:], operands, strict=True)]
-            _Emitter(builder, rows, vectors, method, width).tile(groups, *placed)
+            IntegerEmitter(builder, rows, vectors, method, width).tile(groups, *placed)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -137,7 +137,7 @@ def _number(n):
     return ir.Constant(_I64, n)
 
 
-class _Emitter:
+class IntegerEmitter:
     """Emitter of one tile: ``rows`` rows of ``vectors`` vectors of int32."""
 
     def __init__(self, builder, rows, vectors, method, width):
@@ -150,7 +150,7 @@ class _Emitter:
         """Emit the whole kernel; operands are (pointer, strides)."""
         builder = self.builder
         (x, (x_row,)), (w, (w_row,)), (bias, _), (out, (out_row,)) = x, w, bias, out
-        start = [self._load(bias, j) for j in range(self.vectors)]
+        start = [self.load(bias, j) for j in range(self.vectors)]
         # One pointer for four rows, with the stride's multiples in registers: a pointer a row would spill.
         firsts = [builder.gep(x, [builder.mul(x_row, _number(i))]) for i in range(0, self.rows, 4)]
         multiples = [builder.mul(x_row, _number(i)) for i in range(min(4, self.rows))]
@@ -161,13 +161,13 @@ class _Emitter:
         k, w_now = builder.phi(_I64), builder.phi(w.type)
         sums = [[builder.phi(self.sums) for _ in start] for _ in range(self.rows)]
         x_now = [builder.phi(x.type) for _ in firsts]
-        weights = [self._weights(self._load(w_now, j)) for j in range(self.vectors)]
+        weights = [self.weights(self.load(w_now, j)) for j in range(self.vectors)]
         added = []
         for i, row in enumerate(sums):
             at = builder.gep(x_now[i // 4], [multiples[i % 4]])
             four = builder.load(builder.bitcast(at, _I32.as_pointer()), align=1)
-            values = self._activations(splat(builder, four, self.sums))
-            added.append([self._add(total, values, weights[j]) for j, total in enumerate(row)])
+            values = self.activations(splat(builder, four, self.sums))
+            added.append([self.add(total, values, weights[j]) for j, total in enumerate(row)])
         k_next = builder.add(k, _number(1))
         turns = [(k, _number(0), k_next), (w_now, w, builder.gep(w_now, [w_row]))]
         turns += [(now, first, builder.gep(now, [_number(GROUP)])) for now, first in zip(x_now, firsts, strict=True)]
@@ -181,14 +181,16 @@ class _Emitter:
         for i, row in enumerate(added):
             target = builder.gep(out, [builder.mul(out_row, _number(i))])
             for j, total in enumerate(row):
-                builder.store(total, self._place(target, j), align=4)
+                builder.store(total, self.place(target, j), align=4)
 
-    def _place(self, pointer, j):
+    def place(self, pointer, j):
+        """Emit the pointer to the j-th vector from a pointer to a number."""
         vectors = self.builder.bitcast(pointer, self.sums.as_pointer())
         return self.builder.gep(vectors, [_number(j)])
 
-    def _load(self, pointer, j):
-        return self.builder.load(self._place(pointer, j), align=1)
+    def load(self, pointer, j):
+        """Load the j-th vector from a pointer to a number."""
+        return self.builder.load(self.place(pointer, j), align=1)
 
     def _constant(self, n, vector):
         return ir.Constant(vector, [n] * vector.count)
@@ -196,8 +198,8 @@ class _Emitter:
     def _shorts(self, value):
         return self.builder.bitcast(value, self.shorts)
 
-    def _weights(self, lanes):
-        """Emit a vector of weights as `_add` wants it."""
+    def weights(self, lanes):
+        """Emit a vector of weights as `add` wants it."""
         builder = self.builder
         if self.method in _DOTS:
             return [lanes]
@@ -207,8 +209,8 @@ class _Emitter:
         top = self._constant(24, self.sums)
         return [builder.ashr(builder.shl(lanes, self._constant(n, self.sums)), top) for n in (24, 16, 8, 0)]
 
-    def _activations(self, lanes):
-        """Emit four activations in every lane as `_add` wants them."""
+    def activations(self, lanes):
+        """Emit four activations in every lane as `add` wants them."""
         builder = self.builder
         if self.method in _DOTS:
             signs = self._constant(0x80808080 - 2**32, self.sums)
@@ -220,7 +222,7 @@ class _Emitter:
         low = self._constant(255, self.sums)
         return [builder.and_(builder.lshr(lanes, self._constant(n, self.sums)), low) for n in (0, 8, 16, 24)]
 
-    def _add(self, total, values, weights):
+    def add(self, total, values, weights):
         """Emit ``total`` plus the products of four bytes in every lane."""
         builder = self.builder
         if self.method in _DOTS:

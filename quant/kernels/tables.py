@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of dynamic.py's.
+# Kinds of rows. FLOAT is a row of the engine's table; DYNAMIC one of dynamic.py's; from SPARSE_PRODUCT on sparse.py's.
 PRODUCT, SUM, LOOKUP, SOFTMAX_OF_BYTES, RESHAPE, QUANTIZE, DEQUANTIZE, FLOAT, DYNAMIC = range(9)
+SPARSE_PRODUCT, SPARSE_ROWS, SPARSE_COLUMNS, TO_COLUMNS, TO_ROWS = range(9, 14)
 
 # Offsets and strides in elements; buffers are named by their first column, as in the engine's own table, of bytes or of
 # floats as the kind has it.
@@ -30,6 +31,13 @@ LAYER = np.dtype(
         ("zero_point", np.int64),  # of the requantised bytes, and the bytes that the activation leaves possible:
         ("low", np.int64),
         ("high", np.int64),
+        # Of sparse kernels: V, and offsets among the values, indices and integers of `SPARSE`.
+        ("block", np.int64),
+        ("start", np.int64),  # of what is summed to: the bias, or zeros
+        ("indices", np.int64),
+        ("starts", np.int64),  # of the blocks, or steps, of each block or group of outputs; and the last ones' end
+        ("outputs", np.int64),  # of SPARSE_ROWS: which blocks of outputs
+        ("bases", np.int64),  # of SPARSE_ROWS in windows; -1: there are none
     ]
 )
 
@@ -46,10 +54,15 @@ COLUMNS = {
 
 VECTORS = {"weights": np.int8, **COLUMNS, "zero_points": np.int32, "exponentials": np.int32, "tables": np.uint8}
 
+# The vectors of sparse kernels: weights and biases in float, numbers of inputs (uint32 where one is past 16 bits),
+# places in windows, all other integers.
+SPARSE = {"values": np.float32, "indices": np.uint16, "places": np.uint8, "integers": np.int32}
+
 FORM = np.dtype(
     [
         ("width", np.int64),  # columns of the bytes' workspace
         ("float_width", np.int64),  # of the floats'
+        ("whole", np.int64),  # of a sparse program: its workspaces have a multiple of so many rows
         ("copies_input", np.int64),  # whether rows of the engine's read the input there
         ("positions", np.int64),  # of the input, and its row stride in the workspaces
         ("ld_input", np.int64),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nbdense.activations import Activation, Alpha
 from nbdense.layers import FORMS, RowForm
+from nbdense.quant.layers import sparse_rows
 from nbdense.quant.layers.base import Format, InFloat
 from nbdense.quant.layers.checks import check_columns, one_of
 from nbdense.quant.layers.layout import Layout
@@ -133,4 +134,7 @@ class FloatLayer(InFloat):
         index : int
             The layer's place in the network.
         """
-        layout.float_row(self.form.kind, index, self.function, self.tensors, **self.settings)
+        if index in layout.sparse.blocks:
+            sparse_rows.lay_out(layout, index, self.function, self.tensors.get("bias"))
+        else:
+            layout.float_row(self.form.kind, index, self.function, self.tensors, **self.settings)

@@ -12,6 +12,7 @@ from nbdense.activations import Alpha
 from nbdense.engine.tables import leading_dimension
 from nbdense.quant.kernels import tables
 from nbdense.quant.kernels.microkernel import OFFSET
+from nbdense.quant.layers import sparse_rows
 from nbdense.quant.layers.base import Activated, Format, FromIntegers, Layer, OfColumns, OfKernel, ToIntegers
 from nbdense.quant.layers.checks import (
     LIMITS,
@@ -165,10 +166,12 @@ class QuantizedDense(OfKernel, FromIntegers, ToIntegers, Activated):
         columns = {"bias": bias, "multipliers": self.bias_scales() / np.float32(self.pre_scale)}
         if layout.rounding != "onnx":
             columns["fixed_multipliers"], columns["shifts"] = np.array(self.fixed_point_multipliers()).T
+        blocks = layout.sparse.blocks.get(index)
+        weights = sparse_rows.integer_fields(layout, blocks) if blocks else {"kernel": layout.kernel(self.kernel)}
         layout.integer_row(
-            tables.PRODUCT,
+            tables.SPARSE_PRODUCT if blocks else tables.PRODUCT,
             index,
-            kernel=layout.kernel(self.kernel),
+            **weights,
             zero_points=layout.zero_points(self.kernel_zero_points),
             channels=layout.columns(leading_dimension(self.n_out), **columns),
             table=-1 if self.table is None else layout.table(self.table),

@@ -15,8 +15,12 @@ from nbdense.engine.rows import DENSE, RowKind
 from nbdense.engine.tables import leading_dimension
 from nbdense.quant.kernels import rounding, tables
 from nbdense.quant.kernels.microkernel import GROUP, pack
+from nbdense.quant.kernels.sparse_formats import NO_SPARSE_KERNELS, SparseKernels
 from nbdense.quant.layers.base import Format
 from nbdense.quant.layers.checks import LIMITS
+
+_VECTORS = {**tables.VECTORS, **tables.SPARSE}
+WHOLE = 16  # rows, a whole number of vectors of every CPU: how many more a workspace has that lies feature by feature
 
 
 class Layout:
@@ -39,6 +43,8 @@ class Layout:
         The activation dtype.
     rounding : str
         How accumulators are requantised.
+    sparse : SparseKernels
+        Kernels that are held without their zeros.
     """
 
     def __init__(
@@ -49,23 +55,25 @@ class Layout:
         input_formats: Sequence[tuple[Format, ...]],
         dtype: str,
         rounding: str,
+        sparse: SparseKernels = NO_SPARSE_KERNELS,
     ) -> None:
         self.tensors, self.formats = tensors, formats
         self.inputs, self.input_formats = inputs, input_formats
-        self.dtype, self.rounding = dtype, rounding
+        self.dtype, self.rounding, self.sparse = dtype, rounding, sparse
         self.minimum = LIMITS[dtype][0]
         self._rows: list[dict[str, Any]] = []
         self._engine_rows: list[dict[str, Any]] = []
         # What the vectors hold, and where; and how long they are.
-        self._parts: dict[str, list[tuple[int, npt.NDArray[Any]]]] = {name: [] for name in tables.VECTORS}
-        self._sizes = dict.fromkeys(tables.VECTORS, 0)
+        self._parts: dict[str, list[tuple[int, npt.NDArray[Any]]]] = {name: [] for name in _VECTORS}
+        self._sizes = dict.fromkeys(_VECTORS, 0)
         self._channels = 0  # columns so far
         self._params: list[tuple[int, npt.NDArray[Any], int]] = []
         self._params_size = 0
         positions, n = tensors[0]
         self._copies_input = False
         self._byte_width, self._float_width = 0, positions * leading_dimension(n)
-        self._floats_of: dict[int, int] = {0: 0}  # buffers by tensor
+        self._floats_of: dict[int, int] = {0: 0}  # buffers by tensor; where their rows lie,
+        self._columns_of: dict[int, int] = {}  # and where all lie feature by feature
         self._bytes_of: dict[tuple[int, float, int], int] = {}  # by tensor and format
 
     # -- buffers --
@@ -76,10 +84,27 @@ class Layout:
         self._byte_width += positions * leading_dimension(n)
         return at
 
-    def _float_buffer(self, tensor: int) -> int:
+    def room_of(self, tensor: int) -> int:
+        """Make a buffer of floats as large as a tensor.
+
+        Parameters
+        ----------
+        tensor : int
+            Number of the tensor.
+        """
         positions, n = self.tensors[tensor]
+        return self.room(positions * leading_dimension(n))
+
+    def room(self, columns: int) -> int:
+        """Make a buffer of floats of so many columns.
+
+        Parameters
+        ----------
+        columns : int
+            Elements for each row of data.
+        """
         at = self._float_width
-        self._float_width += positions * leading_dimension(n)
+        self._float_width += columns
         return at
 
     def bytes_of_input(self, index: int, which: int = 0) -> int:
@@ -102,7 +127,7 @@ class Layout:
                 tables.QUANTIZE,
                 tensor,
                 tensor,
-                input=self._floats_of[tensor],
+                input=self._floats(tensor),
                 output=output,
                 zero_point=wanted[1] - self.minimum,
                 scale=wanted[0],
@@ -119,11 +144,15 @@ class Layout:
         which : int
             Number of the input among its inputs.
         """
-        tensor = self.inputs[index][which]
+        return self._floats(self.inputs[index][which])
+
+    def _floats(self, tensor: int) -> int:
         if tensor not in self._floats_of:
             form = self.formats[tensor]
-            assert form is not None
-            self._floats_of[tensor] = output = self._float_buffer(tensor)
+            self._floats_of[tensor] = output = self.room_of(tensor)
+            if form is None:
+                self.row(tables.TO_ROWS, tensor, tensor, input=self._columns_of[tensor], output=output)
+                return output
             self.row(
                 tables.DEQUANTIZE,
                 tensor,
@@ -134,6 +163,32 @@ class Layout:
                 scale=form[0],
             )
         return self._floats_of[tensor]
+
+    def columns_of_input(self, index: int) -> int:
+        """Return the buffer in which a layer's input lies feature by feature, behind a row that transposes it.
+
+        Parameters
+        ----------
+        index : int
+            The layer's place in the network.
+        """
+        tensor = self.inputs[index][0]
+        if tensor not in self._columns_of:
+            source = self._floats(tensor)
+            self._columns_of[tensor] = output = self.room_of(tensor)
+            self.row(tables.TO_COLUMNS, tensor, tensor, input=source, output=output)
+        return self._columns_of[tensor]
+
+    def columns_of_output(self, index: int) -> int:
+        """Make the buffer in which a layer's output lies feature by feature.
+
+        Parameters
+        ----------
+        index : int
+            The layer's place in the network.
+        """
+        self._columns_of[index + 1] = output = self.room_of(index + 1)
+        return output
 
     def row(self, kind: int, source: int, target: int, **fields: Any) -> None:
         """Write a row from one tensor to another.
@@ -160,6 +215,7 @@ class Layout:
             "table": -1,
             "exponentials": -1,
             "engine_row": -1,
+            "bases": -1,
             "high": 255,
             **fields,
         }
@@ -216,7 +272,7 @@ class Layout:
         n_in, n_out = kernel.shape
         packed = np.zeros((-(-n_in // GROUP), leading_dimension(n_out), GROUP), np.int8)
         pack(kernel, packed)
-        return self._put("weights", packed.reshape(-1))
+        return self.put("weights", packed.reshape(-1))
 
     def zero_points(self, zero_points: npt.NDArray[Any] | None) -> int:
         """Lay out zero points; returns where they begin, -1 without any.
@@ -226,7 +282,7 @@ class Layout:
         zero_points : ndarray of integers, or None
             Zero points of a kernel's columns, or of the terms of a sum.
         """
-        return -1 if zero_points is None else self._put("zero_points", zero_points)
+        return -1 if zero_points is None else self.put("zero_points", zero_points)
 
     def table(self, table: npt.NDArray[Any]) -> int:
         """Lay out the table of an activation; returns where it begins.
@@ -236,7 +292,7 @@ class Layout:
         table : ndarray of the activation dtype, (256,)
             The layer's.
         """
-        return self._put("tables", table.astype(np.int16) - self.minimum)
+        return self.put("tables", table.astype(np.int16) - self.minimum)
 
     def exponentials(self, exponentials: npt.NDArray[np.int32]) -> int:
         """Lay out the exponentials of a softmax; returns where they begin.
@@ -246,16 +302,26 @@ class Layout:
         exponentials : ndarray of int32, (256,)
             The layer's.
         """
-        return self._put("exponentials", exponentials)
+        return self.put("exponentials", exponentials)
 
-    def _put(self, name: str, values: npt.NDArray[Any]) -> int:
+    def put(self, name: str, values: npt.NDArray[Any]) -> int:
+        """Lay out an array; returns where it begins.
+
+        Parameters
+        ----------
+        name : str
+            The vector, of `nbdense.quant.kernels.tables.VECTORS` or ``SPARSE``.
+        values : ndarray, one-dimensional
+            Numbers of its type.
+        """
         at = self._sizes[name]
         self._parts[name].append((at, values))
         self._sizes[name] = at + engine.padded(len(values))
         return at
 
     def _vector(self, name: str) -> npt.NDArray[Any]:
-        vector = aligned_zeros(self._sizes[name], tables.VECTORS[name])
+        types = {values.dtype for _, values in self._parts[name]} if name == "indices" else set()
+        vector = aligned_zeros(self._sizes[name], np.result_type(_VECTORS[name], *types))
         for at, values in self._parts[name]:
             vector[at : at + len(values)] = values
         return vector
@@ -312,7 +378,7 @@ class Layout:
         index : int
             The layer's place in the network.
         """
-        self._floats_of[index + 1] = output = self._float_buffer(index + 1)
+        self._floats_of[index + 1] = output = self.room_of(index + 1)
         return output
 
     def engine_row(
@@ -381,16 +447,17 @@ class Layout:
         softmax : bool
             Whether its outputs go through a softmax in float.
         """
+        last, shown = len(self.tensors) - 1, self.formats[-1]
+        output = self._floats(last) if shown is None else self._bytes_of[(last, *shown)]
         layers, form = np.zeros(len(self._rows), tables.LAYER), np.zeros(1, tables.FORM)
         for record, row in zip(layers, self._rows, strict=True):
             for key, value in row.items():
                 record[key] = value
-        last, shown = len(self.tensors) - 1, self.formats[-1]
         (positions, n), (positions_out, n_out) = self.tensors[0], self.tensors[last]
-        output = self._floats_of[last] if shown is None else self._bytes_of[(last, *shown)]
         for key, value in {
             "width": self._byte_width,
             "float_width": self._float_width if self._engine_rows else 0,
+            "whole": WHOLE if self._columns_of else 1,
             "copies_input": self._copies_input,
             "positions": positions,
             "ld_input": leading_dimension(n),
@@ -406,6 +473,10 @@ class Layout:
         }.items():
             form[0][key] = value
         return layers, [self._vector(name) for name in tables.VECTORS], form
+
+    def sparse_vectors(self) -> tuple[npt.NDArray[Any], ...] | None:
+        """Return the vectors of `nbdense.quant.kernels.tables.SPARSE`; None where no layer is sparse."""
+        return tuple(map(self._vector, tables.SPARSE)) if self.sparse.blocks else None
 
     def floats(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
         """Return the engine's rows and their parameters; None where no layer is float."""

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks, backends
+from nbdense import backends
 from nbdense.compression import save_tensors
 from nbdense.files import FileFormatError, TensorFile
 from nbdense.network import Network
 from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.model.program import Program
 from nbdense.quant.model.rendering import report_plot, report_text
+from nbdense.quant.model.rows import FLOAT32, RowsOfData
 from nbdense.quant.model.timing import microseconds_a_row
 
 KIND = "quantized model"  # what a file says that it holds
-_SLICE = 16384  # rows that are converted to float32 at a time
 
 
 class QuantizedModel:
@@ -32,18 +32,19 @@ class QuantizedModel:
 
     Attributes
     ----------
-    network : QuantizedNetwork
-        The same.
     float_network : Network or None
         What it was made of, where that was in this process: for the report's timings. Files do not hold it.
     """
 
     def __init__(self, network: QuantizedNetwork) -> None:
-        self.network = network
+        self._network = network
         self.float_network: Network | None = None
-        self._program = Program(network)
-        # The scale of a dynamic layer is that of the whole call.
-        self._slice = None if network.takes_whole_call else _SLICE
+        self._rows, self._program = RowsOfData(network), Program(network)
+
+    @property
+    def network(self) -> QuantizedNetwork:
+        """The integers and their scales."""
+        return self._network
 
     @property
     def size_bytes(self) -> int:
@@ -73,7 +74,7 @@ class QuantizedModel:
         TypeError, ValueError
             If ``x`` is no array of numbers of the right shape.
         """
-        return self._run(self._program.values, np.dtype(np.float32), x, batch_size)
+        return self._rows.run(self._program.values, FLOAT32, x, batch_size)
 
     def predict_integers(self, x: Any, batch_size: int | None = None) -> npt.NDArray[Any]:
         """Predict the last layer's integers, before dequantization and softmax: bit for bit the same on every CPU.
@@ -94,29 +95,7 @@ class QuantizedModel:
         TypeError, ValueError
             If ``x`` is no array of numbers of the right shape, or the last layer computes in float.
         """
-        if not self.network.ends_in_integers:
-            raise ValueError(
-                f"predict_integers: the last layer, {self.network.layers[-1].name!r}, computes in float; use predict"
-            )
-        return self._run(self._program.integers, np.dtype(self.network.activation_dtype), x, batch_size)
-
-    def _run(self, run: Any, dtype: np.dtype[Any], x: Any, batch_size: int | None) -> npt.NDArray[Any]:
-        network = self.network
-        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 2 and x.shape[1:] == network.input_shape:
-            array = x
-        else:
-            array = _checks.rows("x", x, network.input_shape, f"layer {network.layers[0].name!r}")
-        if batch_size is not None:
-            batch_size = _checks.positive_int("predict", "batch_size", batch_size)
-        rows = array.shape[0]
-        step = batch_size or self._slice or max(rows, 1)
-        if 0 < rows <= step:
-            out = run(_as_float32(array))
-        else:
-            out = np.empty((rows, network.n_out), dtype)
-            for start in range(0, rows, step):
-                out[start : start + step] = run(_as_float32(array[start : start + step]))
-        return out if len(network.output_shape) == 1 else out.reshape(rows, *network.output_shape)
+        return self._rows.run(self._program.integers, self._rows.integer_dtype(), x, batch_size)
 
     def report(self, form: str = "text", *, timings: bool = True) -> Any:
         """Report each layer's ranges, scales, noise and bytes, and what the model costs.
@@ -200,11 +179,3 @@ class QuantizedModel:
             raise
         except ValueError as error:
             raise FileFormatError(f"{file.path}: {error}") from error
-
-
-def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return the array that the program takes: numba would compile anew for another layout, or a read-only one."""
-    flags = array.flags
-    if array.dtype == np.float32 and flags.c_contiguous and flags.writeable and flags.aligned:
-        return array
-    return _checks.matrix_of(array, np.dtype(np.float32))  # what is too large becomes infinite, and saturates

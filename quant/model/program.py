@@ -11,6 +11,7 @@ from nbdense import backends
 from nbdense.backends.base import IntegerProgram
 from nbdense.engine.memory import aligned_zeros
 from nbdense.quant.kernels import tables
+from nbdense.quant.kernels.sparse_formats import NO_SPARSE_KERNELS, SparseKernels
 from nbdense.quant.layers.layout import Layout
 from nbdense.quant.model.network import QuantizedNetwork
 
@@ -24,15 +25,27 @@ class Program:
     ----------
     network : QuantizedNetwork
         What to run; not changed.
+    sparse : SparseKernels, optional
+        Its kernels that are run without their zeros.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of its tables, weights and constants.
     """
 
-    def __init__(self, network: QuantizedNetwork) -> None:
+    def __init__(self, network: QuantizedNetwork, sparse: SparseKernels = NO_SPARSE_KERNELS) -> None:
         self._dtype = np.dtype(network.activation_dtype)
         self._n_out = network.n_out
-        layout = _laid_out(network)
+        layout = _laid_out(network, sparse)
         packed = _packed(*layout.tables(network.final_activation == "softmax"))
-        flops_a_row = 2.0 * sum(layer.multiply_adds for layer in network.layers)
-        program = IntegerProgram(packed, layout.floats(), network.takes_whole_call, flops_a_row)
+        multiply_adds = (
+            layer.positions * sparse.blocks[index].values.size if index in sparse.blocks else layer.multiply_adds
+            for index, layer in enumerate(network.layers)
+        )
+        floats, vectors = layout.floats(), layout.sparse_vectors()
+        program = IntegerProgram(packed, floats, network.takes_whole_call, 2.0 * sum(multiply_adds), vectors)
+        self.nbytes = packed.nbytes + sum(part.nbytes for part in (*(floats or ()), *(vectors or ())))
         self._predictor = backends.current().load(program)
 
     def integers(self, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
@@ -63,7 +76,7 @@ class Program:
         return out
 
 
-def _laid_out(network: QuantizedNetwork) -> Layout:
+def _laid_out(network: QuantizedNetwork, sparse: SparseKernels) -> Layout:
     layout = Layout(
         network.tensors,
         network.formats,
@@ -71,6 +84,7 @@ def _laid_out(network: QuantizedNetwork) -> Layout:
         [layer.input_formats for layer in network.layers],
         network.activation_dtype,
         network.rounding,
+        sparse,
     )
     for index, layer in enumerate(network.layers):
         layer.lay_out(layout, index)

@@ -20,7 +20,7 @@ TESTS = "(kernels or equals_its_twin or tiling_changes_no_bit or drawn_shapes or
 OTHERS = [
     f"--ignore=tests/{other}" for other in ("benchmarks", "compile/test_no_jit.py", "compile/test_instruction_sets.py")
 ]
-INTEGER_TESTS = "tests/quant/kernels tests/aarch64"  # folders
+INTEGER_TESTS = "tests/quant/kernels tests/quant/sparse tests/aarch64"  # folders
 FEATURES = "NBDENSE_AARCH64_FEATURES"  # in the environment: those of the CPU that code is made for
 
 

@@ -12,8 +12,8 @@ from nbdense.export.networks import with_predict
 from nbdense.inspection.attribution import importance
 from nbdense.layers import BatchNormalization, Dense, Dropout, Input
 from nbdense.models import Sequential
-from nbdense.quant import quantize, quantize_aware
-from nbdense.quant.kernels import dynamic, integer
+from nbdense.quant import quantize, quantize_aware, sparsify
+from nbdense.quant.kernels import dynamic, integer, sparse
 
 ENTRIES = [
     (program, "run_steps"),
@@ -21,6 +21,7 @@ ENTRIES = [
     (program, "predict_by_columns"),
     (program, "round_kernels"),
     (integer, "predict"),
+    (sparse, "predict"),
     (dynamic, "predict_dynamic"),
 ]
 
@@ -168,6 +169,10 @@ USES = {  # by name: what a user does, and the backend's methods that it needs
     "static": (lambda m, x, y: quantized(m, x, "static"), {"workspace", "run", "load", "predict_integers"}),
     "weight only": (lambda m, x, y: quantized(m, x, "weight_only"), {"load", "predict_integers"}),
     "dynamic": (lambda m, x, y: quantized(m, x, "dynamic"), {"load", "predict_integers"}),
+    "sparse": (
+        lambda m, x, y: [sparsify(m, choice="1x1").predict(x[:n]) for n in (2, 40)],
+        {"load", "predict_integers"},
+    ),
     "quantize_aware": (lambda m, x, y: quantize_aware(m, x).predict(x), {"workspace", "run", "predict"}),
     "export": (lambda m, x, y: with_predict(m.network).predict(x), {"predict"}),
 }

@@ -10,7 +10,7 @@ from benchmarks import __main__ as command
 from benchmarks import busy, cases, measure, reference, report
 from benchmarks.__main__ import README, main, published
 from benchmarks.calls import ALLOCATING, EMPTY
-from benchmarks.cases import CASES, LOOPS, TARGETS
+from benchmarks.cases import CASES, LOOPS, PATTERNS, SPARSE_BATCHES, SPARSE_CASES, TARGETS
 from benchmarks.measure import CheckError, Settings, check_inference
 from benchmarks.peers import PEERS
 from tests.reference import naive
@@ -61,6 +61,14 @@ def results():
             for name in PEERS
             if PEERS[name].int8
         ],
+        "sparse": [
+            row(name, seconds[name], case=case, pattern=pattern, batch=batch)
+            for case in SPARSE_CASES
+            for pattern in PATTERNS
+            for batch in SPARSE_BATCHES
+            for name in PEERS
+            if PEERS[name].sparse
+        ],
         "loops": [
             row(name, loops[name], 1, case=case)
             for case in LOOPS
@@ -87,6 +95,8 @@ def test_every_target_is_about_a_figure(results):
     assert found["training/tab_s/2 threads/times faster than torch"] == pytest.approx(10)
     assert found["int8/mnist, batch 1024/2 threads/times faster than onnxruntime"] == pytest.approx(10)
     assert found["int8/wide, batch 1024/2 threads/times faster than nbdense in float32"] == pytest.approx(2)
+    # The faster of the dense ones counts: nbdense's own.
+    assert found["sparse/wide, 90%, batch 1024/2 threads/times faster than dense"] == pytest.approx(1)
     loop = "loops/tab_s/1 thread/"
     assert found[loop + "train_step beyond 1.05 steps of fit, empty njit calls"] == pytest.approx(-5)
     assert found[loop + "own_loop beyond a step of fit, jitted JAX steps"] == pytest.approx(0)
@@ -133,7 +143,7 @@ def test_the_faster_of_onnxruntimes_forms_counts(results):
 
 def test_results_from_before_int8_still_render(results):
     text = "# A library\n\n## Installing\n"
-    del results["int8"]
+    del results["int8"], results["sparse"]
     once = report.readme_with(text, [results])
     assert "int8" not in once and "| 20-64-64-2 | 32 |" in once
     assert (

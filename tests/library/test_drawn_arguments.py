@@ -75,6 +75,8 @@ CALLS = {
     "quantize": lambda m, a: nb.quantize(m, a),
     "quantize model": lambda m, a: nb.quantize(a, X),
     "prune": lambda m, a: nb.prune(m, a),
+    "sparsify": lambda m, a: nb.sparsify(m, choice=a),
+    "sparsify model": lambda m, a: nb.sparsify(a, choice="1x1"),
     "compare": lambda m, a: nb.compare(m, quantized(), a),
     "QuantizedModel.predict": lambda m, a: quantized().predict(a),
     "to_onnx": lambda m, a: nb.to_onnx(a),

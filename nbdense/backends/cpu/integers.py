@@ -14,7 +14,7 @@ from nbdense._compile.policy import bound
 from nbdense.backends.base import IntegerPredictor, IntegerProgram
 from nbdense.backends.cpu import plan
 from nbdense.engine.rows.kind import set_addresses
-from nbdense.quant.kernels import dynamic, integer, tables
+from nbdense.quant.kernels import dynamic, integer, sparse, tables
 
 
 def load(program: IntegerProgram) -> IntegerPredictor:
@@ -29,7 +29,10 @@ class _Static:
 
     def __init__(self, program: IntegerProgram) -> None:
         self._program = program
-        self._packed, self._floats, self._flops_a_row = program.packed, program.floats, program.flops_a_row
+        self._flops_a_row = program.flops_a_row
+        self._predict = integer.predict if program.sparse is None else sparse.predict
+        vectors = () if program.sparse is None else (program.sparse,)
+        self._tables = (program.packed, program.floats, *vectors)
         self._at_once = max(1, int(plan.SIGNAL_WORK / max(1.0, program.flops_a_row)))
         self._few = min(self._at_once, thread_pool.LEAST_PARALLEL_FLOPS / max(1.0, program.flops_a_row))
         self._entry: Callable[..., Any] | None = None
@@ -42,18 +45,18 @@ class _Static:
         if x.shape[0] >= self._few:
             self._predict_many(x, integers, values)
             return
-        arguments = (self._packed, self._floats, x, integers, values, 0, 1)  # some microseconds: no time for questions
+        arguments = (*self._tables, x, integers, values, 0, 1)  # some microseconds: no time for questions
         if self._entry is None:
-            self._entry = bound(integer.predict, arguments)
+            self._entry = bound(self._predict, arguments)
         self._entry(*arguments)
 
     def _predict_many(self, x: npt.NDArray[np.float32], integers: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
         flops = self._flops_a_row * x.shape[0]
         for first in range(0, x.shape[0], self._at_once):  # for Ctrl-C to be heard
             rows = slice(first, first + self._at_once)
-            given = (self._packed, self._floats, x[rows], integers[rows], values[rows])
-            with self._pace.region(flops, float(len(given[2]))) as threads:
-                integer.predict(*given, thread_pool.launcher(threads), threads)
+            given = (*self._tables, x[rows], integers[rows], values[rows])
+            with self._pace.region(flops, float(len(x[rows]))) as threads:
+                self._predict(*given, thread_pool.launcher(threads), threads)
 
 
 class _Dynamic:

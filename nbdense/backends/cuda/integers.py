@@ -244,8 +244,12 @@ def load(program: IntegerProgram) -> IntegerPredictor:
     Raises
     ------
     NotImplementedError
-        If it takes its scales from whole calls.
+        If it takes its scales from whole calls, or has sparse kernels.
     """
+    if program.sparse is not None:
+        raise NotImplementedError(
+            "the CUDA engine has no sparse kernels; call set_device('cpu') to run this model, or run the dense one"
+        )
     if program.takes_whole_call:
         raise NotImplementedError(
             "the CUDA engine has no dynamic quantization (scales from all rows of a call); call set_device('cpu') to "

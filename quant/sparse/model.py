@@ -1,0 +1,210 @@
+"""The sparse model: what `sparsify` gives, and what users predict with, evaluate and save."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nbdense import _checks, backends, losses, metrics
+from nbdense.files import FileFormatError, TensorFile, write_tensors
+from nbdense.network import Network
+from nbdense.quant.kernels.sparse_formats import NO_SPARSE_KERNELS
+from nbdense.quant.model.model import QuantizedModel
+from nbdense.quant.model.network import QuantizedNetwork
+from nbdense.quant.model.rows import RowsOfData
+from nbdense.quant.sparse import files
+from nbdense.quant.sparse.choosing import medians
+from nbdense.quant.sparse.forms import Form
+from nbdense.quant.sparse.programs import FEW, SparsePrograms, program_of
+from nbdense.quant.sparse.report import report_of, report_table, report_text
+from nbdense.training.evaluation import numbers_of
+
+KIND = "sparse model"  # what a file says that it holds
+
+
+class SparseModel(QuantizedModel):
+    """A model whose dense layers are run without their zero weights, where that is faster.
+
+    Parameters
+    ----------
+    network : QuantizedNetwork
+        The network, with its zeros; in float throughout, or of a static quantization.
+    choice : mapping of str to Form
+        Forms of its dense layers, by name.
+    compiled : mapping, optional
+        Configurations of the loss and the metrics that `evaluate` gives.
+    few_rows : int
+        Rows a call up to which the forms for few are used.
+
+    Attributes
+    ----------
+    choice : dict of str to Form
+        Forms of the dense layers, by name: `sparsify` takes it.
+    few_rows : int
+        Rows a call up to which the forms for few are used; the outputs do not depend on it.
+    compiled : dict
+        Configurations of the loss and the metrics that `evaluate` gives.
+    float_network : Network or None
+        What it was made of, where that was in this process: for the report's timings. Files do not hold it.
+    """
+
+    def __init__(
+        self,
+        network: QuantizedNetwork,
+        choice: Mapping[str, Form],
+        compiled: Mapping[str, Any] | None = None,
+        few_rows: int = FEW,
+    ) -> None:
+        self.choice, self.few_rows = dict(choice), few_rows
+        self.float_network: Network | None = None
+        self.compiled = dict(compiled or {})
+        # The kernels with their zeros are not kept.
+        self._tensors, self._config = files.to_tensors(network, choice)
+        self._report = report_of(network, choice)
+        self._rows = RowsOfData(network)
+        self._program = SparsePrograms(network, choice, few_rows)  # type: ignore[assignment]
+        self._report["model"] |= {"few_rows": few_rows, "memory_bytes": self._program.nbytes, "bytes": self.size_bytes}
+
+    @property
+    def network(self) -> QuantizedNetwork:
+        """The network with its zeros, made anew each time: for exporters, `compare` and the like."""
+        return files.dense_network(self._tensors, self._config)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all weights, indices, biases, scales and tables, as files hold them."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Return the loss and the metrics that the model was compiled with, on a data set.
+
+        Parameters
+        ----------
+        x : array-like, (rows, *input_shape)
+            As for `predict`.
+        y : array-like
+            Targets, as the float model's `evaluate` takes them.
+        batch_size : int, optional
+            Rows predicted at a time; the result does not depend on it.
+        verbose : int or str
+            Taken for Keras's sake; nothing is printed.
+        sample_weight : array-like, (rows,), optional
+            A weight for each row.
+        return_dict : bool
+            Return a dict by name.
+
+        Returns
+        -------
+        float, list of float, or dict of str to float
+            The loss alone if there are no metrics, else the loss and the metrics.
+
+        Raises
+        ------
+        ValueError
+            If the model that it was made of was not compiled.
+        """
+        if not self.compiled:
+            raise ValueError(
+                "evaluate: the model that this one was made of was not compiled; compile it, then sparsify"
+            )
+        outputs, targets = self.predict(x, batch_size), _checks.numbers_of("evaluate: y", y)
+        loss, n_out = losses.get(self.compiled["loss"]), self._rows.output_shape[-1]
+        results = {"loss": float(loss(targets, outputs, sample_weight))}
+        for weights, listed in ((None, "metrics"), (sample_weight, "weighted_metrics")):
+            for config in self.compiled[listed]:
+                metric = metrics.get(config, loss, n_out)
+                metric.update_state(targets, outputs, weights)
+                value = metric.result()
+                results |= value if isinstance(value, dict) else {metric.name: value}
+        return numbers_of(results, return_dict)
+
+    def report(self, form: str = "text", *, timings: bool = True) -> Any:
+        """Report what each layer is run in, its sparsity, multiply-adds and bytes, and what the model costs.
+
+        Of the model: its sparsity, weights that are not zero, multiply-adds a row that are computed, bytes in a file
+        and in memory, and microseconds a row, measured now, beside the dense network's: by the same program with the
+        zeros in it, and by the float model where it is at hand.
+
+        Parameters
+        ----------
+        form : str
+            "text"; "table", the layers alone; or "dict", of JSON's types.
+        timings : bool
+            Whether to measure.
+
+        Returns
+        -------
+        str or dict
+
+        Raises
+        ------
+        ValueError
+            For another form.
+        """
+        if form not in ("text", "table", "dict"):
+            raise ValueError(f"report: form must be 'text', 'table' or 'dict', got {form!r}")
+        made = {"layers": [dict(layer) for layer in self._report["layers"]], "model": dict(self._report["model"])}
+        if form == "table":
+            return report_table(made)
+        if timings:
+            dense = program_of(self.network, NO_SPARSE_KERNELS)
+            made["timings"] = [self._timed(rows, dense) for rows in (1, 256)]
+        return report_text(made) if form == "text" else made
+
+    def _timed(self, rows: int, dense: Any) -> dict[str, Any]:
+        network, n_in = self.float_network, int(np.prod(self._rows.input_shape))
+        x = np.random.default_rng(0).standard_normal((rows, n_in), np.float32)
+        calls: dict[str, Any] = {"us": lambda: self._program.values(x), "dense_us": lambda: dense.values(x)}
+        if network is not None:
+            calls["float_us"] = lambda: backends.current().predict(network, x)
+        return {"rows": rows, **{name: 1e6 * seconds / rows for name, seconds in medians(calls).items()}}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that `nbdense.models.load_model` reads: weights other than zero alone, and what runs them.
+
+        Parameters
+        ----------
+        path : path
+            The file (safetensors); replaced, in one step, if it exists.
+        """
+        write_tensors(path, KIND, {**self._config, "compiled": self.compiled, "few_rows": self.few_rows}, self._tensors)
+
+    @classmethod
+    def from_file(cls, file: TensorFile) -> SparseModel:
+        """Read the model in an opened file.
+
+        Parameters
+        ----------
+        file : TensorFile
+            A file of kind "sparse model".
+
+        Raises
+        ------
+        FileFormatError
+            If something is missing, of the wrong type or inconsistent.
+        """
+        if file.kind != KIND:
+            raise FileFormatError(f"{file.path} holds a {file.kind!r}, not a {KIND!r}")
+        network, choice = files.read(file)
+        compiled, few_rows = file.config.get("compiled", {}), file.config.get("few_rows", FEW)
+        if not isinstance(few_rows, int) or few_rows < 0:
+            raise FileFormatError(f"{file.path}: few_rows must be a whole number from 0, got {few_rows!r}")
+        try:
+            if compiled:
+                loss = losses.get(compiled["loss"])
+                for config in (*compiled["metrics"], *compiled["weighted_metrics"]):
+                    metrics.get(config, loss, network.output_shape[-1])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FileFormatError(f"{file.path}: its loss or metrics cannot be made: {error}") from error
+        return cls(network, choice, compiled, few_rows)
