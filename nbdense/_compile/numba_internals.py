@@ -7,7 +7,8 @@ import hashlib
 import pickle
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,17 @@ class KernelCompiler(compiler.Compiler):
         return pipelines
 
 
+@contextmanager
+def _making(code: Any, library_class: type) -> Iterator[None]:
+    """Let numba make libraries of that class: under its compiler lock, so that no other thread compiles meanwhile."""
+    before = code._library_class
+    code._library_class = library_class
+    try:
+        yield
+    finally:
+        code._library_class = before
+
+
 class EntryCompiler(compiler.Compiler):
     """Compiler of entries; what numba compiles on the way (overloads) are kernels too."""
 
@@ -151,18 +163,16 @@ class EntryCompiler(compiler.Compiler):
         code = self.state.targetctx.codegen()
         self.state.library = EntryLibrary(code, function.__qualname__)
         self.state.library.enable_object_caching()
-        before = code._library_class
-        code._library_class = KernelLibrary  # under numba's compiler lock: no other thread compiles meanwhile
         # A tenth of the time would go into looking for garbage among what a compilation builds up.
         collected = gc.isenabled()
         gc.disable()
         try:
-            with timed(function.__name__.lstrip("_"), getattr(function, "purpose", None)):
+            purpose = getattr(function, "purpose", None)
+            with _making(code, KernelLibrary), timed(function.__name__.lstrip("_"), purpose):
                 return super().compile_extra(function)
         finally:
             if collected:
                 gc.enable()
-            code._library_class = before
 
 
 class UnitCompiler(EntryCompiler):
@@ -357,7 +367,9 @@ class Cache(caching._Cache):
             for name, arguments in units:
                 _units[name].symbol(arguments)
             kernel_cache.mark_used(self._folder)
-            return compiler.CompileResult._rebuild(target_context, *parts)
+            # A unit may be loaded while what calls it is compiled.
+            with _making(target_context.codegen(), codegen.JITCodeLibrary):
+                return compiler.CompileResult._rebuild(target_context, *parts)
         except Exception:  # whatever it is that this numba does not take: compiling helps
             return None
 

@@ -297,6 +297,43 @@ def test_processes_that_compile_at_once(tmp_path):
     assert (again.stdout, again.stderr) == ("0\n", "")
 
 
+WITH_A_UNIT = """
+import numpy as np
+from nbdense._compile import compilations, policy
+
+def triple(x, out):
+    for i in range(x.size):
+        out[i] = 3 * x[i]
+
+triple = policy.unit(triple)
+
+def _twice(x, out):
+    triple(x, out)
+    triple(out, out)
+
+out = np.zeros(3)
+policy.entry(_twice)(np.arange(3.0), out)
+print(out.tolist(), len(compilations.compilations))
+"""
+
+
+@pytest.mark.parametrize(("lost", "compiled"), [("", 0), ("triple", 1), ("twice", 1)])
+def test_units_that_are_kept_and_lost(lost, compiled, tmp_path):
+    """A unit may be loaded while what calls it is compiled, and the other way round."""
+    script = tmp_path / "script.py"
+    script.write_text(WITH_A_UNIT)
+
+    def run():
+        environment = {**os.environ, "NBDENSE_CACHE_DIR": str(tmp_path / "cache")}
+        return subprocess.check_output([sys.executable, script], text=True, env=environment, timeout=HANGS_AFTER)
+
+    assert run() == "[0.0, 9.0, 18.0] 2\n"
+    if lost:
+        (file,) = tmp_path.glob(f"cache/*/{lost}-*.nbk")
+        file.unlink()
+    assert run() == f"[0.0, 9.0, 18.0] {compiled}\n"
+
+
 @pytest.fixture
 def silent_so_far(monkeypatch):
     monkeypatch.setattr(compilations, "_announced", False)
