@@ -49,9 +49,6 @@ class KernelLibrary(codegen.JITCodeLibrary):
 
     def finalize(self) -> None:
         self._raise_if_finalized()
-        for function in self._final_module.functions:
-            if not function.is_declaration and function.linkage == llvm.Linkage.external:
-                function.linkage = "linkonce_odr"  # so that what is not called is not linked
         self._finalize_dynamic_globals()
         self._finalized = True
 
@@ -66,6 +63,8 @@ class KernelLibrary(codegen.JITCodeLibrary):
             self._ensure_finalized()
             self._shared_module = self._final_module.clone()
             _link(self._shared_module, self._linking_libraries)
+            for function in _defined(self._shared_module):
+                function.linkage = "linkonce_odr"
         return self._shared_module
 
     def get_llvm_str(self) -> str:
@@ -96,8 +95,12 @@ class EntryLibrary(codegen.JITCodeLibrary):
 
 
 def _link(module: Any, libraries: list[Any]) -> list[Any]:
-    """Link libraries, and what kernels among them call, into a module, each once and behind a caller; returns them."""
+    """Link libraries, and what kernels among them call, into a module, each once; returns them.
+
+    What is linked may be inlined and left out, but only then: LLVM does not link at all what nothing refers to yet.
+    """
     found: dict[Any, None] = {}
+    exported = {function.name for function in _defined(module)}
     left = list(libraries)
     while left:
         library = left.pop()
@@ -106,7 +109,16 @@ def _link(module: Any, libraries: list[Any]) -> list[Any]:
             is_kernel = isinstance(library, KernelLibrary)
             module.link_in(library.own_module() if is_kernel else library._get_module_for_linking(), preserve=True)
             left += library._linking_libraries if is_kernel else []
+    for function in _defined(module):
+        if function.name not in exported:
+            function.linkage = "linkonce_odr"
     return list(found)
+
+
+def _defined(module: Any) -> list[Any]:
+    """Return the functions that a module defines for others."""
+    external = llvm.Linkage.external
+    return [one for one in module.functions if not one.is_declaration and one.linkage == external]
 
 
 class Flags(compiler.Flags):
