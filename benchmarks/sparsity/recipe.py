@@ -53,7 +53,7 @@ class Stage:
 
 STAGES = {
     DENSE: Stage("dense", 1, 30, 1e-3, 0.01, (0.1, 0.2)),
-    "12x": Stage("12 times fewer weights", 12, 25, 2e-3, 0.1, (0.1, 0.15), allowed=1.60, at_most_dense=True),
+    "12x": Stage("12 times fewer weights", 12, 50, 2e-3, 0.1, (0.1, 0.2), allowed=1.60, at_most_dense=True),
     "file": Stage(
         "20 times fewer, int8, compressed",
         20,
