@@ -53,22 +53,22 @@ class Stage:
 
 STAGES = {
     DENSE: Stage("dense", 1, 30, 1e-3, 0.01, (0.1, 0.2)),
-    "12x": Stage("12 times fewer weights", 12, 40, 2e-3, 0.1, (0.1, 0.15), allowed=1.60, at_most_dense=True),
+    "12x": Stage("12 times fewer weights", 12, 50, 2e-3, 0.1, (0.1, 0.2), allowed=1.60, at_most_dense=True),
     "file": Stage(
         "20 times fewer, int8, compressed",
         20,
-        20,
+        16,
         2e-3,
         0.1,
         (0.05, 0.05),
         allowed=1.58,
         quantized=8,
         aware_epochs=3,
-        aware_rate=1e-4,
+        aware_rate=2e-4,
         bytes_allowed=27_000,
     ),
-    "40x": Stage("40 times fewer weights", 40, 30, 5e-3, 0.2, (0.0, 0.0), allowed=1.90),
-    "56x": Stage("56 times fewer weights", 56, 40, 5e-3, 0.2, (0.0, 0.0), allowed=1.99),
+    "40x": Stage("40 times fewer weights", 40, 22, 5e-3, 0.2, (0.0, 0.0), allowed=1.90),
+    "56x": Stage("56 times fewer weights", 56, 30, 5e-3, 0.1, (0.0, 0.0), allowed=1.99),
 }
 
 # Of the same network on MNIST, as published: error in percent, and parameters that are kept or bytes.
