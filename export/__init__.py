@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nbdense.export.api import to_onnx as to_onnx
     from nbdense.export.c.api import to_c as to_c
+    from nbdense.export.c.estimation import Estimate as Estimate
+    from nbdense.export.c.estimation import estimate as estimate
     from nbdense.export.c.objects import to_object as to_object
     from nbdense.export.c.packages import to_arduino as to_arduino
     from nbdense.export.c.packages import to_cmake as to_cmake
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "CVerification": "nbdense.export.c.verification",
+    "Estimate": "nbdense.export.c.estimation",
     "Verification": "nbdense.export.verify.verification",
     "pipeline_to_onnx": "nbdense.export.pipeline.sklearn",
     "register_converters": "nbdense.export.pipeline.converters",
+    "estimate": "nbdense.export.c.estimation",
     "from_onnx": "nbdense.export.importer",
     "from_tflite": "nbdense.export.tflite.importer",
     "to_arduino": "nbdense.export.c.packages",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Places = dict[int, int]
+Span = tuple[int, int]
 
 
-def plan(sizes: Mapping[int, int], reads: Sequence[Sequence[int]], writes: Sequence[int]) -> tuple[dict[int, int], int]:
+def plan(sizes: Mapping[int, int], reads: Sequence[Sequence[int]], writes: Sequence[int]) -> tuple[Places, int]:
     """Place tensors so that those that are needed at one time do not overlap; return places and the memory's size.
 
-    The largest goes first, each to the lowest place that is free while it is needed. In a chain of layers that makes
-    two buffers that take turns, as large as the two tensors that need most together.
+    In a chain of layers two buffers take turns, one at each end of a memory that is as large as the two tensors that
+    need most together. Where that does not do, the largest tensor goes first, each to the lowest place that is free
+    while it is needed.
 
     Parameters
     ----------
@@ -22,18 +26,48 @@ def plan(sizes: Mapping[int, int], reads: Sequence[Sequence[int]], writes: Seque
     """
     first = {tensor: step for step, tensor in enumerate(writes)}
     last = {tensor: step for step, tensors in enumerate(reads) for tensor in tensors}
-    places: dict[int, int] = {}
-    for tensor in sorted(sizes, key=lambda tensor: (-sizes[tensor], tensor)):
-        span = first[tensor], last.get(tensor, first[tensor])
-        taken = sorted(
+    spans = {tensor: (first[tensor], last.get(tensor, first[tensor])) for tensor in sizes}
+    least = max((_alive(sizes, spans, step) for step in range(len(writes))), default=0)
+
+    def ends(tensor: int, taken: list[Span]) -> Iterable[int]:
+        return (at for at in (0, least - sizes[tensor]) if _is_free((at, at + sizes[tensor]), taken))
+
+    def lowest(tensor: int, taken: list[Span]) -> Iterable[int]:
+        starts = sorted({0, *(end for _, end in taken)})
+        return (at for at in starts if _is_free((at, at + sizes[tensor]), taken))
+
+    by_time = sorted(sizes, key=lambda tensor: first[tensor])
+    by_size = sorted(sizes, key=lambda tensor: (-sizes[tensor], tensor))
+    places = _placed(by_time, sizes, spans, ends) or _placed(by_size, sizes, spans, lowest)
+    return places, max((places[tensor] + sizes[tensor] for tensor in places), default=0)
+
+
+def _alive(sizes: Mapping[int, int], spans: Mapping[int, Span], step: int) -> int:
+    """Count the elements that are needed during a step."""
+    return sum(sizes[tensor] for tensor, (begin, end) in spans.items() if begin <= step <= end)
+
+
+def _is_free(piece: Span, taken: Sequence[Span]) -> bool:
+    return all(piece[1] <= begin or end <= piece[0] for begin, end in taken)
+
+
+def _placed(
+    order: Sequence[int],
+    sizes: Mapping[int, int],
+    spans: Mapping[int, Span],
+    candidates: Callable[[int, list[Span]], Iterable[int]],
+) -> Places:
+    """Put each tensor where the first candidate is; return no places if one finds none."""
+    places: Places = {}
+    for tensor in order:
+        begin, end = spans[tensor]
+        taken = [
             (places[other], places[other] + sizes[other])
             for other in places
-            if first[other] <= span[1] and span[0] <= last.get(other, first[other])
-        )
-        at = 0
-        for begin, end in taken:
-            if at + sizes[tensor] <= begin:
-                break
-            at = max(at, end)
+            if spans[other][0] <= end and begin <= spans[other][1]
+        ]
+        at = next(iter(candidates(tensor, taken)), None)
+        if at is None:
+            return {}
         places[tensor] = at
-    return places, max((places[tensor] + sizes[tensor] for tensor in places), default=0)
+    return places

@@ -14,6 +14,10 @@ from nbdense.export.c.names import name_of
 from nbdense.export.c.targets import TARGETS, target_of
 
 OPTIONS = ("-ffreestanding", "-fno-sanitize=undefined", "-g0", "-ffunction-sections", "-fdata-sections")
+# Bare processors have no headers but the language's own; who links the object brings the functions.
+_MATHEMATICS = "".join(
+    f"float {name}(float x);\n" for name in ("erfcf", "expf", "expm1f", "fabsf", "log1pf", "logf", "sqrtf", "tanhf")
+)
 
 
 def to_object(
@@ -74,13 +78,14 @@ def to_object(
     with tempfile.TemporaryDirectory(prefix="nbdense-") as folder:
         for file_name, text in texts.items():
             (Path(folder) / file_name).write_text(text, encoding="ascii")
+        (Path(folder) / "math.h").write_text(_MATHEMATICS, encoding="ascii")
         made = Path(folder) / output.name
         ends = (
             (*OPTIONS, *_module_options(own_name, "_predict_values(" in texts[f"{output.stem}.h"]))
             if wasm
             else (*OPTIONS, "-c")
         )
-        compile_c(command, [Path(folder) / f"{output.stem}.c"], made, ends)
+        compile_c(command, [Path(folder) / f"{output.stem}.c"], made, ("-Os", "-I", folder, *ends))
         content = made.read_bytes()
     write_files({output.with_suffix(".h"): texts[f"{output.stem}.h"].encode("ascii"), output: content})
 

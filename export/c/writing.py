@@ -77,17 +77,15 @@ class Texts:
         The texts.
     costs : tuple of LayerCost
         One a layer.
-    features : tuple of str
-        What its code is made of: kernels, and the parts that some have in some programs.
-    calls : int
-        How many calls predict has.
+    features : dict of str to int
+        How often there is what its code is made of: kernels, the parts that some have in some programs, calls of
+        layers, and loops about these.
     """
 
     source: str
     header: str
     costs: tuple[LayerCost, ...]
-    features: tuple[str, ...]
-    calls: int
+    features: dict[str, int]
 
 
 def write(program: Program, options: Options) -> Texts:
@@ -115,8 +113,24 @@ def write(program: Program, options: Options) -> Texts:
         size = program.sizes[call.writes] * _element(program)
         costs.append(LayerCost(call.name, call.title, call.multiply_adds, source.flash - before, size))
     text = _source(program, options, source, costs)
-    features = [*source.kernels(), *(part for part in ("shifts", "table") if part in program.parts.get("pointers", ""))]
-    return Texts(text, _header(program, options), tuple(costs), tuple(features), len(program.calls))
+    return Texts(text, _header(program, options), tuple(costs), _features(program, source))
+
+
+def _features(program: Program, source: Source) -> dict[str, int]:
+    members = program.parts.get("pointers", "") + program.parts.get("numbers", "")
+    parts = [part for part in ("shifts", "table", "low") if part in members]
+    # A layer's function has the one that requantises in it.
+    parts += [
+        f"{kernel}, {program.parts['requantised']}"
+        for kernel in source.kernels()
+        if kernel.startswith("dense_of") or kernel == "dense_by_rows"
+    ]
+    loops = sum(call.startswith("for") for call in source.calls) + (program.columns < program.sizes[program.output])
+    return {
+        **dict.fromkeys(["base", *source.kernels(), *parts, program.value], 1),
+        "calls": len(program.calls),
+        "loops": loops,
+    }
 
 
 def _element(program: Program) -> int:
