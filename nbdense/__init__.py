@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nbdense.export import to_onnx as to_onnx
     from nbdense.export import to_tflite as to_tflite
     from nbdense.export import verify_onnx as verify_onnx
+    from nbdense.export import verify_tflite as verify_tflite
     from nbdense.layers import ELU as ELU
     from nbdense.layers import Activation as Activation
     from nbdense.layers import ActivityRegularization as ActivityRegularization
@@ -124,7 +125,15 @@ _HOMES = {
         "TerminateOnNaN",
     ],
     "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
-    "nbdense.export": ["from_onnx", "from_tflite", "pipeline_to_onnx", "to_onnx", "to_tflite", "verify_onnx"],
+    "nbdense.export": [
+        "from_onnx",
+        "from_tflite",
+        "pipeline_to_onnx",
+        "to_onnx",
+        "to_tflite",
+        "verify_onnx",
+        "verify_tflite",
+    ],
     "nbdense.layers": [
         "ELU",
         "Activation",

@@ -84,7 +84,7 @@ def test_a_thousand_rows_of_mnist_s_size(options, tmp_path):
     networks = [chain([784, 64, 32, 10], rounding=rounding) for rounding in ROUNDINGS]
     sources = write_sources(tmp_path, networks, target="generic")
     q, x = integers_for(networks[0], 1000)
-    made = run_all(tmp_path, sources, [q, q], [10, 10], ["cc", *options])
+    made = run_all(tmp_path, sources, [q] * len(networks), [10] * len(networks), ["cc", *options])
     for network, outputs in zip(networks, made, strict=True):
         np.testing.assert_array_equal(outputs, QuantizedModel(network).predict_integers(x))
 
