@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from nbdense.export.pipeline.sklearn import pipeline_to_onnx as pipeline_to_onnx
     from nbdense.export.tflite.api import to_tflite as to_tflite
     from nbdense.export.tflite.importer import from_tflite as from_tflite
+    from nbdense.export.tflite.verification import TfliteVerification as TfliteVerification
+    from nbdense.export.tflite.verification import verify_tflite as verify_tflite
     from nbdense.export.verify.verification import Verification as Verification
     from nbdense.export.verify.verification import verify_onnx as verify_onnx
 
 _HOME = {
     "CVerification": "nbdense.export.c.verification",
     "Estimate": "nbdense.export.c.estimation",
+    "TfliteVerification": "nbdense.export.tflite.verification",
     "Verification": "nbdense.export.verify.verification",
     "pipeline_to_onnx": "nbdense.export.pipeline.sklearn",
     "register_converters": "nbdense.export.pipeline.converters",
@@ -44,6 +47,7 @@ _HOME = {
     "to_zephyr": "nbdense.export.c.packages",
     "verify_c": "nbdense.export.c.verification",
     "verify_onnx": "nbdense.export.verify.verification",
+    "verify_tflite": "nbdense.export.tflite.verification",
 }
 __all__ = sorted(_HOME)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nbdense.export import to_zephyr as to_zephyr
     from nbdense.export import verify_c as verify_c
     from nbdense.export import verify_onnx as verify_onnx
+    from nbdense.export import verify_tflite as verify_tflite
     from nbdense.layers import ELU as ELU
     from nbdense.layers import Activation as Activation
     from nbdense.layers import ActivityRegularization as ActivityRegularization
@@ -144,6 +145,7 @@ _HOMES = {
         "to_zephyr",
         "verify_c",
         "verify_onnx",
+        "verify_tflite",
     ],
     "nbdense.layers": [
         "ELU",

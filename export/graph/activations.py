@@ -326,6 +326,15 @@ def _power_below(x: Doubles, attributes: Mapping[str, Any]) -> Doubles:
     return np.maximum(x, 0.0) + attributes.get("alpha", 1.0) * np.expm1(np.minimum(x, 0.0))
 
 
+def _scaled_power_below(x: Doubles, attributes: Mapping[str, Any]) -> Doubles:
+    alpha, gamma = attributes.get("alpha", _SELU[0]), attributes.get("gamma", _SELU[1])
+    return gamma * _power_below(x, {"alpha": alpha})
+
+
+def _sloped_below(x: Doubles, attributes: Mapping[str, Any]) -> Doubles:
+    return np.maximum(x, 0.0) + attributes.get("alpha", 0.01) * np.minimum(x, 0.0)
+
+
 def _shrunk(x: Doubles, attributes: Mapping[str, Any]) -> Doubles:
     kept = np.abs(x) > attributes.get("lambd", 0.5)
     return kept * (x - np.sign(x) * attributes.get("bias", 0.0))
@@ -390,7 +399,7 @@ ACTIVATION_FORMS: dict[str, ActivationForm] = {
     ),
     "leaky_relu": ActivationForm(
         _with_alpha,
-        {"LeakyRelu": Operator(_read_leaky_relu), "PRelu": Operator(_read_prelu, arguments=2)},
+        {"LeakyRelu": Operator(_read_leaky_relu, _sloped_below), "PRelu": Operator(_read_prelu, arguments=2)},
         fit=lambda points, values, _: [float(values[0] / points[0])],
     ),
     "elu": ActivationForm(
@@ -398,7 +407,7 @@ ACTIVATION_FORMS: dict[str, ActivationForm] = {
         {"Elu": Operator(_read_elu, _power_below)},
         fit=lambda points, values, _: [float(-values.min())],
     ),
-    "selu": ActivationForm(_one_operator, {"Selu": Operator(_read_selu)}),
+    "selu": ActivationForm(_one_operator, {"Selu": Operator(_read_selu, _scaled_power_below)}),
     "gelu": ActivationForm(_gelu, {"Gelu": Operator(_read_gelu)}),
     "gelu_tanh": ActivationForm(_gelu_tanh),  # Gelu reads it too
     "silu": ActivationForm(_times("Sigmoid"), {"Swish": Operator(_read_swish)}),

@@ -8,7 +8,7 @@ from typing import Any
 
 from nbdense._version import __version__
 from nbdense.export.networks import is_quantized, network_of
-from nbdense.export.tflite.quantized import INT8_OPERATORS
+from nbdense.export.tflite.schema import TfliteModel
 from nbdense.export.tflite.writer import network_to_tflite
 from nbdense.files import atomic_write
 
@@ -88,21 +88,20 @@ def to_tflite(
 
     if activations not in ACTIVATIONS:
         raise ValueError(f"to_tflite: activations must be 'tables' or 'operators', got {activations!r}")
-    network, operators = network_of(model_or_quantized), activations == "operators"
+    network = network_of(model_or_quantized)
 
-    def content_of(input_type: str, output_type: str) -> bytes:
-        made = network_to_tflite(network, input_type, output_type, operators)
-        return serialize(made, f"nbdense {__version__}")
+    def written(input_type: str, output_type: str) -> tuple[bytes, TfliteModel]:
+        made = network_to_tflite(network, input_type, output_type, activations == "operators")
+        return serialize(made, f"nbdense {__version__}"), made
 
-    content = content_of(inference_input_type, inference_output_type)
+    content, made = written(inference_input_type, inference_output_type)
     if verify and find_spec("ai_edge_litert") is not None:
         from nbdense.export.tflite.verification import compare
 
-        integers = content_of("int8", "int8") if _has_integer_ends(network) else None
-        whole = content_of("float32", "float32")
-        result = compare(whole, integers, model_or_quantized, None, _is_exact(network, operators))
-        if not result.agrees:
-            raise RuntimeError(f"LiteRT does not compute what the model predicts, nothing was written: {result}")
+        checked = [(content, made), *([written("int8", "int8")] if _has_integer_ends(network) else [])]
+        for result in (compare(*each, model_or_quantized) for each in checked):
+            if not result.agrees:
+                raise RuntimeError(f"LiteRT does not compute what the model predicts, nothing was written: {result}")
     if path is not None:
         atomic_write(path, content)
     return content
@@ -119,13 +118,3 @@ def _has_integer_ends(network: Any) -> bool:
         if tensor == 0
     }
     return len(reads) == 1 and None not in reads and all(form is not None for form in network.formats[1:])
-
-
-def _is_exact(network: Any, operators: bool) -> bool:
-    """Tell whether LiteRT's kernels of the network's rounding compute each of its operators exactly."""
-    if not is_quantized(network) or network.rounding == "gemmlowp":
-        return False
-    kinds = {layer.kind for layer in network.layers}
-    own = operators and any(getattr(layer, "activation", "") in INT8_OPERATORS for layer in network.layers)
-    sums = "add" in kinds and network.rounding == "onnx"
-    return not (own or sums or "softmax" in kinds)

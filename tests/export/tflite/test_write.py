@@ -10,11 +10,12 @@ import pytest
 import nbdense as nb
 from nbdense import activations
 from nbdense.activations import ACTIVATIONS
-from nbdense.export import to_tflite
+from nbdense.export import to_tflite, verify_tflite
 from nbdense.export.tflite import api
 from nbdense.export.tflite.graph import OPERATORS
 from nbdense.export.tflite.schema import KINDS
 from nbdense.export.tflite.verification import KERNELS, run
+from nbdense.files import FileFormatError
 from nbdense.quant import QuantizedModel, QuantizedNetwork, quantize
 from nbdense.quant.layers.activations import exponentials
 from nbdense.quant.model.network import QuantizedActivation, QuantizedAdd, QuantizedFlatten, QuantizedSoftmax
@@ -319,6 +320,26 @@ def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch, rng):
     assert not list(tmp_path.iterdir())
     to_tflite(model, path, verify=False)
     assert path.exists()
+
+
+def test_verification_says_what_differs(tmp_path, rng):
+    model = randomise(made([nb.Dense(6, "relu"), nb.Dense(3)], (5,), "float32"))
+    other = randomise(made([nb.Dense(6, "relu"), nb.Dense(3)], (5,), "float32"), seed=6)
+    x, path = rng.normal(size=(50, 5)).astype(F32), tmp_path / "model.tflite"
+    to_tflite(model, path)
+    assert verify_tflite(path, model, x).agrees
+    result = verify_tflite(path, other, x)
+    assert not result.agrees
+    assert str(result).startswith("differs; 50 rows in LiteRT's default kernels; largest difference")
+    for rounding, kernels in KERNELS.items():
+        quantized = quantize(model, x, rounding=rounding)
+        content = to_tflite(quantized, inference_input_type="int8", inference_output_type="int8")
+        result = verify_tflite(content, quantized)
+        assert (result.agrees, result.kernels, result.exact) == (True, kernels, rounding != "gemmlowp")
+        assert result.differing_integers == 0 or rounding == "gemmlowp"
+        assert not verify_tflite(content, quantize(other, x, rounding=rounding)).agrees
+    with pytest.raises(FileFormatError, match="damaged"):
+        verify_tflite(b"TFL3", model)
 
 
 def test_bytes_are_the_same(tmp_path):
