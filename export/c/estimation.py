@@ -24,7 +24,7 @@ _SAME = {"cortex-m33": "cortex-m4"}  # no emulator here runs its DSP instruction
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a model costs on a processor.
+    """The costs of a model on a processor.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What estimate says, beside what the compiler makes and the emulator counts."""
+"""Estimates, beside what the compiler makes and the emulator counts."""
 
 import numpy as np
 import pytest

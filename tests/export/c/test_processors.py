@@ -6,7 +6,7 @@ import pytest
 from benchmarks.edge.emulator import Machine, Wasm, link, sizes
 from nbdense.export.c.targets import TARGETS
 from nbdense.quant.model.model import QuantizedModel
-from tests.support.c_programs import write_sources
+from tests.support.c_programs import STRICT, write_sources
 from tests.support.edge_networks import chain, integers_for
 
 EMULATED = ["cortex-m0plus", "cortex-m4", "cortex-m7", "aarch64", "riscv32", "wasm32"]
@@ -46,6 +46,18 @@ def test_instructions_a_multiply_add(target, most, programs, network):
     size = sizes(programs[target])
     assert size.text <= (1536 if target == "cortex-m4" else 2048)
     assert size.data + run.stack <= 66 + 33 + 256
+
+
+@pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m4"])
+@pytest.mark.parametrize("options", [("-O0",), ("-O2", "-fno-omit-frame-pointer", *STRICT)], ids=("-O0", "strict"))
+def test_assembly_at_other_levels(target, options, tmp_path):
+    """Assembly with nearly all registers, where a compiler needs some for itself; of bytes without a sign too."""
+    network = chain([33, 17, 6], dtype="uint8", rounding="tflite")
+    (source,) = write_sources(tmp_path, [network], target=target)
+    machine = Machine(link(source, "m0_predict", target, tmp_path / "program", options), target)
+    q, x = integers_for(network, 3)
+    made = np.stack([machine.call(row, 6, np.uint8).output for row in q])
+    np.testing.assert_array_equal(made, QuantizedModel(network).predict_integers(x))
 
 
 def test_targets_that_are_not_emulated_here_are_few():
