@@ -15,6 +15,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import caching, cgutils, codegen, compiler, serialize, sigutils, types
+from numba.core.types.containers import BaseTuple
 
 from nbdense._compile import kernel_cache
 from nbdense._compile.compilations import timed
@@ -253,8 +254,8 @@ def _writable(kind: Any) -> Any:
     """Return the type of the same memory that may be written to: units are not compiled twice for that."""
     if isinstance(kind, types.Array):
         return kind.copy(readonly=False)
-    if isinstance(kind, types.BaseTuple):
-        return types.BaseTuple.from_types([_writable(part) for part in kind])
+    if isinstance(kind, BaseTuple):
+        return BaseTuple.from_types([_writable(part) for part in kind])
     return kind
 
 
