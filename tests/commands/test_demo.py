@@ -51,8 +51,7 @@ def first(folder, tmp_path_factory):
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    (compiled,) = cache.iterdir()
-    shutil.copytree(compiled, kernel_cache.cache_folder(), dirs_exist_ok=True)
+    shutil.copytree(cache, kernel_cache.cache_root(), dirs_exist_ok=True)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     return FirstRun(process.stdout, process.stderr, files)
 
