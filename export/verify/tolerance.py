@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.engine.memory import aligned_zeros
 from nbdense.export.networks import BareNetwork, Floats
-from nbdense.network import Network
+from nbdense.network import Network, in_dtype
 
 TOLERANCE = 1e-5
 FLOAT32_FACTOR = 4.0  # times what float32 costs the network, where that is more
@@ -58,13 +57,8 @@ def cost_of_float32(network: Network, rows: npt.NDArray[np.float32]) -> float:
     rows : ndarray of float32, (rows, ..., n_in)
         Data.
     """
-    outputs = []
-    for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
-        twin = network.copy()
-        twin.params, twin.dtype = aligned_zeros(network.params.size, dtype), dtype
-        twin.params[:] = network.params
-        outputs.append(BareNetwork(twin).predict(rows))
-    return FLOAT32_FACTOR * min(largest_differences([(outputs[0], outputs[1])]))
+    exact, single = (BareNetwork(in_dtype(network, dtype)).predict(rows) for dtype in (np.float64, np.float32))
+    return FLOAT32_FACTOR * min(largest_differences([(exact, single)]))
 
 
 def cost_of_a_bit(reference: Any, rows: npt.NDArray[np.float32]) -> float:

@@ -345,6 +345,26 @@ class Network:
         )
 
 
+def in_dtype(network: Network, dtype: npt.DTypeLike) -> Network:
+    """Return a copy of a network that computes in another dtype, whose tables point at the loops of that.
+
+    Parameters
+    ----------
+    network : Network
+        Not changed.
+    dtype : dtype
+        float32 or float64.
+    """
+    params = aligned_zeros(network.params.size, dtype)
+    params[:] = network.params
+    twin = network.copy()
+    for row in twin.layers:
+        if row["activation"] >= ON_DEMAND:
+            row["call_forward"], row["call_backward"] = twin.activation_of(row).calls(dtype)
+    mask = None if twin.mask is None else twin.mask.astype(dtype)
+    return dataclasses.replace(twin, dtype=np.dtype(dtype), params=params, mask=mask)
+
+
 def set_delta_flags(layers: npt.NDArray[Any], segments: npt.NDArray[Any], input_learns: bool = False) -> None:
     """Tell each row what backward is to do with its deltas.
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nbdense import _checks, backends, losses, metrics
-from nbdense.files import FileFormatError, TensorFile, write_tensors
+from nbdense.compression import save_tensors
+from nbdense.files import FileFormatError, TensorFile
 from nbdense.network import Network
 from nbdense.quant.kernels.sparse_formats import NO_SPARSE_KERNELS
 from nbdense.quant.model.model import QuantizedModel
@@ -170,15 +171,18 @@ class SparseModel(QuantizedModel):
             calls["float_us"] = lambda: backends.current().predict(network, x)
         return {"rows": rows, **{name: 1e6 * seconds / rows for name, seconds in medians(calls).items()}}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, compressed: bool = False) -> None:
         """Write a file that `nbdense.models.load_model` reads: weights other than zero alone, and what runs them.
 
         Parameters
         ----------
         path : path
             The file (safetensors); replaced, in one step, if it exists.
+        compressed : bool
+            Whether the file is packed: smaller, and slower to load.
         """
-        write_tensors(path, KIND, {**self._config, "compiled": self.compiled, "few_rows": self.few_rows}, self._tensors)
+        config = {**self._config, "compiled": self.compiled, "few_rows": self.few_rows}
+        save_tensors(path, KIND, config, self._tensors, compressed)
 
     @classmethod
     def from_file(cls, file: TensorFile) -> SparseModel:

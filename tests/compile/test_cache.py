@@ -336,7 +336,8 @@ def test_units_that_are_kept_and_lost(lost, compiled, tmp_path):
 
 @pytest.fixture
 def silent_so_far(monkeypatch):
-    monkeypatch.setattr(compilations, "_announced", False)
+    for flag in ("_announced", "_silent"):
+        monkeypatch.setattr(compilations, flag, False)
     monkeypatch.setattr(compilations, "compilations", [])
 
 

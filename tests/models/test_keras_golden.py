@@ -17,6 +17,7 @@ LIBRARY = SimpleNamespace(
 )
 
 
+@pytest.mark.filterwarnings("ignore:.*model files are safetensors whatever the suffix")
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_as_keras(name):
     data = {key.removeprefix("data/"): GOLDEN[key] for key in GOLDEN.files if key.startswith("data/")}

@@ -167,10 +167,10 @@ def set_addresses(layers: Any, dtype: Any, roles: tuple[str, ...] = ROLES) -> No
     for row in layers:
         for role in roles:
             function = getattr(kind_of(row), role)
-            if function is not None:
-                names = _ARGUMENTS[role].split(", ")
-                kinds = tuple(array if name in _ARRAYS else _TYPES.get(name, types.int64) for name in names)
-                row[role] = address(function, kinds)
+            names = _ARGUMENTS[role].split(", ")
+            kinds = tuple(array if name in _ARRAYS else _TYPES.get(name, types.int64) for name in names)
+            # 0 too: a row may have been of another kind, as those that do nothing where nothing is trained.
+            row[role] = 0 if function is None else address(function, kinds)
 
 
 def by_kind(role: str, space: dict[str, Any], otherwise: str = "None") -> Any:
