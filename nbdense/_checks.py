@@ -108,7 +108,7 @@ def unknown_argument(made: type, argument: str, other_names: Mapping[str, str]) 
     other_names : mapping of str to str
         What the class's arguments are called elsewhere, and here.
     """
-    taken = {name for part in made.__mro__ for name in inspect.signature(part).parameters} if made.__mro__ else set()
+    taken = {name for part in made.__mro__ for name in inspect.signature(part).parameters}
     close = [other_names[argument]] if argument in other_names else difflib.get_close_matches(argument, taken, 1)
     meant = "".join(f"; did you mean {name}?" for name in close if name in taken)
     return TypeError(f"{made.__name__} takes no argument {argument!r}{meant}")
