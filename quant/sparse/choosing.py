@@ -1,4 +1,4 @@
-"""The choice of each layer's form: timed on this machine, one layer at a time, beside the dense one."""
+"""The choice of each layer's form: timed on this machine, in the whole network, beside the dense one."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nbdense.quant.kernels.sparse_formats import SparseKernels
+from nbdense.quant.kernels.sparse_tiles import LANES
 from nbdense.quant.layers.base import Layer
 from nbdense.quant.model.network import QuantizedNetwork
-from nbdense.quant.model.program import Program
-from nbdense.quant.sparse.forms import DENSE, FORMS, SIZES, Form, Size, blocks_in, forms_of, kernel_of
-from nbdense.quant.sparse.programs import FEW, SparsePrograms, program_of
+from nbdense.quant.sparse.forms import DENSE, FORMS, SIZES, Form, Size, blocks_in, forms_of, kernel_of, kernels
+from nbdense.quant.sparse.programs import Limits, program_of
 
-# Rows of data in the calls that are timed. A form has to be faster for all of them: a few rows more than a whole
-# number of vectors cost as much as a vector more.
-ROWS: Mapping[Size, tuple[int, ...]] = {"few": (1,), "many": (20, 256)}
+ROWS: Mapping[Size, int] = {"few": 1, "many": 256}  # of data, in the calls for which forms are chosen
+# Rows from which the forms for many are tried, while they lose nothing: a few more than whole vectors, which may cost
+# as much as a vector more.
+FEWER = tuple(vectors * LANES + 4 for vectors in (8, 4, 2, 1))
 ROUNDS = 9  # in which the forms take turns
 SECONDS = 0.002  # that a turn takes, about
-GAIN = 0.95  # of the dense layer's time, below which a sparse form is worth while: the rest is noise
+GAIN = 0.95  # of the time before, below which a change of forms is worth while: the rest is noise
 FILL = 0.6  # of the weights of its blocks that are not zero, from which a form is timed
-MOST_FEW = 15  # rows a call, that are ever taken one by one: fewer than a vector
+MOST_FEW = LANES - 1  # rows that are ever taken one by one: fewer than a vector
 
 
 class Runs(Protocol):
@@ -33,44 +33,63 @@ class Runs(Protocol):
         """Return the outputs of rows."""
 
 
-def choose(network: QuantizedNetwork) -> tuple[dict[str, Form], int]:
-    """Choose a form for each dense layer, for few rows and for many; and how many rows are few.
+def choose(network: QuantizedNetwork) -> tuple[dict[str, Form], Limits]:
+    """Choose a form for each dense layer, for few rows and for many; and how many rows are few, and many.
 
     Parameters
     ----------
     network : QuantizedNetwork
         The network.
     """
-    picked: dict[Size, dict[str, str]] = {size: {} for size in SIZES}
-    for layer in network.layers:
-        if forms_of(layer):
-            candidates = _candidates(layer)
-            for size in SIZES:
-                picked[size][layer.name] = _fastest(network, layer, candidates, size)
-    choice = {name: Form(few, picked["many"][name]) for name, few in picked["few"].items()}
-    return _if_faster(network, choice)
+    candidates = {layer.name: _candidates(layer) for layer in network.layers if forms_of(layer)}
+    none = dict.fromkeys(candidates, DENSE)
+    dense = _program(network, none, "many")
+    picked, programs = {}, {}
+    for size in SIZES:
+        forms, program = _fastest(network, candidates, size)
+        gains = forms != none and _ratio(program, dense, network.n_in, ROWS[size]) < GAIN
+        picked[size], programs[size] = (forms, program) if gains else (none, dense)
+    choice = {name: Form(form, picked["many"][name]) for name, form in picked["few"].items()}
+    return choice, _limits(programs["few"], programs["many"], dense, network.n_in)
 
 
-def _if_faster(network: QuantizedNetwork, choice: dict[str, Form]) -> tuple[dict[str, Form], int]:
-    """Return the choice, dense for sizes of batches at which all layers together gain nothing; and how many are few."""
-    if all(form == Form(DENSE, DENSE) for form in choice.values()):
-        return choice, FEW
-    sparse, dense = SparsePrograms(network, choice), program_of(network, SparseKernels({}, False))
-    keeps = {
-        size: any(form.of(size) != DENSE for form in choice.values())
-        and _gain(sparse.few if size == "few" else sparse.many, dense, network.n_in, ROWS[size]) < 1
-        for size in SIZES
-    }
-    kept = {
-        name: Form(form.few if keeps["few"] else DENSE, form.many if keeps["many"] else DENSE)
-        for name, form in choice.items()
-    }
-    if not keeps["few"] and not keeps["many"]:
-        return kept, FEW
-    made = SparsePrograms(network, kept)
-    one, some = (np.ones((rows, network.n_in), np.float32) for rows in (1, MOST_FEW))
-    times = medians({"few": lambda: made.few.values(one), "many": lambda: made.many.values(some)})
-    return kept, min(MOST_FEW, max(1, int(times["many"] / times["few"])))
+def _limits(few: Runs, many: Runs, dense: Runs, n_in: int) -> Limits:
+    """Return up to how many rows a program is the fastest, and from how many on another one is."""
+    if few is many:
+        return Limits()
+    least = ROWS["many"]
+    for rows in FEWER:
+        if many is not dense and _ratio(many, dense, n_in, rows) > 1 / GAIN:
+            break
+        least = rows
+    following = many if least == FEWER[-1] else dense
+    if few is following:
+        return Limits(0, least)
+    one, some = (np.ones((rows, n_in), np.float32) for rows in (1, MOST_FEW))
+    times = timings({"few": lambda: few.values(one), "following": lambda: following.values(some)})
+    most = min(MOST_FEW, max(1, int(min(times["following"]) / min(times["few"]))))
+    return Limits(most, most + 1 if following is many else least)
+
+
+def _fastest(network: QuantizedNetwork, candidates: Mapping[str, list[str]], size: Size) -> tuple[dict[str, str], Runs]:
+    """Return a form for each layer: the first sparse ones, in place of which the others and dense are tried in turn.
+
+    Networks are timed as a whole, since sparse layers that follow each other share their transposes.
+    """
+    picked = {name: forms[0] if forms else DENSE for name, forms in candidates.items()}
+    now = _program(network, picked, size)
+    for name, forms in candidates.items():
+        for form in (*forms[1:], DENSE) if forms else ():
+            other = {**picked, name: form}
+            program = _program(network, other, size)
+            if _ratio(program, now, network.n_in, ROWS[size]) < GAIN:
+                picked, now = other, program
+    return picked, now
+
+
+def _program(network: QuantizedNetwork, picked: Mapping[str, str], size: Size) -> Runs:
+    choice = {name: Form(form, form) for name, form in picked.items()}
+    return program_of(network, kernels(network, choice, size))
 
 
 def _candidates(layer: Layer) -> list[str]:
@@ -90,31 +109,18 @@ def _candidates(layer: Layer) -> list[str]:
     return sorted({largest, min(sizes, key=lambda form: FORMS[form][1])})
 
 
-def _fastest(network: QuantizedNetwork, layer: Layer, candidates: list[str], size: Size) -> str:
-    """Return the form that takes the least time, if that is less than the dense layer's by more than noise."""
-    if not candidates:
-        return DENSE
-    alone = QuantizedNetwork([layer.replaced(inputs=None)], network.activation_dtype, network.rounding)
-    dense, gains = Program(alone), {}
-    for form in candidates:
-        program = Program(alone, SparseKernels({0: blocks_in(layer, form)}, size == "few"))
-        gains[form] = _gain(program, dense, alone.n_in, ROWS[size])
-    best = min(candidates, key=gains.__getitem__)
-    return best if gains[best] < GAIN else DENSE
+def _ratio(new: Runs, old: Runs, n_in: int, rows: int) -> float:
+    """Return the time of one program over another's.
+
+    Of each, the least time counts: other work on the machine only adds to it.
+    """
+    x = np.random.default_rng(0).standard_normal((rows, n_in), np.float32)
+    times = timings({"new": lambda: new.values(x), "old": lambda: old.values(x)})
+    return min(times["new"]) / min(times["old"])
 
 
-def _gain(sparse: Runs, dense: Runs, n_in: int, rows: tuple[int, ...]) -> float:
-    """Return the time of what is sparse over that of what is dense, at the worst number of rows."""
-    worst = 0.0
-    for count in rows:
-        x = np.random.default_rng(0).standard_normal((count, n_in), np.float32)
-        times = medians({"sparse": lambda x=x: sparse.values(x), DENSE: lambda x=x: dense.values(x)})  # type: ignore[misc]
-        worst = max(worst, times["sparse"] / times[DENSE])
-    return worst
-
-
-def medians(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Time calls that take turns; returns each one's median, in seconds.
+def timings(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Time calls that take turns; returns each one's seconds a call in each of the rounds.
 
     Parameters
     ----------
@@ -129,7 +135,7 @@ def medians(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     for _ in range(ROUNDS):
         for name, call in calls.items():
             times[name].append(_seconds(call, counts[name]))
-    return {name: float(np.median(seconds)) for name, seconds in times.items()}
+    return times
 
 
 def _seconds(call: Callable[[], object], count: int) -> float:

@@ -17,9 +17,9 @@ from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.model.rows import RowsOfData
 from nbdense.quant.sparse import files
-from nbdense.quant.sparse.choosing import medians
+from nbdense.quant.sparse.choosing import timings
 from nbdense.quant.sparse.forms import Form
-from nbdense.quant.sparse.programs import FEW, SparsePrograms, program_of
+from nbdense.quant.sparse.programs import Limits, SparsePrograms, program_of
 from nbdense.quant.sparse.report import report_of, report_table, report_text
 from nbdense.training.evaluation import numbers_of
 
@@ -37,15 +37,16 @@ class SparseModel(QuantizedModel):
         Forms of its dense layers, by name.
     compiled : mapping, optional
         Configurations of the loss and the metrics that `evaluate` gives.
-    few_rows : int
-        Rows a call up to which the forms for few are used.
+    limits : Limits, optional
+        Rows a call for which the forms are used.
 
     Attributes
     ----------
     choice : dict of str to Form
         Forms of the dense layers, by name: `sparsify` takes it.
-    few_rows : int
-        Rows a call up to which the forms for few are used; the outputs do not depend on it.
+    limits : Limits
+        Rows a call up to which the forms for few are used, and from which those for many; the outputs do not depend on
+        it.
     compiled : dict
         Configurations of the loss and the metrics that `evaluate` gives.
     float_network : Network or None
@@ -57,17 +58,22 @@ class SparseModel(QuantizedModel):
         network: QuantizedNetwork,
         choice: Mapping[str, Form],
         compiled: Mapping[str, Any] | None = None,
-        few_rows: int = FEW,
+        limits: Limits | None = None,
     ) -> None:
-        self.choice, self.few_rows = dict(choice), few_rows
+        self.choice, self.limits = dict(choice), limits or Limits()
         self.float_network: Network | None = None
         self.compiled = dict(compiled or {})
         # The kernels with their zeros are not kept.
         self._tensors, self._config = files.to_tensors(network, choice)
         self._report = report_of(network, choice)
         self._rows = RowsOfData(network)
-        self._program = SparsePrograms(network, choice, few_rows)  # type: ignore[assignment]
-        self._report["model"] |= {"few_rows": few_rows, "memory_bytes": self._program.nbytes, "bytes": self.size_bytes}
+        self._program = SparsePrograms(network, choice, self.limits)  # type: ignore[assignment]
+        self._report["model"] |= {**self._rows_of_forms, "memory_bytes": self._program.nbytes, "bytes": self.size_bytes}
+
+    @property
+    def _rows_of_forms(self) -> dict[str, int]:
+        """The limits, as reports and files name them."""
+        return {"few_rows": self.limits.few, "many_rows": self.limits.many}
 
     @property
     def network(self) -> QuantizedNetwork:
@@ -169,7 +175,10 @@ class SparseModel(QuantizedModel):
         calls: dict[str, Any] = {"us": lambda: self._program.values(x), "dense_us": lambda: dense.values(x)}
         if network is not None:
             calls["float_us"] = lambda: backends.current().predict(network, x)
-        return {"rows": rows, **{name: 1e6 * seconds / rows for name, seconds in medians(calls).items()}}
+        return {
+            "rows": rows,
+            **{name: 1e6 * float(np.median(seconds)) / rows for name, seconds in timings(calls).items()},
+        }
 
     def save(self, path: str | os.PathLike[str], *, compressed: bool = False) -> None:
         """Write a file that `nbdense.models.load_model` reads: weights other than zero alone, and what runs them.
@@ -181,7 +190,7 @@ class SparseModel(QuantizedModel):
         compressed : bool
             Whether the file is packed: smaller, and slower to load.
         """
-        config = {**self._config, "compiled": self.compiled, "few_rows": self.few_rows}
+        config = {**self._config, "compiled": self.compiled, **self._rows_of_forms}
         save_tensors(path, KIND, config, self._tensors, compressed)
 
     @classmethod
@@ -201,9 +210,11 @@ class SparseModel(QuantizedModel):
         if file.kind != KIND:
             raise FileFormatError(f"{file.path} holds a {file.kind!r}, not a {KIND!r}")
         network, choice = files.read(file)
-        compiled, few_rows = file.config.get("compiled", {}), file.config.get("few_rows", FEW)
-        if not isinstance(few_rows, int) or few_rows < 0:
-            raise FileFormatError(f"{file.path}: few_rows must be a whole number from 0, got {few_rows!r}")
+        compiled, usual = file.config.get("compiled", {}), Limits()
+        limits = Limits(file.config.get("few_rows", usual.few), file.config.get("many_rows", usual.many))
+        for name, rows in (("few_rows", limits.few), ("many_rows", limits.many)):
+            if not isinstance(rows, int) or rows < 0:
+                raise FileFormatError(f"{file.path}: {name} must be a whole number from 0, got {rows!r}")
         try:
             if compiled:
                 loss = losses.get(compiled["loss"])
@@ -211,4 +222,4 @@ class SparseModel(QuantizedModel):
                     metrics.get(config, loss, network.output_shape[-1])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(f"{file.path}: its loss or metrics cannot be made: {error}") from error
-        return cls(network, choice, compiled, few_rows)
+        return cls(network, choice, compiled, limits)

@@ -1,8 +1,9 @@
-"""Programs of a sparse model: one for few rows of data a call, and one for many."""
+"""Programs of a sparse model: for few rows of data a call, for many, and between them dense."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,29 @@ import numpy.typing as npt
 from nbdense import backends
 from nbdense.network import Network
 from nbdense.network.builder import NetworkBuilder
-from nbdense.quant.kernels.sparse_formats import SparseKernels
+from nbdense.quant.kernels.sparse_formats import NO_SPARSE_KERNELS, SparseKernels
+from nbdense.quant.kernels.sparse_tiles import LANES
 from nbdense.quant.layers.float_layers import FloatLayer
 from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.model.program import Program
 from nbdense.quant.sparse import forms
 from nbdense.quant.sparse.forms import Form
 
-FEW = 4  # rows of data a call up to which the forms for few are used, where it was not measured
+
+@dataclass(frozen=True)
+class Limits:
+    """Numbers of rows a call for which the programs of a sparse model are used; between them it is run dense.
+
+    Attributes
+    ----------
+    few : int
+        Rows up to which the forms for few are used; also for as many that many rows leave beside whole vectors.
+    many : int
+        Rows from which those for many are used.
+    """
+
+    few: int = 4
+    many: int = 0
 
 
 class EngineProgram:
@@ -65,7 +81,7 @@ def program_of(network: QuantizedNetwork, kernels: SparseKernels) -> Program | E
 
 
 class SparsePrograms:
-    """A network's programs for few rows of data a call and for many; the results are the same.
+    """A network's programs for few rows of data a call, for many and for those between; the results are the same.
 
     Parameters
     ----------
@@ -73,18 +89,22 @@ class SparsePrograms:
         What to run.
     choice : mapping of str to Form
         Forms of its dense layers, by name.
-    few_rows : int
-        Rows a call up to which the forms for few are used.
+    limits : Limits
+        Rows a call for which the forms are used.
     """
 
-    def __init__(self, network: QuantizedNetwork, choice: Mapping[str, Form], few_rows: int = FEW) -> None:
+    def __init__(self, network: QuantizedNetwork, choice: Mapping[str, Form], limits: Limits) -> None:
         kernels = {size: forms.kernels(network, choice, size) for size in forms.SIZES}
-        self.few = program_of(network, kernels["few"])
-        in_floats = any(blocks.height == 1 for blocks in kernels["many"].blocks.values())
-        same = not in_floats and set(kernels["few"].blocks) == set(kernels["many"].blocks)
-        self.many = self.few if same else program_of(network, kernels["many"])
-        self.nbytes = self.few.nbytes + (0 if same else self.many.nbytes)
-        self._few_rows = few_rows
+        self._few = program_of(network, kernels["few"])
+        self._by_vectors = any(blocks.height == 1 for blocks in kernels["many"].blocks.values())
+        same = not self._by_vectors and set(kernels["few"].blocks) == set(kernels["many"].blocks)
+        self._many = self._few if same else program_of(network, kernels["many"])
+        self._between = self._many
+        if not same and limits.many > limits.few + 1:
+            self._between = program_of(network, NO_SPARSE_KERNELS) if kernels["few"].blocks else self._few
+        self._limits = limits
+        programs = {id(program): program for program in (self._few, self._between, self._many)}
+        self.nbytes = sum(program.nbytes for program in programs.values())
 
     def values(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the outputs of rows, as `Program.values`.
@@ -93,7 +113,11 @@ class SparsePrograms:
         ----------
         x : ndarray of float32, (rows, n_in)
         """
-        return (self.few if len(x) <= self._few_rows else self.many).values(x)
+        rows, program = len(x), self._for(len(x))
+        over = rows % LANES
+        if program is self._many and self._by_vectors and rows > LANES and 0 < over <= self._limits.few:
+            return np.concatenate([program.values(x[: rows - over]), self._few.values(x[rows - over :])])
+        return program.values(x)
 
     def integers(self, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Return the last layer's outputs, as `Program.integers`.
@@ -102,7 +126,12 @@ class SparsePrograms:
         ----------
         x : ndarray of float32, (rows, n_in)
         """
-        return (self.few if len(x) <= self._few_rows else self.many).integers(x)
+        return self._for(len(x)).integers(x)
+
+    def _for(self, rows: int) -> Program | EngineProgram:
+        if rows <= self._limits.few:
+            return self._few
+        return self._between if rows < self._limits.many else self._many
 
 
 def engine_network(network: QuantizedNetwork) -> Network:

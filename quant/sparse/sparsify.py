@@ -19,16 +19,15 @@ from nbdense.quant.schemes.table import SCHEMES
 from nbdense.quant.sparse.choosing import choose
 from nbdense.quant.sparse.forms import checked_choice, forms_of
 from nbdense.quant.sparse.model import SparseModel
-from nbdense.quant.sparse.programs import FEW
+from nbdense.quant.sparse.programs import Limits
 
 
 def sparsify(model: Any, *, choice: Any = None) -> SparseModel:
     """Return a model that is run without its zero weights, layer by layer where that is faster on this machine.
 
-    Each dense layer is timed alone, in turns with its sparse forms, for few rows a call and for many; it stays dense
-    unless a form is faster by more than noise, and all do where the model as a whole is not. What was picked is in the
-    report and in files. The outputs do not depend
-    on it: they are those of the dense layers, bit for bit, where inputs are finite.
+    The model is timed with each dense layer in its sparse forms and dense, for few rows a call and for many, and keeps
+    what is faster by more than noise. What was picked is in the report and in files. The outputs do not depend on it:
+    they are those of the dense layers, bit for bit, where inputs are finite.
 
     Parameters
     ----------
@@ -63,10 +62,10 @@ def sparsify(model: Any, *, choice: Any = None) -> SparseModel:
     if not any(layer.multiply_adds for layer in network.layers):
         raise ValueError("sparsify: the model has no Dense layer, and only their kernels can be sparse")
     if choice is None:
-        picked, few_rows = choose(network)
+        picked, limits = choose(network)
     else:
-        picked, few_rows = checked_choice(network, choice, "sparsify"), FEW
-    made = SparseModel(network, picked, _compiled(model), few_rows)
+        picked, limits = checked_choice(network, choice, "sparsify"), Limits()
+    made = SparseModel(network, picked, _compiled(model), limits)
     made.float_network = source
     return made
 

@@ -13,12 +13,14 @@ from nbdense.files import FileFormatError
 from nbdense.layers import BatchNormalization, Dense, Flatten, Input, LayerNormalization, Residual
 from nbdense.models import Sequential, load_model
 from nbdense.quant import QuantizedModel, prune, quantize
+from nbdense.quant.kernels.sparse_tiles import LANES
 from nbdense.quant.sparse import choosing
 from nbdense.quant.sparse.forms import DENSE, FLOAT_FORMS, INTEGER_FORMS, Form
 from nbdense.quant.sparse.model import SparseModel
-from nbdense.quant.sparse.programs import FEW
+from nbdense.quant.sparse.programs import Limits
 from nbdense.quant.sparse.sparsify import sparsify
 
+FEW = Limits().few
 ROWS = [0, 1, FEW, FEW + 1, 16, 17, 100]
 FORMS = [*FLOAT_FORMS, DENSE]
 EPS = float(np.finfo(np.float32).eps)
@@ -161,42 +163,90 @@ def test_threads_and_parts_change_no_bit(integers):
 # -- what is picked --
 
 
-def timed_as(monkeypatch, times):
-    monkeypatch.setattr(choosing, "medians", lambda calls: {name: times.get(name, 1.0) for name in calls})
+def timed_as(monkeypatch, seconds):
+    """Let a program take the seconds a call that ``seconds`` gives for how many of its kernels are sparse, and rows."""
+    made = choosing.program_of
+
+    def program_of(network, kernels):
+        program = made(network, kernels)
+        values = program.values
+        program.values = lambda x: (taken.append(seconds(kernels, len(x))), values(x))[1]
+        return program
+
+    def timings(calls):
+        times = {}
+        for name, call in calls.items():
+            taken.clear()
+            call()
+            times[name] = list(taken)
+        return times
+
+    taken = []
+    monkeypatch.setattr(choosing, "program_of", program_of)
+    monkeypatch.setattr(choosing, "timings", timings)
 
 
-def test_the_faster_is_picked_and_the_dense_layer_where_none_is_much_faster(monkeypatch):
+def test_the_faster_forms_are_picked(monkeypatch):
     model = plain()
-    timed_as(monkeypatch, {"sparse": 0.5, "few": 1.0, "many": 7.5})
+    timed_as(monkeypatch, lambda kernels, rows: rows * 0.5 if kernels.blocks else rows)
     sparse = sparsify(model)
-    assert set(sparse.choice.values()) == {Form("1x1", "1x1")} and sparse.few_rows == 7
-    timed_as(monkeypatch, {"sparse": 0.97})
+    assert set(sparse.choice.values()) == {Form("1x1", "1x1")}
+    assert sparse.limits == Limits(LANES - 1, LANES)
+
+
+def test_all_are_dense_where_none_is_much_faster(monkeypatch):
+    model = plain()
+    timed_as(monkeypatch, lambda kernels, rows: 0.97 if kernels.blocks else 1.0)
     sparse = sparsify(model)
     assert set(sparse.choice.values()) == {Form(DENSE, DENSE)}
     x = rows_of(model, 20)
     same(sparse.predict(x), model.predict(x))
 
 
+def test_a_layer_that_is_faster_dense_is_dense_among_sparse_ones(monkeypatch):
+    timed_as(monkeypatch, lambda kernels, rows: 1.0 - 0.2 * len(kernels.blocks) + 0.4 * (1 in kernels.blocks))
+    sparse = sparsify(plain())
+    assert [form.few for form in sparse.choice.values()] == ["1x1", DENSE, "1x1"]
+
+
+def test_calls_between_few_rows_and_many_run_dense(monkeypatch):
+    """A row takes a third of its time in the program for few; in that for many a call costs eight rows, at first."""
+
+    def seconds(kernels, rows):
+        if not kernels.blocks:
+            return float(rows)
+        return rows / 3 if kernels.few else LANES / 2 * -(-rows // LANES) + 8
+
+    timed_as(monkeypatch, seconds)
+    model = plain()
+    sparse = sparsify(model)
+    most = sparse.limits.few
+    assert set(sparse.choice.values()) == {Form("1x1", "1x1")} and 0 < most < LANES
+    assert sparse.limits.many in choosing.FEWER[:-1]
+    for rows in (most, most + 1, sparse.limits.many - 1, sparse.limits.many, 4 * LANES + 1, 4 * LANES + most + 1):
+        x = rows_of(model, rows)
+        same(sparse.predict(x), model.predict(x))
+
+
 def test_blocks_are_found(monkeypatch):
-    """The largest form whose blocks are full is timed, and single weights."""
-    seen = []
-    monkeypatch.setattr(choosing, "_fastest", lambda network, layer, forms, size: seen.append((size, forms)) or DENSE)
+    """The largest form whose blocks are full is tried, and single weights."""
+    seen = set()
+    timed_as(monkeypatch, lambda kernels, rows: seen.update(blocks.width for blocks in kernels.blocks.values()) or 1.0)
     model = Sequential([Input((20,)), Dense(32)])
     mask = np.repeat(np.random.default_rng(0).random((20, 4)) < 0.3, 8, axis=1)
     model.set_weights([np.where(mask, 1, 0).astype(np.float32), np.zeros(32, np.float32)])
     sparsify(model)
-    assert seen == [("few", ["1x1", "1x8"]), ("many", ["1x1", "1x8"])]
+    assert seen == {1, 8}
 
 
 def test_layers_that_gain_together_lose(monkeypatch):
-    """Each is faster alone, and the network of all, at many rows, is not."""
-    times = iter([0.5] * 9 + [0.5, 1.5, 0.5] + [1.0] * 9)  # three layers at one, 20 and 256 rows; then all of them
-    monkeypatch.setattr(choosing, "medians", lambda calls: dict.fromkeys(calls, 1.0) | {"sparse": next(times)})
-    assert set(sparsify(plain()).choice.values()) == {Form("1x1", DENSE)}
+    """At many rows all sparse layers are slower than the dense network, and each dense in their place slower still."""
+    timed_as(monkeypatch, lambda kernels, rows: 0.5 if kernels.few else 1.5 if len(kernels.blocks) == 3 else 1.45)
+    assert {form.many for form in sparsify(plain()).choice.values()} == {DENSE}
 
 
 def test_what_is_full_is_not_timed(monkeypatch):
-    monkeypatch.setattr(choosing, "medians", None)
+    monkeypatch.setattr(choosing, "timings", None)
     assert set(sparsify(plain(share=0.0)).choice.values()) == {Form(DENSE, DENSE)}
 
 
@@ -285,6 +335,7 @@ DAMAGE = {
     "an unknown choice": lambda tensors, config: config["choice"].update({next(iter(config["choice"])): ["1x1", "x"]}),
     "a choice too few": lambda tensors, config: config["choice"].popitem(),
     "few rows that are none": lambda tensors, config: config.update(few_rows="x"),
+    "many rows that are none": lambda tensors, config: config.update(many_rows=-1),
     "no choice": lambda tensors, config: config.pop("choice"),
     "sparse what is not there": lambda tensors, config: config["sparse"].update(
         {"9": {"shape": [1, 1], "form": "1x1"}}
