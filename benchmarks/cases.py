@@ -62,14 +62,27 @@ SMALLEST = "tab_s"
 
 @dataclass(frozen=True)
 class Pattern:
-    """Weights that are set to zero: of each kernel this share, the smallest, in blocks of inputs by outputs."""
+    """Weights that are set to zero: of each kernel this share, the smallest, in blocks of inputs by outputs.
+
+    With ``neurons``, it is of each hidden layer's neurons, and all that goes into them and comes out of them.
+    """
 
     share: float
     block: tuple[int, int] = (1, 1)
+    neurons: bool = False
 
     def masked(self, weights: Weights) -> Weights:
-        """Return weights of which the blocks of the least sums of squares are zero."""
+        """Return weights of which the blocks, or neurons, of the least sums of squares are zero."""
+        if self.neurons:
+            return self._without_neurons(weights)
         return [(self._masked(kernel), bias) for kernel, bias in weights]
+
+    def _without_neurons(self, weights: Weights) -> Weights:
+        made = [(kernel.copy(), bias.copy()) for kernel, bias in weights]
+        for (kernel, bias), (following, _) in itertools.pairwise(made):
+            least = np.argsort(np.square(kernel).sum(axis=0), kind="stable")[: round(self.share * bias.size)]
+            kernel[:, least], bias[least], following[least] = 0, 0, 0
+        return made
 
     def _masked(self, kernel: Floats) -> Floats:
         (n_in, n_out), (high, wide) = kernel.shape, self.block
@@ -89,6 +102,7 @@ PATTERNS = {
     "95%": Pattern(0.95),
     "90% in blocks of 1x16": Pattern(0.9, (1, 16)),
     "90% in blocks of 4x16": Pattern(0.9, (4, 16)),
+    "50% of the neurons": Pattern(0.5, neurons=True),
 }
 SPARSE_CASES, SPARSE_BATCHES = ("wide",), (1, 32, 1024)
 # Loops of one's own, a call from Python for each batch: a small network, and the same online.
@@ -136,6 +150,7 @@ _SPARSE: dict[str, dict[int, float]] = {
     "90%": {1: 2.5, 1024: 2.5},
     "95%": {1024: 4},
     "90% in blocks of 1x16": {1024: 4},
+    "50% of the neurons": {1024: 2.1},
 }
 TARGETS = (
     *(

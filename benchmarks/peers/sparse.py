@@ -21,7 +21,7 @@ class NbdenseSparse(Inference):
     def reset(self, weights: Weights) -> None:
         from nbdense.quant import sparsify
 
-        self.predict = sparsify(make_model(weights)).predict
+        self.predict = sparsify(make_model(narrowed(weights))).predict
 
 
 class NbdenseInt8Sparse(NbdenseSparse):
@@ -30,7 +30,18 @@ class NbdenseInt8Sparse(NbdenseSparse):
     def reset(self, weights: Weights) -> None:
         from nbdense.quant import sparsify
 
-        self.predict = sparsify(quantized(weights, "int8")).predict
+        self.predict = sparsify(quantized(narrowed(weights), "int8")).predict
+
+
+def narrowed(weights: Weights) -> Weights:
+    """Return weights without the hidden neurons whose weights and biases are zero, as `prune` removes neurons."""
+    from nbdense.quant import prune
+
+    dead = float(np.mean(~np.vstack(weights[0]).any(axis=0)))
+    if not dead:
+        return weights
+    arrays = prune(make_model(weights), dead, structure="neuron", scope="layer").get_weights()
+    return list(zip(arrays[::2], arrays[1::2], strict=True))
 
 
 class ScipySparse(Inference):

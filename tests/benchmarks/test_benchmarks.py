@@ -10,9 +10,10 @@ from benchmarks import __main__ as command
 from benchmarks import busy, cases, measure, reference, report
 from benchmarks.__main__ import README, main, published
 from benchmarks.calls import ALLOCATING, EMPTY
-from benchmarks.cases import CASES, LOOPS, PATTERNS, SPARSE_BATCHES, SPARSE_CASES, TARGETS
+from benchmarks.cases import CASES, LOOPS, PATTERNS, SPARSE_BATCHES, SPARSE_CASES, TARGETS, make_rows, make_weights
 from benchmarks.measure import CheckError, Settings, check_inference
 from benchmarks.peers import PEERS
+from benchmarks.peers.sparse import narrowed
 from tests.reference import naive
 
 OUR_LOOPS = ["nbdense_train_step", "nbdense_train_on_batch", "nbdense_own_loop", "nbdense_learn_one"]
@@ -300,3 +301,22 @@ def test_command_line_refuses(arguments, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern_takes_the_least_weights(name):
+    """Half of the neurons: in the second network nothing reaches them, and `narrowed` computes the same without."""
+    pattern, weights = PATTERNS[name], make_weights((48, 32, 32, 10))
+    masked = pattern.masked(weights)
+    for (kernel, _), (kept, _) in zip(weights, masked, strict=True):
+        np.testing.assert_array_equal(kept[kept != 0], kernel[kept != 0])
+    x = make_rows((48, 32, 32, 10), 9)[0]
+    slim = narrowed(masked)
+    np.testing.assert_allclose(reference.predict(x, slim), reference.predict(x, masked), rtol=1e-5, atol=1e-7)
+    if pattern.neurons:
+        assert [kernel.shape for kernel, _ in slim] == [(48, 16), (16, 16), (16, 10)]
+    else:
+        assert slim is masked
+        high, wide = pattern.block
+        zeros = [1 - np.count_nonzero(kernel) / kernel.size for kernel, _ in masked[:2]]
+        np.testing.assert_allclose(zeros, pattern.share, atol=high * wide / 1024)
