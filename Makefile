@@ -3,16 +3,18 @@
 #   make demo            the whole product on real data, in a minute
 #   make test            ruff, mypy and pytest;  make test ARGS="-k wheel -x"  passes options on to pytest
 #   make lint types      the quick halves of it
+#   make docs            the site, in build/docs: warnings are errors, links are checked
 #   make runtime         the wheel of nbdense-runtime, in dist/
+#   make check-dist      sdist and wheels, in dist/: checked, and tried in an empty environment
 #   make coverage        pytest, and which lines it reached: a table, and htmlcov/
 #   make test-latest     pytest with the newest release of everything, in an environment of its own
 #   make test-oldest     pytest with pyproject.toml's lower bounds, on Python 3.11, likewise
 #   make constraints     pins the newest releases in constraints.txt
 #   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
-#   make bench           beside its peers, in an environment of its own; writes the README's tables. DATA=folder of MNIST
-#   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; README too
-#   make bench-sparsity DATA=folder of MNIST        what pruning and compression cost, beside published figures; README too
-#   make bench-edge      C for microcontrollers beside other generators', in an emulator; README too
+#   make bench           beside its peers, in an environment of its own; writes the docs' tables and plots. DATA=folder of MNIST
+#   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; docs too
+#   make bench-sparsity DATA=folder of MNIST        what pruning and compression cost, beside published figures; docs too
+#   make bench-edge      C for microcontrollers beside other generators', in an emulator; docs too
 #   make bench-cuda      the CUDA engine beside torch, on a machine with an NVIDIA GPU; PYTHON is one that has torch for it
 #   make clean           what builds and tests leave behind;  make distclean  .venv too
 
@@ -23,6 +25,8 @@ LATEST_VENV ?= .venv-latest
 OLDEST_VENV ?= .venv-oldest
 OLDEST_PYTHON ?= python3.11
 TOOLS_VENV ?= .venv-tools
+DOCS_VENV ?= .venv-docs
+DIST_VENV ?= .venv-dist
 BIN := $(VENV)/bin
 UV := $(TOOLS_VENV)/bin/uv
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
@@ -35,8 +39,10 @@ PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loads
 INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_BENCH := $(BENCH_VENV)/.installed
+INSTALLED_DOCS := $(DOCS_VENV)/.installed
+INSTALLED_DIST := $(TOOLS_VENV)/.installed-dist
 
-.PHONY: runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
+.PHONY: docs check-dist runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -50,9 +56,24 @@ lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# From the clone itself: the pages lie where their links lead.
+docs: $(INSTALLED_DOCS)
+	$(DOCS_VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs --doctree-dir build/doctrees . build/docs
+
 # The distribution that predicts by NumPy alone.
 runtime: $(INSTALLED_TEST)
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist packaging/runtime
+
+# The wheel is built from the sdist. What `make test` tries with packages hidden is tried here where they are not.
+check-dist: $(INSTALLED_DIST)
+	rm -rf dist $(DIST_VENV)
+	$(TOOLS_VENV)/bin/python -m build --no-isolation --outdir dist .
+	$(TOOLS_VENV)/bin/python -m build --no-isolation --wheel --outdir dist packaging/runtime
+	$(TOOLS_VENV)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv $(DIST_VENV)
+	$(DIST_VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt dist/nbdense-*.whl
+	mkdir $(DIST_VENV)/empty && cd $(DIST_VENV)/empty && ../bin/python -I $(CURDIR)/packaging/try_installed.py
+	$(DIST_VENV)/bin/nbdense --help
 
 # Lines that the tests reach; of compiled code, those that tests run as plain Python.
 coverage: $(INSTALLED_TEST)
@@ -80,7 +101,7 @@ test-oldest: $(UV) | $(OLDEST_VENV)/pyvenv.cfg
 
 # For every Python and system at once; names and versions only.
 constraints: $(UV)
-	$(UV) pip compile --quiet --upgrade --extra test --universal --python-version 3.11 --no-header --no-annotate \
+	$(UV) pip compile --quiet --upgrade --extra test --extra docs --extra dist --universal --python-version 3.11 --no-header --no-annotate \
 		--output-file constraints.txt pyproject.toml
 
 # Installs no emulator: that takes root.
@@ -95,16 +116,16 @@ bench: $(INSTALLED_BENCH)
 # Its figures do not depend on the machine's speed; a few minutes. `make bench-quantization ARGS=--help` as above.
 bench-quantization: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.quantization $(if $(DATA),--data "$(DATA)") \
-		$(if $(ARGS),$(ARGS),--json benchmarks/results/quantization.json --readme)
+		$(if $(ARGS),$(ARGS),--json benchmarks/results/quantization.json --pages)
 
 # Likewise; half an hour on two quiet cores.
 bench-sparsity: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.sparsity $(if $(DATA),--data "$(DATA)") \
-		$(if $(ARGS),$(ARGS),--json benchmarks/results/sparsity.json --readme)
+		$(if $(ARGS),$(ARGS),--json benchmarks/results/sparsity.json --pages)
 
 # C for microcontrollers in an emulator: its figures depend on no machine. A few minutes.
 bench-edge: $(INSTALLED_BENCH)
-	$(BENCH_VENV)/bin/python -m benchmarks.edge $(if $(ARGS),$(ARGS),--readme)
+	$(BENCH_VENV)/bin/python -m benchmarks.edge $(if $(ARGS),$(ARGS),--pages)
 
 # Into an environment that is there already: torch, numba-cuda and the driver have to fit each other.
 bench-cuda:
@@ -112,7 +133,7 @@ bench-cuda:
 
 $(OLDEST_VENV)/pyvenv.cfg: PYTHON = $(OLDEST_PYTHON)
 
-$(addsuffix /pyvenv.cfg,$(VENV) $(BENCH_VENV) $(LATEST_VENV) $(OLDEST_VENV) $(TOOLS_VENV)):
+$(addsuffix /pyvenv.cfg,$(VENV) $(BENCH_VENV) $(LATEST_VENV) $(OLDEST_VENV) $(TOOLS_VENV) $(DOCS_VENV)):
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nbdense needs Python 3.11 or later; $(PYTHON) is " + sys.version.split()[0] + ". Say: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(@D)
 
@@ -131,6 +152,15 @@ $(INSTALLED_TEST): pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 $(UV): | $(TOOLS_VENV)/pyvenv.cfg
 	$(TOOLS_VENV)/bin/python $(PIP_INSTALL) uv
 
+$(INSTALLED_DOCS): pyproject.toml constraints.txt | $(DOCS_VENV)/pyvenv.cfg
+	$(DOCS_VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt setuptools
+	$(DOCS_VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[docs]'
+	@touch $@
+
+$(INSTALLED_DIST): pyproject.toml constraints.txt | $(TOOLS_VENV)/pyvenv.cfg
+	$(TOOLS_VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt build setuptools twine
+	@touch $@
+
 # torch first and by itself, so that its CPU build is found as the machine's pip is set up to find it.
 $(INSTALLED_BENCH): pyproject.toml | $(BENCH_VENV)/pyvenv.cfg
 	$(BENCH_VENV)/bin/python $(PIP_INSTALL) torch==2.13.0
@@ -142,4 +172,4 @@ clean:
 	find nbdense quant export tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
-	rm -rf $(VENV) $(BENCH_VENV) $(LATEST_VENV) $(OLDEST_VENV) $(TOOLS_VENV)
+	rm -rf $(VENV) $(BENCH_VENV) $(LATEST_VENV) $(OLDEST_VENV) $(TOOLS_VENV) $(DOCS_VENV) $(DIST_VENV)

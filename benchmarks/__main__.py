@@ -10,13 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, mnist, report
+from benchmarks import machine, mnist, pages, plots, report
 from benchmarks.cases import CASES, SMALLEST
 from benchmarks.measure import PARTS, Settings, check_machine, merged, run
 from benchmarks.peers import PEERS
 
-README = Path(__file__).parents[1] / "README.md"
-RESULTS = Path(__file__).parent / "results"  # a file for each kind of CPU: what the README's tables are made from
+RESULTS = Path(__file__).parent / "results"  # a file for each kind of CPU: what the pages' tables are made from
 OTHERS = (
     "quantization",
     "sparsity",
@@ -29,9 +28,10 @@ def published() -> list[dict[str, Any]]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
-def write_readme() -> None:
-    """Write the tables of all published results into the README."""
-    README.write_text(report.readme_with(README.read_text(encoding="utf-8"), published()), encoding="utf-8")
+def write_pages() -> None:
+    """Write the tables of all published results into the pages that have their markers, and draw the plots."""
+    pages.write(report.blocks(published()))
+    pages.draw(plots.pictures(published()))
 
 
 def _names(known: dict[str, Any]) -> Any:
@@ -65,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="put the results into benchmarks/results, under this kind of CPU's name, and the tables into README.md",
+        help="put the results into benchmarks/results, under this kind of CPU's name, and the tables into the pages",
     )
-    parser.add_argument("--readme", action="store_true", help="write README.md's tables anew, and do nothing else")
+    parser.add_argument("--pages", action="store_true", help="write the pages' tables and plots anew: no run")
     return parser
 
 
@@ -88,8 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmarks; return 1 if a library failed its check and could not be timed."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.readme:
-        write_readme()
+    if options.pages:
+        write_pages()
         return 0
     if options.publish:
         if options.quick or options.source or options.json:
@@ -116,9 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.publish:
-        write_readme()
-    for name in report.BLOCKS:
-        print(report.BLOCKS[name](results), end="\n\n")
+        write_pages()
+    for render in report.RENDERERS.values():
+        print(render(results), end="\n\n")
     print(report.verdicts(results))
     return 1 if results["failures"] else 0
 

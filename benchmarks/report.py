@@ -1,8 +1,7 @@
-"""Results as text: the figures that targets are about, the verdicts, and the README's tables."""
+"""Results as text: the figures that targets are about, the verdicts, and the pages' tables."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,9 +13,6 @@ OURS = "nbdense"
 OUR_STEP, OUR_ROW = "nbdense_train_step", "nbdense_learn_one"
 OURS_SPARSE, OURS_INT8_SPARSE = "nbdense_sparse", "nbdense_int8_sparse"
 OURS_INT8, THEIRS_INT8 = "nbdense_int8", ("onnxruntime_int8", "onnxruntime_uint8")
-HEADING = "## Speed"
-# Where a README without our blocks gets them.
-BEFORE = "## Installing"
 
 LIMIT = (
     "The limit is the larger of what multiply-adds on registers alone and the fastest product of any peer reach in the "
@@ -367,7 +363,7 @@ def render_start(results: Results) -> str:
     )
 
 
-BLOCKS = {
+RENDERERS = {
     "machine": render_machine,
     "training": render_training,
     "inference": render_inference,
@@ -386,26 +382,9 @@ def _kind(results: Results) -> str:
     return f"**{machine['cpu']}** ({machine['llvm_cpu']}, {machine['cores']} cores)"
 
 
-def _block(name: str, published: list[Results]) -> str:
-    parts = [f"{_kind(results)}\n\n{BLOCKS[name](results)}" for results in published]
-    return f"<!-- benchmark: {name} -->\n" + "\n\n".join(parts) + "\n<!-- /benchmark -->"
-
-
-def readme_with(text: str, published: list[Results]) -> str:
-    """Return a README's text with every block rendered anew, each with a part for each kind of CPU.
-
-    Those that it lacks are put in, under a heading; but not where no results have them, being from before there were.
-    """
-    missing = []
-    for name in BLOCKS:
-        having = [results for results in published if name in results]
-        pattern = re.compile(rf"<!-- benchmark: {name} -->\n.*?<!-- /benchmark -->", re.DOTALL)
-        text, count = pattern.subn(lambda match, name=name, having=having: _block(name, having), text)  # type: ignore[misc]
-        if not count and having:
-            missing.append(_block(name, having))
-    if missing:
-        heading = [] if HEADING in text else [HEADING]
-        section = "\n\n".join([*heading, *missing]) + "\n\n"
-        where = text.find(BEFORE)
-        text = text + "\n" + section if where < 0 else text[:where] + section + text[where:]
-    return text
+def blocks(published: list[Results]) -> dict[str, str]:
+    """Return each block with a part for each kind of CPU, but those in whose days there was no such measurement."""
+    return {
+        name: "\n\n".join(f"{_kind(results)}\n\n{render(results)}" for results in published if name in results)
+        for name, render in RENDERERS.items()
+    }

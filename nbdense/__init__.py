@@ -218,16 +218,35 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)
 
+
+class _Unavailable(type):
+    """A class in place of a name whose module cannot be imported, most often for lack of an extra: its use says why.
+
+    So `import *`, `hasattr` and `isinstance` work without scikit-learn.
+    """
+
+    _error: ImportError
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise ImportError(cls.__doc__) from cls._error
+
+    def __getattr__(cls, name: str) -> Any:
+        raise AttributeError(cls.__doc__)
+
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         from importlib import import_module
 
-        if name in _HOME:
+        if name not in _HOME:
+            raise AttributeError(f"module 'nbdense' has no attribute {name!r}")
+        try:
             value = getattr(import_module(_HOME[name]), name)
-            globals()[name] = value
-            return value
-        raise AttributeError(f"module 'nbdense' has no attribute {name!r}")
+        except ImportError as error:
+            return _Unavailable(name, (), {"__doc__": str(error), "__module__": __name__, "_error": error})
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

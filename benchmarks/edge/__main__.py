@@ -1,6 +1,6 @@
 """C for microcontrollers beside its peers, as a table.
 
-    python -m benchmarks.edge [--readme]
+    python -m benchmarks.edge [--pages]
 
 Each network is quantized (int8, per channel, rounding "onnx"), written by to_c for the processor, and by emx-onnx-cgen
 from the ONNX file of the same integers; emlearn gets the float model. All are compiled by the ziglang wheel, linked
@@ -13,17 +13,15 @@ are not cycles.
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from pathlib import Path
 
+from benchmarks import pages
 from benchmarks.edge.networks import NETWORKS
 from benchmarks.edge.peers import Row, rows_of
 
-ROOT = Path(__file__).parents[2]
 PROCESSORS = {"cortex-m0plus": "M0+", "cortex-m4": "M4"}
 TITLES = {**PROCESSORS, "cortex-m4f": "M4 with FPU"}
-BLOCK = re.compile(r"<!-- benchmark: edge -->\n.*?<!-- /benchmark -->", re.DOTALL)
 
 
 def table(rows: list[Row]) -> str:
@@ -43,7 +41,7 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     """Measure, and print or publish the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    parser.add_argument("--pages", action="store_true", help="write the table into the page that has its markers")
     parser.add_argument("--option", default="-Os", help="the compiler's; by default %(default)s")
     arguments = parser.parse_args()
     rows: list[Row] = []
@@ -53,10 +51,8 @@ def main() -> None:
                 rows += rows_of(name, widths, target, Path(folder), arguments.option)
     text = table(rows)
     print(text)
-    if arguments.readme:
-        readme = ROOT / "README.md"
-        block = f"<!-- benchmark: edge -->\n{text}\n<!-- /benchmark -->"
-        readme.write_text(BLOCK.sub(lambda _: block, readme.read_text(encoding="utf-8")), encoding="utf-8")
+    if arguments.pages:
+        pages.write({"edge": text})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Results of `benchmarks.quantization` as text: the README's table, and the verdicts."""
+"""Results of `benchmarks.quantization` as text: the pages' table, and the verdicts."""
 
 from __future__ import annotations
 
-import re
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,6 @@ from benchmarks.quantization.methods import (
     WORST,
 )
 
-HEADING = "## Quantization"
-BEFORE = "## Installing"  # where a README without our block gets it
-BLOCK = re.compile(r"<!-- benchmark: quantization -->\n.*?<!-- /benchmark -->", re.DOTALL)
 _LAST_BIT = 1e-9  # errors are counts of rows divided: what is over by less is not over
 
 Results = dict[str, Any]
@@ -142,7 +138,7 @@ def _exported(results: Results) -> str:
 
 
 def render(results: Results) -> str:
-    """Return the README's block."""
+    """Return the block of the quantization benchmark."""
     recipe, machine = results["recipe"], results["machine"]
     versions = ", ".join(
         f"{n} {machine['versions'][n]}" for n in ("nbdense", "onnxruntime") if n in machine["versions"]
@@ -159,14 +155,3 @@ def render(results: Results) -> str:
         f"scales, zero points, tables.\n\n{_exported(results)}"
         f"Measured {machine['date']} by `make bench-quantization`; {versions}."
     )
-
-
-def readme_with(text: str, results: Results) -> str:
-    """Return a README's text with the block rendered anew, or put in, under a heading of its own."""
-    block = f"<!-- benchmark: quantization -->\n{render(results)}\n<!-- /benchmark -->"
-    text, count = BLOCK.subn(lambda match: block, text)
-    if count:
-        return text
-    section = f"{HEADING}\n\n{block}\n\n"
-    where = text.find(BEFORE)
-    return text + "\n" + section if where < 0 else text[:where] + section + text[where:]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import machine, mnist
+from benchmarks import machine, mnist, pages
 from benchmarks.quantization import report
 from benchmarks.quantization.methods import (
     EXPORTED,
@@ -33,8 +33,7 @@ from benchmarks.quantization.methods import (
 )
 
 FORMAT = 1
-README = Path(__file__).parents[2] / "README.md"
-PUBLISHED = Path(__file__).parents[1] / "results" / "quantization.json"  # what the README's table is made from
+PUBLISHED = Path(__file__).parents[1] / "results" / "quantization.json"  # what the pages' table is made from
 
 
 def _say(line: str) -> None:
@@ -103,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--aware-rate", type=float, default=recipe.aware_rate, help="its learning rate")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
     parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    parser.add_argument("--pages", action="store_true", help="write the table into the page that has its markers")
     return parser
 
 
@@ -126,14 +125,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.source and not options.data:
         parser.error("--data: say where MNIST lies, or --from where results lie")
-    if options.readme and (options.validation or options.methods):
-        parser.error("the README's table is of all methods, on the test rows: leave out --validation and --methods")
+    if options.pages and (options.validation or options.methods):
+        parser.error("the pages' table is of all methods, on the test rows: leave out --validation and --methods")
     results = _results(options)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.readme:
-        README.write_text(report.readme_with(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+    if options.pages:
+        pages.write({"quantization": report.render(results)})
     print(report.render(results), end="\n\n")
     print(report.verdicts(results))
     return 0

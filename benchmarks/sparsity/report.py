@@ -1,17 +1,13 @@
-"""Results of `benchmarks.sparsity` as text: the README's table, with what is allowed and what is published."""
+"""Results of `benchmarks.sparsity` as text: the pages' table, with what is allowed and what is published."""
 
 from __future__ import annotations
 
-import re
 import statistics
 from typing import Any
 
 from benchmarks.quantization.methods import TEST
 from benchmarks.sparsity.recipe import DENSE, PUBLISHED
 
-HEADING = "## Pruning and compression"
-BEFORE = "## Installing"  # where a README without our block gets it
-BLOCK = re.compile(r"<!-- benchmark: sparsity -->\n.*?<!-- /benchmark -->", re.DOTALL)
 _LAST_BIT = 1e-9  # errors are counts of rows divided: what is over by less is not over
 
 Results = dict[str, Any]
@@ -65,7 +61,7 @@ def _epochs(results: Results) -> str:
 
 
 def render(results: Results) -> str:
-    """Return the README's block."""
+    """Return the block of the sparsity benchmark."""
     recipe, machine = results["recipe"], results["machine"]
     shares = ", ".join(f"{share:.1%}" for share in recipe["kept"])
     which = "test rows" if results["measured_on"] == TEST else "validation rows, cut off the training rows"
@@ -81,14 +77,3 @@ def render(results: Results) -> str:
         "this was settled on 10,000 training rows that were held back, not on the test rows.\n\n"
         f"Measured {machine['date']} by `make bench-sparsity`; nbdense {machine['versions']['nbdense']}."
     )
-
-
-def readme_with(text: str, results: Results) -> str:
-    """Return a README's text with the block rendered anew, or put in, under a heading of its own."""
-    block = f"<!-- benchmark: sparsity -->\n{render(results)}\n<!-- /benchmark -->"
-    text, count = BLOCK.subn(lambda match: block, text)
-    if count:
-        return text
-    section = f"{HEADING}\n\n{block}\n\n"
-    where = text.find(BEFORE)
-    return text + "\n" + section if where < 0 else text[:where] + section + text[where:]

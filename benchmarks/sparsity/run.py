@@ -15,13 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, mnist
+from benchmarks import machine, mnist, pages
 from benchmarks.quantization.methods import TEST, VALIDATION, Rows
 from benchmarks.sparsity import report
 from benchmarks.sparsity.recipe import STAGES, Recipe, Stage, answers
 
 FORMAT = 1
-README = Path(__file__).parents[2] / "README.md"
 
 
 def _say(line: str) -> None:
@@ -71,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--validation", action="store_true", help="measure on the last 10,000 training rows instead")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
     parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    parser.add_argument("--pages", action="store_true", help="write the table into the page that has its markers")
     return parser
 
 
@@ -81,8 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.source and not options.data:
         parser.error("--data: say where MNIST lies, or --from where results lie")
-    if options.readme and options.validation:
-        parser.error("the README's table is of the test rows: leave out --validation")
+    if options.pages and options.validation:
+        parser.error("the pages' table is of the test rows: leave out --validation")
     if options.source:
         results = json.loads(options.source.read_text(encoding="utf-8"))
     else:
@@ -92,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.readme:
-        README.write_text(report.readme_with(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+    if options.pages:
+        pages.write({"sparsity": report.render(results)})
     print(report.render(results))
     return 0

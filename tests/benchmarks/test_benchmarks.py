@@ -1,4 +1,4 @@
-"""The benchmarks' tables agree with each other and with the README, and a small run works. Nothing here is timed."""
+"""The benchmarks' tables agree with each other, and a small run works. Nothing here is timed."""
 
 import json
 from dataclasses import replace
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import busy, cases, measure, reference, report
-from benchmarks.__main__ import README, main, published
+from benchmarks import busy, cases, measure, pages, reference, report
+from benchmarks.__main__ import main
 from benchmarks.calls import ALLOCATING, EMPTY
 from benchmarks.cases import CASES, LOOPS, PATTERNS, SPARSE_BATCHES, SPARSE_CASES, TARGETS, make_rows, make_weights
 from benchmarks.measure import CheckError, Settings, check_inference
@@ -125,15 +125,6 @@ def test_share_counts_the_products_of_a_step():
     assert report.share_of_limit(of_limit) == pytest.approx(0.75)
 
 
-def test_readme_gets_its_blocks_once(results):
-    text = "# A library\n\nText.\n\n## Installing\n\nMore text.\n"
-    once = report.readme_with(text, [results])
-    assert once.index("Text.") < once.index(report.HEADING) < once.index("| 20-64-64-2 | 32 |") < once.index("## Inst")
-    assert report.readme_with(once, [results]) == once
-    stale = once.replace("1,000 (10.0x)", "1 (0.0x)")
-    assert stale != once and report.readme_with(stale, [results]) == once
-
-
 def test_the_faster_of_onnxruntimes_forms_counts(results):
     for found in results["int8"]:
         if found["library"] == "onnxruntime_uint8":
@@ -143,10 +134,9 @@ def test_the_faster_of_onnxruntimes_forms_counts(results):
 
 
 def test_results_from_before_int8_still_render(results):
-    text = "# A library\n\n## Installing\n"
     del results["int8"], results["sparse"]
-    once = report.readme_with(text, [results])
-    assert "int8" not in once and "| 20-64-64-2 | 32 |" in once
+    blocks = report.blocks([results])
+    assert blocks["int8"] == blocks["sparse"] == "" and "| 20-64-64-2 | 32 |" in blocks["training"]
     assert (
         sum("int8/" in line and line.endswith("not measured") for line in report.verdicts(results).splitlines()) == 10
     )
@@ -154,7 +144,7 @@ def test_results_from_before_int8_still_render(results):
 
 def test_results_from_before_loops_still_render(results):
     del results["loops"]
-    assert "loop of one's own" not in report.readme_with("# A library\n", [results])
+    assert report.blocks([results])["loops"] == ""
     said = report.verdicts(results).splitlines()
     assert sum(line.startswith("loops/") and line.endswith("not measured") for line in said) == 8
 
@@ -174,7 +164,7 @@ def test_beside_a_busy_process(results):
     assert "| 784-512-512-10 | 256 | 0 | 3.00 | 1.50 (0.50x) |" in said
     assert "| 784-512-512-10 | 256 | 1 | 3.00 | 3.60 (1.20x) |" in said
     del results["busy"]
-    assert "busy process" not in report.readme_with("# A library\n", [results])
+    assert report.blocks([results])["busy"] == ""
 
 
 def test_busy_processes_are_busy_until_the_block_is_left():
@@ -202,27 +192,22 @@ def test_results_of_another_machine_stay_apart(results, tmp_path, capsys):
     assert json.loads(path.read_text(encoding="utf-8")) == results
 
 
-def test_readme_is_what_the_published_results_render():
-    text = README.read_text(encoding="utf-8")
-    assert report.readme_with(text, published()) == text, "say: python -m benchmarks --readme"
-    assert published() and not any(results["failures"] for results in published())
-
-
 def test_another_kind_of_cpu_adds_to_every_table(results, tmp_path, monkeypatch):
     other = json.loads(json.dumps(results))
     other["machine"] |= {"cpu": "another CPU", "llvm_cpu": "other", "commit": "abcdef"}
     monkeypatch.setattr(command, "RESULTS", tmp_path)
-    monkeypatch.setattr(command, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text("# A library\n\n## Installing\n", encoding="utf-8")
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    page = tmp_path / "README.md"
+    page.write_text("".join(f"<!-- benchmark: {name} -->\n<!-- /benchmark -->\n" for name in report.RENDERERS))
     (tmp_path / "any.json").write_text(json.dumps(results), encoding="utf-8")
     (tmp_path / "quantization.json").write_text("{}", encoding="utf-8")
-    main(["--readme"])
-    alone = (tmp_path / "README.md").read_text(encoding="utf-8")
+    main(["--pages"])
+    alone = page.read_text(encoding="utf-8")
     (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
-    main(["--readme"])
-    both = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert alone.count("**a CPU** (any, 2 cores)") == both.count("**a CPU** (any, 2 cores)") == len(report.BLOCKS)
-    assert both.count("**another CPU** (other, 2 cores)") == len(report.BLOCKS)
+    main(["--pages"])
+    both = page.read_text(encoding="utf-8")
+    assert alone.count("**a CPU** (any, 2 cores)") == both.count("**a CPU** (any, 2 cores)") == len(report.RENDERERS)
+    assert both.count("**another CPU** (other, 2 cores)") == len(report.RENDERERS)
     assert "Measured 2000-01-01 by `make bench`, at commit abcdef, on 2 cores of another CPU" in both
     assert [line for line in alone.splitlines() if line not in both] == []
 

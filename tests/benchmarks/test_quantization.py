@@ -1,6 +1,5 @@
-"""The quantization benchmark, on digits: its parts work, its verdicts are right, the README holds its table."""
+"""The quantization benchmark, on digits: its parts work, its verdicts are right."""
 
-import copy
 import gzip
 import json
 
@@ -9,9 +8,10 @@ import onnx
 import pytest
 from sklearn.datasets import load_digits
 
+from benchmarks.__main__ import RESULTS
 from benchmarks.quantization import peers, report
 from benchmarks.quantization.methods import FLOAT, METHODS, OURS, Recipe, Rows, Trained, compare_export
-from benchmarks.quantization.run import PUBLISHED, README, main, run
+from benchmarks.quantization.run import main, run
 
 RECIPE = Recipe(widths=(64, 48, 33, 10), batch=32, epochs=12, rate=3e-3, aware_epochs=2, calibration=300)
 INSTALLED = [name for name, method in METHODS.items() if method.installed]
@@ -174,27 +174,10 @@ def test_exported_files_are_judged_by_their_worst_seed(change, verdict):
     assert report.export(found) is None and "QDQ" not in report.render(found)
 
 
-def test_readme_gets_its_block_once():
-    text, found = "# A library\n\nText.\n\n## Installing\n\nMore text.\n", results(static=(0.01, 0.03))
-    once = report.readme_with(text, found)
-    assert once.index("Text.") < once.index(report.HEADING) < once.index("| static int8 |") < once.index("## Inst")
-    assert "| 1.620 | +0.020 | +0.030 | 1,000 | 0.05, a seed 0.15 | met |" in once
-    assert report.readme_with(once, found) == once
-    other = copy.deepcopy(found)
-    other["methods"]["static"]["errors"] = [9.0, 9.0]
-    stale = report.readme_with(once, other)
-    assert "NOT MET" in stale and report.readme_with(stale, found) == once
-
-
-def test_readme_is_what_the_published_results_render():
-    text = README.read_text(encoding="utf-8")
-    if PUBLISHED.exists():
-        found = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-        assert report.readme_with(text, found) == text, "say: python -m benchmarks.quantization --from ... --readme"
-        assert list(found["methods"]) == list(METHODS) and found["measured_on"] == "test"
-        assert {len(row["errors"]) for row in found["methods"].values()} == {found["seeds"]}
-    else:
-        assert "<!-- benchmark: quantization" not in text, "a table without results"
+def test_published_results_are_whole():
+    found = json.loads((RESULTS / "quantization.json").read_text(encoding="utf-8"))
+    assert list(found["methods"]) == list(METHODS) and found["measured_on"] == "test"
+    assert {len(row["errors"]) for row in found["methods"].values()} == {found["seeds"]}
 
 
 def write_idx(path, array):
@@ -225,8 +208,8 @@ def test_command_line(tmp_path, capsys):
     ("arguments", "named"),
     [
         ([], "--data"),
-        (["--readme", "--validation"], "leave out --validation"),
-        (["--readme", "--methods", "static"], "leave out --validation and --methods"),
+        (["--pages", "--validation"], "leave out --validation"),
+        (["--pages", "--methods", "static"], "leave out --validation and --methods"),
         (["--methods", "none"], "--methods"),
         (["--seeds", "0"], "--seeds"),
     ],

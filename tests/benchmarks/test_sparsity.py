@@ -1,4 +1,4 @@
-"""The sparsity benchmark, on digits: its stages work, its verdicts are right, the README holds its table."""
+"""The sparsity benchmark, on digits: its stages work, its verdicts are right."""
 
 import copy
 import dataclasses
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from benchmarks import pages
 from benchmarks.quantization.methods import Rows
 from benchmarks.sparsity import report
 from benchmarks.sparsity.recipe import DENSE, PUBLISHED, STAGES, Recipe, weights_kept
-from benchmarks.sparsity.run import README, main, run
+from benchmarks.sparsity.run import main, run
 
 RECIPE = Recipe(widths=(64, 48, 33, 10), batch=32, momentum=0.9, kept=(0.6, 0.3, 0.1), frequency=10)
 WEIGHTS = 64 * 48 + 48 * 33 + 33 * 10
@@ -83,18 +84,18 @@ def test_verdicts():
     assert report.render(made).count("NOT MET") == 3
 
 
-def test_readme(tmp_path, capsys, monkeypatch):
-    path, readme = tmp_path / "results.json", tmp_path / "README.md"
+def test_command_line(tmp_path, capsys, monkeypatch):
+    path, page = tmp_path / "results.json", tmp_path / "README.md"
     path.write_text(json.dumps(results()), encoding="utf-8")
-    readme.write_text("# x\n\n## Installing\n\nmore\n", encoding="utf-8")
-    monkeypatch.setattr("benchmarks.sparsity.run.README", readme)
-    assert main(["--from", str(path), "--readme"]) == 0
-    once = readme.read_text(encoding="utf-8")
-    assert once.index("## Pruning and compression") < once.index("## Installing")
-    assert main(["--from", str(path), "--readme"]) == 0
-    assert readme.read_text(encoding="utf-8") == once
+    page.write_text("# x\n\n<!-- benchmark: sparsity -->\n<!-- /benchmark -->\n\nmore\n", encoding="utf-8")
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    assert main(["--from", str(path), "--pages"]) == 0
+    once = page.read_text(encoding="utf-8")
+    assert once.index("# x") < once.index("27 KB") < once.index("\nmore")
+    assert main(["--from", str(path), "--pages"]) == 0
+    assert page.read_text(encoding="utf-8") == once
     assert "27 KB" in capsys.readouterr().out
-    for arguments in ([], ["--data", "x", "--readme", "--validation"], ["--data", "x", "--seeds", "0"]):
+    for arguments in ([], ["--data", "x", "--pages", "--validation"], ["--data", "x", "--seeds", "0"]):
         with pytest.raises(SystemExit):
             main(arguments)
 
@@ -103,4 +104,3 @@ def test_seeds_alone_decide(measured, rows):
     stages = {DENSE: dataclasses.replace(STAGES[DENSE], epochs=6, rate=5e-3)}
     again = run(RECIPE, copy.deepcopy(stages), rows, 1)["stages"][DENSE]
     assert again["errors"] == measured["stages"][DENSE]["errors"]
-    assert README.name == "README.md"

@@ -489,8 +489,9 @@ def test_masked_elements_are_refused():
 
 
 def test_without_scikit_learn():
-    script = "import sys; sys.modules['sklearn'] = None; import nbdense; nbdense.MLPClassifier"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert done.stderr.strip().endswith("pip install 'nbdense[sklearn]'")
-    assert "ImportError: nbdense.estimators needs scikit-learn" in done.stderr
+    lacks = "import sys; sys.modules['sklearn'] = None; import nbdense; "
+    for use in ("nbdense.MLPClassifier((8,), random_state=0)", "import nbdense.estimators"):
+        done = subprocess.run([sys.executable, "-c", lacks + use], capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert done.stderr.strip().endswith("pip install 'nbdense[sklearn]'")
+        assert "ImportError: nbdense.estimators needs scikit-learn" in done.stderr

@@ -1,4 +1,4 @@
-"""Python in the README and in docs/ runs as it stands, each document's in one namespace and an empty folder."""
+"""What stands in the pages holds: Python runs as it stands, links lead somewhere, commands are there."""
 
 import re
 import runpy
@@ -7,27 +7,35 @@ import pytest
 
 from nbdense.commands import cli
 from tests.compile.test_instruction_sets import EXPECTED
-from tests.support.source_tree import ROOT
+from tests.support.source_tree import ROOT, repository_files
 
-README = ROOT / "README.md"
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in repository_files() if path.suffix == ".md"}
+TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCES = re.compile(r"^```([^\n]*)\n.*?^```$", re.MULTILINE | re.DOTALL)
+# A page's Python under another name would not be run.
+LANGUAGES = {"python", "dockerfile", "{toctree}", "{eval-rst}"}
 
 
-@pytest.mark.parametrize("document", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name)
-def test_code_runs(document, tmp_path, monkeypatch):
-    text = document.read_text(encoding="utf-8")
-    blocks = list(BLOCK.finditer(text))
-    assert blocks or document != README
-    # Blank lines in place of the prose: a traceback's line number is the document's own.
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if BLOCK.search(text)])
+def test_code_runs(name, tmp_path, monkeypatch):
+    """Each page's in one namespace and an empty folder."""
+    text = TEXTS[name]
+    # Blank lines in place of the prose: a traceback's line number is the page's own.
     script = ""
-    for block in blocks:
+    for block in BLOCK.finditer(text):
         script += "\n" * (text.count("\n", 0, block.start(1)) - script.count("\n")) + block[1]
-    path = tmp_path / f"{document.stem}.py"
+    path = tmp_path / f"{PAGES[name].stem}.py"
     path.write_text(script, encoding="utf-8")
     folder = tmp_path / "cwd"
     folder.mkdir()
     monkeypatch.chdir(folder)
     runpy.run_path(str(path), run_name="__main__")
+
+
+def test_all_code_is_run():
+    assert {language for text in TEXTS.values() for language in FENCES.findall(text)} <= LANGUAGES
+    assert {"README.md", "docs/first_steps.md"} <= {name for name, text in TEXTS.items() if BLOCK.search(text)}
 
 
 def test_the_dockerfile_compiles_into_the_image():
@@ -46,13 +54,26 @@ def test_the_dockerfile_compiles_into_the_image():
     assert first.index("ENV NBDENSE_CACHE_DIR=/") < first.index("RUN nbdense warmup")
 
 
+def anchors(text):
+    """Return what a page's headings are called in links to them."""
+    headings = re.findall(r"^#+ (.+)$", FENCES.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_lead_somewhere():
-    for document in (README, *sorted((ROOT / "docs").glob("*.md"))):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), (document.name, target)
+    for name, text in TEXTS.items():
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", FENCES.sub("", text)):
+            path = PAGES[name].parent / target if target else PAGES[name]
+            assert path.exists(), (name, target)
+            assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), (name, target, anchor)
 
 
-def test_readme_names_the_make_targets():
+def test_readme_fits_two_screens():
+    assert len(TEXTS["README.md"].splitlines()) <= 80
+
+
+def test_pages_name_make_targets_that_there_are():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = set(re.findall(r"`?\bmake ([a-z][\w-]+)`?", README.read_text(encoding="utf-8")))
-    assert {"demo", "test"} <= named <= targets
+    for name, text in TEXTS.items():
+        assert set(re.findall(r"(?:`|^    )make ([a-z][\w-]+)", text, re.MULTILINE)) <= targets, name
+    assert {"demo", "test", "docs"} <= set(re.findall(r"make ([a-z][\w-]+)", TEXTS["README.md"]))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,11 +14,7 @@ import numpy as np
 import pytest
 
 import nbdense as nb
-from tests.support.source_tree import PACKAGE_FOLDERS, ROOT, library_modules
-
-# All that a build may need. In a copy, so that no litter is left and a stale build/ cannot leak into the wheel.
-BUILD_INPUTS = ["pyproject.toml", "README.md", "LICENSE", "packaging"]
-BUILD_INPUTS += [folder.name for folder in PACKAGE_FOLDERS.values()]
+from tests.support.source_tree import PACKAGE_FOLDERS, PYPROJECT, ROOT, library_modules, repository_files
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -35,19 +32,25 @@ def run(*command: object, cwd: Path) -> str:
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory):
+    """A copy, so that no litter is left and a stale build/ cannot leak into the wheel."""
     copy = tmp_path_factory.mktemp("clone")
-    for name in BUILD_INPUTS:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
-        else:
-            shutil.copy(ROOT / name, copy / name)
+    for path in repository_files():
+        target = copy / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     return copy
 
 
 @pytest.fixture(scope="session")
-def wheel(clone, tmp_path_factory):
+def dist(clone, tmp_path_factory):
+    """The sdist, and the wheel that is built from it."""
     dist = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, cwd=clone)
+    return dist
+
+
+@pytest.fixture(scope="session")
+def wheel(dist):
     (path,) = dist.glob("*.whl")
     return path
 
@@ -74,6 +77,18 @@ def installed(wheel, folder):
 @pytest.fixture(scope="session")
 def site(wheel, tmp_path_factory):
     return installed(wheel, tmp_path_factory.mktemp("site"))
+
+
+def test_sdist_holds_the_tree(dist):
+    """Tests run and docs build from it."""
+    (path,) = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames() if archive.getmember(name).isfile()}
+    made = {name for name in names if name in {"PKG-INFO", "setup.cfg"} or name.startswith("nbdense.egg-info/")}
+    tree = {path.relative_to(ROOT).as_posix() for path in repository_files()}
+    expected = {name for name in tree if not name.startswith(".")}  # git's and the host's
+    # A new folder must be named in MANIFEST.in.
+    assert (expected - names, names - made - expected) == (set(), set())
 
 
 def test_wheel_holds_the_library_and_nothing_else(wheel):
@@ -183,6 +198,22 @@ for name in ("quant", "export"):
 (entry,) = (e for e in importlib.metadata.distribution("nbdense").entry_points if e.name == "nbdense")
 assert callable(entry.load())
 """
+
+
+def test_without_any_extra(site, tmp_path):
+    """`make check-dist` tries the same in an environment in which nothing has to be hidden."""
+    script = ROOT / "packaging" / "try_installed.py"
+    said = run(sys.executable, "-I", "-W", "error", script, site, cwd=tmp_path)
+    assert f"nbdense {nb.__version__} in {site}" in said
+
+
+def test_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^ *(?:- )?([a-z-]+): (\S.*)$", text, re.MULTILINE))
+    project = PYPROJECT["project"]
+    assert said["version"] == nb.__version__ and said["cff-version"] == "1.2.0"
+    assert (said["title"], said["license"]) == (project["name"], project["license"])
+    assert {"name": said["name"]} in project["authors"]
 
 
 def test_installed_wheel_imports(site):

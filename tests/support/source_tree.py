@@ -11,7 +11,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # {"nbdense": ROOT / "nbdense", "nbdense.quant": ROOT / "quant", ...}
 PACKAGE_FOLDERS = {package: ROOT / folder for package, folder in PYPROJECT["tool"]["setuptools"]["package-dir"].items()}
 
-_NOT_OURS = {"__pycache__", "build", "dist", "nbdense-demo"}
+_NOT_OURS = {"__pycache__", "build", "dist", "htmlcov", "nbdense-demo"}
 
 
 def repository_files() -> Iterator[Path]:
