@@ -9,11 +9,7 @@ nbdense's own: equal seeds give other weights than scikit-learn's.
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Callable, Iterable
-from itertools import pairwise
-from numbers import Integral, Real
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -21,14 +17,12 @@ import numpy.typing as npt
 
 from nbdense import _checks
 from nbdense._warn import warn
-from nbdense.activations import ACTIVATIONS
+from nbdense.estimators.networks import Sizes, dense, from_bytes, new_model, set_penalty, sizes_of, to_bytes
+from nbdense.estimators.parameters import ACTIVATION_NAMES, COUNT, OUT_ACTIVATION_NAMES, RULES, got
 from nbdense.estimators.progress import Floats, HeldOut, Progress
-from nbdense.initializers import RandomUniform
-from nbdense.layers import Dense, Input
 from nbdense.losses import Loss
-from nbdense.models import Sequential, load_model
+from nbdense.models import Sequential
 from nbdense.optimizers import SGD, Adam, Optimizer
-from nbdense.regularizers import L2
 from nbdense.training.loop import LossNotFiniteError
 
 try:
@@ -42,63 +36,7 @@ except ImportError as error:
 
 AUTO_BATCH = 200  # rows, of batch_size="auto"
 
-# scikit-learn's names beside nbdense's own
-ACTIVATION_NAMES = {"identity": "linear", "logistic": "sigmoid"} | {
-    name: name for name, row in ACTIVATIONS.items() if not row.rowwise
-}
-OUT_ACTIVATION_NAMES = {"linear": "identity", "sigmoid": "logistic"}  # as scikit-learn calls them
-
-
-def got(value: Any) -> str:
-    """Write a parameter's value for an error; layers' sizes may have come first, as scikit-learn has them."""
-    sizes = isinstance(value, tuple | list) and all(_is_whole(size) for size in value)
-    return f"{_checks.plain(value)!r}" + ("; did you mean hidden_layer_sizes=?" if sizes else "")
-
-
-def _is_real(value: Any) -> bool:
-    return not isinstance(value, bool | np.bool_) and isinstance(value, Real) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return not isinstance(value, bool | np.bool_) and isinstance(value, Integral)
-
-
-def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: isinstance(value, str) and value in names), f"one of {', '.join(map(repr, names))}"
-
-
-_SWITCH = (lambda value: isinstance(value, bool | np.bool_)), "True or False"
-_SHARE = (lambda value: _is_real(value) and 0 <= value < 1), "a number in [0, 1)"
-_NOT_NEGATIVE = (lambda value: _is_real(value) and value >= 0), "a finite number of at least 0"
-_POSITIVE = (lambda value: _is_real(value) and value > 0), "a finite number above 0"
-_COUNT = (lambda value: _is_whole(value) and value >= 1), "a whole number of at least 1"
-
 _TAKEN: dict[str, Any] = {"dtype": "numeric", "accept_sparse": ("csr", "csc", "coo")}  # what X may be
-
-# Of each parameter: whether a value will do, and what would.
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "activation": _one_of(*ACTIVATION_NAMES),
-    "solver": _one_of("adam", "sgd"),
-    "alpha": _NOT_NEGATIVE,
-    "batch_size": ((lambda value: value == "auto" or _COUNT[0](value)), "'auto' or a whole number of at least 1"),
-    "learning_rate": _one_of("constant", "invscaling", "adaptive"),
-    "learning_rate_init": _POSITIVE,
-    "power_t": _NOT_NEGATIVE,
-    "max_iter": _COUNT,
-    "shuffle": _SWITCH,
-    "tol": _NOT_NEGATIVE,
-    "verbose": ((lambda value: isinstance(value, bool | np.bool_) or _is_whole(value)), "True, False or a number"),
-    "warm_start": _SWITCH,
-    "momentum": _SHARE,
-    "nesterovs_momentum": _SWITCH,
-    "early_stopping": _SWITCH,
-    "validation_fraction": _SHARE,
-    "beta_1": _SHARE,
-    "beta_2": _SHARE,
-    "epsilon": _POSITIVE,
-    "n_iter_no_change": ((lambda value: value == math.inf or _COUNT[0](value)), "a whole number of at least 1, or inf"),
-    "dtype": _one_of("float32", "float64"),
-}
 
 
 class BaseMLP(BaseEstimator):
@@ -157,7 +95,7 @@ class BaseMLP(BaseEstimator):
         for name, value in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             _checks.refuse_masked(name, value)
         X, y = validate_data(self, X, y, reset=fresh, multi_output=True, y_numeric=self._y_numeric, **_TAKEN)
-        X = _dense(X)
+        X = dense(X)
         targets = self._encode(y, fresh)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         by_class = self._class_weights(targets, weights)
@@ -168,10 +106,13 @@ class BaseMLP(BaseEstimator):
         held_out = None
         if self.early_stopping:
             X, targets, weights, held_out = self._hold_out(X, targets, weights, random)
-        model = self._new_model(X.shape[1], hidden, seed) if fresh else self._known_model(hidden)
         if fresh:
+            sizes = self._layer_sizes(X.shape[1], hidden)
+            model = new_model(type(self).__name__, sizes, self.activation, self.dtype, seed)
             self.loss_curve_: list[float] = []
             self.t_ = 0
+        else:
+            model = self._known_model(hidden)
         if fresh or (self.validation_scores_ is not None) != self.early_stopping:
             self.best_loss_ = None if self.early_stopping else math.inf
             self.validation_scores_: list[float] | None = [] if self.early_stopping else None
@@ -194,7 +135,7 @@ class BaseMLP(BaseEstimator):
         of_row = 1.0 if weights is None else float(weights.mean())
         if not of_row > 0.0:
             raise ValueError("sample_weight: the weights do not sum to more than zero: there is nothing to learn")
-        _set_penalty(model, 0.5 * self.alpha / (batch * of_row))  # a row of weight 2 counts as two rows
+        set_penalty(model, 0.5 * self.alpha / (batch * of_row))  # a row of weight 2 counts as two rows
         if fresh or not incremental:
             model.compile(self._optimizer(), loss)
             self._no_improvement_count = 0
@@ -262,7 +203,7 @@ class BaseMLP(BaseEstimator):
         _, factor, _, _ = self._objective()
         model = self.model_
         if model.network.segments[0]["l2"] != 0.5 * self.alpha:
-            _set_penalty(model, 0.5 * self.alpha)
+            set_penalty(model, 0.5 * self.alpha)
         self.loss_ = model.learn_one(x, self._encode_one(y), None if factor == 1.0 else factor)
         self.t_ += 1
         return self
@@ -294,7 +235,7 @@ class BaseMLP(BaseEstimator):
                 raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {got(value)}")
         sizes = self.hidden_layer_sizes
         listed = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
-        if not all(_COUNT[0](size) for size in listed):
+        if not all(COUNT[0](size) for size in listed):
             raise ValueError(
                 f"{type(self).__name__}: hidden_layer_sizes must be whole numbers of at least 1, one for each hidden "
                 f"layer (hidden_layer_sizes > 0), got {sizes!r}"
@@ -325,38 +266,16 @@ class BaseMLP(BaseEstimator):
             return learnt[0], learnt[1], None, (held_out[0], held_out[1], None)
         return learnt[0], learnt[1], learnt[2], (held_out[0], held_out[1], held_out[2])
 
-    def _layer_sizes(self, n_in: int, hidden: list[int]) -> list[tuple[int, str]]:
+    def _layer_sizes(self, n_in: int, hidden: list[int]) -> Sizes:
         """Return units and activation of each layer, the input's first."""
         _, _, out_activation, n_out = self._objective()
         inner = ACTIVATION_NAMES[self.activation]
         return [(n_in, ""), *((units, inner) for units in hidden), (n_out, out_activation)]
 
-    def _new_model(self, n_in: int, hidden: list[int], seed: int) -> Sequential:
-        sizes = self._layer_sizes(n_in, hidden)
-        layers: list[Any] = [Input((n_in,))]
-        for number, ((fan_in, _), (units, activation)) in enumerate(pairwise(sizes), 1):
-            bound = math.sqrt((2.0 if self.activation in ("logistic", "sigmoid") else 6.0) / (fan_in + units))
-            layers.append(
-                Dense(
-                    units,
-                    activation,
-                    kernel_initializer=RandomUniform(-bound, bound),
-                    bias_initializer=RandomUniform(-bound, bound),
-                    name=f"hidden_{number}" if number <= len(hidden) else "output",
-                )
-            )
-        model = Sequential(layers, name=type(self).__name__, dtype=self.dtype)
-        model.seed = seed
-        model.build((None, n_in))
-        return model
-
     def _known_model(self, hidden: list[int]) -> Sequential:
         """Return the model to go on with; a ValueError if the parameters are those of another."""
         model: Sequential = self.model_
-        sizes: list[tuple[int, str]] = [(model.network.n_in, "")]
-        for layer in model.layers:
-            assert isinstance(layer, Dense)
-            sizes.append((layer.units, layer.activation.name))
+        sizes = sizes_of(model)
         wanted = self._layer_sizes(model.network.n_in, hidden)
         if sizes != wanted or str(model.dtype) != self.dtype:
             raise ValueError(
@@ -382,7 +301,7 @@ class BaseMLP(BaseEstimator):
         """Return the outputs of the network, (rows, units)."""
         check_is_fitted(self, "model_")
         _checks.refuse_masked("X", X)
-        outputs: Floats = self.model_.predict(_dense(validate_data(self, X, reset=False, **_TAKEN)))
+        outputs: Floats = self.model_.predict(dense(validate_data(self, X, reset=False, **_TAKEN)))
         return outputs
 
     @property
@@ -419,42 +338,10 @@ class BaseMLP(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "model_" in state:
-            state["model_"] = _to_bytes(state["model_"])
+            state["model_"] = to_bytes(state["model_"])
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "model_" in state:
-            state = {**state, "model_": _from_bytes(state["model_"])}
+            state = {**state, "model_": from_bytes(state["model_"])}
         super().__setstate__(state)
-
-
-def _dense(X: Any) -> npt.NDArray[Any]:
-    """Return rows as the engine reads them: encoders hand over sparse ones unasked."""
-    return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
-
-
-def _set_penalty(model: Sequential, l2: float) -> None:
-    """Penalise the kernels' squares by ``l2`` from now on: it depends on the batch, which may change between fits."""
-    network = model.network
-    for layer in model.layers:
-        if isinstance(layer, Dense):
-            layer.kernel_regularizer = L2(l2) if l2 else None
-    for parameter, segment in zip(network.parameters, network.segments, strict=True):
-        if parameter.name.endswith("/kernel"):
-            segment["l2"] = l2
-
-
-def _to_bytes(model: Sequential) -> bytes:
-    """Return the model's file, optimizer included: a pickle holds that, since a model holds compiled functions."""
-    with tempfile.TemporaryDirectory(prefix="nbdense-") as folder:
-        path = Path(folder, "model.safetensors")
-        model.save(path)
-        return path.read_bytes()
-
-
-def _from_bytes(content: bytes) -> Sequential:
-    with tempfile.TemporaryDirectory(prefix="nbdense-") as folder:
-        path = Path(folder, "model.safetensors")
-        path.write_bytes(content)
-        model: Sequential = load_model(path)
-        return model

@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import nbdense
 from nbdense.estimators import MLPClassifier, MLPRegressor
-from nbdense.estimators.base import RULES
+from nbdense.estimators.parameters import RULES
 from nbdense.training.targets import weights_by_class
 
 BOTH = [MLPClassifier, MLPRegressor]
