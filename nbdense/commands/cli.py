@@ -1,16 +1,73 @@
-"""The ``nbdense`` command."""
+"""The ``nbdense`` command: the registry of its commands, and the codes that it exits with.
+
+The command line is click's: it is light to import, brings the shells' completion, and needs nothing itself.
+"""
 
 from __future__ import annotations
 
-import argparse
+import errno
+import importlib
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
+
+import click
 
 from nbdense import __version__
-from nbdense.commands.export import FORMS
+from nbdense.commands.errors import FAILED, INTERRUPTED, WRONG_ARGUMENTS, CommandError
 
-DEMO_FOLDER = Path("nbdense-demo")
+# Each is the object `command` of a module of its name in nbdense.commands.interface.
+COMMANDS = ("demo", "doctor", "export", "warmup")
+
+_EPILOG = """\b
+Exit codes: 0 done, 1 it cannot be done (one line on stderr says why), 2 wrong arguments,
+3 what was compared differs, 130 interrupted. Each command's --help has its own.
+
+\b
+Completion, for bash; zsh and fish likewise, with zsh_source and fish_source:
+  eval "$(_NBDENSE_COMPLETE=bash_source nbdense)"
+"""
+
+
+class Commands(click.Group):
+    """The commands of the registry, each of which is imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the registry's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"nbdense.commands.interface.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error that the user can put right becomes a line on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("nbdense: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except (CommandError, ArithmeticError, ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, click.exceptions.Exit) or getattr(error, "errno", None) == errno.EPIPE:
+                raise  # --help; and a reader who has seen enough, which click knows about
+            line = " ".join(str(error).split()) or type(error).__name__
+            print(f"nbdense {ctx.invoked_subcommand}: {line}", file=sys.stderr)
+            return FAILED
+
+
+@click.group(
+    cls=Commands, invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def nbdense(context: click.Context) -> int:
+    """Train small neural networks on a CPU, shrink them, ship them as ONNX."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,135 +81,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0, 1 for an error that the user can put right (one line on stderr), 130 for Ctrl-C.
+        The exit code: 0, 1 for an error that the user can put right (one line on stderr), 3 where what was compared
+        differs, 130 for Ctrl-C.
+
+    Raises
+    ------
+    SystemExit
+        With 2 for wrong arguments, which stderr names.
 
     Examples
     --------
     >>> from nbdense.commands.cli import main
     >>> main([])  # doctest: +ELLIPSIS
-    usage: nbdense ...
+    Usage: nbdense ...
     0
     """
-    commands = parser()
-    arguments = commands.parse_args(argv)
-    if arguments.command is None:
-        commands.print_help()
-        return 0
     try:
-        return int(arguments.run(arguments))
-    except KeyboardInterrupt:
-        print("nbdense: interrupted", file=sys.stderr)
-        return 130
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
-        prog="nbdense", description="Train small neural networks on a CPU, shrink them, ship them as ONNX."
-    )
-    made.add_argument("--version", action="version", version=f"nbdense {__version__}")
-    commands = made.add_subparsers(dest="command", title="commands", metavar="{demo,doctor,export,warmup}")
-    demo = commands.add_parser(
-        "demo",
-        help="the whole product on scikit-learn's digits: train, quantize, prune, export, verify",
-        description="Train, quantize, prune, export and verify a 64-128-64-10 MLP on scikit-learn's digits.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    demo.add_argument("--out", type=Path, default=DEMO_FOLDER, metavar="DIR", help="folder for the files")
-    demo.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="seed of split, weights and shuffling")
-    demo.add_argument(
-        "--epochs", type=_whole(1), default=60, metavar="N", help="epochs of training, and of fine-tuning"
-    )
-    demo.set_defaults(run=_demo)
-    doctor = commands.add_parser(
-        "doctor",
-        help="what nbdense finds on this machine, and what would be better",
-        description="Report versions, CPU, threads and the cache of compiled kernels, with advice.",
-    )
-    doctor.add_argument("--clean", action="store_true", help="remove other versions' compiled kernels first")
-    doctor.set_defaults(run=_doctor)
-    export = commands.add_parser(
-        "export",
-        help="a model file as ONNX, TFLite, C, an object file or a package",
-        description="Write a model, as save() has written it, in another form, and see that it computes the same.",
-    )
-    export.add_argument("model", type=Path, help="the model's file")
-    export.add_argument("--to", required=True, choices=list(FORMS), help="the form", dest="form")
-    export.add_argument(
-        "--out", type=Path, metavar="PATH", help="file or folder to write; by default called like the model"
-    )
-    export.add_argument("--name", help="what C functions begin with; by default the file's name")
-    export.add_argument("--target", help="the processor that C is for: generic, cortex-m4, ...")
-    export.set_defaults(run=_export)
-    warmup = commands.add_parser(
-        "warmup",
-        help="compile everything ahead of time",
-        description="Compile into the cache whatever is not there yet, so that no later process has to.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    dtypes = ("float32", "float64")
-    warmup.add_argument("--dtype", nargs="+", choices=dtypes, default=["float32"], help="of the models to come")
-    warmup.add_argument("--quant", action="store_true", help="nbdense.quant's entries too")
-    warmup.set_defaults(run=_warmup)
-    return made
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number of at least ``least``."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    number.__name__ = "whole number"
-    return number
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    from nbdense.commands import demo
-
-    try:
-        results = demo.run(arguments.out, seed=arguments.seed, epochs=arguments.epochs)
-    except (demo.DemoError, OSError) as error:
-        print(f"nbdense demo: {error}", file=sys.stderr)
-        return 1
-    print(demo.report(results))
-    return 0
-
-
-def _doctor(arguments: argparse.Namespace) -> int:
-    from nbdense.commands import doctor
-
-    if arguments.clean:
-        folders, size = doctor.clean()
-        print(f"removed {folders} folders of other versions, {size / 1e6:.1f} MB")
-    print(doctor.examine())
-    return 0
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    from nbdense.commands import export
-
-    try:
-        written = export.run(arguments.model, arguments.form, arguments.out, arguments.name, arguments.target)
-    except export.ExportError as error:
-        print(f"nbdense export: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {written}")
-    return 0
-
-
-def _warmup(arguments: argparse.Namespace) -> int:
-    from nbdense._compile import kernel_cache
-    from nbdense.commands import warmup
-
-    try:
-        done = warmup.warm_up(arguments.dtype, arguments.quant, tell=lambda line: print(line, flush=True))
-    except warmup.WarmupError as error:
-        print(f"nbdense warmup: {error}", file=sys.stderr)
-        return 1
-    folder = kernel_cache.cache_folder()
-    print(f"{len(done)} compiled, in {folder}" if done else f"all was compiled already, in {folder}")
-    return 0
+        code: int = nbdense.main(args=argv, prog_name="nbdense", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(WRONG_ARGUMENTS) from None
+    return code

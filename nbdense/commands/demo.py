@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.callbacks import Callback, Logs
+from nbdense.commands.errors import CommandError
 from nbdense.files import atomic_write
 from nbdense.layers import Dense, Input
 from nbdense.losses import SparseCategoricalCrossentropy
@@ -35,7 +36,7 @@ CALIBRATION_ROWS = 256
 TIMED_SECONDS, TIMED_CALLS = 0.3, 20  # at least, for each model
 
 
-class DemoError(Exception):
+class DemoError(CommandError):
     """An error that the user can put right; the message says how, in one line."""
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbdense.commands.errors import CommandError
 
-class ExportError(Exception):
+
+class ExportError(CommandError):
     """A mistake that the user can put right."""
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nbdense._compile import compilations, kernel_cache, policy
 from nbdense._compile.compilations import Compilation
+from nbdense.commands.errors import CommandError
 
 if TYPE_CHECKING:
     from nbdense.network import Network
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 
 
-class WarmupError(Exception):
+class WarmupError(CommandError):
     """An error: compiled kernels cannot be kept."""
 
 

@@ -49,8 +49,8 @@ def test_the_dockerfile_compiles_into_the_image():
     assert variables["NUMBA_CPU_NAME"] in EXPECTED
     commands = [rest.split() for word, rest in lines if word == "RUN"]
     (warmup,) = (rest for rest in commands if rest[0] == "nbdense")
-    arguments = cli.parser().parse_args(warmup[1:])
-    assert arguments.command == "warmup" and arguments.dtype == ["float32"]
+    command = cli.nbdense.get_command(None, warmup[1])
+    assert command.name == "warmup" and command.make_context("warmup", warmup[2:]).params["dtype"] == ("float32",)
     assert first.index("ENV NBDENSE_CACHE_DIR=/") < first.index("RUN nbdense warmup")
 
 

@@ -1,0 +1,31 @@
+"""``nbdense warmup``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from nbdense.commands.interface.base import Outcome, asked_for_json, declare
+
+_DTYPES = click.Choice(["float32", "float64"])
+
+
+@declare(
+    "warmup", examples=["nbdense warmup", "nbdense warmup --quant", "nbdense warmup --quant --dtype float32 float64"]
+)
+@click.option("--dtype", multiple=True, type=_DTYPES, default=["float32"], help="Type of the models to come.")
+@click.argument("dtypes", nargs=-1, type=_DTYPES, metavar="[DTYPE]...")  # more of --dtype's, without a --dtype each
+@click.option("--quant", is_flag=True, help="Compile nbdense.quant's entries too.")
+def command(dtype: tuple[str, ...], dtypes: tuple[str, ...], quant: bool) -> Outcome:
+    """Compile ahead of time all that is not in the cache yet."""
+    from nbdense._compile import kernel_cache
+    from nbdense.commands import warmup
+
+    silent = asked_for_json()
+    done = warmup.warm_up(
+        list(dict.fromkeys((*dtype, *dtypes))), quant, tell=lambda line: silent or print(line, flush=True)
+    )
+    folder = kernel_cache.cache_folder()
+    text = f"{len(done)} compiled, in {folder}" if done else f"all was compiled already, in {folder}"
+    return Outcome(text, {"folder": folder, "compiled": [dataclasses.asdict(each) for each in done]})
