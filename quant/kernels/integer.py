@@ -355,6 +355,26 @@ def parts_of(program):
 
 
 @kernel
+def take_rows(form, floats, inputs, at, n_in, count, memory):
+    """Look at rows of the input before they go through the layers, and copy them where float layers want them."""
+    missing = memory[3]
+    missing[:] = 0
+    if floats is not None or form["positions"] > 1:
+        note_missing(inputs, at, n_in, count, missing)
+    if floats is not None and form["copies_input"]:
+        copy_input(form, inputs, at, n_in, count, memory[1])
+
+
+@kernel
+def give_rows(form, memory, count, integers, values, first):
+    """Write outputs of rows, from ``first`` on, to those of both arrays that have rows."""
+    if values.shape[0] > 0:
+        give_values(form, memory, count, flat(values), first)
+    if integers.shape[0] > 0:
+        give_integers(form, memory, count, integers, first)
+
+
+@kernel
 def _work_on_rows(program, form, floats, x, integers, values, span, memory):
     """Take one thread's rows from float to bytes or float.
 
@@ -362,22 +382,12 @@ def _work_on_rows(program, form, floats, x, integers, values, span, memory):
     """
     layers, vectors = parts_of(program)
     begin, end = span
-    n_in = x.shape[1]
-    inputs = flat(x)
-    capacity, missing = memory[5], memory[3]
+    n_in, inputs, capacity = x.shape[1], flat(x), memory[5]
     for first in range(begin, end, capacity):
-        count = min(capacity, end - first)
-        at = first * n_in
-        missing[:] = 0
-        if floats is not None or form["positions"] > 1:
-            note_missing(inputs, at, n_in, count, missing)
-        if floats is not None and form["copies_input"]:
-            copy_input(form, inputs, at, n_in, count, memory[1])
+        count, at = min(capacity, end - first), first * n_in
+        take_rows(form, floats, inputs, at, n_in, count, memory)
         walk(layers, vectors, form, floats, inputs, at, memory, count)
-        if values.shape[0] > 0:
-            give_values(form, memory, count, flat(values), first)
-        if integers.shape[0] > 0:
-            give_integers(form, memory, count, integers, first)
+        give_rows(form, memory, count, integers, values, first)
 
 
 def _predict_share(program, forms, floats, x, integers, values, threads, thread):

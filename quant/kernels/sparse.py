@@ -18,12 +18,10 @@ from nbdense.engine.kernels.transpose import transpose
 from nbdense.quant.kernels.integer import (
     TILE_COLUMNS,
     TILE_ROWS,
-    copy_input,
-    give_integers,
-    give_values,
-    note_missing,
+    give_rows,
     parts_of,
     requantise_tile,
+    take_rows,
     walk,
 )
 from nbdense.quant.kernels.microkernel import take_zero_points_off
@@ -286,22 +284,12 @@ def _work_on_rows(program, form, floats, sparse, x, integers, values, span, memo
     """Take one thread's rows from float to bytes or float; memory is as of the integer program."""
     layers, vectors = parts_of(program)
     begin, end = span
-    n_in = x.shape[1]
-    inputs = flat(x)
-    capacity, missing = memory[5], memory[3]
+    n_in, inputs, capacity = x.shape[1], flat(x), memory[5]
     for first in range(begin, end, capacity):
-        count = min(capacity, end - first)
-        at = first * n_in
-        missing[:] = 0
-        if floats is not None or form["positions"] > 1:
-            note_missing(inputs, at, n_in, count, missing)
-        if floats is not None and form["copies_input"]:
-            copy_input(form, inputs, at, n_in, count, memory[1])
+        count, at = min(capacity, end - first), first * n_in
+        take_rows(form, floats, inputs, at, n_in, count, memory)
         _walk(layers, vectors, form, floats, sparse, inputs, at, memory, count)
-        if values.shape[0] > 0:
-            give_values(form, memory, count, flat(values), first)
-        if integers.shape[0] > 0:
-            give_integers(form, memory, count, integers, first)
+        give_rows(form, memory, count, integers, values, first)
 
 
 def _predict_share(program, forms, floats, sparse, x, integers, values, threads, thread):
