@@ -13,7 +13,7 @@ project = "nbdense"
 author = "nbdense contributors"
 project_copyright = author
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "public_names"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "plain_docstrings", "public_names"]
 
 # The source folder is the clone.
 root_doc = "docs/index"
@@ -36,6 +36,8 @@ autodoc_inherit_docstrings = False  # a method that meets its parent's contract 
 autodoc_typehints = "none"  # the Parameters sections have them, in words
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_param = False  # types are words, and no links
 napoleon_use_rtype = False
 
 html_theme = "furo"
