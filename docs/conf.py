@@ -1,4 +1,4 @@
-"""How `make docs` builds the site: Sphinx, over the pages where they lie, so that their links hold in a clone too.
+"""Settings of the site that `make docs` builds: Sphinx, over the pages where they lie, so that links hold in clones.
 
 Sphinx, because the reference is made of the docstrings of 200 objects that load lazily, which autodoc imports as a user
 does; MyST, because the pages are Markdown, as those beside the code are.
@@ -29,6 +29,7 @@ include_patterns = [
     "CHANGELOG.md",
 ]
 exclude_patterns = [".*", "build", "dist"]
+suppress_warnings = ["toc.empty_glob"]  # a page that no list names comes last, and there need be none
 
 default_role = "py:obj"  # `quantize` in a docstring is a link where there is such a page
 myst_heading_anchors = 3

@@ -5,6 +5,7 @@ So "|y - target|", "*input_shape" and "classes_" stand in them as a reader of th
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 
@@ -38,7 +39,14 @@ def escape_docstring(app: Sphinx, what: str, name: str, thing: object, options: 
     lines[:] = escape(lines)
 
 
+def restore_property(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Take back what napoleon made of a property, where it holds the words before a colon for a type."""
+    if what == "property":
+        lines[:] = escape((inspect.getdoc(thing) or "").splitlines())
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Escape docstrings before napoleon reads their sections, at 500."""
+    """Escape docstrings before napoleon reads their sections, at 500, and look after it."""
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)
+    app.connect("autodoc-process-docstring", restore_property, priority=900)
     return {"parallel_read_safe": True}

@@ -88,7 +88,9 @@ class PublicNames(SphinxDirective):
         lines = [f".. currentmodule:: {module.__name__}", ""]
         for name, thing in things.items():
             if inspect.isclass(thing):
-                lines += [f".. autoclass:: {name}", "   :show-inheritance:"]
+                lines.append(f".. autoclass:: {name}")
+                if thing.__bases__ != (object,):
+                    lines.append("   :show-inheritance:")
                 if members := sorted(_members(thing, documented)):
                     lines.append(f"   :members: {', '.join(members)}")
             else:
