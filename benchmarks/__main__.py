@@ -10,10 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, mnist, pages, plots, report
+from benchmarks import machine, mnist, report
 from benchmarks.cases import CASES, SMALLEST
 from benchmarks.measure import PARTS, Settings, check_machine, merged, run
 from benchmarks.peers import PEERS
+from benchmarks.publishing import pages, plots
 
 RESULTS = Path(__file__).parent / "results"  # a file for each kind of CPU: what the pages' tables are made from
 OTHERS = (

@@ -1,4 +1,4 @@
-"""How `make docs` builds the site: Sphinx, over the pages where they lie, so that their links hold in a clone too.
+"""Settings of the site that `make docs` builds: Sphinx, over the pages where they lie, so that links hold in clones.
 
 Sphinx, because the reference is made of the docstrings of 200 objects that load lazily, which autodoc imports as a user
 does; MyST, because the pages are Markdown, as those beside the code are.
@@ -13,7 +13,7 @@ project = "nbdense"
 author = "nbdense contributors"
 project_copyright = author
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "public_names"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "plain_docstrings", "public_names"]
 
 # The source folder is the clone.
 root_doc = "docs/index"
@@ -29,6 +29,7 @@ include_patterns = [
     "CHANGELOG.md",
 ]
 exclude_patterns = [".*", "build", "dist"]
+suppress_warnings = ["toc.empty_glob"]  # a page that no list names comes last, and there need be none
 
 default_role = "py:obj"  # `quantize` in a docstring is a link where there is such a page
 myst_heading_anchors = 3
@@ -36,6 +37,8 @@ autodoc_inherit_docstrings = False  # a method that meets its parent's contract 
 autodoc_typehints = "none"  # the Parameters sections have them, in words
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_param = False  # types are words, and no links
 napoleon_use_rtype = False
 
 html_theme = "furo"

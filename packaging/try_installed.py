@@ -1,4 +1,4 @@
-"""What an installation without any extra can do, tried where nothing but it is found.
+"""Try what an installation without any extra can do, where nothing but it is found.
 
     python -I packaging/try_installed.py            # in an environment that has the wheel and its dependencies
     python -I packaging/try_installed.py SITE       # in one that has more: the wheel in a folder, the rest hidden
@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,15 +30,16 @@ OPTIONAL = (
 )
 
 
-class Hidden(MetaPathFinder):
+class Hidden(PathFinder):
     """The finder of installed packages, that finds no optional one."""
 
+    @classmethod
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec of what is not optional."""
         optional = fullname.partition(".")[0] in OPTIONAL
-        return None if optional else PathFinder.find_spec(fullname, path, target)
+        return None if optional else super().find_spec(fullname, path, target)
 
 
 def try_names(nb: Any) -> None:
@@ -106,7 +106,7 @@ def try_command() -> None:
 def main() -> None:
     """Try all of it."""
     if len(sys.argv) > 1:
-        sys.meta_path[sys.meta_path.index(PathFinder)] = Hidden()
+        sys.meta_path[sys.meta_path.index(PathFinder)] = Hidden
         sys.path.insert(0, sys.argv[1])
     else:
         there = [name for name in OPTIONAL if find_spec(name) is not None]

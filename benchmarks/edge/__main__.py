@@ -16,9 +16,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import pages
 from benchmarks.edge.networks import NETWORKS
 from benchmarks.edge.peers import Row, rows_of
+from benchmarks.publishing import pages
 
 PROCESSORS = {"cortex-m0plus": "M0+", "cortex-m4": "M4"}
 TITLES = {**PROCESSORS, "cortex-m4f": "M4 with FPU"}

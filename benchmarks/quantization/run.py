@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import machine, mnist, pages
+from benchmarks import machine, mnist
+from benchmarks.publishing import pages
 from benchmarks.quantization import report
 from benchmarks.quantization.methods import (
     EXPORTED,

@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, mnist, pages
+from benchmarks import machine, mnist
+from benchmarks.publishing import pages
 from benchmarks.quantization.methods import TEST, VALIDATION, Rows
 from benchmarks.sparsity import report
 from benchmarks.sparsity.recipe import STAGES, Recipe, Stage, answers

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from plain_docstrings import escaped
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -36,8 +37,10 @@ SETTINGS = {"set_device", "set_num_threads"}  # users know no module that they l
 
 
 def described_as(name: str) -> str:
-    """Return the full name under which a name of `nbdense` is described."""
-    return f"nbdense.{name}" if name in SETTINGS else f"{nbdense._HOME[name]}.{name}"
+    """Return the full name under which a name of `nbdense` is described: that of the class, where it has two."""
+    thing = getattr(nbdense, name)
+    own = thing.__name__ if inspect.isclass(thing) else name
+    return f"nbdense.{name}" if name in SETTINGS else f"{nbdense._HOME[name]}.{own}"
 
 
 def _below(module: ModuleType, base: type) -> list[str]:
@@ -85,7 +88,9 @@ class PublicNames(SphinxDirective):
         lines = [f".. currentmodule:: {module.__name__}", ""]
         for name, thing in things.items():
             if inspect.isclass(thing):
-                lines += [f".. autoclass:: {name}", "   :show-inheritance:"]
+                lines.append(f".. autoclass:: {name}")
+                if thing.__bases__ != (object,):
+                    lines.append("   :show-inheritance:")
                 if members := sorted(_members(thing, documented)):
                     lines.append(f"   :members: {', '.join(members)}")
             else:
@@ -101,8 +106,8 @@ class TopLevelNames(SphinxDirective):
         """Return the table."""
         lines = [".. list-table::", "   :widths: auto", ""]
         for name in nbdense.__all__:
-            summary = (inspect.getdoc(getattr(nbdense, name)) or "").partition("\n\n")[0].replace("\n", " ")
-            lines += [f"   * - :py:obj:`{name} <{described_as(name)}>`", f"     - {summary}"]
+            summary = (inspect.getdoc(getattr(nbdense, name)) or "").partition("\n\n")[0]
+            lines += [f"   * - :py:obj:`{name} <{described_as(name)}>`", f"     - {escaped(' '.join(summary.split()))}"]
         return self.parse_text_to_nodes("\n".join(lines))
 
 

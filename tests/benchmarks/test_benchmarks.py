@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import busy, cases, measure, pages, reference, report
+from benchmarks import busy, cases, measure, reference, report
 from benchmarks.__main__ import main
 from benchmarks.calls import ALLOCATING, EMPTY
 from benchmarks.cases import CASES, LOOPS, PATTERNS, SPARSE_BATCHES, SPARSE_CASES, TARGETS, make_rows, make_weights
 from benchmarks.measure import CheckError, Settings, check_inference
 from benchmarks.peers import PEERS
 from benchmarks.peers.sparse import narrowed
+from benchmarks.publishing import pages
 from tests.reference import naive
 
 OUR_LOOPS = ["nbdense_train_step", "nbdense_train_on_batch", "nbdense_own_loop", "nbdense_learn_one"]

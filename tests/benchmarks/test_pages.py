@@ -6,8 +6,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import pages, plots, report
+from benchmarks import report
 from benchmarks.__main__ import OTHERS, RESULTS, published
+from benchmarks.publishing import pages, plots
 from benchmarks.quantization import report as quantization
 from benchmarks.sparsity import report as sparsity
 

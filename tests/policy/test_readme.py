@@ -1,4 +1,4 @@
-"""What stands in the pages holds: Python runs as it stands, links lead somewhere, commands are there."""
+"""Pages say what holds: Python runs as it stands, links lead somewhere, commands are there."""
 
 import re
 import runpy

@@ -120,7 +120,7 @@ def _image(title: str, height: int, parts: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Plot:
-    """What is drawn of a part of the results, beside whose times."""
+    """A picture of one part of the results, beside whose times."""
 
     part: str
     title: str

@@ -1,0 +1,1 @@
+"""Tables and pictures of results, on their way into the documentation."""
