@@ -10,6 +10,7 @@
 #   make test-latest     pytest with the newest release of everything, in an environment of its own
 #   make test-oldest     pytest with pyproject.toml's lower bounds, on Python 3.11, likewise
 #   make constraints     pins the newest releases in constraints.txt
+#   make check-page      report pages in headless Chromium, and pictures of them; says which Debian package it needs
 #   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
 #   make bench           beside its peers, in an environment of its own; writes the docs' tables and plots. DATA=folder of MNIST
 #   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; docs too
@@ -42,7 +43,7 @@ INSTALLED_BENCH := $(BENCH_VENV)/.installed
 INSTALLED_DOCS := $(DOCS_VENV)/.installed
 INSTALLED_DIST := $(TOOLS_VENV)/.installed-dist
 
-.PHONY: docs check-dist runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
+.PHONY: docs check-dist check-page runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -103,6 +104,10 @@ test-oldest: $(UV) | $(OLDEST_VENV)/pyvenv.cfg
 constraints: $(UV)
 	$(UV) pip compile --quiet --upgrade --extra test --extra docs --extra dist --universal --python-version 3.11 --no-header --no-annotate \
 		--output-file constraints.txt pyproject.toml
+
+# Installs no browser: that takes root. Pictures of the pages are in page-pictures/.
+check-page: $(INSTALLED_TEST)
+	$(BIN)/python tests/pages/run.py $(ARGS)
 
 # Installs no emulator: that takes root.
 test-aarch64: $(INSTALLED_TEST)
@@ -168,7 +173,7 @@ $(INSTALLED_BENCH): pyproject.toml | $(BENCH_VENV)/pyvenv.cfg
 	@touch $@
 
 clean:
-	rm -rf build packaging/runtime/build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage* htmlcov nbdense-demo
+	rm -rf build packaging/runtime/build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .coverage* htmlcov nbdense-demo page-pictures
 	find nbdense quant export tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean

@@ -22,7 +22,9 @@ import numpy.typing as npt
 import onnx
 
 from nbdense.export.graph.checks import serialize
+from nbdense.export.networks import has_integers, is_quantized
 from nbdense.export.pipeline.rows import GraphInput, Rows
+from nbdense.export.verify.integers import FLIPPED
 from nbdense.export.verify.tolerance import TOLERANCE, cost_of_float32, distances
 from nbdense.export.verify.verification import BATCH_SIZES
 
@@ -51,6 +53,7 @@ class Reference:
     def __init__(self, pipeline: Any, estimator: Any, rows: Rows) -> None:
         self.pipeline, self.estimator, self.rows = pipeline, estimator, rows
         self.classifies = hasattr(estimator, "classes_")
+        self.flips = has_integers(estimator.model_.network)
         predict = pipeline.predict_proba if self.classifies else pipeline.predict
         try:
             with _any_feature_names():
@@ -89,6 +92,8 @@ class Reference:
     @cached_property
     def _rounding(self) -> float:
         """Return the share of an output's largest value (or of 1) that rounding inside of the network may change."""
+        if is_quantized(self.estimator.model_.network):
+            return LARGEST_ROUNDING
         features = self.rows.data
         if len(getattr(self.pipeline, "steps", ())) > 1:
             with _any_feature_names():
@@ -115,12 +120,14 @@ class Reference:
         largest, deviation = self._scales
         distance = distances(expected, values)
         off = (distance > np.maximum(tolerance * largest, SHARE_OF_DEVIATION * deviation)).any(axis=1)
+        if self.flips and (len(index) <= max(BATCH_SIZES) or off.mean() <= FLIPPED[0]):
+            off = (distance > FLIPPED[1] * largest).any(axis=1)
         problems = [f"{off.sum()} {of} have other outputs, by up to {distance.max():.3g}"] if off.any() else []
         if self.labels is not None:
             labels = self.labels[index]
             if computed[0].shape != labels.shape:
                 return f"{of} it gives labels of shape {computed[0].shape}, not {labels.shape}"
-            unsure = _unsure(expected, tolerance, self.estimator._multilabel)
+            unsure = _unsure(expected, FLIPPED[1] if self.flips else tolerance, self.estimator._multilabel)
             wrong = ((computed[0] != labels) & ~unsure).reshape(len(index), -1).any(axis=1)
             if wrong.any():
                 problems.insert(0, f"{wrong.sum()} {of} get another label")

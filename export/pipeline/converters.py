@@ -1,6 +1,6 @@
 """Converters of nbdense's estimators for skl2onnx, which `register_converters` tells of them.
 
-The network's nodes are those of the float flavour, written by the same code, under names that are new in the graph.
+The network's nodes are those of `to_onnx`, written by the same code, under names that are new in the graph.
 Labels are a Gather from the classes by the largest probability, and probabilities a plain tensor.
 """
 
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
-from nbdense.export.graph.builder import INPUT, OUTPUT, Graph
-from nbdense.export.write.float_flavour import write_float
+from nbdense.export.graph.builder import INPUT, OUTPUT
+from nbdense.export.write.exporter import network_to_onnx
 
 # What skl2onnx lets one choose of a classifier; pipeline_to_onnx chooses no ZipMap.
 _OPTIONS = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
@@ -151,29 +151,35 @@ def convert_imputer(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _write_network(scope: Any, operator: Any, container: Any, target: str) -> None:
-    """Write the network's nodes and constants as the float flavour does, under names that are new here."""
+    """Write the network's nodes and constants as `to_onnx` does, in its kind's first flavour, under names new here."""
     from skl2onnx.common.data_types import FloatTensorType
 
     source = operator.inputs[0].full_name
     if not isinstance(operator.inputs[0].type, FloatTensorType):
         source = _node(scope, container, "Cast", [source], "features", to=TensorProto.FLOAT)
-    network = operator.raw_operator.model_.network
-    graph = Graph(container.target_opset_onnx)
-    write_float(graph, network)
-    written = graph.finish(network.input_shape, network.output_shape, {}, "model.onnx").graph
-    if graph.outside:
+    model, outside = network_to_onnx(
+        operator.raw_operator.model_.network,
+        flavour=None,
+        opset=container.target_opset_onnx,
+        ends=(INPUT, OUTPUT),
+        label_name=None,
+        class_names=None,
+        metadata=None,
+        file_name="model.onnx",
+    )
+    if outside:
         raise ValueError("the network's tensors take over 2 GB: a Pipeline has to fit into one ONNX file")
-    names = {INPUT: source, OUTPUT: target}
-    for tensor in written.initializer:
+    names = {"": "", INPUT: source, OUTPUT: target}
+    for tensor in model.graph.initializer:
         names[tensor.name] = tensor.name = scope.get_unique_variable_name(tensor.name)
         container.initializers.append(tensor)
-    for node in written.node:
-        inputs = [names[name] for name in node.input]
-        (output,) = node.output
+    for node in model.graph.node:
+        for name in node.output:
+            if name not in names:
+                names[name] = scope.get_unique_variable_name(name)
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        names[output] = _node(
-            scope, container, node.op_type, inputs, names.get(output, output), new=output not in names, **attributes
-        )
+        ends = ([names[name] for name in part] for part in (node.input, node.output))
+        container.add_node(node.op_type, *ends, name=scope.get_unique_operator_name(node.op_type), **attributes)
 
 
 def _node(

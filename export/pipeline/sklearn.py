@@ -24,6 +24,7 @@ from nbdense.export.pipeline.check import Reference
 from nbdense.export.pipeline.converters import convert_imputer, refuse_single_class, register_converters
 from nbdense.export.pipeline.rows import GraphInput, Rows, rows_of, simplified
 from nbdense.export.pipeline.tensor_names import free_name, graphs_in, rename_tensors
+from nbdense.export.write.exporter import default_flavour
 from nbdense.export.write.labels import LABEL
 from nbdense.export.write.metadata import listed_class_names, metadata_of
 from nbdense.files import atomic_write
@@ -127,7 +128,7 @@ def pipeline_to_onnx(
         raise ValueError("pipeline_to_onnx: class_names are a classifier's; this pipeline ends in a regressor")
     names = class_names if class_names is not None or classes is None else [str(label) for label in classes]
     listed = None if names is None else listed_class_names(names, len(estimator.classes_))
-    entries = metadata_of("float", metadata, listed)
+    entries = metadata_of(default_flavour(estimator.model_.network), metadata, listed)
     simple = simplified(pipeline)
     rows = rows_of(simple, X)
     reference = _reference(pipeline, estimator, rows, verify)

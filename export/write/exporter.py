@@ -96,7 +96,7 @@ def network_to_onnx(
     TypeError, ValueError
         As `to_onnx`.
     """
-    name = _flavour(flavour, _kind(network))
+    name = default_flavour(network) if flavour is None else _checked_flavour(flavour, _kind(network))
     shapes: tuple[Shape, Shape] = convolution_shapes(network) if form.convolution else shapes_of(network)
     names = None if class_names is None else listed_class_names(class_names, shapes_of(network)[1][-1])
     entries = metadata_of(name, metadata, names)
@@ -123,13 +123,22 @@ def _last_activation(network: Any) -> str:
     return str(list(network.rows())[-1].activation.name)
 
 
+def default_flavour(network: Any) -> str:
+    """Return the flavour that a network is written in by default.
+
+    Parameters
+    ----------
+    network : Network or QuantizedNetwork
+        The network.
+    """
+    return next(key for key, flavour in FLAVOURS.items() if flavour.kind == _kind(network))
+
+
 def _kind(network: Any) -> str:
     return str(network.scheme) if is_quantized(network) else "float"
 
 
-def _flavour(name: str | None, kind: str) -> str:
-    if name is None:
-        name = next(key for key, flavour in FLAVOURS.items() if flavour.kind == kind)
+def _checked_flavour(name: str, kind: str) -> str:
     if name not in FLAVOURS:
         there = ", ".join(f"{key!r} (of {KINDS[flavour.kind][0]})" for key, flavour in FLAVOURS.items())
         raise ValueError(f"to_onnx: unknown flavour {name!r}; there are: {there}")

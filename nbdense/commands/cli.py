@@ -17,7 +17,20 @@ from nbdense import __version__
 from nbdense.commands.errors import FAILED, INTERRUPTED, WRONG_ARGUMENTS, CommandError
 
 # Each is the object `command` of a module of its name in nbdense.commands.interface.
-COMMANDS = ("demo", "doctor", "export", "warmup")
+COMMANDS = (
+    "train",
+    "predict",
+    "evaluate",
+    "inspect",
+    "quantize",
+    "prune",
+    "export",
+    "verify",
+    "bench",
+    "demo",
+    "doctor",
+    "warmup",
+)
 
 _EPILOG = """\b
 Exit codes: 0 done, 1 it cannot be done (one line on stderr says why), 2 wrong arguments,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import io
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.callbacks import Callback, Logs
 from nbdense.commands.errors import CommandError
+from nbdense.commands.trained.progress import EpochBar
 from nbdense.files import atomic_write
 from nbdense.layers import Dense, Input
 from nbdense.losses import SparseCategoricalCrossentropy
@@ -299,30 +298,8 @@ def _compiled(model: Sequential) -> Sequential:
 
 
 def _fit(model: Sequential, digits: Digits, epochs: int, title: str) -> None:
-    bars = [_Bar(title, epochs)] if title else []
+    bars = [EpochBar(title, epochs)] if title else []
     model.fit(digits.x_train, digits.y_train, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=bars)
-
-
-class _Bar(Callback):
-    """One progress bar for a whole fit: an epoch here takes milliseconds."""
-
-    def __init__(self, title: str, epochs: int) -> None:
-        self._title, self._epochs = title, epochs
-        self._bar: Any = None
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if self._bar is None:  # the first epoch may compile, and say so in a line of its own
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=self._epochs, desc=f"{self._title:<17}", unit="epoch", file=sys.stderr, dynamic_ncols=True
-            )
-        self._bar.set_postfix({name: f"{value:.4f}" for name, value in (logs or {}).items()}, refresh=False)
-        self._bar.update()
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _export(name: str, model: Any, folder: Path, digits: Digits) -> ModelResult:

@@ -77,7 +77,7 @@ def run(model: Path, form: str, out: Path | None, name: str | None, target: str 
     ExportError
         If the model cannot be read or has no such form.
     """
-    from nbdense.models import load_model
+    from nbdense.commands.trained.loading import load_any
 
     row = FORMS[form]
     suffix = ".wasm" if form == "object" and target == "wasm32" else row.suffix
@@ -88,7 +88,7 @@ def run(model: Path, form: str, out: Path | None, name: str | None, target: str 
     if form == "object" and target is None:
         raise ExportError("an object file needs its processor: --target cortex-m4, for instance")
     try:
-        row.write(load_model(model), path, given)
+        row.write(load_any(model), path, given)
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ExportError(str(error)) from error
     return path

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
 
 from nbdense.commands.errors import DONE, EXIT_CODES
+from nbdense.commands.tables.json_text import json_text
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def declare(
         @functools.wraps(function)
         def run(as_json: bool, **options: Any) -> int:
             outcome = function(**options)
-            click.echo(json.dumps(outcome.data, indent=2, default=str) if as_json else outcome.text)
+            click.echo(json_text(outcome.data) if as_json else outcome.text)
             return outcome.code
 
         made = click.command(name, epilog=epilog, context_settings={"show_default": True})(run)
@@ -119,6 +120,71 @@ def declare(
         return made
 
     return decorate
+
+
+class WholeNumbers(click.ParamType):
+    """Whole numbers of at least ``least``, with commas between them.
+
+    Parameters
+    ----------
+    least : int
+        The smallest that is taken.
+    """
+
+    name = "N,N,..."
+
+    def __init__(self, least: int) -> None:
+        self._number = WholeNumber(least)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers, or fail with a line that says what is wrong with one."""
+        if not isinstance(value, str):
+            return tuple(value)
+        return tuple(self._number.convert(part, param, ctx) for part in value.split(",") if value.strip())
+
+
+separator_option = click.option(
+    "--separator", metavar="CHAR", help="What stands between cells of a CSV; by default a comma, a tab in .tsv."
+)
+
+
+def data_options(purpose: str) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
+    """Return the options of a table that a model is changed by.
+
+    Parameters
+    ----------
+    purpose : str
+        What the table is for.
+    """
+    options = (
+        click.option("--data", type=click.Path(path_type=Path), metavar="FILE", help=purpose),
+        click.option("--drop", multiple=True, metavar="COLUMN", help="A column of the data to leave out."),
+        separator_option,
+    )
+
+    def decorate(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def out_option(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Add the options of what is written.
+
+    Parameters
+    ----------
+    function : callable
+        The command's.
+    """
+    function = click.option("--overwrite", is_flag=True, help="Replace a folder of nbdense's.")(function)
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Folder or file to write; by default called like the model, in this folder.",
+    )(function)
 
 
 def asked_for_json() -> bool:

@@ -1,0 +1,1 @@
+"""What `train` writes: pipelines, their files, their scores, and the folder that holds them."""
