@@ -90,7 +90,7 @@ def estimate(model_or_quantized: Any, target: str = "cortex-m4") -> Estimate:
     return Estimate(
         target,
         round(code) + sum(cost.flash for cost in texts.costs),
-        program.memory + network.n_in,
+        program.own_memory,
         instructions,
         program.multiply_adds,
         texts.costs,

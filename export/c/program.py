@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nbdense.engine.rows import ACTIVATION, DENSE, RESHAPE
-from nbdense.export.c.memory import plan
+from nbdense.export.c.memory import place_of_input, plan
 from nbdense.export.c.steps.floats import RowStep, refusal
 from nbdense.export.c.steps.integers import STEPS, DenseStep, layer_numbers
 from nbdense.export.c.steps.rounding import ROUNDINGS, Rounding
@@ -61,6 +61,8 @@ class Program:
         Where in the memory each tensor between input and output lies; and
     memory : int
         its elements.
+    input_place : int or None
+        Where in it the integers of real inputs may lie; None: it has no room for them.
     output : int
         The tensor that the caller gets.
     parts : dict of str to str
@@ -78,12 +80,18 @@ class Program:
     sizes: dict[int, int]
     places: dict[int, int]
     memory: int
+    input_place: int | None
     output: int
     parts: dict[str, str]
     input_format: tuple[float, int]
     output_format: tuple[float, int]
     columns: int
     softmax: bool
+
+    @property
+    def own_memory(self) -> int:
+        """Elements of the memory with the one that real inputs are quantized in."""
+        return self.memory + (self.sizes[INPUT] if self.input_place is None else 0)
 
     @property
     def multiply_adds(self) -> int:
@@ -119,8 +127,7 @@ def program_of(network: QuantizedNetwork) -> Program:
     output = same[len(network.layers)]
     if output == INPUT:
         raise ValueError("the network gives its input as it is: there is nothing to write in C")
-    inner = {tensor: size for tensor, size in sizes.items() if tensor not in (INPUT, output)}
-    places, memory = plan(inner, [call.reads for call in calls], [call.writes for call in calls])
+    places, memory, input_place = _planned(calls, sizes, output)
     output_format = network.formats[-1]
     assert output_format is not None
     value = f"{network.activation_dtype}_t"
@@ -130,6 +137,7 @@ def program_of(network: QuantizedNetwork) -> Program:
         sizes,
         places,
         memory,
+        input_place,
         output,
         _parts(calls, network),
         _input_format(network),
@@ -169,11 +177,16 @@ def float_program_of(network: Network) -> Program:
     if not calls:
         raise ValueError("the network gives its input as it is: there is nothing to write in C")
     output = calls[-1].writes
+    planned, columns, none = _planned(calls, sizes, output), network.output_shape[-1], (1.0, 0)
+    return Program(calls, "float", sizes, *planned, output, {"value": "float"}, none, none, columns, False)
+
+
+def _planned(calls: Sequence[Call], sizes: Mapping[int, int], output: int) -> tuple[dict[int, int], int, int | None]:
+    """Return the places of the tensors in memory, its size, and where the input has room in it."""
     inner = {tensor: size for tensor, size in sizes.items() if tensor not in (INPUT, output)}
-    places, memory = plan(inner, [call.reads for call in calls], [call.writes for call in calls])
-    columns = network.output_shape[-1]
-    none = (1.0, 0)
-    return Program(calls, "float", sizes, places, memory, output, {"value": "float"}, none, none, columns, False)
+    reads, writes = [call.reads for call in calls], [call.writes for call in calls]
+    places, memory = plan(inner, reads, writes)
+    return places, memory, place_of_input(INPUT, sizes, places, reads, writes)
 
 
 def _input_format(network: QuantizedNetwork) -> tuple[float, int]:

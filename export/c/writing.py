@@ -252,11 +252,11 @@ def _values_function(program: Program, options: Options, source: Source) -> str:
                 f"    for (i = 0; i < {n_out}; i += {program.columns}) {{\n"
                 f"        probabilities(output + i, {program.columns});\n    }}\n"
             )
-    if options.memory == "caller":
-        check, inner = "input == 0 || output == 0 || memory == 0", ", memory"
-        place = f"    {value} *const quantities = memory + {program.memory};\n"
-    else:
-        check, inner = "input == 0 || output == 0", ""
+    is_caller_s, at = options.memory == "caller", program.input_place
+    check = "input == 0 || output == 0" + " || memory == 0" * is_caller_s
+    inner = ", memory" * is_caller_s
+    place = f"    {value} *const quantities = memory + {program.memory if at is None else at};\n"
+    if at is None and not is_caller_s:
         place = f"    static {value} quantities[{upper}_INPUTS];\n"
     # The output has room for its integers, one byte each, in the first quarter of its floats.
     return (
@@ -321,7 +321,7 @@ def _header(program: Program, options: Options) -> str:
             macros[f"{upper}_{end}_SCALE"] = real(scale)
             macros[f"{upper}_{end}_ZERO_POINT"] = f"({zero_point})"
     if options.memory == "caller":
-        macros[f"{upper}_MEMORY"] = str(max(1, program.memory + (program.sizes[INPUT] if integers else 0)))
+        macros[f"{upper}_MEMORY"] = str(max(1, program.own_memory if integers else program.memory))
     parameters = _parameters(program, options, value)
     memory = f" memory: {upper}_MEMORY elements to work in." if options.memory == "caller" else ""
     what = "integers, each standing for (integer - zero point) * scale" if integers else "real numbers"

@@ -62,3 +62,19 @@ def test_assembly_at_other_levels(target, options, tmp_path):
 
 def test_targets_that_are_not_emulated_here_are_few():
     assert set(TARGETS) - set(EMULATED) == {"generic", "cortex-m33"}
+
+
+@pytest.mark.parametrize(("target", "most", "ram"), [("cortex-m4", 2.3, 316), ("cortex-m0plus", 6.0, 376)])
+def test_a_small_network_with_real_numbers_at_its_ends(target, most, ram, tmp_path):
+    """What lies outside of the loops counts most; the integers of the input need no memory of their own."""
+    network = chain([20, 64, 64, 2])
+    (source,) = write_sources(tmp_path, [network], target=target)
+    q, x = integers_for(network, 1)
+    integers = Machine(link(source, "m0_predict", target, tmp_path / "integers", ("-Os",)), target)
+    counted = integers.call(q[0], 2, np.int8, counted=True).instructions
+    assert counted / sum(layer.multiply_adds for layer in network.layers) < most
+    program = link(source, "m0_predict_values", target, tmp_path / "values", ("-Os",))
+    run = Machine(program, target).call(x[0], 2, np.float32, counted=True)
+    np.testing.assert_array_equal(run.output, QuantizedModel(network).predict(x)[0])
+    assert sizes(program).data == 128
+    assert 128 + run.stack < ram

@@ -244,7 +244,9 @@ def test_labels_and_names_of_layers_cannot_leave_their_places(tmp_path):
 def test_memory_of_the_caller(tmp_path):
     network = chain([20, 64, 64, 2])
     to_c(network, tmp_path / "net.c", memory="caller")
-    assert "#define NET_MEMORY 148\n" in (tmp_path / "net.h").read_text()  # two of 64, and the quantized input
+    assert (
+        "#define NET_MEMORY 128\n" in (tmp_path / "net.h").read_text()
+    )  # two of 64, the input in one
     text = (tmp_path / "net.c").read_text().split("#ifdef NET_SELF_TEST")[0]
     assert not re.search(r"static int8_t \w+\[", text)
 
