@@ -21,7 +21,7 @@ from nbdense.export.c.api import texts_of
 from nbdense.export.c.estimation import work_of
 from nbdense.export.c.targets import TARGETS
 from tests.support.drawn_networks import draw_network
-from tests.support.edge_networks import chain, integers_for, tables
+from tests.support.edge_networks import chain, integers_for, tables, thinned
 
 ROOT = Path(__file__).parents[2]
 EMULATED = [name for name in TARGETS if name not in ("generic", "cortex-m33", "wasm32")]
@@ -40,6 +40,9 @@ def networks() -> Iterable[Any]:
             yield chain([32, 16, 7], 1, dtype, rounding, activation="relu6")
             for seed, activation in enumerate(("tanh", "silu", "gelu")):
                 yield tables(seed, dtype, rounding, activation)
+            for seed, width in enumerate((1, 4)):
+                yield thinned(chain([64, 40, 24, 8], seed, dtype, rounding), 0.9, width)
+                yield thinned(chain([100, 31, 17], seed, dtype, rounding, activation="relu6"), 0.85, width)
     yield from map(draw_network, range(8))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from nbdense.export.c.compiling import compiler_at_hand
 from nbdense.export.c.names import name_of, source_path
-from nbdense.export.c.program import Program, float_program_of, program_of
+from nbdense.export.c.program import Program, float_program_of, network_in_c, program_of
 from nbdense.export.c.targets import target_of
 from nbdense.export.c.verification import quantized, random_rows, verify_c
 from nbdense.export.c.writing import Options, Texts, write
@@ -45,7 +45,8 @@ def to_c(
     Parameters
     ----------
     model_or_quantized : Sequential, QuantizedModel, Network or QuantizedNetwork
-        The model: statically quantized, of any rounding, 8 or 4 bits, or float, which is written in float32.
+        The model: statically quantized, of any rounding, 8 or 4 bits, or float, which is written in float32. Kernels
+        with many zeros, of pruned and sparse models, are written without them where that takes fewer bytes.
     path : path
         The source, ending in ".c"; the header is written beside it. Both are replaced if they exist.
     name : str, optional
@@ -156,7 +157,7 @@ def texts_of(
     processor = target_of(target)
     if memory not in MEMORIES:
         raise ValueError(f"memory must be one of {', '.join(map(repr, MEMORIES))}, got {memory!r}")
-    network: Any = network_of(model)
+    network: Any = network_in_c(model)
     program = program_of(network) if is_quantized(network) else float_program_of(network)
     labels = () if names is None else tuple(map(str, names))
     columns = program.sizes[program.output]

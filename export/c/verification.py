@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nbdense import _checks
 from nbdense.export.c.compiling import compile_c, compiler_at_hand
 from nbdense.export.c.names import source_path
-from nbdense.export.c.program import Program, float_program_of, program_of
+from nbdense.export.c.program import Program, float_program_of, network_in_c, program_of
 from nbdense.export.networks import is_quantized, network_of, shapes_of, with_predict
 from nbdense.export.verify.tolerance import TOLERANCE, cost_of_float32, largest_differences
 from nbdense.quant.model.network import LIMITS
@@ -184,7 +184,7 @@ class _Runner:
 
 
 def _compare_floats(run: _Runner, model: Any, x: Any, title: str) -> CVerification:
-    network: Any = network_of(model)
+    network: Any = network_in_c(model)
     rows = _rows(x, run.shapes[0]) if x is not None else random_rows(float_program_of(network), run.shapes[0])
     expected = with_predict(model).predict(rows).reshape(len(rows), -1)
     absolute, relative = largest_differences([(expected, run(rows, real=True))])
@@ -196,7 +196,7 @@ def _compare_floats(run: _Runner, model: Any, x: Any, title: str) -> CVerificati
 
 
 def _compare_integers(run: _Runner, model: Any, x: Any, title: str) -> CVerification:
-    network: Any = network_of(model)
+    network: Any = network_in_c(model)
     if not is_quantized(network):
         raise ValueError("the source is of a quantized model, and this is a float one")
     program = program_of(network)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from nbdense._version import __version__
+from nbdense.export.c.kernels import KERNELS
 from nbdense.export.c.program import INPUT, Program
 from nbdense.export.c.source import Source, numbers, real
 from nbdense.export.c.targets import Target
@@ -123,7 +124,7 @@ def _features(program: Program, source: Source) -> dict[str, int]:
     parts += [
         f"{kernel}, {program.parts['requantised']}"
         for kernel in source.kernels()
-        if kernel.startswith("dense_of") or kernel == "dense_by_rows"
+        if "= requantised(" in KERNELS[kernel].text
     ]
     loops = sum(call.startswith("for") for call in source.calls) + (program.columns < program.sizes[program.output])
     return {

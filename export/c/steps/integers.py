@@ -10,6 +10,7 @@ import numpy as np
 
 from nbdense.export.c.source import POINTER, Source
 from nbdense.export.c.steps.rounding import ROUNDINGS, Rounding, Scales
+from nbdense.export.c.steps.sparse import SparseKernel, sparse_kernel
 from nbdense.export.c.steps.step import Step
 from nbdense.export.c.targets import nibbles
 from nbdense.quant.model.network import (
@@ -42,6 +43,8 @@ class DenseStep(Step):
         The least and greatest integer, before a table.
     rounding : str
         The network's.
+    sparse : SparseKernel or None
+        The weights without zeros, where they take less so.
     """
 
     layer: QuantizedDense
@@ -50,12 +53,17 @@ class DenseStep(Step):
     scales: Scales
     limits: tuple[int, int]
     rounding: str
+    sparse: SparseKernel | None = None
+
+    @property
+    def is_by_target(self) -> bool:
+        """Tell whether the order of the weights, and the C function, are the processor's."""
+        return self.sparse is None and self.layer.bits == 8
 
     def write(self, source: Source, label: str, inputs: Sequence[str], output: str) -> None:
-        layer, layout, parts = self.layer, source.target.layout, source.parts
-        order = nibbles(self.weights) if layer.bits == 4 else layout.lay_out(self.weights)
+        layer, parts = self.layer, source.parts
         fields = {
-            "weights": source.array("int8_t", f"weights_{label}", order, aligned=layout.aligned and layer.bits == 8),
+            "weights": self._weights(source, label),
             "bias": source.array("int32_t", f"bias_{label}", self.bias.astype(np.int32)),
             "multipliers": source.array("int32_t", f"multipliers_{label}", self.scales.multipliers.astype(np.int32)),
         }
@@ -64,17 +72,36 @@ class DenseStep(Step):
         if "table" in parts["pointers"]:
             table = layer.table
             fields["table"] = "0" if table is None else source.array(source.value, f"table_{label}", table)
+        if "gaps" in parts["pointers"]:
+            fields |= (
+                dict.fromkeys(("gaps", "counts"), "0") if self.sparse is None else self.sparse.write(source, label)
+            )
         pointers = len(fields)
         fields |= {"n_in": str(layer.n_in), "n_out": str(layer.n_out)}
         numbers = layer_numbers(self, ROUNDINGS[self.rounding], each="shifts" in parts["pointers"])
         fields |= {name: str(value) for name, (_, value) in numbers.items() if f" {name};" in parts["numbers"]}
         size = POINTER * pointers + 8 + _padded_size(parts["numbers"])
-        kernel = "dense_of_nibbles" if layer.bits == 4 else parts["dense"]
+        kernel = self._kernel(parts["dense"])
         function = "dense" if kernel.startswith(("dense_of_words", "dense_of_blocks")) else kernel
         address = source.layer("dense_layer", fields, size)
         call = f"{function}({address}, {{}}, {{}})"
         operands = {inputs[0]: layer.n_in, output: layer.n_out}
         source.repeated((parts["requantised"], kernel), layer.positions, call, operands)
+
+    def _weights(self, source: Source, label: str) -> str:
+        """Define the array of weights; return its name."""
+        if self.sparse is not None:
+            return source.array("int8_t", f"weights_{label}", self.sparse.weights)
+        if self.layer.bits == 4:
+            return source.array("int8_t", f"weights_{label}", nibbles(self.weights))
+        layout = source.target.layout
+        return source.array("int8_t", f"weights_{label}", layout.lay_out(self.weights), aligned=layout.aligned)
+
+    def _kernel(self, of_target: str) -> str:
+        """Return the C function that multiplies."""
+        if self.sparse is not None:
+            return f"sparse_of_{self.sparse.width}"
+        return "dense_of_nibbles" if self.layer.bits == 4 else of_target
 
 
 def layer_numbers(step: DenseStep, rounding: Rounding, each: bool) -> dict[str, tuple[str, int]]:
@@ -202,7 +229,9 @@ def _dense(layer: QuantizedDense, network: QuantizedNetwork) -> Step:
     most, least = positive * high + negative * low + layer.bias, positive * low + negative * high + layer.bias
     scales = ROUNDINGS[network.rounding].dense(layer, np.maximum(most, -least))
     limits = layer.clamp(network.activation_dtype, network.rounding)
-    return DenseStep(layer, weights.astype(np.int8), bias, scales, limits, network.rounding)
+    kernel = weights.astype(np.int8)
+    sparse = sparse_kernel(kernel, nibbles(kernel).nbytes if layer.bits == 4 else kernel.nbytes)
+    return DenseStep(layer, kernel, bias, scales, limits, network.rounding, sparse)
 
 
 def _add(layer: QuantizedAdd, network: QuantizedNetwork) -> Step:

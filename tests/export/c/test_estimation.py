@@ -10,13 +10,15 @@ from nbdense.export.c.targets import TARGETS
 from nbdense.layers import Dense, Input
 from nbdense.models import Sequential
 from tests.support.c_programs import write_sources
-from tests.support.edge_networks import chain, integers_for
+from tests.support.edge_networks import chain, integers_for, thinned
 
 # Of these widths none was measured.
 NETWORKS = [
     chain([48, 40, 36, 5], 7),
     chain([100, 50, 10], 8, "uint8", "tflite", softmax=True),
     chain([64, 96, 4], 9, bits=4),
+    thinned(chain([90, 60, 30, 5], 6), 0.85),
+    thinned(chain([80, 50, 11], 5, "uint8", "tflite"), 0.7, 4),
 ]
 
 
