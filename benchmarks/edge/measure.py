@@ -24,7 +24,8 @@ from tests.support.drawn_networks import draw_network
 from tests.support.edge_networks import chain, integers_for, tables, thinned
 
 ROOT = Path(__file__).parents[2]
-EMULATED = [name for name in TARGETS if name not in ("generic", "cortex-m33", "wasm32")]
+COMPILED = [name for name, target in TARGETS.items() if target.flags]
+EMULATED = [name for name in COMPILED if name not in ("cortex-m33", "wasm32")]
 
 
 def networks() -> Iterable[Any]:
@@ -91,7 +92,7 @@ def main() -> None:
     """Measure all, and write the module."""
     made = list(networks())
     with tempfile.TemporaryDirectory() as folder:
-        codes = {target: code(target, Path(folder), made) for target in TARGETS if target != "generic"}
+        codes = {target: code(target, Path(folder), made) for target in COMPILED}
         counts = {target: instructions(target, Path(folder), made) for target in EMULATED}
     text = '"""Bytes of code and instructions on each processor: written by `python -m benchmarks.edge.measure`."""\n\n'
     for name, table in (("CODE", codes), ("INSTRUCTIONS", counts)):

@@ -258,6 +258,8 @@ def _parts(calls: Sequence[Call], network: QuantizedNetwork) -> dict[str, str]:
     from_least = f" + {-least}" if least else ""
     parts = {
         "value": value,
+        "other_rounding": "ndef" if ROUNDINGS[network.rounding].cmsis_nn else "def",
+        "with": "with" if ROUNDINGS[network.rounding].cmsis_nn else "without",
         "least": str(least),
         "most": str(most),
         "from_least": from_least,

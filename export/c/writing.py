@@ -114,7 +114,7 @@ def write(program: Program, options: Options) -> Texts:
         size = program.sizes[call.writes] * _element(program)
         costs.append(LayerCost(call.name, call.title, call.multiply_adds, source.flash - before, size))
     text = _source(program, options, source, costs)
-    return Texts(text, _header(program, options), tuple(costs), _features(program, source))
+    return Texts(text, _header(program, options, source), tuple(costs), _features(program, source))
 
 
 def _features(program: Program, source: Source) -> dict[str, int]:
@@ -265,11 +265,16 @@ def _values_function(program: Program, options: Options, source: Source) -> str:
         f"{place}    {value} *const integers = ({value} *)output;\n    int32_t i;\n\n"
         f"    if ({check}) {{\n        return -1;\n    }}\n"
         f"    for (i = 0; i < {upper}_INPUTS; ++i) {{\n        quantities[i] = quantized(input[i]);\n    }}\n"
-        f"    {name}_predict(quantities, integers{inner});\n"
+        f"{_predicted(f'{name}_predict(quantities, integers{inner})', source.can_fail)}"
         f"    for (i = {upper}_OUTPUTS - 1; i >= 0; --i) {{\n"
         f"        output[i] = (float)(integers[i] - {upper}_OUTPUT_ZERO_POINT) * {upper}_OUTPUT_SCALE;\n    }}\n"
         f"{softmax}    return 0;\n}}\n"
     )
+
+
+def _predicted(call: str, can_fail: bool) -> str:
+    """Return the statement that predicts integers, and ends where that fails."""
+    return f"    if ({call} != 0) {{\n        return -2;\n    }}\n" if can_fail else f"    {call};\n"
 
 
 def _self_test(program: Program, options: Options) -> str:
@@ -313,7 +318,7 @@ def _self_test(program: Program, options: Options) -> str:
 # -- the header ------------------------------------------------------------------------------------------------------
 
 
-def _header(program: Program, options: Options) -> str:
+def _header(program: Program, options: Options, source: Source) -> str:
     name, upper, value = options.name, options.name.upper(), program.value
     integers = value != "float"
     macros = {f"{upper}_INPUTS": str(program.sizes[INPUT]), f"{upper}_OUTPUTS": str(program.sizes[program.output])}
@@ -326,6 +331,7 @@ def _header(program: Program, options: Options) -> str:
     parameters = _parameters(program, options, value)
     memory = f" memory: {upper}_MEMORY elements to work in." if options.memory == "caller" else ""
     what = "integers, each standing for (integer - zero point) * scale" if integers else "real numbers"
+    failure = ", -2 where CMSIS-NN reports an error" if source.can_fail else ""
     lines = [
         f"/* Written by nbdense {__version__}. Do not edit. */",
         f"#ifndef {upper}_H",
@@ -339,7 +345,7 @@ def _header(program: Program, options: Options) -> str:
         'extern "C" {',
         "#endif",
         "",
-        f"/* Predict one row of {what}. Returns 0, or -1 where a pointer is null.",
+        f"/* Predict one row of {what}. Returns 0, or -1 where a pointer is null{failure}.",
         f"   Input and output must not overlap.{memory} */",
         f"int {name}_predict{parameters};",
     ]
