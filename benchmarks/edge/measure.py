@@ -21,10 +21,11 @@ from nbdense.export.c.api import texts_of
 from nbdense.export.c.estimation import work_of
 from nbdense.export.c.targets import TARGETS
 from tests.support.drawn_networks import draw_network
-from tests.support.edge_networks import chain, integers_for, tables
+from tests.support.edge_networks import chain, integers_for, tables, thinned
 
 ROOT = Path(__file__).parents[2]
-EMULATED = [name for name in TARGETS if name not in ("generic", "cortex-m33", "wasm32")]
+COMPILED = [name for name, target in TARGETS.items() if target.flags]
+EMULATED = [name for name in COMPILED if name not in ("cortex-m33", "wasm32")]
 
 
 def networks() -> Iterable[Any]:
@@ -40,6 +41,9 @@ def networks() -> Iterable[Any]:
             yield chain([32, 16, 7], 1, dtype, rounding, activation="relu6")
             for seed, activation in enumerate(("tanh", "silu", "gelu")):
                 yield tables(seed, dtype, rounding, activation)
+            for seed, width in enumerate((1, 4)):
+                yield thinned(chain([64, 40, 24, 8], seed, dtype, rounding), 0.9, width)
+                yield thinned(chain([100, 31, 17], seed, dtype, rounding, activation="relu6"), 0.85, width)
     yield from map(draw_network, range(8))
 
 
@@ -88,7 +92,7 @@ def main() -> None:
     """Measure all, and write the module."""
     made = list(networks())
     with tempfile.TemporaryDirectory() as folder:
-        codes = {target: code(target, Path(folder), made) for target in TARGETS if target != "generic"}
+        codes = {target: code(target, Path(folder), made) for target in COMPILED}
         counts = {target: instructions(target, Path(folder), made) for target in EMULATED}
     text = '"""Bytes of code and instructions on each processor: written by `python -m benchmarks.edge.measure`."""\n\n'
     for name, table in (("CODE", codes), ("INSTRUCTIONS", counts)):

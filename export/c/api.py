@@ -13,8 +13,8 @@ import numpy as np
 
 from nbdense.export.c.compiling import compiler_at_hand
 from nbdense.export.c.names import name_of, source_path
-from nbdense.export.c.program import Program, float_program_of, program_of
-from nbdense.export.c.targets import target_of
+from nbdense.export.c.program import Program, float_program_of, network_in_c, program_of
+from nbdense.export.c.targets import CMSIS_NN, target_of
 from nbdense.export.c.verification import quantized, random_rows, verify_c
 from nbdense.export.c.writing import Options, Texts, write
 from nbdense.export.networks import is_quantized, network_of, shapes_of, with_predict
@@ -45,20 +45,24 @@ def to_c(
     Parameters
     ----------
     model_or_quantized : Sequential, QuantizedModel, Network or QuantizedNetwork
-        The model: statically quantized, of any rounding, 8 or 4 bits, or float, which is written in float32.
+        The model: statically quantized, of any rounding, 8 or 4 bits, or float, which is written in float32. Kernels
+        with many zeros, of pruned and sparse models, are written without them where that takes fewer bytes.
     path : path
         The source, ending in ".c"; the header is written beside it. Both are replaced if they exist.
     name : str, optional
         What functions and macros begin with; by default the file's name.
     target : str
         The processor, which the order of the weights follows: "generic", "cortex-m0plus", "cortex-m4", "cortex-m7",
-        "cortex-m33", "aarch64", "riscv32" or "wasm32". What is written for one compiles for all.
+        "cortex-m33", "aarch64", "riscv32" or "wasm32". What is written for one compiles for all. "cmsis-nn" calls
+        CMSIS-NN's fully connected layers (7.0 or later) instead of loops of its own: of int8, rounding "gemmlowp", or
+        "tflite" for a CMSIS-NN that is built with CMSIS_NN_USE_SINGLE_ROUNDING.
     memory : {"static", "caller"}
         Whose the memory is that layers work in: the source's own, or a further argument, NAME_MEMORY elements.
     class_names : sequence of str, optional
         What the outputs stand for: written as NAME_labels.
     verify : bool
-        Whether to compile, run and compare before anything is written (see `verify_c`), where there is a compiler.
+        Whether to compile, run and compare before anything is written (see `verify_c`), where there is a compiler; not
+        of "cmsis-nn", which `verify_c` takes with options that say where CMSIS-NN is.
 
     Raises
     ------
@@ -118,7 +122,7 @@ def file_texts(
     """
     texts = texts_of(model, name, f"{stem}.h", target=target, memory=memory, names=names)
     files = {f"{stem}.h": texts.header, f"{stem}.c": texts.source}
-    if verify and compiler_at_hand() is not None:
+    if verify and target_of(target).layout is not CMSIS_NN and compiler_at_hand() is not None:
         with tempfile.TemporaryDirectory(prefix="nbdense-") as folder:
             for file_name, text in files.items():
                 (Path(folder) / file_name).write_text(text, encoding="ascii")
@@ -156,7 +160,7 @@ def texts_of(
     processor = target_of(target)
     if memory not in MEMORIES:
         raise ValueError(f"memory must be one of {', '.join(map(repr, MEMORIES))}, got {memory!r}")
-    network: Any = network_of(model)
+    network: Any = network_in_c(model)
     program = program_of(network) if is_quantized(network) else float_program_of(network)
     labels = () if names is None else tuple(map(str, names))
     columns = program.sizes[program.output]

@@ -12,11 +12,11 @@ from typing import Any
 
 from nbdense.export.c.api import texts_of
 from nbdense.export.c.measured import CODE, INSTRUCTIONS
-from nbdense.export.c.program import program_of
+from nbdense.export.c.program import network_in_c, program_of
 from nbdense.export.c.steps.integers import DenseStep
 from nbdense.export.c.targets import TARGETS, Target
 from nbdense.export.c.writing import LayerCost
-from nbdense.export.networks import is_quantized, network_of
+from nbdense.export.networks import is_quantized
 from nbdense.quant.model.network import QuantizedNetwork
 
 _SAME = {"cortex-m33": "cortex-m4"}  # no emulator here runs its DSP instructions, which are these
@@ -76,7 +76,7 @@ def estimate(model_or_quantized: Any, target: str = "cortex-m4") -> Estimate:
     """
     if target not in CODE:
         raise ValueError(f"target must be one of {', '.join(map(repr, CODE))}, got {target!r}")
-    network: Any = network_of(model_or_quantized)
+    network: Any = network_in_c(model_or_quantized)
     if not is_quantized(network):
         raise ValueError("estimate: quantize the model first: a float one's code depends on the compiler's library")
     texts = texts_of(network, "net", "net.h", target=target)
@@ -90,7 +90,7 @@ def estimate(model_or_quantized: Any, target: str = "cortex-m4") -> Estimate:
     return Estimate(
         target,
         round(code) + sum(cost.flash for cost in texts.costs),
-        program.memory + network.n_in,
+        program.own_memory,
         instructions,
         program.multiply_adds,
         texts.costs,
@@ -124,6 +124,13 @@ def _work_of_dense(step: DenseStep, target: Target, requantised: str) -> dict[st
     n_in, n_out, positions = step.layer.n_in, step.layer.n_out, step.layer.positions
     outputs = {f"output of {requantised}": positions * n_out, "row of dense": positions}
     kernel = target.layout.kernel
+    if step.sparse is not None:
+        width = step.sparse.width
+        return {
+            **outputs,
+            f"sparse outputs, {width}": positions * len(step.sparse.counts),
+            f"block of {width}": positions * len(step.sparse.weights),
+        }
     if step.layer.bits == 4 or kernel == "dense_by_rows":
         return {**outputs, f"product of {step.layer.bits} bits": positions * n_in * n_out}
     groups = n_out // 4

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nbdense.engine.rows import ACTIVATION, DENSE, RESHAPE
-from nbdense.export.c.memory import plan
-from nbdense.export.c.steps.floats import RowStep, refusal
+from nbdense.export.c.memory import place_of_input, plan
+from nbdense.export.c.steps.floats import refusal, row_step
 from nbdense.export.c.steps.integers import STEPS, DenseStep, layer_numbers
 from nbdense.export.c.steps.rounding import ROUNDINGS, Rounding
 from nbdense.export.c.steps.step import Step
+from nbdense.export.networks import is_quantized, network_of
 from nbdense.export.write.folding import inference_rows
 from nbdense.network import Network
 from nbdense.network.folding import reads
 from nbdense.quant.layers.base import Layer
+from nbdense.quant.layers.float_layers import FloatLayer
 from nbdense.quant.model.network import LIMITS, QuantizedFlatten, QuantizedNetwork
+from nbdense.quant.sparse.programs import engine_network
 
 INPUT = 0  # the tensor that the caller brings
 
@@ -61,6 +65,8 @@ class Program:
         Where in the memory each tensor between input and output lies; and
     memory : int
         its elements.
+    input_place : int or None
+        Where in it the integers of real inputs may lie; None: it has no room for them.
     output : int
         The tensor that the caller gets.
     parts : dict of str to str
@@ -78,6 +84,7 @@ class Program:
     sizes: dict[int, int]
     places: dict[int, int]
     memory: int
+    input_place: int | None
     output: int
     parts: dict[str, str]
     input_format: tuple[float, int]
@@ -86,9 +93,33 @@ class Program:
     softmax: bool
 
     @property
+    def own_memory(self) -> int:
+        """Elements of the memory with the one that real inputs are quantized in."""
+        return self.memory + (self.sizes[INPUT] if self.input_place is None else 0)
+
+    @property
     def multiply_adds(self) -> int:
         """Multiplications with weights for one row of data."""
         return sum(call.multiply_adds for call in self.calls)
+
+
+def network_in_c(model: Any) -> Network | QuantizedNetwork:
+    """Return the network of a model that becomes C: of a sparse model in float, the float network.
+
+    Parameters
+    ----------
+    model : Sequential, QuantizedModel, Network or QuantizedNetwork
+        The model.
+
+    Raises
+    ------
+    TypeError
+        If it is none of those.
+    """
+    network: Any = network_of(model)
+    if not is_quantized(network) or network.final_activation != "linear":
+        return network
+    return engine_network(network) if all(isinstance(layer, FloatLayer) for layer in network.layers) else network
 
 
 def program_of(network: QuantizedNetwork) -> Program:
@@ -115,12 +146,12 @@ def program_of(network: QuantizedNetwork) -> Program:
         same[index + 1] = index + 1
         sizes[index + 1] = math.prod(network.tensors[index + 1])
         step = STEPS[type(layer)](layer, network)
-        calls.append(Call(step, layer.name, layer.title, reads, index + 1, layer.multiply_adds))
+        title, cost = _described(step, layer.title, layer.positions, layer.multiply_adds)
+        calls.append(Call(step, layer.name, title, reads, index + 1, cost))
     output = same[len(network.layers)]
     if output == INPUT:
         raise ValueError("the network gives its input as it is: there is nothing to write in C")
-    inner = {tensor: size for tensor, size in sizes.items() if tensor not in (INPUT, output)}
-    places, memory = plan(inner, [call.reads for call in calls], [call.writes for call in calls])
+    places, memory, input_place = _planned(calls, sizes, output)
     output_format = network.formats[-1]
     assert output_format is not None
     value = f"{network.activation_dtype}_t"
@@ -130,6 +161,7 @@ def program_of(network: QuantizedNetwork) -> Program:
         sizes,
         places,
         memory,
+        input_place,
         output,
         _parts(calls, network),
         _input_format(network),
@@ -163,17 +195,30 @@ def float_program_of(network: Network) -> Program:
             raise ValueError(why)
         tensors[row.output] = output = index + 1
         sizes[output] = row.positions * row.n_out
-        cost = row.positions * row.n_in * row.n_out if row.kind is DENSE else 0
+        step, cost = row_step(row), row.positions * row.n_in * row.n_out if row.kind is DENSE else 0
         title = row.kind.title if row.kind is not ACTIVATION else row.activation.name
-        calls.append(Call(RowStep(row), row.name, title, given, output, cost))
+        title, cost = _described(step, title, row.positions, cost)
+        calls.append(Call(step, row.name, title, given, output, cost))
     if not calls:
         raise ValueError("the network gives its input as it is: there is nothing to write in C")
     output = calls[-1].writes
+    planned, columns, none = _planned(calls, sizes, output), network.output_shape[-1], (1.0, 0)
+    return Program(calls, "float", sizes, *planned, output, {"value": "float"}, none, none, columns, False)
+
+
+def _planned(calls: Sequence[Call], sizes: Mapping[int, int], output: int) -> tuple[dict[int, int], int, int | None]:
+    """Return the places of the tensors in memory, its size, and where the input has room in it."""
     inner = {tensor: size for tensor, size in sizes.items() if tensor not in (INPUT, output)}
-    places, memory = plan(inner, [call.reads for call in calls], [call.writes for call in calls])
-    columns = network.output_shape[-1]
-    none = (1.0, 0)
-    return Program(calls, "float", sizes, places, memory, output, {"value": "float"}, none, none, columns, False)
+    reads, writes = [call.reads for call in calls], [call.writes for call in calls]
+    places, memory = plan(inner, reads, writes)
+    return places, memory, place_of_input(INPUT, sizes, places, reads, writes)
+
+
+def _described(step: Step, title: str, positions: int, multiply_adds: int) -> tuple[str, int]:
+    """Return a layer's kind and its multiplications, of a sparse kernel those with its blocks."""
+    if step.sparse is None:
+        return title, multiply_adds
+    return f"{title}, sparse 1x{step.sparse.width}", positions * step.sparse.weights.size
 
 
 def _input_format(network: QuantizedNetwork) -> tuple[float, int]:
@@ -213,6 +258,8 @@ def _parts(calls: Sequence[Call], network: QuantizedNetwork) -> dict[str, str]:
     from_least = f" + {-least}" if least else ""
     parts = {
         "value": value,
+        "other_rounding": "ndef" if ROUNDINGS[network.rounding].cmsis_nn else "def",
+        "with": "with" if ROUNDINGS[network.rounding].cmsis_nn else "without",
         "least": str(least),
         "most": str(most),
         "from_least": from_least,
@@ -239,11 +286,13 @@ def _dense_parts(
     low, high = ("layer->low", "layer->high") if bounded else (parts["least"], parts["most"])
     return {
         "requantised": rounding.kernel if not each else rounding.kernel_each if short else rounding.kernel_long,
-        "pointers": each * "    const int8_t *shifts;\n" + any(tables) * f"    const {value} *table;\n",
+        "pointers": each * "    const int8_t *shifts;\n"
+        + any(tables) * f"    const {value} *table;\n"
+        + any(step.sparse is not None for step in dense) * "    const uint8_t *gaps;\n    const uint16_t *counts;\n",
         "numbers": "".join(
             f"    {kind} {name};\n" for name, (kind, _) in numbers.items() if bounded or name not in ("low", "high")
         ),
         "clamped": f"q < {low} ? {low} : q > {high} ? {high} : q",
         "looked_up": looked_up,
-        "rest": "yes" if any(step.layer.n_out % 4 for step in dense if step.layer.bits == 8) else "",
+        "rest": "yes" if any(step.layer.n_out % 4 for step in dense if step.is_by_target) else "",
     }

@@ -113,6 +113,11 @@ class Source:
         self._kernels.update(kernels)
         self.calls.append(statement)
 
+    @property
+    def can_fail(self) -> bool:
+        """Tell whether one of the calls can fail."""
+        return any(KERNELS[name].fails for name in self._kernels)
+
     def repeated(self, kernels: Iterable[str], positions: int, call: str, operands: Mapping[str, int]) -> None:
         """Add a call, or a loop of calls with operands that move on.
 

@@ -106,6 +106,7 @@ class Layout:
 
 ROWS = Layout(by_rows, "dense_by_rows", "dense_by_rows", False)
 WORDS = Layout(by_words, "dense_of_words", "dense_of_words_and_rest", True)
+CMSIS_NN = Layout(by_rows, "dense_by_cmsis_nn", "dense_by_cmsis_nn", False)
 BLOCKS = Layout(by_blocks, "dense_of_blocks", "dense_of_blocks_and_rest", True)
 
 
@@ -141,6 +142,7 @@ TARGETS = {
     "aarch64": Target("64-bit Arm", ROWS, ("-target", "aarch64-freestanding-none")),
     "riscv32": Target("32-bit RISC-V", ROWS, ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c")),
     "wasm32": Target("WebAssembly", ROWS, ("-target", "wasm32-freestanding")),
+    "cmsis-nn": Target("any processor, on CMSIS-NN", CMSIS_NN),
 }
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from nbdense import _checks
 from nbdense.export.c.compiling import compile_c, compiler_at_hand
 from nbdense.export.c.names import source_path
-from nbdense.export.c.program import Program, float_program_of, program_of
+from nbdense.export.c.program import Program, float_program_of, network_in_c, program_of
 from nbdense.export.networks import is_quantized, network_of, shapes_of, with_predict
 from nbdense.export.verify.tolerance import TOLERANCE, cost_of_float32, largest_differences
 from nbdense.quant.model.network import LIMITS
@@ -89,7 +90,14 @@ class CVerification:
         return f"{verdict}; {self.rows} rows by {self.compiler}{count}; largest difference {self.max_absolute:.3g}"
 
 
-def verify_c(path: str | os.PathLike[str], model: Any, x: Any = None, *, compiler: str | None = None) -> CVerification:
+def verify_c(
+    path: str | os.PathLike[str],
+    model: Any,
+    x: Any = None,
+    *,
+    compiler: str | None = None,
+    options: Sequence[str] = (),
+) -> CVerification:
     """Compile a C source on this machine, run it, and compare every output with the model that it was made from.
 
     Parameters
@@ -103,6 +111,9 @@ def verify_c(path: str | os.PathLike[str], model: Any, x: Any = None, *, compile
     compiler : str, optional
         The compiler: a program, or "ziglang" for the wheel. By default the environment's CC, then cc, gcc or clang,
         then ziglang.
+    options : sequence of str
+        More of its arguments. A source of target "cmsis-nn" needs "-I", the folders of CMSIS-NN's headers, and its
+        sources.
 
     Returns
     -------
@@ -136,7 +147,7 @@ def verify_c(path: str | os.PathLike[str], model: Any, x: Any = None, *, compile
         if f"#define {name.upper()}_{what} {wanted}\n" not in header:
             raise ValueError(f"{source} is not of this model, which has {wanted} {what.lower()}")
     with tempfile.TemporaryDirectory(prefix="nbdense-") as folder:
-        run = _Runner(Path(folder), command, source, (name, value, memory), (shape[0], shape[1]))
+        run = _Runner(Path(folder), command, source, (name, value, memory), (shape[0], shape[1]), options)
         title = Path(command[0]).name if command[1:2] != ("-m",) else "ziglang"
         if value == "float":
             return _compare_floats(run, model, x, title)
@@ -147,7 +158,13 @@ class _Runner:
     """The source, compiled with a program around it that reads rows and writes rows."""
 
     def __init__(
-        self, folder: Path, command: Any, source: Path, form: tuple[str, str, bool], shapes: tuple[Any, Any]
+        self,
+        folder: Path,
+        command: Any,
+        source: Path,
+        form: tuple[str, str, bool],
+        shapes: tuple[Any, Any],
+        options: Sequence[str],
     ) -> None:
         name, value, memory = form
         upper = name.upper()
@@ -169,7 +186,8 @@ class _Runner:
             text = text.replace(place, part)
         harness = folder / "harness.c"
         harness.write_text(text, encoding="utf-8")
-        compile_c(command, [harness, source.resolve()], self._program, ("-lm",) if os.name != "nt" else ())
+        ends = (*options, "-lm") if os.name != "nt" else options
+        compile_c(command, [harness, source.resolve()], self._program, ends)
 
     def __call__(self, rows: npt.NDArray[Any], *, real: bool) -> npt.NDArray[Any]:
         given, made = self._folder / "in", self._folder / "out"
@@ -184,7 +202,7 @@ class _Runner:
 
 
 def _compare_floats(run: _Runner, model: Any, x: Any, title: str) -> CVerification:
-    network: Any = network_of(model)
+    network: Any = network_in_c(model)
     rows = _rows(x, run.shapes[0]) if x is not None else random_rows(float_program_of(network), run.shapes[0])
     expected = with_predict(model).predict(rows).reshape(len(rows), -1)
     absolute, relative = largest_differences([(expected, run(rows, real=True))])
@@ -196,7 +214,7 @@ def _compare_floats(run: _Runner, model: Any, x: Any, title: str) -> CVerificati
 
 
 def _compare_integers(run: _Runner, model: Any, x: Any, title: str) -> CVerification:
-    network: Any = network_of(model)
+    network: Any = network_in_c(model)
     if not is_quantized(network):
         raise ValueError("the source is of a quantized model, and this is a float one")
     program = program_of(network)

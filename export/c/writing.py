@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from nbdense._version import __version__
+from nbdense.export.c.kernels import KERNELS
 from nbdense.export.c.program import INPUT, Program
 from nbdense.export.c.source import Source, numbers, real
 from nbdense.export.c.targets import Target
@@ -113,7 +114,7 @@ def write(program: Program, options: Options) -> Texts:
         size = program.sizes[call.writes] * _element(program)
         costs.append(LayerCost(call.name, call.title, call.multiply_adds, source.flash - before, size))
     text = _source(program, options, source, costs)
-    return Texts(text, _header(program, options), tuple(costs), _features(program, source))
+    return Texts(text, _header(program, options, source), tuple(costs), _features(program, source))
 
 
 def _features(program: Program, source: Source) -> dict[str, int]:
@@ -123,7 +124,7 @@ def _features(program: Program, source: Source) -> dict[str, int]:
     parts += [
         f"{kernel}, {program.parts['requantised']}"
         for kernel in source.kernels()
-        if kernel.startswith("dense_of") or kernel == "dense_by_rows"
+        if "= requantised(" in KERNELS[kernel].text
     ]
     loops = sum(call.startswith("for") for call in source.calls) + (program.columns < program.sizes[program.output])
     return {
@@ -252,11 +253,11 @@ def _values_function(program: Program, options: Options, source: Source) -> str:
                 f"    for (i = 0; i < {n_out}; i += {program.columns}) {{\n"
                 f"        probabilities(output + i, {program.columns});\n    }}\n"
             )
-    if options.memory == "caller":
-        check, inner = "input == 0 || output == 0 || memory == 0", ", memory"
-        place = f"    {value} *const quantities = memory + {program.memory};\n"
-    else:
-        check, inner = "input == 0 || output == 0", ""
+    is_caller_s, at = options.memory == "caller", program.input_place
+    check = "input == 0 || output == 0" + " || memory == 0" * is_caller_s
+    inner = ", memory" * is_caller_s
+    place = f"    {value} *const quantities = memory + {program.memory if at is None else at};\n"
+    if at is None and not is_caller_s:
         place = f"    static {value} quantities[{upper}_INPUTS];\n"
     # The output has room for its integers, one byte each, in the first quarter of its floats.
     return (
@@ -264,11 +265,16 @@ def _values_function(program: Program, options: Options, source: Source) -> str:
         f"{place}    {value} *const integers = ({value} *)output;\n    int32_t i;\n\n"
         f"    if ({check}) {{\n        return -1;\n    }}\n"
         f"    for (i = 0; i < {upper}_INPUTS; ++i) {{\n        quantities[i] = quantized(input[i]);\n    }}\n"
-        f"    {name}_predict(quantities, integers{inner});\n"
+        f"{_predicted(f'{name}_predict(quantities, integers{inner})', source.can_fail)}"
         f"    for (i = {upper}_OUTPUTS - 1; i >= 0; --i) {{\n"
         f"        output[i] = (float)(integers[i] - {upper}_OUTPUT_ZERO_POINT) * {upper}_OUTPUT_SCALE;\n    }}\n"
         f"{softmax}    return 0;\n}}\n"
     )
+
+
+def _predicted(call: str, can_fail: bool) -> str:
+    """Return the statement that predicts integers, and ends where that fails."""
+    return f"    if ({call} != 0) {{\n        return -2;\n    }}\n" if can_fail else f"    {call};\n"
 
 
 def _self_test(program: Program, options: Options) -> str:
@@ -312,7 +318,7 @@ def _self_test(program: Program, options: Options) -> str:
 # -- the header ------------------------------------------------------------------------------------------------------
 
 
-def _header(program: Program, options: Options) -> str:
+def _header(program: Program, options: Options, source: Source) -> str:
     name, upper, value = options.name, options.name.upper(), program.value
     integers = value != "float"
     macros = {f"{upper}_INPUTS": str(program.sizes[INPUT]), f"{upper}_OUTPUTS": str(program.sizes[program.output])}
@@ -321,10 +327,11 @@ def _header(program: Program, options: Options) -> str:
             macros[f"{upper}_{end}_SCALE"] = real(scale)
             macros[f"{upper}_{end}_ZERO_POINT"] = f"({zero_point})"
     if options.memory == "caller":
-        macros[f"{upper}_MEMORY"] = str(max(1, program.memory + (program.sizes[INPUT] if integers else 0)))
+        macros[f"{upper}_MEMORY"] = str(max(1, program.own_memory if integers else program.memory))
     parameters = _parameters(program, options, value)
     memory = f" memory: {upper}_MEMORY elements to work in." if options.memory == "caller" else ""
     what = "integers, each standing for (integer - zero point) * scale" if integers else "real numbers"
+    failure = ", -2 where CMSIS-NN reports an error" if source.can_fail else ""
     lines = [
         f"/* Written by nbdense {__version__}. Do not edit. */",
         f"#ifndef {upper}_H",
@@ -338,7 +345,7 @@ def _header(program: Program, options: Options) -> str:
         'extern "C" {',
         "#endif",
         "",
-        f"/* Predict one row of {what}. Returns 0, or -1 where a pointer is null.",
+        f"/* Predict one row of {what}. Returns 0, or -1 where a pointer is null{failure}.",
         f"   Input and output must not overlap.{memory} */",
         f"int {name}_predict{parameters};",
     ]

@@ -11,6 +11,7 @@ floats agree to a few units in the last place.
     program.py        steps one after the other, and what quantizes and dequantizes between them
     sequential.py     the program of a file that `Sequential.save` wrote
     quantized.py      the program of a file that `QuantizedModel.save` wrote; settings.py, checks.py its parts
+    sparse.py         the program of a file that `SparseModel.save` wrote
     model.py          load_model(), Model
 """
 

@@ -12,12 +12,18 @@ import numpy.typing as npt
 
 from nbdense.compression import open_tensors
 from nbdense.files import FileFormatError, TensorFile
+from nbdense.runtime.integers import has_nan, number
 from nbdense.runtime.program import Program
 from nbdense.runtime.quantized import quantized
 from nbdense.runtime.sequential import sequential
+from nbdense.runtime.sparse import sparse
 
-# The reader of each kind of file. One of a new kind (sparse weights, say) is one more row.
-READERS: dict[str, Callable[[TensorFile], Program]] = {"model": sequential, "quantized model": quantized}
+# The reader of each kind of file. One of a new kind is one more row.
+READERS: dict[str, Callable[[TensorFile], Program]] = {
+    "model": sequential,
+    "quantized model": quantized,
+    "sparse model": sparse,
+}
 # What descriptions that no library wrote come to.
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, StopIteration, TypeError, ValueError)
 _BLOCK = 1024  # rows that go through all steps at a time
@@ -38,7 +44,8 @@ class Model:
     """
 
     def __init__(self, program: Program) -> None:
-        self._program = program
+        self._program, self._columns = program, math.prod(program.input_shape)
+        self._format = None if program.output_format is None else [*map(number, program.output_format)]
         self.input_shape, self.output_shape = program.input_shape, program.output_shape
 
     def predict(self, x: Any) -> npt.NDArray[Any]:
@@ -77,14 +84,14 @@ class Model:
         TypeError, ValueError
             If ``x`` is no array of numbers of the right shape, or the last layer computes in float.
         """
-        if self._program.output_format is None:
+        if self._format is None:
             raise ValueError("predict_integers: the last layer computes in float; use predict")
         return self._outputs(x, self._integers)
 
     def _outputs(self, x: Any, make: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> npt.NDArray[Any]:
         program = self._program
         with np.errstate(all="ignore"):
-            rows = _rows(x, self.input_shape, program.dtype)
+            rows = _checked(x, self.input_shape).astype(program.dtype, copy=False).reshape(-1, self._columns)
             if len(rows) <= _BLOCK or program.takes_whole_call:
                 made = make(rows)
             else:
@@ -94,25 +101,23 @@ class Model:
     def _values(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         program = self._program
         made = program.run(rows)
-        if program.output_format is not None:
-            made = made * np.float32(program.output_format[0])
+        if self._format is not None:
+            made = made * self._format[0]
         if program.final is not None:
             made = program.final(made)
-        total = 0.0 if program.integers is None else np.add.reduce(rows, axis=None)
-        if total != total:  # a NaN is among them, or infinities of both signs
+        if program.integers is not None and has_nan(rows):
             made = made.reshape(len(rows), -1).copy()
             made[np.isnan(rows).any(axis=1)] = np.nan
         return made
 
     def _integers(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        program = self._program
-        assert program.output_format is not None
-        assert program.integers is not None
-        return (program.run(rows) + np.float32(program.output_format[1])).astype(program.integers)
+        assert self._format is not None
+        assert self._program.integers is not None
+        return (self._program.run(rows) + self._format[1]).astype(self._program.integers)
 
 
-def _rows(x: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return rows laid end to end in the program's dtype."""
+def _checked(x: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return rows of data of this shape as an array, or raise if they are none."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("x: expected an array without a mask; fill it, or leave its rows out, first")
     array = np.asarray(x)
@@ -124,11 +129,11 @@ def _rows(x: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[A
         expected = ", ".join(map(str, shape))
         hint = f"; one row is x.reshape(1, {expected})" if array.ndim == len(shape) else ""
         raise ValueError(f"x: the model expects shape (rows, {expected}), got {array.shape}{hint}")
-    return array.astype(dtype, copy=False).reshape(len(array), math.prod(shape))
+    return array
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
-    """Read a model that `Sequential.save` or `QuantizedModel.save` wrote, compressed or not, and prepare its weights.
+    """Read a model that nbdense saved, float, quantized or sparse, compressed or not, and prepare its weights.
 
     Parameters
     ----------

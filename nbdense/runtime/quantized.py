@@ -22,7 +22,7 @@ from nbdense.runtime.activations import (
     function_of,
     numbers_of,
 )
-from nbdense.runtime.integers import Format, Requantise
+from nbdense.runtime.integers import Format
 from nbdense.runtime.program import Program, Wiring
 from nbdense.runtime.rounding import ROUNDINGS, clamp_of
 from nbdense.runtime.settings import number, one_of, shape, text, whole
@@ -209,8 +209,8 @@ def dense(r: Reader) -> Layer:
         multipliers = source[0] * scales.astype(np.float64) / pre[0]
     limits = r.less(source)
     checks.accumulator(weights, bias, limits)
-    requantise = Requantise(multipliers, r.rounding, clamp, looked_up)
-    return Layer(integers.dense(integers.product(weights, bias, limits), requantise), n_in, n_out, (source,), output)
+    step = integers.dense(weights, bias, limits, multipliers, r.rounding, clamp, looked_up)
+    return Layer(step, n_in, n_out, (source,), output)
 
 
 def add(r: Reader) -> Layer:
@@ -232,7 +232,8 @@ def add(r: Reader) -> Layer:
     ]
     output = r.form("output")
     checks.multipliers(np.array([scale for scale, _ in sources], np.float32), np.float32(output[0]))
-    step = integers.add((sources[0][0], sources[1][0]), output[0], r.rounding, r.clamp(output))
+    (first, second), clamp = sources, r.clamp(output)
+    step = integers.add((first[0], second[0]), (r.less(first), r.less(second)), output[0], r.rounding, clamp)
     return Layer(step, n, n, tuple(sources), output)
 
 
@@ -376,13 +377,25 @@ def quantized(file: TensorFile) -> Program:
     file : TensorFile
         The file, opened.
     """
-    config = file.config
+    return network({path: file.read(path) for path in file.shapes}, file.config)
+
+
+def network(tensors: Mapping[str, Array], config: Entries) -> Program:
+    """Return the program of a quantized network.
+
+    Parameters
+    ----------
+    tensors : mapping of str to ndarray
+        Its arrays by name: "0/kernel" is one of the first layer.
+    config : mapping
+        What the file says of it.
+    """
     dtype, rounding = one_of(config, "activation_dtype", LIMITS), one_of(config, "rounding", ROUNDINGS)
     final = one_of(config, "final_activation", FINAL_ACTIVATIONS)
     arrays: dict[str, dict[str, Array]] = {}
-    for path in file.shapes:
+    for path, value in tensors.items():
         index, _, name = path.partition("/")
-        arrays.setdefault(index, {})[name] = file.read(path)
+        arrays.setdefault(index, {})[name] = value
     entries = config["layers"]
     if not isinstance(entries, list) or not entries:
         raise ValueError("a quantized network needs at least one layer")

@@ -21,6 +21,7 @@ from nbdense.engine.rows import ROW_KINDS, kind_of
 from nbdense.losses import LOSSES
 from nbdense.quant import prune, quantize
 from nbdense.quant.model.program import Program
+from nbdense.runtime.rounding import ROUNDINGS
 from nbdense.training import phases
 from nbdense.training.loop import LossNotFiniteError
 from tests.library.test_extending import outsiders
@@ -274,9 +275,12 @@ GROUPS = {
         "one launch, whole vectors": predicted([16, 8, 4], ["relu6", "linear"]),
         "a launch a layer": predicted([5, 40, 3], ["tanh", "softmax"]),
         "int8": quantized(lambda: [k.Dense(20, "relu"), k.Dense(7, "tanh"), k.Dense(3, "softmax")], (9,)),
-        "int8, tflite": quantized(
-            lambda: [k.Residual([k.Dense(8, "relu"), k.Dense(6)]), k.Dense(3)], (6,), rounding="tflite"
-        ),
+        **{
+            f"int8, {rounding}": quantized(
+                lambda: [k.Residual([k.Dense(8, "relu"), k.Dense(6)]), k.Dense(3)], (6,), rounding=rounding
+            )
+            for rounding in ROUNDINGS
+        },
         "int8 beside floats": quantized(
             lambda: [k.Residual([k.Dense(8, "gelu"), k.Dense(6)]), k.LayerNormalization(), k.Dense(3, "softmax")], (6,)
         ),

@@ -85,11 +85,19 @@ def mixed_model():
     return QuantizedModel(QuantizedNetwork(layers, final_activation="softmax"))
 
 
+def sparse_model():
+    d = Drawn(4)
+    layers = [d.dense(21, 18, a := d.format(0.02), b := d.format(0.03)), d.dense(18, 3, b, a, name="last")]
+    layers[0].kernel[:8, :16] = 0
+    return nb.sparsify(QuantizedModel(QuantizedNetwork(layers)), choice={"d": "4x16", "last": "dense"})
+
+
 MODELS = {
     "float": float_model,
     "fake-quantized": lambda: randomise(made(fake_quantized(True), (5,), "float32")),
     "integers": integer_model,
     "mixed": mixed_model,
+    "sparse": sparse_model,
 }
 
 

@@ -20,7 +20,8 @@ from nbdense.quant.model.network import (
     QuantizedFlatten,
     QuantizedSoftmax,
 )
-from nbdense.runtime import quantized, sequential
+from nbdense.quant.sparse.forms import FORMS
+from nbdense.runtime import quantized, sequential, sparse
 from nbdense.runtime.model import READERS
 from nbdense.runtime.rounding import ROUNDINGS
 from tests.support.drawn_networks import FUNCTIONS, Drawn, draw_network
@@ -138,7 +139,7 @@ def test_another_kind_of_file_is_refused(tmp_path):
         runtime.load_model(tmp_path / "file")
     with pytest.raises(FileNotFoundError, match="no model file"):
         runtime.load_model(tmp_path / "nothing")
-    assert set(READERS) == {"model", "quantized model"}
+    assert set(READERS) == {"model", "quantized model", "sparse model"}
 
 
 # -- quantized models --
@@ -275,6 +276,32 @@ def test_a_model_trained_with_rounding(tmp_path, rng):
     x = rng.normal(size=(200, 6)).astype(F32)
     model = quantize_aware(randomise(made([nb.Dense(9, "relu"), nb.Dense(3)], (6,), "float32")), x, bits=4)
     assert_close(loaded(model, tmp_path).predict(x), model.predict(x))
+
+
+# -- sparse models --
+
+
+def test_every_form_of_a_sparse_kernel_is_read():
+    assert sparse.FORMS == FORMS
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_sparse_models(compressed, tmp_path, rng):
+    """Blocks beyond the kernels' edges, layers that are dense in one of both programs, and 4 bits."""
+    x, path = rng.normal(size=(300, 37)).astype(F32), tmp_path / "model.nbd"
+    layers = [nb.Dense(29, "relu"), nb.BatchNormalization(), nb.Dense(18, "tanh"), nb.Dense(5, "softmax")]
+    pruned = nb.prune(randomise(made(layers, (37,), "float32")), 0.8)
+    names = [layer.name for layer in pruned.layers if type(layer) is nb.Dense]
+    for form in ("1x1", "1x4", "1x8", "1x16"):
+        model = nb.sparsify(pruned, choice=dict(zip(names, [form, (form, "dense"), "dense"], strict=True)))
+        model.save(path, compressed=compressed)
+        assert_close(runtime.load_model(path).predict(x), model.predict(x))
+    for bits in (8, 4):
+        model = nb.sparsify(quantize(pruned, x, bits=bits, activation_dtype="uint8"), choice="4x16")
+        model.save(path, compressed=compressed)
+        mine = runtime.load_model(path)
+        np.testing.assert_array_equal(mine.predict_integers(x), model.predict_integers(x))
+        assert_close(mine.predict(x), model.predict(x))
 
 
 # -- the door --

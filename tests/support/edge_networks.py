@@ -40,6 +40,24 @@ def of_bits(layer, bits):
     return layer.replaced(kernel=kernel, kernel_scales=(layer.kernel_scales * F32(16)).astype(F32), bits=4)
 
 
+def left_out(rng, shape, zeros, width=1):
+    """Which weights of a kernel are zero, a share of all: in blocks of one input and ``width`` outputs."""
+    return np.repeat(rng.random((shape[0], -(-shape[1] // width))) < zeros, width, axis=1)[:, : shape[1]]
+
+
+def thinned(network, zeros, width=1, seed=0):
+    """The network with a share of its kernels' weights zero."""
+    rng = np.random.default_rng(seed)
+
+    def thin(layer):
+        if not hasattr(layer, "kernel"):
+            return layer
+        gone = left_out(rng, layer.kernel.shape, zeros, width)
+        return layer.replaced(kernel=np.where(gone, np.int8(0), layer.kernel))
+
+    return QuantizedNetwork([*map(thin, network.layers)], network.activation_dtype, network.rounding)
+
+
 def softmax_of(n, form, dtype):
     exponentials = np.rint(2.0**23 * np.exp(-np.arange(256) * form[0] * 4)).astype(np.int32)
     return QuantizedSoftmax("softmax", n, *form, LIMITS[dtype][0], exponentials)
@@ -78,4 +96,4 @@ def integers_for(network, rows, seed=0):
     return q, x.reshape(rows, *network.input_shape)
 
 
-__all__ = ["FIXED_OUTPUTS", "FUNCTIONS", "anomaly_detector", "chain", "integers_for", "tables"]
+__all__ = ["FIXED_OUTPUTS", "FUNCTIONS", "anomaly_detector", "chain", "integers_for", "left_out", "tables", "thinned"]

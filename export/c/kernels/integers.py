@@ -43,11 +43,11 @@ int32_t sum = 0;
         sum = layer->bias[column] + (sum >> 4);"""
 
 _SUMS = """\
-/* Add the products of n inputs with weights that lie by input, four outputs beside each other. */
+/* Sum the products of n inputs with weights that lie by input, four outputs beside each other. */
 static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, int32_t *sums)
 {
     const $value *const end = x + n;
-    int32_t a = sums[0], b = sums[1], c = sums[2], d = sums[3];
+    int32_t a = 0, b = 0, c = 0, d = 0;
 
 @BLOCKS    for (; x != end; ++x, w += 4) {
         a += (int32_t)*x * w[0];
@@ -79,11 +79,11 @@ int32_t sum = 0;
         sum = layer->bias[column] + (sum >> 4);"""
 
 _SUMS = """\
-/* Add the products of n inputs with weights that lie by input, four outputs beside each other. */
+/* Sum the products of n inputs with weights that lie by input, four outputs beside each other. */
 static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, int32_t *sums)
 {
     const $value *const end = x + n;
-    int32_t a = sums[0], b = sums[1], c = sums[2], d = sums[3];
+    int32_t a = 0, b = 0, c = 0, d = 0;
 
 @BLOCKS    for (; x != end; ++x, w += 4) {
         a += (int32_t)*x * w[0];
@@ -100,11 +100,11 @@ static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, int3
 """
 
 _SUMS = """\
-/* Add the products of n inputs with weights that lie by input, four outputs beside each other. */
+/* Sum the products of n inputs with weights that lie by input, four outputs beside each other. */
 static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, int32_t *sums)
 {
     const $value *const end = x + n;
-    int32_t a = sums[0], b = sums[1], c = sums[2], d = sums[3];
+    int32_t a = 0, b = 0, c = 0, d = 0;
 
 @BLOCKS    for (; x != end; ++x, w += 4) {
         a += (int32_t)*x * w[0];
@@ -170,9 +170,9 @@ _BLOCKS = """\
 
 
 _FOURS = """\
-/* Add the products of n inputs with weights of four outputs that make a word, 128 more in its lower three bytes. A
+/* Sum the products of n inputs with weights of four outputs that make a word, 128 more in its lower three bytes. A
    product with a word shifted right is a product with one byte, and 256 times that with the word shifted once more. */
-static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, int32_t *sums)
+static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, uint32_t too_much, int32_t *sums)
 {
     uint32_t a = 0, b = 0, c = 0, d = 0;
 
@@ -217,50 +217,44 @@ static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, int3
         d += (uint32_t)((int32_t)x[i] * w[3]);
     }
 #endif
-    sums[0] += (int32_t)a;
-    sums[1] += (int32_t)b;
-    sums[2] += (int32_t)c;
-    sums[3] += (int32_t)d;
+    sums[0] = (int32_t)(a - too_much);
+    sums[1] = (int32_t)(b - too_much);
+    sums[2] = (int32_t)(c - too_much);
+    sums[3] = (int32_t)d;
     return w;
 }
 """
 
+# Sizes are read where they are needed: kept, they would lie on the stack.
 _GROUPS = """\
 /* Four outputs at a time@AND_REST. */
 static NOINLINE void dense(const dense_layer *layer, const $value *x, $value *y)
 {
     const int8_t *w = layer->weights;
-    const int32_t n_in = layer->n_in, n_out = layer->n_out;
     int32_t column = 0, i;
 @BEFORE
-    while (column < n_out) {
+    while (column < layer->n_out) {
         int32_t sums[4];
         int32_t end = column + 4;
 
 @FOUR        for (i = 0; column < end; ++column, ++i) {
-            y[column] = requantised(layer, column, sums[i]);
+            y[column] = requantised(layer, column, layer->bias[column] + sums[i]);
         }
     }
 }
 """
 
 _FOUR = """\
-        for (i = 0; i < 4; ++i) {
-            sums[i] = layer->bias[column + i]@LESS;
-        }
-        w = four_sums(x, w, n_in, sums);
+        w = four_sums(x, w, layer->n_in@LESS, sums);
 """
 
 _FOUR_OR_ONE = """\
-        if (end <= n_out) {
-            for (i = 0; i < 4; ++i) {
-                sums[i] = layer->bias[column + i]@LESS;
-            }
-            w = four_sums(x, w, n_in, sums);
+        if (end <= layer->n_out) {
+            w = four_sums(x, w, layer->n_in@LESS, sums);
         } else {
             end = column + 1;
-            sums[0] = layer->bias[column];
-            for (i = 0; i < n_in; ++i) {
+            sums[0] = 0;
+            for (i = 0; i < layer->n_in; ++i) {
                 sums[0] += (int32_t)x[i] * *w++;
             }
         }
@@ -379,17 +373,16 @@ static void probabilities(float *y, int32_t n)
 """
 # What words of weights have too much: 128 in three of four bytes, times the sum of all inputs.
 _BEFORE = """\
-    int32_t excess = 0;
+    int32_t total = 0;
 
-    for (i = 0; i < n_in; ++i) {
-        excess += x[i] * 128;
+    for (i = 0; i < layer->n_in; ++i) {
+        total += x[i];
     }"""
-_LESS = " - (i < 3 ? excess : 0)"
 
 
 def _groups(sums: str, *, rest: bool) -> Kernel:
     words = sums == "sums_of_words"
-    four = filled(_FOUR_OR_ONE if rest else _FOUR, less=_LESS if words else "")
+    four = filled(_FOUR_OR_ONE if rest else _FOUR, less=", (uint32_t)total * 128u" if words else "")
     before, title = _BEFORE if words else "", ", then those that are left" if rest else ""
     return Kernel(filled(_GROUPS, and_rest=title, before=before, four=four), (sums,))
 

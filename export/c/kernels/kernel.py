@@ -16,12 +16,15 @@ class Kernel:
     needs : tuple of str
         The kernels that it calls.
     headers : tuple of str
-        Of C's library.
+        Headers, of C's library or another.
+    fails : bool
+        Whether it returns a status, 0 where there is no error.
     """
 
     text: str
     needs: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
+    fails: bool = False
 
 
 def filled(text: str, **parts: str) -> str:

@@ -8,36 +8,48 @@ _NEAREST = """\
 /* value / 2**shift, rounded half to even. */
 static COLD uint64_t nearest(uint64_t value, int shift)
 {
-    const uint64_t whole = value >> shift;
-    const uint64_t rest = value - (whole << shift);
-    const uint64_t half = (uint64_t)1 << (shift - 1);
+    const uint64_t mask = ((uint64_t)1 << shift) - 1u;
 
-    return rest > half || (rest == half && (whole & 1u) != 0) ? whole + 1u : whole;
+    return (value + (mask >> 1) + (value >> shift & mask & 1u)) >> shift;
+}
+"""
+
+_EXCESS = """\
+/* How many bits a value has beyond the 24 of a float32. */
+static COLD int excess(uint64_t value)
+{
+    int bits = 0;
+
+    for (value >>= 24; value != 0; value >>= 1) {
+        ++bits;
+    }
+    return bits;
 }
 """
 
 _SIGNIFICANT = """\
-/* The value as a float32 has it: 24 significant bits, rounded half to even. */
+/* The value as a float32 has it, rounded half to even. */
 static COLD uint64_t significant(uint64_t value)
 {
-    int shift = 0;
+    const int bits = excess(value);
 
-    while ((value >> shift) >= (uint64_t)1 << 24) {
-        ++shift;
-    }
-    return shift != 0 ? nearest(value, shift) << shift : value;
+    return nearest(value, bits) << bits;
 }
 """
 
+# Rounded in place, not by `significant`: on the deepest stack.
 _EXACT = """\
 /* sum * multiplier / 2**shift, rounded as a float32, a product of float32 and a whole number: three times. */
 static COLD int32_t exact(int32_t sum, int32_t multiplier, int shift)
 {
-    const uint64_t size = significant(sum < 0 ? (uint64_t)0 - (uint64_t)sum : (uint64_t)sum);
-    const uint64_t whole = nearest(significant(size * (uint64_t)multiplier), shift);
-    const int32_t value = whole > 65535u ? (int32_t)65535 : (int32_t)whole;
+    const uint32_t size = sum < 0 ? 0u - (uint32_t)sum : (uint32_t)sum;
+    int bits = excess(size);
+    uint64_t value = (nearest(size, bits) << bits) * (uint32_t)multiplier;
 
-    return sum < 0 ? -value : value;
+    bits = excess(value);
+    value = nearest(nearest(value, bits) << bits, shift);
+    value = value > 65535u ? 65535u : value;
+    return sum < 0 ? -(int32_t)value : (int32_t)value;
 }
 """
 
@@ -240,8 +252,9 @@ def _long(name: str, scaled: Kernel, line: str) -> dict[str, Kernel]:
 
 ROUNDING_KERNELS = {
     "nearest": Kernel(_NEAREST),
-    "significant": Kernel(_SIGNIFICANT, ("nearest",)),
-    "exact": Kernel(_EXACT, ("significant",)),
+    "excess": Kernel(_EXCESS),
+    "significant": Kernel(_SIGNIFICANT, ("excess", "nearest")),
+    "exact": Kernel(_EXACT, ("excess", "nearest")),
     "upper_half": Kernel(_UPPER_HALF),
     "dense_layer": Kernel(_DENSE_LAYER),
     "onnx": Kernel(_ONNX, ("exact", "upper_half", "dense_layer")),

@@ -11,6 +11,7 @@ import numpy as np
 from nbdense.engine.rows import ACTIVATION, ADD, DENSE
 from nbdense.export.c.kernels.floats import EXPRESSIONS, ROW_FUNCTIONS
 from nbdense.export.c.source import POINTER, Source, real
+from nbdense.export.c.steps.sparse import SparseKernel, sparse_kernel
 from nbdense.export.c.steps.step import Step
 from nbdense.export.c.targets import by_fours
 from nbdense.layers import form_of
@@ -27,14 +28,17 @@ class RowStep(Step):
     ----------
     row : Row
         The row.
+    sparse : SparseKernel or None
+        Its kernel without the zeros, where it takes less so.
     """
 
     row: Row
+    sparse: SparseKernel | None = None
 
     def write(self, source: Source, label: str, inputs: Sequence[str], output: str) -> None:
         row = self.row
         if row.kind is DENSE:
-            _write_dense(source, row, label, inputs[0], output)
+            _write_dense(source, row, self.sparse, label, inputs[0], output)
         elif row.kind is ADD:
             count = row.positions * row.n_out
             source.call(("float_add",), f"float_add({inputs[0]}, {inputs[1]}, {output}, {count});")
@@ -42,6 +46,20 @@ class RowStep(Step):
             _write_by_form(source, row, label, inputs[0], output)
         if row.activation.name != "linear" or row.kind is ACTIVATION:
             _write_activation(source, row, inputs[0] if row.kind is ACTIVATION else output, output)
+
+
+def row_step(row: Row) -> RowStep:
+    """Return the step of a row.
+
+    Parameters
+    ----------
+    row : Row
+        The row.
+    """
+    if row.kind is not DENSE:
+        return RowStep(row)
+    kernel = np.asarray(row.kernel, np.float32)
+    return RowStep(row, sparse_kernel(kernel, kernel.nbytes))
 
 
 def refusal(row: Row) -> str | None:
@@ -66,9 +84,12 @@ def refusal(row: Row) -> str | None:
     return None
 
 
-def _write_dense(source: Source, row: Row, label: str, given: str, output: str) -> None:
+def _write_dense(source: Source, row: Row, sparse: SparseKernel | None, label: str, given: str, output: str) -> None:
     kernel = np.asarray(row.kernel, np.float32)
     bias = np.zeros(row.n_out, np.float32) if row.bias is None else np.asarray(row.bias, np.float32)
+    if sparse is not None:
+        _write_sparse(source, row, sparse, bias, label, (given, output))
+        return
     fields = {
         "weights": source.array("float", f"weights_{label}", by_fours(kernel)),
         "bias": source.array("float", f"bias_{label}", bias),
@@ -78,6 +99,22 @@ def _write_dense(source: Source, row: Row, label: str, given: str, output: str) 
     address = source.layer("float_dense_layer", fields, 2 * POINTER + 8)
     call = f"float_dense({address}, {{}}, {{}})"
     source.repeated(("float_dense",), row.positions, call, {given: row.n_in, output: row.n_out})
+
+
+def _write_sparse(
+    source: Source, row: Row, sparse: SparseKernel, bias: Any, label: str, operands: tuple[str, str]
+) -> None:
+    padded = np.zeros(len(sparse.counts) * sparse.width, np.float32)  # as wide as the last block
+    padded[: len(bias)] = bias
+    fields = {
+        "weights": source.array("float", f"weights_{label}", sparse.weights),
+        "bias": source.array("float", f"bias_{label}", padded),
+        **sparse.write(source, label),
+        "n_out": str(row.n_out),
+    }
+    address, kernel = source.layer("float_sparse_layer", fields, 4 * POINTER + 4), f"float_sparse_of_{sparse.width}"
+    steps = dict(zip(operands, (row.n_in, row.n_out), strict=True))
+    source.repeated((kernel,), row.positions, f"{kernel}({address}, {{}}, {{}})", steps)
 
 
 def _write_by_form(source: Source, row: Row, label: str, given: str, output: str) -> None:

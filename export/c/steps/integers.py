@@ -10,8 +10,9 @@ import numpy as np
 
 from nbdense.export.c.source import POINTER, Source
 from nbdense.export.c.steps.rounding import ROUNDINGS, Rounding, Scales
+from nbdense.export.c.steps.sparse import SparseKernel, sparse_kernel
 from nbdense.export.c.steps.step import Step
-from nbdense.export.c.targets import nibbles
+from nbdense.export.c.targets import CMSIS_NN, nibbles
 from nbdense.quant.model.network import (
     LIMITS,
     QuantizedActivation,
@@ -38,24 +39,37 @@ class DenseStep(Step):
         Its bias, with what the input's zero point adds.
     scales : Scales
         What its sums are requantised with.
+    bounds : ndarray of int64, (n_out,)
+        The largest sums, without their signs.
     limits : (int, int)
         The least and greatest integer, before a table.
     rounding : str
         The network's.
+    sparse : SparseKernel or None
+        The weights without zeros, where they take less so.
     """
 
     layer: QuantizedDense
     weights: Any
     bias: Any
     scales: Scales
+    bounds: Any
     limits: tuple[int, int]
     rounding: str
+    sparse: SparseKernel | None = None
+
+    @property
+    def is_by_target(self) -> bool:
+        """Tell whether the order of the weights, and the C function, are the processor's."""
+        return self.sparse is None and self.layer.bits == 8
 
     def write(self, source: Source, label: str, inputs: Sequence[str], output: str) -> None:
-        layer, layout, parts = self.layer, source.target.layout, source.parts
-        order = nibbles(self.weights) if layer.bits == 4 else layout.lay_out(self.weights)
+        layer, parts = self.layer, source.parts
+        if self.is_by_target and source.target.layout is CMSIS_NN:
+            self._call_cmsis_nn(source, label, inputs[0], output)
+            return
         fields = {
-            "weights": source.array("int8_t", f"weights_{label}", order, aligned=layout.aligned and layer.bits == 8),
+            "weights": self._weights(source, label),
             "bias": source.array("int32_t", f"bias_{label}", self.bias.astype(np.int32)),
             "multipliers": source.array("int32_t", f"multipliers_{label}", self.scales.multipliers.astype(np.int32)),
         }
@@ -64,17 +78,75 @@ class DenseStep(Step):
         if "table" in parts["pointers"]:
             table = layer.table
             fields["table"] = "0" if table is None else source.array(source.value, f"table_{label}", table)
+        if "gaps" in parts["pointers"]:
+            fields |= (
+                dict.fromkeys(("gaps", "counts"), "0") if self.sparse is None else self.sparse.write(source, label)
+            )
         pointers = len(fields)
         fields |= {"n_in": str(layer.n_in), "n_out": str(layer.n_out)}
         numbers = layer_numbers(self, ROUNDINGS[self.rounding], each="shifts" in parts["pointers"])
         fields |= {name: str(value) for name, (_, value) in numbers.items() if f" {name};" in parts["numbers"]}
         size = POINTER * pointers + 8 + _padded_size(parts["numbers"])
-        kernel = "dense_of_nibbles" if layer.bits == 4 else parts["dense"]
+        kernel = self._kernel(parts["dense"])
         function = "dense" if kernel.startswith(("dense_of_words", "dense_of_blocks")) else kernel
         address = source.layer("dense_layer", fields, size)
         call = f"{function}({address}, {{}}, {{}})"
         operands = {inputs[0]: layer.n_in, output: layer.n_out}
         source.repeated((parts["requantised"], kernel), layer.positions, call, operands)
+
+    def _call_cmsis_nn(self, source: Source, label: str, given: str, output: str) -> None:
+        """Write a call of CMSIS-NN, and one that looks the activation up."""
+        layer, scales = self.layer, self.scales
+        self._check_cmsis_nn(source.value)
+        fields = {
+            "weights": self._weights(source, label),
+            "bias": source.array("int32_t", f"bias_{label}", self.bias.astype(np.int32)),
+            "multipliers": source.array("int32_t", f"multipliers_{label}", scales.multipliers.astype(np.int32)),
+            "shifts": source.array("int32_t", f"shifts_{label}", -scales.shifts.astype(np.int32)),
+        }
+        size = POINTER * len(fields) + 24
+        numbers = (layer.positions, layer.n_in, layer.n_out, layer.pre_zero_point, *self.limits)
+        names = ("rows", "n_in", "n_out", "zero_point", "low", "high")
+        fields |= {name: str(number) for name, number in zip(names, numbers, strict=True)}
+        kernel, address = CMSIS_NN.kernel, source.layer("fully_connected_layer", fields, size)
+        call = f"{kernel}({address}, {given}, {output})"
+        source.call((kernel,), f"if ({call} != 0) {{\n        return -2;\n    }}")
+        if layer.table is not None:
+            table = source.array(source.value, f"table_{label}", layer.table)
+            source.call(("look_up",), f"look_up({table}, {output}, {output}, {layer.positions * layer.n_out});")
+
+    def _check_cmsis_nn(self, value: str) -> None:
+        """Refuse what CMSIS-NN computes otherwise."""
+        name = f"layer {self.layer.name!r}: CMSIS-NN"
+        if value != "int8_t":
+            raise ValueError(f"{name} has int8 alone: quantize the model with activation_dtype='int8'")
+        if ROUNDINGS[self.rounding].cmsis_nn is None:
+            raise ValueError(
+                f"{name} does not round as {self.rounding!r} does: quantize the model with rounding='gemmlowp', or "
+                "with 'tflite' for a CMSIS-NN that is built with CMSIS_NN_USE_SINGLE_ROUNDING"
+            )
+        left = np.maximum(-self.scales.shifts, 0)
+        high = (self.bounds * self.scales.multipliers) >> np.maximum(self.scales.shifts + 30, 0)
+        if (self.scales.shifts > 30).any() or ((self.bounds << left) > _INT32_MAX).any() or (high > _INT32_MAX).any():
+            raise ValueError(
+                f"{name} cannot rescale its sums, which are too far from its output's scale: quantize the model anew, "
+                "with data for calibration that is like what it will see, or write it for another target"
+            )
+
+    def _weights(self, source: Source, label: str) -> str:
+        """Define the array of weights; return its name."""
+        if self.sparse is not None:
+            return source.array("int8_t", f"weights_{label}", self.sparse.weights)
+        if self.layer.bits == 4:
+            return source.array("int8_t", f"weights_{label}", nibbles(self.weights))
+        layout = source.target.layout
+        return source.array("int8_t", f"weights_{label}", layout.lay_out(self.weights), aligned=layout.aligned)
+
+    def _kernel(self, of_target: str) -> str:
+        """Return the C function that multiplies."""
+        if self.sparse is not None:
+            return f"sparse_of_{self.sparse.width}"
+        return "dense_of_nibbles" if self.layer.bits == 4 else of_target
 
 
 def layer_numbers(step: DenseStep, rounding: Rounding, each: bool) -> dict[str, tuple[str, int]]:
@@ -200,9 +272,12 @@ def _dense(layer: QuantizedDense, network: QuantizedNetwork) -> Step:
     low, high = (limit - layer.input_zero_point for limit in LIMITS[network.activation_dtype])
     positive, negative = np.maximum(sums, 0).sum(axis=0), np.minimum(sums, 0).sum(axis=0)
     most, least = positive * high + negative * low + layer.bias, positive * low + negative * high + layer.bias
-    scales = ROUNDINGS[network.rounding].dense(layer, np.maximum(most, -least))
+    bounds = np.maximum(most, -least)
+    scales = ROUNDINGS[network.rounding].dense(layer, bounds)
     limits = layer.clamp(network.activation_dtype, network.rounding)
-    return DenseStep(layer, weights.astype(np.int8), bias, scales, limits, network.rounding)
+    kernel = weights.astype(np.int8)
+    sparse = sparse_kernel(kernel, nibbles(kernel).nbytes if layer.bits == 4 else kernel.nbytes)
+    return DenseStep(layer, kernel, bias, scales, bounds, limits, network.rounding, sparse)
 
 
 def _add(layer: QuantizedAdd, network: QuantizedNetwork) -> Step:

@@ -68,6 +68,8 @@ class Rounding:
     kernel, kernel_each, kernel_long, kernel_sum : str
         C functions, of `nbdense.export.c.kernels`: of layers whose channels share a shift, and whose channels do not;
         of layers that these do not fit; and of sums of two tensors.
+    cmsis_nn : bool or None
+        Whether CMSIS-NN has to be built with CMSIS_NN_USE_SINGLE_ROUNDING to round so; None: it does not.
     """
 
     dense: Callable[[QuantizedDense, Int64], Scales]
@@ -77,6 +79,7 @@ class Rounding:
     kernel_each: str
     kernel_long: str
     kernel_sum: str
+    cmsis_nn: bool | None = None
 
 
 # -- onnx ------------------------------------------------------------------------------------------------------------
@@ -184,14 +187,14 @@ def _fixed_add(layer: QuantizedAdd) -> Scales:
     return Scales(multipliers, -left)
 
 
-def _twice(name: str) -> Rounding:
-    """Return the row of a rounding of the product and of the shift each."""
-    return Rounding(_twice_dense, _fixed_add, _twice_numbers, name, f"{name}_each", f"{name}_long", f"{name}_sum")
+def _fixed(name: str, dense: Any, numbers: Any, cmsis_nn: bool | None) -> Rounding:
+    """Return the row of a rounding in fixed point."""
+    return Rounding(dense, _fixed_add, numbers, name, f"{name}_each", f"{name}_long", f"{name}_sum", cmsis_nn)
 
 
 ROUNDINGS = {
     "onnx": Rounding(_onnx_dense, _onnx_add, _onnx_numbers, "onnx", "onnx_each", "onnx_each", "exact_sum"),
-    "tflite": Rounding(_once_dense, _fixed_add, _once_numbers, "tflite", "tflite_each", "tflite_long", "tflite_sum"),
-    "gemmlowp": _twice("gemmlowp"),
-    "ruy": _twice("ruy"),
+    "tflite": _fixed("tflite", _once_dense, _once_numbers, cmsis_nn=True),
+    "gemmlowp": _fixed("gemmlowp", _twice_dense, _twice_numbers, cmsis_nn=False),
+    "ruy": _fixed("ruy", _twice_dense, _twice_numbers, cmsis_nn=None),
 }

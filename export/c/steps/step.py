@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nbdense.export.c.source import Source
+from nbdense.export.c.steps.sparse import SparseKernel
 
 
 class Step:
-    """A layer that a program calls."""
+    """A layer that a program calls.
+
+    Attributes
+    ----------
+    sparse : SparseKernel or None
+        Its kernel without the zeros, where it is held so.
+    """
+
+    sparse: SparseKernel | None = None
 
     def write(self, source: Source, label: str, inputs: Sequence[str], output: str) -> None:
         """Write the layer's constants and its call.

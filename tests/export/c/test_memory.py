@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nbdense.export.c.memory import plan
+from nbdense.export.c.memory import place_of_input, plan
 
 
 def chain_of(sizes):
@@ -25,6 +25,24 @@ def chain_of(sizes):
 )
 def test_a_chain_takes_two_buffers(sizes, total):
     assert plan(*chain_of(sizes))[1] == total
+
+
+@pytest.mark.parametrize(
+    ("sizes", "place"),
+    [
+        ([20, 64, 64, 2], 64),
+        ([64, 64, 64, 2], 64),
+        ([65, 64, 64, 2], None),
+        ([784, 300, 100, 10], None),
+        ([5, 3], None),
+    ],
+)
+def test_the_input_lies_where_nothing_is_needed_yet(sizes, place):
+    inner, reads, writes = chain_of(sizes)
+    places, _ = plan(inner, reads, writes)
+    assert place_of_input(0, dict(enumerate(sizes)), places, reads, writes) == place
+    # A sum at the end reads the input again: then there is no room, whatever its size.
+    assert place_of_input(0, dict(enumerate(sizes)), places, [*reads[:-1], (*reads[-1], 0)], writes) is None
 
 
 @pytest.mark.parametrize("seed", range(30))

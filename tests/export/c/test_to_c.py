@@ -12,13 +12,16 @@ from nbdense.activations import ACTIVATIONS
 from nbdense.export import to_c, verify_c
 from nbdense.export.c import api
 from nbdense.export.c.kernels.floats import EXPRESSIONS, ROW_FUNCTIONS
+from nbdense.export.c.program import program_of
+from nbdense.export.c.steps import floats
 from nbdense.layers import BatchNormalization, Dense, Input, LayerNormalization, Residual, RMSNormalization
 from nbdense.models import Sequential
+from nbdense.quant import sparsify
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import LIMITS, FloatLayer, QuantizedNetwork
 from tests.support.c_programs import STRICT, run_all, write_sources
 from tests.support.drawn_networks import FUNCTIONS, Drawn, draw_network
-from tests.support.edge_networks import chain, integers_for, tables
+from tests.support.edge_networks import chain, integers_for, left_out, tables, thinned
 
 ROUNDINGS = ["onnx", "tflite", "gemmlowp", "ruy"]
 # The ziglang wheel's compiler has no sanitizer of addresses.
@@ -45,6 +48,24 @@ def drawn_models():
         dtype, rounding = sorted(LIMITS)[seed % 2], ROUNDINGS[seed // 2 % 4]
         models.append(chain([width, 300 // width, 6, 3], seed, dtype, rounding, bits=(8, 4)[seed // 4 % 2]))
         models.append(chain([5, width, 7], seed, dtype, rounding, softmax=True, granularity="per_tensor"))
+    return models + sparse_models()
+
+
+def sparse_models():
+    """Single weights and blocks of four beside dense layers; farther apart than a byte counts; none; 4 bits."""
+    models = []
+    for seed, rounding in enumerate(ROUNDINGS):
+        dtype = sorted(LIMITS)[seed % 2]
+        d = Drawn(seed, dtype)
+        table, form = d.looked_up(60, 37, d.format(0.02), "tanh", name="table")
+        layers = [table, d.dense(37, 5, form, d.format(0.03), name="last")]
+        models.append(thinned(QuantizedNetwork(layers, dtype, rounding), 0.85, (1, 4)[seed // 2]))
+        models.append(thinned(chain([1500, 6, 50, 2], seed, dtype, rounding), 0.995, (4, 1)[seed // 2]))
+        models.append(thinned(chain([70, 31, 7], seed, dtype, rounding, bits=4), 0.9))
+        models.append(thinned(chain([30, 30, 2], seed, dtype, rounding), 1.0))
+    d = Drawn(7)
+    repeated = d.dense(60, 18, d.format(0.02), form := d.format(0.03), positions=3, name="a")
+    models.append(thinned(QuantizedNetwork([repeated, d.dense(18, 5, form, form, positions=3, name="b")]), 0.8))
     return models
 
 
@@ -52,9 +73,15 @@ def models_of(dtype):
     return [network for network in drawn_models() if network.activation_dtype == dtype]
 
 
+def kinds_of(network):
+    return " ".join(call.title for call in program_of(network).calls)
+
+
 @pytest.mark.parametrize(("dtype", "target"), [("int8", "generic"), ("uint8", "cortex-m4"), ("int8", "cortex-m0plus")])
 def test_integers_are_nbdense_s(dtype, target, tmp_path):
-    networks = models_of(dtype)[:: 1 if target == "generic" else 3]
+    networks = models_of(dtype)
+    if target != "generic":
+        networks = networks[::3] + [network for network in networks if "sparse" in kinds_of(network)][::2]
     sources = write_sources(tmp_path, networks, target=target)
     rows = [integers_for(network, 24, seed) for seed, network in enumerate(networks)]
     made = run_all(
@@ -89,6 +116,7 @@ def test_real_numbers_are_nbdense_s(tmp_path):
 @pytest.mark.parametrize("options", [["-O0"], ["-O2"], ["-Os", "-ffreestanding"]], ids=" ".join)
 def test_a_thousand_rows_of_mnist_s_size(options, tmp_path):
     networks = [chain([784, 64, 32, 10], rounding=rounding) for rounding in ROUNDINGS]
+    networks += [thinned(networks[0], 0.9), thinned(networks[0], 0.9, 4)]
     sources = write_sources(tmp_path, networks, target="generic")
     q, x = integers_for(networks[0], 1000)
     made = run_all(tmp_path, sources, [q] * len(networks), [10] * len(networks), ["cc", *options])
@@ -99,7 +127,7 @@ def test_a_thousand_rows_of_mnist_s_size(options, tmp_path):
 @pytest.mark.parametrize("target", ["generic", "cortex-m4", "cortex-m0plus"])
 def test_source_is_strict_c99(target, tmp_path):
     networks = [tables(1, "int8", "onnx", "tanh"), tables(1, "uint8", "tflite", "tanh"), draw_network(3)]
-    networks += [chain([9, 6, 4], bits=4, softmax=True), draw_network(0)]
+    networks += [chain([9, 6, 4], bits=4, softmax=True), draw_network(0), *sparse_models()[:3], sparse_float_model()]
     sources = write_sources(tmp_path, networks, target=target, memory="caller")
     for define in ([], [f"-DM{number}_SELF_TEST" for number in range(len(networks))]):
         command = ["cc", "-std=c99", "-fsyntax-only", "-ffreestanding", *STRICT, *define, *map(str, sources)]
@@ -143,6 +171,52 @@ def test_float_model(activation, tmp_path):
     result = verify_c(path, model)
     assert result.agrees and result.integers is None
     assert 0 < result.max_absolute < 1e-5
+
+
+def sparse_float_model():
+    """Layers of which some are smaller without their zeros, as single weights and as blocks."""
+    model = Sequential([Input((600,)), Dense(30, "relu"), Dense(22, "relu"), Dense(20), Dense(3)])
+    model.build((None, 600))
+    rng, weights = np.random.default_rng(0), []
+    for tensor in model.get_weights():
+        drawn = rng.normal(size=tensor.shape) / np.sqrt(len(tensor))
+        zeros, width = {600: (0.99, 1), 30: (0.8, 4), 22: (0.85, 1)}.get(len(tensor), (0.0, 1))
+        if drawn.ndim == 2:
+            drawn[left_out(rng, drawn.shape, zeros, width)] = 0
+        weights.append(drawn)
+    model.set_weights(weights)
+    return model
+
+
+def test_sparse_kernels_are_chosen_by_their_bytes():
+    """Of the constants, which are those of the layers, as the report has them."""
+    dense = chain([784, 100, 50, 10])
+    whole = [cost.flash for cost in api.texts_of(dense, "net", "net.h", target="generic").costs]
+    for width, zeros, title in [(1, 0.9, "dense, sparse 1x1"), (4, 0.7, "dense, sparse 1x4"), (1, 0.4, "dense")]:
+        texts = api.texts_of(thinned(dense, zeros, width), "net", "net.h", target="generic")
+        assert [cost.title for cost in texts.costs[:2]] == [title] * 2
+        assert title in texts.source.split("*/")[0]
+        for cost, size in zip(texts.costs[:2], whole[:2], strict=True):
+            assert cost.flash <= size and (cost.flash < size) == (title != "dense")
+    thin = thinned(dense, 0.9)
+    kept = int(np.count_nonzero(thin.layers[0].kernel))
+    first = api.texts_of(thin, "net", "net.h", target="cortex-m4").costs[0]
+    # A byte and its gap of each weight; the count, bias and multiplier of each output; the layer's structure.
+    assert first.flash == pytest.approx(2 * kept + (2 + 4 + 4) * 100, abs=60)
+    assert first.multiply_adds == kept
+
+
+def test_a_sparse_float_model_is_the_dense_one_bit_by_bit(tmp_path, monkeypatch):
+    model = sparse_float_model()
+    to_c(sparsify(model, choice="1x1"), tmp_path / "net.c")
+    assert verify_c(tmp_path / "net.c", model).agrees
+    called = set(re.findall(r"    (float_\w+)\(&", (tmp_path / "net.c").read_text()))
+    assert called == {"float_sparse_of_1", "float_sparse_of_4", "float_dense"}
+    x = np.random.default_rng(0).normal(size=(40, 600)).astype(np.float32)
+    (sparse,) = run_all(tmp_path, write_sources(tmp_path, [model]), [x], [3], ["cc", "-O1"], "float")
+    monkeypatch.setattr(floats, "sparse_kernel", lambda kernel, dense_bytes: None)
+    (dense,) = run_all(tmp_path, write_sources(tmp_path, [model]), [x], [3], ["cc", "-O1"], "float")
+    np.testing.assert_array_equal(sparse, dense)
 
 
 def test_every_activation_of_a_float_model(tmp_path):
@@ -244,7 +318,7 @@ def test_labels_and_names_of_layers_cannot_leave_their_places(tmp_path):
 def test_memory_of_the_caller(tmp_path):
     network = chain([20, 64, 64, 2])
     to_c(network, tmp_path / "net.c", memory="caller")
-    assert "#define NET_MEMORY 148\n" in (tmp_path / "net.h").read_text()  # two of 64, and the quantized input
+    assert "#define NET_MEMORY 128\n" in (tmp_path / "net.h").read_text()  # two of 64, the input in one
     text = (tmp_path / "net.c").read_text().split("#ifdef NET_SELF_TEST")[0]
     assert not re.search(r"static int8_t \w+\[", text)
 
