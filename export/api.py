@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from nbdense.export.graph.builder import INPUT, OUTPUT, Form
+from nbdense.export.graph.builder import FLOAT, INPUT, OUTPUT, Form
 from nbdense.export.networks import network_of
 from nbdense.export.pipeline.sklearn import pipeline_to_onnx
 from nbdense.export.verify.verification import compare
@@ -33,6 +33,8 @@ def to_onnx(
     metadata: Mapping[str, Any] | None = None,
     fold_batch_norm: bool = True,
     as_convolution: bool = False,
+    inference_input_type: str = FLOAT,
+    inference_output_type: str = FLOAT,
     verify: bool = True,
 ) -> onnx.ModelProto:
     """Export a model to ONNX, and see that onnxruntime computes what it computes.
@@ -88,6 +90,13 @@ def to_onnx(
         Whether to write a model whose layers stand behind a Flatten of (C, H, W) as a Conv and 1x1 Convs: input
         [batch, C, height, width], of any size from (H, W) on, and output [batch, n_out, height - H + 1, width - W + 1],
         what the model says of each window. Not of dynamic layers, nor weights of 4 bits or in blocks.
+    inference_input_type, inference_output_type : {"float32", "int8", "uint8"}
+        Of a statically quantized model, its ``activation_dtype``: the file takes the integers of the input, as
+        accelerators and microcontrollers do, or gives those of the last layer, before a softmax in float: what
+        `QuantizedModel.predict_integers` does. Their scale and zero point are `QuantizedModel.input_quantization` and
+        `QuantizedModel.output_quantization`, and in the metadata "nbdense_input_quantization" and
+        "nbdense_output_quantization", as JSON. onnxruntime on x86 computes the layers at such ends of "qdq" in float
+        where they are int8, and in integers where they are uint8.
     verify : bool
         Whether to compare with ``predict`` in onnxruntime before anything is written (see `verify_onnx`), where
         onnxruntime is installed. The checker and shape inference run in any case.
@@ -103,7 +112,8 @@ def to_onnx(
     ValueError
         For a flavour or opset that there is not or that does not fit the model, a layer or an activation (one of your
         own, say) that has no ONNX form (named), a weight that is not finite in float32, a quantized model of another
-        rounding than "onnx", labels or a convolution of a model that has none, or names or metadata that do not fit.
+        rounding than "onnx", labels, a convolution or integers at its ends of a model that has none, or names or
+        metadata that do not fit.
     RuntimeError
         If onnxruntime cannot load the model (an opset too new for it, say) or computes something else; nothing is
         written.
@@ -120,11 +130,13 @@ def to_onnx(
     ['Gemm', 'Relu', 'Gemm', 'Softmax']
     """
     if hasattr(model_or_quantized, "get_params"):  # scikit-learn's: a Pipeline, or an estimator of nbdense's
-        options = (flavour or "float", input_name, output_name, labels, as_convolution)
-        if options != ("float", INPUT, OUTPUT, False, False):
+        ends = (inference_input_type, inference_output_type)
+        options = (flavour or "float", input_name, output_name, labels, as_convolution, *ends)
+        if options != ("float", INPUT, OUTPUT, False, False, FLOAT, FLOAT):
             raise ValueError(
-                "to_onnx: a pipeline is written in the flavour 'float', with names and labels of its own: leave "
-                "flavour, input_name, output_name, labels and as_convolution out"
+                "to_onnx: a pipeline is written in the flavour 'float', with names, labels and types of its own: leave "
+                "flavour, input_name, output_name, labels, as_convolution, inference_input_type and "
+                "inference_output_type out"
             )
         return pipeline_to_onnx(
             model_or_quantized, path, opset=opset, class_names=class_names, metadata=metadata, verify=verify
@@ -137,7 +149,7 @@ def to_onnx(
         label_name=label_name if labels else None,
         class_names=class_names,
         metadata=metadata,
-        form=Form(fold_batch_norm, as_convolution),
+        form=Form(fold_batch_norm, as_convolution, inference_input_type, inference_output_type),
         file_name=None if path is None else Path(path).name,
     )
     if verify and find_spec("onnxruntime") is not None:

@@ -10,6 +10,7 @@ from nbdense.quant.conversion.assembly import assemble
 from nbdense.quant.conversion.plan import source_of
 from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.model import QuantizedModel
+from nbdense.quant.model.scoring import compiled_of
 from nbdense.quant.reporting.report import with_findings
 from nbdense.quant.schemes.options import Options
 from nbdense.quant.schemes.table import scheme_of
@@ -135,6 +136,6 @@ def quantize(
         findings: dict[str, Any] = {}
     else:
         quantized, findings = budget.search(quantizer, model, accuracy_budget, evaluate)
-    made = QuantizedModel(with_findings(quantized, quantizer, findings))
+    made = QuantizedModel(with_findings(quantized, quantizer, findings), compiled_of(model))
     made.float_network = quantizer.source
     return made

@@ -25,6 +25,7 @@ from nbdense.export.graph.opsets import ir_version_of
 INPUT = "input"  # the default names of the ends
 OUTPUT = "output"
 BATCH = "batch"  # the name of the dynamic dimension
+FLOAT = "float32"
 LARGEST_FILE = 2**31 - 2**25  # bytes of constants in one file: protobuf holds 2 GiB, of which the nodes take some
 SMALLEST_OUTSIDE = 1024  # bytes of a constant that goes into a file beside: shapes and scales stay
 ALIGNMENT = 4096  # of constants in that file: runtimes map them into memory
@@ -36,6 +37,8 @@ class Form:
 
     fold: bool = True  # whether dense layers take over the batch normalisations beside them
     convolution: bool = False
+    input_type: str = FLOAT  # or the type of a quantized network's integers
+    output_type: str = FLOAT
 
 
 PLAIN = Form()
@@ -61,6 +64,8 @@ class Graph:
     ----------
     axis : int
         Axis of a tensor that the layers' columns are: the last, or in a convolution the channels'.
+    input_type, output_type : str
+        dtypes of the network's ends.
     outside : dict of str to ndarray
         The constants that `finish` has left to a file beside the model's, in that file's order.
 
@@ -81,6 +86,7 @@ class Graph:
                         f"to_onnx: {side}_name must not be or begin with another end's name, {other!r}, got {name!r}"
                     )
         self.opset, self.input, self.output, self.axis = opset, input, output, -1
+        self.input_type = self.output_type = FLOAT
         self.outside: dict[str, npt.NDArray[Any]] = {}
         self._label: onnx.ValueInfoProto | None = None
         self._domains: dict[str, int] = {}
@@ -224,7 +230,7 @@ class Graph:
     def finish(
         self, input_shape: Shape, output_shape: Shape, metadata: Mapping[str, str], file_name: str | None = None
     ) -> onnx.ModelProto:
-        """Return the model: float32 input [batch, *input_shape] to float32 output [batch, *output_shape].
+        """Return the model: input [batch, *input_shape] to output [batch, *output_shape], of the ends' types.
 
         Parameters
         ----------
@@ -252,8 +258,11 @@ class Graph:
                 f"to_onnx: the weights of 4 bits take over {LARGEST_FILE:,} bytes, more than a file can hold"
             )
         ends = [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])
-            for name, shape in ((self.input, input_shape), (self.output, output_shape))
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), [BATCH, *shape])
+            for name, dtype, shape in (
+                (self.input, self.input_type, input_shape),
+                (self.output, self.output_type, output_shape),
+            )
         ]
         inside = [self._tensor(name) for name in self._constants if name not in self.outside]
         graph = helper.make_graph(

@@ -24,6 +24,7 @@ from nbdense.export.read.nodes import (
     DynamicZeroNode,
     Format,
     FunctionNode,
+    InputNode,
     LookupNode,
     QuantizeNode,
 )
@@ -80,7 +81,9 @@ def _real(call: Call, value: Value, form: Format, label: str = "its input") -> V
     """Return the DequantizeLinear of an integer value."""
     node = value.integers
     if node is None:
-        raise call.fail(f"{label} must be quantized integers, got real numbers")
+        is_input = isinstance(value.node, InputNode)
+        got = "the file's input: from_onnx reads files that take real numbers" if is_input else "real numbers"
+        raise call.fail(f"{label} must be quantized integers, got {got}")
     if isinstance(node, LookupNode) and node.format is None:
         value.node = node = dataclasses.replace(node, format=dataclasses.replace(form, dtype=node.dtype))
     written = node.format

@@ -109,12 +109,8 @@ def to_tflite(
 
 def _has_integer_ends(network: Any) -> bool:
     """Tell whether a network reads its input as one kind of integers, and ends in integers."""
-    if not is_quantized(network) or not network.ends_in_integers:
-        return False
-    reads = {
-        form
-        for i, layer in enumerate(network.layers)
-        for tensor, form in zip(network.inputs_of(i), layer.input_formats, strict=True)
-        if tensor == 0
-    }
-    return len(reads) == 1 and None not in reads and all(form is not None for form in network.formats[1:])
+    return (
+        is_quantized(network)
+        and network.input_format is not None
+        and all(form is not None for form in network.formats[1:])
+    )

@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from nbdense.export.verify import runtime
+from nbdense.export.verify.ends import Ends
 from nbdense.export.verify.runtime import Outside
 
 # (share of the integers that may differ, by how much at most)
@@ -25,13 +26,13 @@ INTEGER_PRODUCTS = ("QGemm", "QLinearMatMul", "MatMulInteger")  # integers with 
 
 
 def compare_integers(
-    proto: onnx.ModelProto, reference: Any, rows: npt.NDArray[np.float32], outside: Outside | None
+    proto: onnx.ModelProto, reference: Any, rows: npt.NDArray[np.float32], outside: Outside | None, ends: Ends
 ) -> tuple[bool, dict[str, Any]]:
     """Compare the last layer's integers in onnxruntime with nbdense's.
 
-    They are read off the file's last DequantizeLinear; what comes behind it is cut off. Another output beside it would
-    not do: with int8 activations onnxruntime leaves a Gemm whose result has two readers in float, and would not
-    compute what it computes of the file.
+    They are the file's output, or are read off its last DequantizeLinear; what comes behind it is cut off. Another
+    output beside it would not do: with int8 activations onnxruntime leaves a Gemm whose result has two readers in
+    float, and would not compute what it computes of the file.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ def compare_integers(
         Data.
     outside : mapping of str to ndarray, optional
         Tensors that the model refers to, but does not hold.
+    ends : Ends
+        Its ends.
 
     Returns
     -------
@@ -50,13 +53,16 @@ def compare_integers(
         Whether they agree, and those fields of a `Verification` that are about integers.
     """
     network = reference.network
-    node = _last_dequantize(proto)
-    scale, zero_point = _scale_of(proto, node)
-    cut = _upto(proto, node.output[0])
+    if ends.output is None:
+        node = _last_dequantize(proto)
+        (scale, zero_point), cut = _scale_of(proto, node), _upto(proto, node.output[0])
+    else:
+        (scale, zero_point), cut = ends.output, proto
     kept = {tensor.name for tensor in cut.graph.initializer}
     outside = {name: array for name, array in (outside or {}).items() if name in kept}
     expected = reference.predict_integers(rows)
-    outputs = [runtime.open_session(cut, None, None, optimize, outside)(rows)[-1] for optimize in (True, False)]
+    sessions = (runtime.open_session(cut, None, None, optimize, outside) for optimize in (True, False))
+    outputs = [ends.around(session)(rows)[-1] for session in sessions]
     fused, as_written = (
         np.abs(np.rint(out / scale).reshape(expected.shape) + zero_point - expected) for out in outputs
     )
@@ -76,7 +82,12 @@ def compare_integers(
 
 
 def compare_values(
-    proto: onnx.ModelProto, reference: Any, rows: npt.NDArray[np.float32], outside: Outside | None, tolerance: float
+    proto: onnx.ModelProto,
+    reference: Any,
+    rows: npt.NDArray[np.float32],
+    outside: Outside | None,
+    ends: Ends,
+    tolerance: float,
 ) -> tuple[bool, dict[str, Any]]:
     """Compare the outputs of a model that ends in float, but has integers inside.
 
@@ -90,6 +101,8 @@ def compare_values(
         Data.
     outside : mapping of str to ndarray, optional
         Tensors that the model refers to, but does not hold.
+    ends : Ends
+        Its ends.
     tolerance : float
         Tolerance of floats, as a share of the largest output.
 
@@ -99,10 +112,8 @@ def compare_values(
         Whether they agree, and "saturates" as in a `Verification`.
     """
     expected = reference.predict(rows)
-    agree = [
-        rows_agree(expected, runtime.open_session(proto, None, None, optimize, outside)(rows)[-1], tolerance)
-        for optimize in (True, False)
-    ]
+    sessions = (runtime.open_session(proto, None, None, optimize, outside) for optimize in (True, False))
+    agree = [rows_agree(expected, ends.around(session)(rows)[-1], tolerance) for session in sessions]
     saturates = not all(agree) and runtime.kernels_saturate()
     operators = any(node.op_type in INTEGER_PRODUCTS for node in proto.graph.node)
     fused, as_written = agree

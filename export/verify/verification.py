@@ -30,6 +30,7 @@ from nbdense.export.graph.builder import Shape
 from nbdense.export.graph.checks import check, check_file
 from nbdense.export.networks import Floats, has_integers, network_of, shapes_of, with_predict
 from nbdense.export.verify import runtime
+from nbdense.export.verify.ends import ends_of
 from nbdense.export.verify.integers import compare_integers, compare_values, rows_agree
 from nbdense.export.verify.runtime import Outside, Session
 from nbdense.export.verify.tolerance import TOLERANCE, cost_of_a_bit, cost_of_float32, largest_differences
@@ -184,10 +185,11 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside 
     """
     network = network_of(model)
     source, target = shapes_of(network)
-    rows = _rows(x, source)
-    reference = with_predict(model)
+    rows, ends = _rows(x, source), ends_of(proto, network)
+    reference = ends.predicting(with_predict(model))
     slides = _slides(proto, source)
-    run = runtime.open_session(proto, *(_sliding(source, target) if slides else (source, target)), outside=outside)
+    shapes = _sliding(source, target) if slides else (source, target)
+    run = ends.around(runtime.open_session(proto, *shapes, outside=outside))
     batches = [rows[np.arange(size) % len(rows)] for size in dict.fromkeys((*BATCH_SIZES, len(rows)))]
     outputs = [run(batch) for batch in batches]
     # A dynamically quantized row's outputs depend on the batch: each is predicted by itself.
@@ -207,9 +209,9 @@ def compare(proto: onnx.ModelProto, model: Any, x: Any = None, outside: Outside 
     else:
         tolerance = float("inf")
         if network.ends_in_integers:
-            agrees, fields = compare_integers(proto, reference, rows, outside)
+            agrees, fields = compare_integers(proto, reference, rows, outside, ends)
         else:
-            agrees, fields = compare_values(proto, reference, rows, outside, TOLERANCE)
+            agrees, fields = compare_values(proto, reference, rows, outside, ends, TOLERANCE)
         if slides:
             agrees = agrees and (fields["saturates"] or rows_agree(*pairs[-1], TOLERANCE))
     return Verification(

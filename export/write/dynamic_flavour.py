@@ -34,7 +34,7 @@ def write_dynamic(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -
     ValueError
         If a layer's activation has no ONNX form; the layer is named.
     """
-    Walk(graph, network, form.convolution).run(WRITERS)
+    Walk(graph, network, form).run(WRITERS)
 
 
 def dynamic_dense(walk: Walk, index: int, layer: DynamicDense, prefix: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx
 
-from nbdense.export.graph.builder import PLAIN, Form, Graph, Shape
+from nbdense.export.graph.builder import FLOAT, PLAIN, Form, Graph, Shape
 from nbdense.export.graph.checks import check
 from nbdense.export.graph.opsets import DEFAULT_OPSET, checked_opset, ir_version_of, newest_opset
 from nbdense.export.networks import is_quantized, shapes_of
@@ -21,6 +21,7 @@ from nbdense.export.write.metadata import as_json, listed_class_names, metadata_
 from nbdense.export.write.qdq_flavour import write_qdq
 from nbdense.export.write.qoperator_flavour import write_qoperator
 from nbdense.export.write.weight_only_flavour import needed_opset, write_weight_only
+from nbdense.quant.layers.checks import LIMITS
 from nbdense.quant.schemes.options import Options
 from nbdense.quant.schemes.table import SCHEMES
 
@@ -97,6 +98,7 @@ def network_to_onnx(
         As `to_onnx`.
     """
     name = default_flavour(network) if flavour is None else _checked_flavour(flavour, _kind(network))
+    ends_quantized = _check_ends(network, form, label_name is not None)
     shapes: tuple[Shape, Shape] = convolution_shapes(network) if form.convolution else shapes_of(network)
     names = None if class_names is None else listed_class_names(class_names, shapes_of(network)[1][-1])
     entries = metadata_of(name, metadata, names)
@@ -107,6 +109,7 @@ def network_to_onnx(
         )
     if is_quantized(network) and network.report:
         entries["nbdense_report"] = as_json(network.report)
+    entries |= {f"nbdense_{side}_quantization": as_json(known) for side, known in ends_quantized.items()}
     graph = Graph(_opset(opset, network), *ends, label_name)
     FLAVOURS[name].write(graph, network, form)
     if label_name is not None:
@@ -114,6 +117,31 @@ def network_to_onnx(
     model = graph.finish(*shapes, entries, file_name)
     check(model, "the exported graph", graph.outside)
     return model, graph.outside
+
+
+def _check_ends(network: Any, form: Form, labels: bool) -> dict[str, list[float]]:
+    """Return scales and zero points of the ends that are to be integers."""
+    known = {}
+    for side, dtype in (("input", form.input_type), ("output", form.output_type)):
+        argument = f"to_onnx: inference_{side}_type={dtype!r}"
+        if dtype == FLOAT:
+            continue
+        if dtype not in LIMITS:
+            raise ValueError(f"to_onnx: inference_{side}_type must be one of {FLOAT!r}, 'int8', 'uint8', got {dtype!r}")
+        quantized = is_quantized(network)
+        end = (network.input_format if side == "input" else network.formats[-1]) if quantized else None
+        if end is None:
+            why = "the input is not read as one kind of" if side == "input" else "the last layer does not compute in"
+            raise ValueError(f"{argument}: {why} integers; quantize with scheme='static', or leave it out")
+        if dtype != network.activation_dtype:
+            raise ValueError(
+                f"{argument}: the network's integers are {network.activation_dtype}; give that, or quantize with "
+                f"activation_dtype={dtype!r}"
+            )
+        if side == "output" and labels:
+            raise ValueError(f"{argument}: labels are made of probabilities or values; leave labels out")
+        known[side] = list(end)
+    return known
 
 
 def _last_activation(network: Any) -> str:

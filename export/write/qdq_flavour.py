@@ -43,14 +43,15 @@ def write_qdq(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> No
     network : QuantizedNetwork
         A network of the rounding "onnx".
     form : Form
-        Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
+        Whether to write it as a convolution, and of which types its ends are. Batch normalisations stay in any case:
+        their neighbours are integers.
 
     Raises
     ------
     ValueError
         If a layer's activation has no QDQ form; the layer is named.
     """
-    Walk(graph, network, form.convolution).run(WRITERS)
+    Walk(graph, network, form).run(WRITERS)
 
 
 def _dense(walk: Walk, index: int, layer: QuantizedDense, prefix: str) -> None:
@@ -126,9 +127,9 @@ def _readers(write: ActivationWriter, activation: Activation, opset: int) -> int
 
 
 def _give(walk: Walk, index: int, prefix: str, tensor: str) -> None:
-    form = walk.network.formats[index + 1]
-    assert form is not None
-    walk.give_integers(index, walk.quantize(tensor, f"{prefix}/output", *form, walk.target(index)))
+    made = walk.output(index)
+    walk.graph.node("QuantizeLinear", [tensor, *made.scale], made.tensor)
+    walk.give_integers(index, made)
 
 
 def _softmax(walk: Walk, index: int, layer: QuantizedSoftmax, prefix: str) -> None:

@@ -38,14 +38,15 @@ def write_qoperator(graph: Graph, network: QuantizedNetwork, form: Form = PLAIN)
     network : QuantizedNetwork
         A network of the rounding "onnx".
     form : Form
-        Whether to write it as a convolution. Batch normalisations stay in any case: their neighbours are integers.
+        Whether to write it as a convolution, and of which types its ends are. Batch normalisations stay in any case:
+        their neighbours are integers.
 
     Raises
     ------
     ValueError
         If the activation of a layer in float has no ONNX form; the layer is named.
     """
-    Walk(graph, network, form.convolution).run(WRITERS)
+    Walk(graph, network, form).run(WRITERS)
 
 
 def _dense(walk: Walk, index: int, layer: QuantizedDense, prefix: str) -> None:

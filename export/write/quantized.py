@@ -21,7 +21,7 @@ from onnx import TensorProto
 
 from nbdense.engine.rows import DENSE
 from nbdense.export.graph.activations import activation_writer, custom_writer
-from nbdense.export.graph.builder import Graph
+from nbdense.export.graph.builder import FLOAT, PLAIN, Form, Graph
 from nbdense.export.write.convolution import CHANNELS, Stage, images_of, write_conv
 from nbdense.export.write.float_flavour import NO_WRITERS, Writers, write_row
 from nbdense.network import Row
@@ -46,13 +46,14 @@ class Walk:
         The graph that is written.
     network : QuantizedNetwork
         The network.
-    convolution : bool
-        Whether to write dense layers as Conv: see `nbdense.export.write.convolution`.
+    form : Form
+        Whether to write dense layers as Conv (see `nbdense.export.write.convolution`), and of which types the ends
+        are: those of integers must be there, in the network's own type.
 
     Attributes
     ----------
     convolution : bool
-        The same.
+        Whether dense layers are written as Conv.
 
     Raises
     ------
@@ -60,7 +61,7 @@ class Walk:
         If the network is no convolution.
     """
 
-    def __init__(self, graph: Graph, network: QuantizedNetwork, convolution: bool = False) -> None:
+    def __init__(self, graph: Graph, network: QuantizedNetwork, form: Form = PLAIN) -> None:
         self.graph, self.network = graph, network
         self.dtype = network.activation_dtype
         self.least = LIMITS[self.dtype][0]
@@ -71,9 +72,10 @@ class Walk:
         positions = network.tensors[-1][0]
         self._softmax = network.final_activation == "softmax"
         self._reshaped = positions > 1
-        self.convolution = convolution
-        self._images = images_of(network.input_shape, _stages(network)) if convolution else set[int]()
-        graph.axis = CHANNELS if convolution else -1
+        self.convolution = form.convolution
+        self._images = images_of(network.input_shape, _stages(network)) if form.convolution else set[int]()
+        graph.axis = CHANNELS if form.convolution else -1
+        graph.input_type, graph.output_type = form.input_type, form.output_type
 
     def run(self, writers: Mapping[type, LayerWriter]) -> None:
         """Write everything, from the graph's input to its output.
@@ -89,13 +91,18 @@ class Walk:
             If a layer or its activation has no ONNX form; it is named.
         """
         graph, network = self.graph, self.network
-        positions, n = network.tensors[0]
-        self._floats[0] = graph.input
+        (positions, n), source, known = network.tensors[0], graph.input, network.input_format
         if positions > 1:
             shape = graph.constant(f"{graph.input}_shape", [-1, n], np.int64)
-            self._floats[0] = graph.node("Reshape", [graph.input, shape], f"{graph.input}_rows")
+            source = graph.node("Reshape", [graph.input, shape], f"{graph.input}_rows")
         elif len(network.input_shape) > 1 and not self.convolution:
-            self._floats[0] = graph.node("Flatten", [graph.input], f"{graph.input}_flat", axis=1)
+            source = graph.node("Flatten", [graph.input], f"{graph.input}_flat", axis=1)
+        if graph.input_type == FLOAT:
+            self._floats[0] = source
+        else:
+            assert known is not None
+            scale = self.scale(graph.input, *known)
+            self._integers[(0, *known)] = Integers(source, scale, f"{graph.input}_dequantized")
         for index, layer in enumerate(network.layers):
             prefix = graph.layer(layer.name)
             self._prefixes.append(prefix)
@@ -106,6 +113,12 @@ class Walk:
         """Write the nodes from the last layer's output to the graph's: softmax, and the axes that the input had."""
         graph, network, last = self.graph, self.network, len(self.network.layers)
         form = network.formats[last]
+        if graph.output_type != FLOAT:
+            assert form is not None
+            if self._reshaped:
+                shape = graph.constant(f"{graph.output}_shape", [-1, *network.output_shape], np.int64)
+                graph.node("Reshape", [self._integers[(last, *form)].tensor, shape], graph.output)
+            return
         if self._softmax:
             target = f"{graph.output}_rows" if self._reshaped else graph.output
             self._floats[last] = graph.node("Softmax", [self._floats_of(last)], target, axis=graph.axis)
@@ -186,9 +199,13 @@ class Walk:
         index : int
             The layer's number.
         """
-        if index == len(self.network.layers) - 1 and not self._softmax and not self._reshaped:
+        if self._is_end(index) and self.graph.output_type == FLOAT and not self._softmax:
             return self.graph.output
         return f"{self._prefixes[index]}/output"
+
+    def _is_end(self, index: int) -> bool:
+        """Tell whether a layer writes the graph's output, if its form and type are that one's."""
+        return index == len(self.network.layers) - 1 and not self._reshaped
 
     def give_floats(self, index: int, tensor: str) -> None:
         """Record a layer's output, as floats.
@@ -345,7 +362,9 @@ class Walk:
         form = self.network.formats[index + 1]
         assert form is not None
         prefix = f"{self._prefixes[index]}/output"
-        return Integers(f"{prefix}_quantized", scale or self.scale(prefix, *form), self.target(index))
+        is_output = self._is_end(index) and self.graph.output_type != FLOAT
+        tensor = self.graph.output if is_output else f"{prefix}_quantized"
+        return Integers(tensor, scale or self.scale(prefix, *form), self.target(index))
 
     def look_up(self, source: str, prefix: str, table: npt.NDArray[Any], target: str) -> str:
         """Write a table's entries for integers, in core operators.

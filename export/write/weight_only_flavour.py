@@ -42,7 +42,7 @@ def write_weight_only(graph: Graph, network: QuantizedNetwork, form: Form = PLAI
     ValueError
         If a layer's activation has no ONNX form; the layer is named.
     """
-    Walk(graph, network, form.convolution).run(WRITERS)
+    Walk(graph, network, form).run(WRITERS)
 
 
 def needed_opset(network: QuantizedNetwork) -> tuple[int, str]:

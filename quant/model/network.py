@@ -144,6 +144,17 @@ class QuantizedNetwork:
         return any(layer.takes_whole_call for layer in self.layers)
 
     @property
+    def input_format(self) -> Format:
+        """Scale and zero point of the integers that the input is read as; None: as floats, or as several kinds."""
+        formats = {
+            form
+            for i, layer in enumerate(self.layers)
+            for tensor, form in zip(self.inputs_of(i), layer.input_formats, strict=True)
+            if tensor == 0
+        }
+        return next(iter(formats)) if len(formats) == 1 else None
+
+    @property
     def ends_in_integers(self) -> bool:
         """Tell whether the last layer's output is integers."""
         return self.formats[-1] is not None

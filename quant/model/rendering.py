@@ -1,28 +1,29 @@
-"""A quantization report as text and as a plot: functions of the report's dictionary alone.
+"""A quantization report as a table, as rows and as a plot: functions of the report's dictionary alone.
 
 They lie below the model, which shows its report through them; `nbdense.quant.reporting`, above it, measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from nbdense._tables import Table
 from nbdense.inspection.plots import label_places, pyplot
 
 
-def report_text(report: Mapping[str, Any]) -> str:
-    """Write a report as a table, and a few lines about the model.
+def report_table(report: Mapping[str, Any]) -> Table:
+    """Return a report as a table, with a few lines about the model below.
 
     Parameters
     ----------
     report : mapping
         As `QuantizedModel.report` gives it.
     """
-    rows = [("layer", "kind", "bits", "range", "weights dB", "outputs dB", "saturated", "bytes")]
-    notes = []
+    head = ("layer", "kind", "bits", "range", "weights dB", "outputs dB", "saturated", "bytes")
+    rows, notes = [], []
     for entry in report["layers"]:
         bounds = entry.get("range")
         rows.append(
@@ -51,7 +52,7 @@ def report_text(report: Mapping[str, Any]) -> str:
     for timing in report.get("timings", []):
         beside = f" (float: {timing['float_us']:.3g})" if "float_us" in timing else ""
         notes.append(f"{timing['us']:.3g} microseconds a row at {timing['rows']} rows a call{beside}, measured here")
-    return "\n".join([table(rows), *notes])
+    return Table(head, rows, notes=notes, left=2)
 
 
 def _cell(value: Any, form: str = "", there: bool = False) -> str:
@@ -60,19 +61,26 @@ def _cell(value: Any, form: str = "", there: bool = False) -> str:
     return format(value, form)
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Align cells in columns: the first two to the left, numbers to the right.
+def report_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a report's layers as dictionaries of the same keys, each value a number or a string: rows of a DataFrame.
+
+    What a layer has not is None. Bounds of a range are "range_low" and "range_high"; of what is a dictionary itself,
+    "multiply_adds" of sparse models, each entry is a column, as "multiply_adds_many".
 
     Parameters
     ----------
-    rows : sequence of sequences of str
-        The cells; the first row is the head.
+    report : mapping
+        As `QuantizedModel.report` gives it.
     """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(pairs)).rstrip()
-        for pairs in ([*zip(row, widths, strict=True)] for row in rows)
-    )
+    rows = []
+    for entry in report["layers"]:
+        row: dict[str, Any] = {}
+        for key, value in entry.items():
+            parts = dict(zip(("low", "high"), value, strict=True)) if isinstance(value, list) else value
+            row |= {f"{key}_{name}": part for name, part in parts.items()} if isinstance(parts, dict) else {key: parts}
+        rows.append(row)
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in keys} for row in rows]
 
 
 def report_plot(report: Mapping[str, Any]) -> Any:

@@ -28,7 +28,7 @@ class RowsOfData:
         self.input_shape, self.output_shape, self.n_out = network.input_shape, network.output_shape, network.n_out
         # Of rows that go in and come out as they are; None: there are none.
         self._columns = self.input_shape if len(self.input_shape) == len(self.output_shape) == 1 else None
-        self._owner, self._last = f"layer {network.layers[0].name!r}", network.layers[-1].name
+        self._owner, self.last = f"layer {network.layers[0].name!r}", network.layers[-1].name
         self._integer_dtype = np.dtype(network.activation_dtype) if network.ends_in_integers else None
         # The scale of a dynamic layer is that of the whole call.
         self._slice = None if network.takes_whole_call else _SLICE
@@ -42,7 +42,7 @@ class RowsOfData:
             If it computes in float.
         """
         if self._integer_dtype is None:
-            raise ValueError(f"predict_integers: the last layer, {self._last!r}, computes in float; use predict")
+            raise ValueError(f"predict_integers: the last layer, {self.last!r}, computes in float; use predict")
         return self._integer_dtype
 
     def run(

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from nbdense._tables import Table
 from nbdense.compression import compressed_bytes
 from nbdense.files import tensor_bytes
 from nbdense.inspection.plots import pyplot
 from nbdense.network import Network, Row, held_network
 from nbdense.quant.conversion.budget import score_of
-from nbdense.quant.model.rendering import table
 from nbdense.quant.pruning.criteria import dense_rows
 from nbdense.quant.pruning.rules import choose
 
@@ -133,17 +133,17 @@ def _cells(layer: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _text(report: Mapping[str, Any]) -> str:
     """Write a report as a table, and a few lines about the model."""
-    lines = [table([_HEAD, *map(_cells, report["layers"])])]
+    notes = []
     for title, totals in (("before", report.get("before")), ("pruned", report["model"])):
         if totals is not None:
             score = f", score {totals['score']:.4f}" if "score" in totals else ""
-            lines.append(
+            notes.append(
                 f"{title}: {totals['sparsity']:.2%} of the weights are zero; {totals['kept_parameters']:,} of "
                 f"{totals['parameters']:,} parameters and {totals['kept_multiply_adds']:,} of "
                 f"{totals['multiply_adds']:,} multiply-adds a row are not; {totals['bytes']:,} bytes in memory, "
                 f"{totals['file_bytes']:,} in a file, {totals['compressed_bytes']:,} compressed{score}"
             )
-    return "\n".join(lines)
+    return Table(_HEAD, [_cells(layer) for layer in report["layers"]], notes=notes, left=2).text()
 
 
 def plot_patterns(network: Network) -> Any:

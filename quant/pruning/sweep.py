@@ -8,9 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nbdense._tables import Shown, Table
 from nbdense.inspection.plots import new_axes
 from nbdense.quant.conversion.budget import score_of
-from nbdense.quant.model.rendering import table
 from nbdense.quant.pruning.one_shot import prune
 from nbdense.quant.pruning.report import pruning_report
 from nbdense.quant.pruning.rules import share_of
@@ -18,8 +18,8 @@ from nbdense.quant.pruning.rules import share_of
 SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
-@dataclass(frozen=True)
-class SparsitySweep:
+@dataclass(frozen=True, repr=False)
+class SparsitySweep(Shown):
     """Scores against sparsity; printed, it is a table.
 
     Attributes
@@ -45,9 +45,9 @@ class SparsitySweep:
         cells = [(f"{sparsity:.2%}", f"{count:,}", f"{score:.4f}") for sparsity, count, score in rows]
         return [("sparsity", "parameters", "score"), *cells]
 
-    def __str__(self) -> str:
-        """Write the table."""
-        return table(self.table())
+    def to_table(self) -> Table:
+        head, *rows = self.table()
+        return Table(head, rows, left=2)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw scores against sparsity.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks
+from nbdense._tables import Shown, Table
 from nbdense.network import Network, held_network
 from nbdense.quant.calibration.calibration import RowValues, walk
 from nbdense.quant.calibration.trained import trained_ranges
@@ -18,7 +19,6 @@ from nbdense.quant.conversion.plan import plan, source_of
 from nbdense.quant.layers.checks import LIMITS
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork, between, cuts
-from nbdense.quant.model.rendering import table
 from nbdense.quant.schemes.scheme import SOFTMAX, SUM, Step
 
 Matrix = npt.NDArray[Any]
@@ -50,9 +50,9 @@ class LayerComparison:
     saturated: float
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The differences between a quantized model and the float one.
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
+    """The differences between a quantized model and the float one; shown, they are a table.
 
     Attributes
     ----------
@@ -65,13 +65,13 @@ class Comparison:
     layers: list[LayerComparison]
     worst: str
 
-    def __str__(self) -> str:
-        rows = [("layer", "SQNR dB", "lost dB", "max diff", "saturated")]
-        rows += [
+    def to_table(self) -> Table:
+        rows = [
             (r.name, f"{r.sqnr_db:.1f}", f"{r.added_db:.1f}", f"{r.max_difference:.3g}", f"{r.saturated:.2%}")
             for r in self.layers
         ]
-        return f"{table(rows)}\nmost is lost in {self.worst!r}"
+        head = ("layer", "SQNR dB", "lost dB", "max diff", "saturated")
+        return Table(head, rows, notes=[f"most is lost in {self.worst!r}"])
 
 
 def compare(model: Any, q: Any, x: Any) -> Comparison:

@@ -1,4 +1,4 @@
-"""The sparse model: what `sparsify` gives, and what users predict with, evaluate and save."""
+"""The sparse model: what `sparsify` gives, and what users predict with and save."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from nbdense import _checks, backends, losses, metrics
+from nbdense import backends
+from nbdense._tables import Table
 from nbdense.compression import save_tensors
 from nbdense.files import FileFormatError, TensorFile
 from nbdense.network import Network
 from nbdense.quant.kernels.sparse_formats import NO_SPARSE_KERNELS
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork
+from nbdense.quant.model.rendering import report_rows
 from nbdense.quant.model.rows import RowsOfData
+from nbdense.quant.model.scoring import describe_compiled, read_compiled
 from nbdense.quant.sparse import files
 from nbdense.quant.sparse.choosing import timings
 from nbdense.quant.sparse.forms import Form
 from nbdense.quant.sparse.programs import Limits, SparsePrograms, program_of
-from nbdense.quant.sparse.report import report_of, report_table, report_text
-from nbdense.training.evaluation import numbers_of
+from nbdense.quant.sparse.report import layers_table, report_of, report_table
 
 KIND = "sparse model"  # what a file says that it holds
 
@@ -36,7 +38,7 @@ class SparseModel(QuantizedModel):
     choice : mapping of str to Form
         Forms of its dense layers, by name.
     compiled : mapping, optional
-        Configurations of the loss and the metrics that `evaluate` gives.
+        The loss and the metrics that `evaluate` gives.
     limits : Limits, optional
         Rows a call for which the forms are used.
 
@@ -48,7 +50,7 @@ class SparseModel(QuantizedModel):
         Rows a call up to which the forms for few are used, and from which those for many; the outputs do not depend on
         it.
     compiled : dict
-        Configurations of the loss and the metrics that `evaluate` gives.
+        The loss and the metrics that `evaluate` gives.
     float_network : Network or None
         What it was made of, where that was in this process: for the report's timings. Files do not hold it.
     """
@@ -85,56 +87,8 @@ class SparseModel(QuantizedModel):
         """Bytes of all weights, indices, biases, scales and tables, as files hold them."""
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
-    def evaluate(
-        self,
-        x: Any,
-        y: Any,
-        batch_size: int | None = None,
-        verbose: int | str = 0,
-        sample_weight: Any = None,
-        return_dict: bool = False,
-    ) -> Any:
-        """Return the loss and the metrics that the model was compiled with, on a data set.
-
-        Parameters
-        ----------
-        x : array-like, (rows, *input_shape)
-            As for `predict`.
-        y : array-like
-            Targets, as the float model's `evaluate` takes them.
-        batch_size : int, optional
-            Rows predicted at a time; the result does not depend on it.
-        verbose : int or str
-            Taken for Keras's sake; nothing is printed.
-        sample_weight : array-like, (rows,), optional
-            A weight for each row.
-        return_dict : bool
-            Return a dict by name.
-
-        Returns
-        -------
-        float, list of float, or dict of str to float
-            The loss alone if there are no metrics, else the loss and the metrics.
-
-        Raises
-        ------
-        ValueError
-            If the model that it was made of was not compiled.
-        """
-        if not self.compiled:
-            raise ValueError(
-                "evaluate: the model that this one was made of was not compiled; compile it, then sparsify"
-            )
-        outputs, targets = self.predict(x, batch_size), _checks.numbers_of("evaluate: y", y)
-        loss, n_out = losses.get(self.compiled["loss"]), self._rows.output_shape[-1]
-        results = {"loss": float(loss(targets, outputs, sample_weight))}
-        for weights, listed in ((None, "metrics"), (sample_weight, "weighted_metrics")):
-            for config in self.compiled[listed]:
-                metric = metrics.get(config, loss, n_out)
-                metric.update_state(targets, outputs, weights)
-                value = metric.result()
-                results |= value if isinstance(value, dict) else {metric.name: value}
-        return numbers_of(results, return_dict)
+    def to_table(self) -> Table:
+        return report_table(self._report)
 
     def report(self, form: str = "text", *, timings: bool = True) -> Any:
         """Report what each layer is run in, its sparsity, multiply-adds and bytes, and what the model costs.
@@ -146,28 +100,31 @@ class SparseModel(QuantizedModel):
         Parameters
         ----------
         form : str
-            "text"; "table", the layers alone; or "dict", of JSON's types.
+            "text"; "table", the layers alone; "dict", of JSON's types; or "rows", a dictionary a layer, as
+            ``pandas.DataFrame`` takes them.
         timings : bool
             Whether to measure.
 
         Returns
         -------
-        str or dict
+        str, dict or list of dict
 
         Raises
         ------
         ValueError
             For another form.
         """
-        if form not in ("text", "table", "dict"):
-            raise ValueError(f"report: form must be 'text', 'table' or 'dict', got {form!r}")
+        if form not in ("text", "table", "dict", "rows"):
+            raise ValueError(f"report: form must be 'text', 'table', 'dict' or 'rows', got {form!r}")
         made = {"layers": [dict(layer) for layer in self._report["layers"]], "model": dict(self._report["model"])}
         if form == "table":
-            return report_table(made)
+            return layers_table(made).text()
+        if form == "rows":
+            return report_rows(made)
         if timings:
             dense = program_of(self.network, NO_SPARSE_KERNELS)
             made["timings"] = [self._timed(rows, dense) for rows in (1, 256)]
-        return report_text(made) if form == "text" else made
+        return report_table(made).text() if form == "text" else made
 
     def _timed(self, rows: int, dense: Any) -> dict[str, Any]:
         network, n_in = self.float_network, int(np.prod(self._rows.input_shape))
@@ -190,7 +147,7 @@ class SparseModel(QuantizedModel):
         compressed : bool
             Whether the file is packed: smaller, and slower to load.
         """
-        config = {**self._config, "compiled": self.compiled, **self._rows_of_forms}
+        config = {**self._config, "compiled": describe_compiled(self.compiled), **self._rows_of_forms}
         save_tensors(path, KIND, config, self._tensors, compressed)
 
     @classmethod
@@ -210,16 +167,9 @@ class SparseModel(QuantizedModel):
         if file.kind != KIND:
             raise FileFormatError(f"{file.path} holds a {file.kind!r}, not a {KIND!r}")
         network, choice = files.read(file)
-        compiled, usual = file.config.get("compiled", {}), Limits()
+        usual = Limits()
         limits = Limits(file.config.get("few_rows", usual.few), file.config.get("many_rows", usual.many))
         for name, rows in (("few_rows", limits.few), ("many_rows", limits.many)):
             if not isinstance(rows, int) or rows < 0:
                 raise FileFormatError(f"{file.path}: {name} must be a whole number from 0, got {rows!r}")
-        try:
-            if compiled:
-                loss = losses.get(compiled["loss"])
-                for config in (*compiled["metrics"], *compiled["weighted_metrics"]):
-                    metrics.get(config, loss, network.output_shape[-1])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileFormatError(f"{file.path}: its loss or metrics cannot be made: {error}") from error
-        return cls(network, choice, compiled, limits)
+        return cls(network, choice, read_compiled(file.path, file.config.get("compiled")), limits)

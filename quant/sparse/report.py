@@ -1,14 +1,14 @@
-"""The report of a sparse model: its dictionary, and its texts."""
+"""The report of a sparse model: its dictionary, and its tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from nbdense._tables import Table
 from nbdense.quant.model.network import QuantizedNetwork
-from nbdense.quant.model.rendering import table
 from nbdense.quant.sparse.forms import DENSE, SIZES, Form, blocks_in, kernel_of
 
 
@@ -55,16 +55,18 @@ def report_of(network: QuantizedNetwork, choice: Mapping[str, Form]) -> dict[str
     return {"layers": layers, "model": model}
 
 
-def report_table(report: Mapping[str, Any]) -> str:
-    """Write a report's layers as a table.
+def layers_table(report: Mapping[str, Any], notes: Sequence[str] = ()) -> Table:
+    """Return a report's layers as a table.
 
     Parameters
     ----------
     report : mapping
         As `SparseModel.report` gives it.
+    notes : sequence of str
+        Lines below.
     """
-    rows = [("layer", "kind", "few rows", "many rows", "weights", "kept", "sparsity", "multiply-adds")]
-    rows += [
+    head = ("layer", "kind", "few rows", "many rows", "weights", "kept", "sparsity", "multiply-adds")
+    rows = [
         (
             entry["name"],
             entry["kind"],
@@ -77,11 +79,11 @@ def report_table(report: Mapping[str, Any]) -> str:
         )
         for entry in report["layers"]
     ]
-    return table(rows)
+    return Table(head, rows, notes=notes, left=2)
 
 
-def report_text(report: Mapping[str, Any]) -> str:
-    """Write a report as a table, and a few lines about the model.
+def report_table(report: Mapping[str, Any]) -> Table:
+    """Return a report as a table, with a few lines about the model below.
 
     Parameters
     ----------
@@ -100,4 +102,4 @@ def report_text(report: Mapping[str, Any]) -> str:
             f"{timing['us']:.3g} microseconds a row at {timing['rows']} rows a call (dense: {timing['dense_us']:.3g}"
             f"{beside}), measured here"
         )
-    return "\n".join([report_table(report), *notes])
+    return layers_table(report, notes)

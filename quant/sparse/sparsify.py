@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from nbdense import losses, metrics
 from nbdense.network import Network
 from nbdense.quant.conversion.assembly import Choice, assemble
 from nbdense.quant.conversion.plan import source_of
 from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork
+from nbdense.quant.model.scoring import compiled_of
 from nbdense.quant.schemes.options import Options
 from nbdense.quant.schemes.table import SCHEMES
 from nbdense.quant.sparse.choosing import choose
@@ -65,7 +64,7 @@ def sparsify(model: Any, *, choice: Any = None) -> SparseModel:
         picked, limits = choose(network)
     else:
         picked, limits = checked_choice(network, choice, "sparsify"), Limits()
-    made = SparseModel(network, picked, _compiled(model), limits)
+    made = SparseModel(network, picked, compiled_of(model), limits)
     made.float_network = source
     return made
 
@@ -91,18 +90,3 @@ def _network_of(model: Any) -> tuple[Network | None, QuantizedNetwork]:
     scheme = next(name for name, scheme in SCHEMES.items() if not scheme.calibrates)  # any: all layers stay in float
     quantizer = Quantizer(network, None, Options(scheme=scheme))
     return network, assemble(quantizer, dict.fromkeys(range(len(quantizer.steps)), Choice(0)))
-
-
-def _compiled(model: Any) -> Mapping[str, Any] | None:
-    """Return what `SparseModel.evaluate` has to know of a compiled model."""
-    if isinstance(model, SparseModel):
-        return model.compiled
-    loss = getattr(model, "loss", None)
-    if loss is None:
-        return None
-    state = model.train_state
-    return {
-        "loss": losses.serialize(loss),
-        "metrics": [metrics.serialize(metric) for metric in state.metrics],
-        "weighted_metrics": [metrics.serialize(metric) for metric in state.weighted_metrics],
-    }
