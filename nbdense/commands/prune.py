@@ -120,6 +120,7 @@ def _fine_tune(
     chosen = trained.pipeline.steps[-1][1].get_params()
     x = rows_for_network(trained.pipeline, rows.features[rows.there]).astype(np.float32)
     weights = None
+    assert rows.targets is not None
     if trained.schema.task == CLASSIFICATION:
         classes = trained.pipeline.classes_
         if not np.isin(rows.targets, classes).all():
@@ -130,7 +131,7 @@ def _fine_tune(
         if isinstance(weights, Mapping):
             weights = {number: weights.get(label, 1.0) for number, label in enumerate(classes.tolist())}
     else:
-        assert scale is not None and rows.targets is not None
+        assert scale is not None
         targets, loss = (rows.targets - scale[0]) / scale[1], "mean_squared_error"
     network.compile(Adam(chosen["learning_rate_init"]), loss)
     bars = [EpochBar("fine-tune", epochs)] if on_terminal() else []

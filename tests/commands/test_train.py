@@ -14,7 +14,7 @@ import pytest
 
 from nbdense.commands import cli
 from nbdense.commands.trained import folder as folders
-from tests.support.tables import raw_columns, write_members, write_prices
+from tests.commands.csv_files import raw_columns, write_members, write_prices
 
 FILES = {
     "columns.json",

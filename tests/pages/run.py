@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from nbdense.commands import cli  # noqa: E402
-from tests.support.tables import write_members, write_prices  # noqa: E402
+from tests.commands.csv_files import write_members, write_prices  # noqa: E402
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 COLOURS = {"dark": 0, "light": 1}  # of Blink's setting preferredColorScheme

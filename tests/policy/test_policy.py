@@ -219,7 +219,8 @@ ONE_MODULE = {
             "export/read/quantized.py",  # foreign graphs, which nothing but their integers tells from other schemes'
             "quant/quantization.py",  # users' documentation
             "export/api.py",
-            "nbdense/commands/warmup.py",  # a user
+            "nbdense/commands/warmup.py",  # users
+            "nbdense/commands/interface/quantize.py",
             "nbdense/runtime/quantized.py",  # what predicts by NumPy alone reads the layer too
         },
     ),

@@ -187,6 +187,18 @@ def out_option(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
     )(function)
 
 
+def tell(line: str) -> None:
+    """Print a line of what goes on at once, unless stdout is to be one JSON object.
+
+    Parameters
+    ----------
+    line : str
+        The line.
+    """
+    if not asked_for_json():
+        click.echo(line)
+
+
 def asked_for_json() -> bool:
     """Tell whether the running command was given ``--json``, so that stdout is the object alone."""
     return bool(click.get_current_context().params.get("as_json"))

@@ -12,9 +12,9 @@ from nbdense.commands.interface.base import (
     Share,
     WholeNumber,
     WholeNumbers,
-    asked_for_json,
     declare,
     separator_option,
+    tell,
 )
 from nbdense.commands.tables.schema import Wishes, column_of
 
@@ -108,6 +108,5 @@ def command(
 
     wishes = Wishes({column.name: column for column in kinds}, drop, task)
     options = train.Options(target=target, wishes=wishes, batch=batch or 0, **choices)
-    silent = asked_for_json()
-    metrics = train.run(data, out, options, overwrite, tell=lambda line: silent or click.echo(line))
+    metrics = train.run(data, out, options, overwrite, tell=tell)
     return Outcome(train.report(metrics, out), {"folder": out, **metrics})

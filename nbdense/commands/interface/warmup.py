@@ -6,7 +6,7 @@ import dataclasses
 
 import click
 
-from nbdense.commands.interface.base import Outcome, asked_for_json, declare
+from nbdense.commands.interface.base import Outcome, declare, tell
 
 _DTYPES = click.Choice(["float32", "float64"])
 
@@ -22,10 +22,7 @@ def command(dtype: tuple[str, ...], dtypes: tuple[str, ...], quant: bool) -> Out
     from nbdense._compile import kernel_cache
     from nbdense.commands import warmup
 
-    silent = asked_for_json()
-    done = warmup.warm_up(
-        list(dict.fromkeys((*dtype, *dtypes))), quant, tell=lambda line: silent or print(line, flush=True)
-    )
+    done = warmup.warm_up(list(dict.fromkeys((*dtype, *dtypes))), quant, tell)
     folder = kernel_cache.cache_folder()
     text = f"{len(done)} compiled, in {folder}" if done else f"all was compiled already, in {folder}"
     return Outcome(text, {"folder": folder, "compiled": [dataclasses.asdict(each) for each in done]})

@@ -1,1 +1,1 @@
-"""What `train` writes: pipelines, their files, their scores, and the folder that holds them."""
+"""Trained pipelines: their files, their scores, and the folder that `train` writes of them."""

@@ -49,7 +49,7 @@ def on_terminal() -> bool:
 
 
 class _Lines(io.TextIOBase):
-    """What an estimator prints, as steps of a bar."""
+    """Lines that an estimator prints, as steps of a bar."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar

@@ -130,11 +130,11 @@ def test_names_that_onnx_does_not_have(names, said):
     step = ColumnTransformer([("word", OneHotEncoder(), [0]), ("number", StandardScaler(), [1, 3])])
     pipeline = fit([step], table.set_axis(range(4), axis=1), np.arange(80) % 2)
     with pytest.raises(ValueError, match=said):
-        pipeline_to_onnx(pipeline, X=table.set_axis(names, axis=1))
+        pipeline_to_onnx(pipeline, X=table.set_axis(pd.Index(names, dtype=object), axis=1))
 
 
 def test_columns_of_one_tensor_need_no_names():
-    numbers = PEOPLE[["age", "height"]].set_axis(["", "\ud800"], axis=1)
+    numbers = PEOPLE[["age", "height"]].set_axis(pd.Index(["", "\ud800"], dtype=object), axis=1)
     model = pipeline_to_onnx(fit([StandardScaler()], numbers, ROMAN), X=numbers)
     assert [entry.name for entry in model.graph.input] == ["input"]
 
