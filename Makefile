@@ -72,8 +72,9 @@ check-dist: $(INSTALLED_DIST)
 	$(TOOLS_VENV)/bin/twine check --strict dist/*
 	$(PYTHON) -m venv $(DIST_VENV)
 	$(DIST_VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt dist/nbdense-*.whl
-	mkdir $(DIST_VENV)/empty && cd $(DIST_VENV)/empty && ../bin/python -I $(CURDIR)/packaging/try_installed.py
-	$(DIST_VENV)/bin/nbdense --help
+	mkdir $(DIST_VENV)/empty
+	cd $(DIST_VENV)/empty && NBDENSE_CACHE_DIR="$(CURDIR)/.cache/kernels" ../bin/python -I "$(CURDIR)/packaging/try_installed.py"
+	$(DIST_VENV)/bin/nbdense --version
 
 # Lines that the tests reach; of compiled code, those that tests run as plain Python.
 coverage: $(INSTALLED_TEST)
