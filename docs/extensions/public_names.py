@@ -63,11 +63,11 @@ def _functions(module: ModuleType, source: str) -> list[str]:
     return [n for n, f in things if inspect.isfunction(f) and f.__module__ == source and f.__name__ == n]
 
 
-def _members(thing: type, documented: set[type]) -> Iterator[str]:
+def _members(thing: type, described: set[type]) -> Iterator[str]:
     """Return the attributes of a class that have docstrings of their own, those of undescribed parents included."""
     seen: set[str] = set()
     for parent in thing.__mro__:
-        if not parent.__module__.startswith("nbdense") or (parent is not thing and parent in documented):
+        if not parent.__module__.startswith("nbdense") or (parent is not thing and parent in described):
             continue
         for name, member in vars(parent).items():
             if not name.startswith("_") and name not in seen and inspect.getdoc(member) and _is_code(member):
@@ -96,14 +96,15 @@ class PublicNames(SphinxDirective):
         else:
             names = self.options.get("names", " ".join(getattr(module, "__all__", ()))).split()
         things = {name: getattr(module, name) for name in names}
-        documented = {thing for thing in things.values() if inspect.isclass(thing)}
+        everywhere = [getattr(nbdense, name) for name in nbdense.__all__]
+        described = {thing for thing in (*things.values(), *everywhere) if inspect.isclass(thing)}
         lines = [f".. currentmodule:: {module.__name__}", ""]
         for name, thing in things.items():
             if inspect.isclass(thing):
                 lines.append(f".. autoclass:: {name}")
                 if thing.__bases__ != (object,):
                     lines.append("   :show-inheritance:")
-                if members := sorted(_members(thing, documented)):
+                if members := sorted(_members(thing, described)):
                     lines.append(f"   :members: {', '.join(members)}")
             else:
                 lines.append(f".. autofunction:: {name}" if callable(thing) else f".. autodata:: {name}")
