@@ -58,7 +58,8 @@ lint: $(INSTALLED_TEST)
 
 # From the clone itself: the pages lie where their links lead.
 docs: $(INSTALLED_DOCS)
-	$(DOCS_VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs --doctree-dir build/doctrees . build/docs
+	$(DOCS_VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs \
+		--doctree-dir build/doctrees . build/docs
 
 # The distribution that predicts by NumPy alone.
 runtime: $(INSTALLED_TEST)
@@ -102,8 +103,8 @@ test-oldest: $(UV) | $(OLDEST_VENV)/pyvenv.cfg
 
 # For every Python and system at once; names and versions only.
 constraints: $(UV)
-	$(UV) pip compile --quiet --upgrade --extra test --extra docs --extra dist --universal --python-version 3.11 --no-header --no-annotate \
-		--output-file constraints.txt pyproject.toml
+	$(UV) pip compile --quiet --upgrade --extra test --extra docs --extra dist --universal --python-version 3.11 \
+		--no-header --no-annotate --output-file constraints.txt pyproject.toml
 
 # Installs no emulator: that takes root.
 test-aarch64: $(INSTALLED_TEST)
