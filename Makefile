@@ -59,7 +59,8 @@ lint: $(INSTALLED_TEST)
 
 # From the clone itself: the pages lie where their links lead.
 docs: $(INSTALLED_DOCS)
-	$(DOCS_VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs --doctree-dir build/doctrees . build/docs
+	$(DOCS_VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs \
+		--doctree-dir build/doctrees . build/docs
 
 # The distribution that predicts by NumPy alone.
 runtime: $(INSTALLED_TEST)
@@ -73,8 +74,9 @@ check-dist: $(INSTALLED_DIST)
 	$(TOOLS_VENV)/bin/twine check --strict dist/*
 	$(PYTHON) -m venv $(DIST_VENV)
 	$(DIST_VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt dist/nbdense-*.whl
-	mkdir $(DIST_VENV)/empty && cd $(DIST_VENV)/empty && ../bin/python -I $(CURDIR)/packaging/try_installed.py
-	$(DIST_VENV)/bin/nbdense --help
+	mkdir $(DIST_VENV)/empty
+	cd $(DIST_VENV)/empty && NBDENSE_CACHE_DIR="$(CURDIR)/.cache/kernels" ../bin/python -I "$(CURDIR)/packaging/try_installed.py"
+	$(DIST_VENV)/bin/nbdense --version
 
 # Lines that the tests reach; of compiled code, those that tests run as plain Python.
 coverage: $(INSTALLED_TEST)
@@ -102,8 +104,8 @@ test-oldest: $(UV) | $(OLDEST_VENV)/pyvenv.cfg
 
 # For every Python and system at once; names and versions only.
 constraints: $(UV)
-	$(UV) pip compile --quiet --upgrade --extra test --extra docs --extra dist --universal --python-version 3.11 --no-header --no-annotate \
-		--output-file constraints.txt pyproject.toml
+	$(UV) pip compile --quiet --upgrade --extra test --extra docs --extra dist --universal --python-version 3.11 \
+		--no-header --no-annotate --output-file constraints.txt pyproject.toml
 
 # Installs no browser: that takes root. Pictures of the pages are in page-pictures/.
 check-page: $(INSTALLED_TEST)

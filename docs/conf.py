@@ -29,7 +29,6 @@ include_patterns = [
     "CHANGELOG.md",
 ]
 exclude_patterns = [".*", "build", "dist"]
-suppress_warnings = ["toc.empty_glob"]  # a page that no list names comes last, and there need be none
 
 default_role = "py:obj"  # `quantize` in a docstring is a link where there is such a page
 myst_heading_anchors = 3

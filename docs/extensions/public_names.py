@@ -3,8 +3,12 @@
     .. public-names:: nbdense.layers
        :below: Layer
 
-describes the classes of a module that are below one of its own, itself first. Without ``below`` it describes the names
-that are given, or all of the module's ``__all__``.
+describes the classes of a module that are below one of its own, itself first. With ``functions`` it describes those of
+another module, with ``names`` what is named, and without an option the module's ``__all__``.
+
+    .. registered-names:: nbdense.losses.LOSSES
+
+lists the keys of a table: the strings that stand for its things.
 
     .. top-level-names::
 
@@ -53,11 +57,17 @@ def _below(module: ModuleType, base: type) -> list[str]:
     return [base.__name__, *names]
 
 
-def _members(thing: type, documented: set[type]) -> Iterator[str]:
+def _functions(module: ModuleType, source: str) -> list[str]:
+    """Return the names of a module's functions that are defined in another, but for further names of the same one."""
+    things = sorted(vars(module).items())
+    return [n for n, f in things if inspect.isfunction(f) and f.__module__ == source and f.__name__ == n]
+
+
+def _members(thing: type, described: set[type]) -> Iterator[str]:
     """Return the attributes of a class that have docstrings of their own, those of undescribed parents included."""
     seen: set[str] = set()
     for parent in thing.__mro__:
-        if not parent.__module__.startswith("nbdense") or (parent is not thing and parent in documented):
+        if not parent.__module__.startswith("nbdense") or (parent is not thing and parent in described):
             continue
         for name, member in vars(parent).items():
             if not name.startswith("_") and name not in seen and inspect.getdoc(member) and _is_code(member):
@@ -74,29 +84,44 @@ class PublicNames(SphinxDirective):
     """Describe names of a module by autodoc."""
 
     required_arguments = 1
-    option_spec: ClassVar = {"below": directives.unchanged, "names": directives.unchanged}
+    option_spec: ClassVar = dict.fromkeys(("below", "functions", "names"), directives.unchanged)
 
     def run(self) -> list[nodes.Node]:
         """Return what autodoc makes of each name."""
         module = import_module(self.arguments[0])
         if base := self.options.get("below"):
             names = _below(module, getattr(module, base))
+        elif source := self.options.get("functions"):
+            names = _functions(module, source)
         else:
             names = self.options.get("names", " ".join(getattr(module, "__all__", ()))).split()
         things = {name: getattr(module, name) for name in names}
-        documented = {thing for thing in things.values() if inspect.isclass(thing)}
+        everywhere = [getattr(nbdense, name) for name in nbdense.__all__]
+        described = {thing for thing in (*things.values(), *everywhere) if inspect.isclass(thing)}
         lines = [f".. currentmodule:: {module.__name__}", ""]
         for name, thing in things.items():
             if inspect.isclass(thing):
                 lines.append(f".. autoclass:: {name}")
                 if thing.__bases__ != (object,):
                     lines.append("   :show-inheritance:")
-                if members := sorted(_members(thing, documented)):
+                if members := sorted(_members(thing, described)):
                     lines.append(f"   :members: {', '.join(members)}")
             else:
                 lines.append(f".. autofunction:: {name}" if callable(thing) else f".. autodata:: {name}")
             lines.append("")
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=False)
+
+
+class RegisteredNames(SphinxDirective):
+    """List the keys of a table."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return a paragraph of them."""
+        module, _, table = self.arguments[0].rpartition(".")
+        keys = getattr(import_module(module), table)
+        return self.parse_text_to_nodes("By name: " + ", ".join(f"``{key}``" for key in keys) + ".")
 
 
 class TopLevelNames(SphinxDirective):
@@ -121,8 +146,9 @@ def say_what_is_missing(app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Add both directives, and the check."""
+    """Add the directives, and the check."""
     app.add_directive("public-names", PublicNames)
+    app.add_directive("registered-names", RegisteredNames)
     app.add_directive("top-level-names", TopLevelNames)
     app.connect("env-check-consistency", say_what_is_missing)
     return {"parallel_read_safe": True}
