@@ -111,7 +111,7 @@ def cost_table(layers: Sequence[LayerCost], memory: int) -> str:
     memory : int
         Bytes of the memory that all need.
     """
-    rows = [("layer", "kind", "multiply-adds", "flash", "output")]
+    rows: list[tuple[str, ...]] = [("layer", "kind", "multiply-adds", "flash", "output")]
     numbers = [(layer.multiply_adds, layer.flash, layer.ram) for layer in layers]
     numbers.append((sum(row[0] for row in numbers), sum(row[1] for row in numbers), memory))
     names = [*((layer.name, layer.title) for layer in layers), ("all", "")]
