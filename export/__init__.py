@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nbdense.export.api import to_onnx as to_onnx
     from nbdense.export.c.api import to_c as to_c
-    from nbdense.export.c.estimation import Estimate as Estimate
+    from nbdense.export.c.costs.costs import Estimate as Estimate
     from nbdense.export.c.estimation import estimate as estimate
     from nbdense.export.c.objects import to_object as to_object
     from nbdense.export.c.packages import to_arduino as to_arduino
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "CVerification": "nbdense.export.c.verification",
-    "Estimate": "nbdense.export.c.estimation",
+    "Estimate": "nbdense.export.c.costs.costs",
     "TfliteVerification": "nbdense.export.tflite.verification",
     "Verification": "nbdense.export.verify.verification",
     "pipeline_to_onnx": "nbdense.export.pipeline.sklearn",

@@ -18,7 +18,8 @@ from scipy.optimize import nnls
 from benchmarks.edge.emulator import Machine, link, sizes
 from nbdense.export import to_object
 from nbdense.export.c.api import texts_of
-from nbdense.export.c.estimation import work_of
+from nbdense.export.c.costs.costs import work_of
+from nbdense.export.c.program import program_of
 from nbdense.export.c.targets import TARGETS
 from tests.support.drawn_networks import draw_network
 from tests.support.edge_networks import chain, integers_for, tables, thinned
@@ -71,7 +72,7 @@ def instructions(target: str, folder: Path, made: list[Any]) -> dict[str, float]
         program = link(folder / "net.c", "net_predict", target, folder / "program", ("-Os",))
         q, _ = integers_for(network, 1)
         run = Machine(program, target).call(q[0], network.n_out, np.int8, counted=True)
-        rows.append(work_of(network, TARGETS[target]))
+        rows.append(work_of(program_of(network), TARGETS[target]))
         sums.append(run.instructions)
     return fitted(target, rows, sums, relative=True)
 
@@ -97,7 +98,7 @@ def main() -> None:
     text = '"""Bytes of code and instructions on each processor: written by `python -m benchmarks.edge.measure`."""\n\n'
     for name, table in (("CODE", codes), ("INSTRUCTIONS", counts)):
         text += f"{name}: dict[str, dict[str, float]] = {pprint.pformat(table, width=100)}\n"
-    (ROOT / "export" / "c" / "measured.py").write_text(text, encoding="utf-8")
+    (ROOT / "export" / "c" / "costs" / "measured.py").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def texts_of(
     TypeError, ValueError
         As `to_c`.
     """
-    processor = target_of(target)
+    target_of(target)
     if memory not in MEMORIES:
         raise ValueError(f"memory must be one of {', '.join(map(repr, MEMORIES))}, got {memory!r}")
     network: Any = network_in_c(model)
@@ -166,7 +166,7 @@ def texts_of(
     columns = program.sizes[program.output]
     if labels and len(labels) != (2 if columns == 1 else columns):
         raise ValueError(f"class_names must be {2 if columns == 1 else columns}, one for each class, got {len(labels)}")
-    return write(program, Options(name, processor, memory, labels, _golden(model, program), header))
+    return write(program, Options(name, target, memory, labels, _golden(model, program), header))
 
 
 def _golden(model: Any, program: Program) -> tuple[Any, Any]:

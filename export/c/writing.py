@@ -9,10 +9,11 @@ from typing import Any
 import numpy.typing as npt
 
 from nbdense._version import __version__
+from nbdense.export.c.costs.costs import Estimate, LayerCost, cost_table, estimated
 from nbdense.export.c.kernels import KERNELS
 from nbdense.export.c.program import INPUT, Program
 from nbdense.export.c.source import Source, numbers, real
-from nbdense.export.c.targets import Target
+from nbdense.export.c.targets import TARGETS, Target
 
 Golden = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
@@ -25,8 +26,8 @@ class Options:
     ----------
     name : str
         What its functions begin with.
-    target : Target
-        The processor.
+    target : str
+        The processor: a key of TARGETS.
     memory : str
         "static", or "caller": functions take the memory that they work in.
     class_names : tuple of str
@@ -38,34 +39,16 @@ class Options:
     """
 
     name: str
-    target: Target
+    target: str
     memory: str
     class_names: tuple[str, ...]
     golden: Golden
     header: str
 
-
-@dataclass(frozen=True)
-class LayerCost:
-    """The costs of a layer.
-
-    Attributes
-    ----------
-    name, title : str
-        The layer's name, and its kind.
-    multiply_adds : int
-        For one row of data.
-    flash : int
-        Bytes of constants.
-    ram : int
-        Bytes of its output.
-    """
-
-    name: str
-    title: str
-    multiply_adds: int
-    flash: int
-    ram: int
+    @property
+    def processor(self) -> Target:
+        """The processor."""
+        return TARGETS[self.target]
 
 
 @dataclass(frozen=True)
@@ -81,12 +64,15 @@ class Texts:
     features : dict of str to int
         How often there is what its code is made of: kernels, the parts that some have in some programs, calls of
         layers, and loops about these.
+    estimate : Estimate or None
+        The costs of all, where they were measured.
     """
 
     source: str
     header: str
     costs: tuple[LayerCost, ...]
     features: dict[str, int]
+    estimate: Estimate | None
 
 
 def write(program: Program, options: Options) -> Texts:
@@ -99,12 +85,12 @@ def write(program: Program, options: Options) -> Texts:
     options : Options
         How.
     """
-    layout = options.target.layout
+    layout = options.processor.layout
     own = {
         "NAME": options.name.upper(),
         "dense": layout.kernel_with_rest if program.parts.get("rest") else layout.kernel,
     }
-    source = Source(options.name, options.target, program.value, {**program.parts, **own})
+    source = Source(options.name, options.processor, program.value, {**program.parts, **own})
     costs = []
     for number, call in enumerate(program.calls):
         before = source.flash
@@ -113,8 +99,11 @@ def write(program: Program, options: Options) -> Texts:
         call.step.write(source, str(number), places, _place(program, call.writes))
         size = program.sizes[call.writes] * _element(program)
         costs.append(LayerCost(call.name, call.title, call.multiply_adds, source.flash - before, size))
-    text = _source(program, options, source, costs)
-    return Texts(text, _header(program, options, source), tuple(costs), _features(program, source))
+    values = "" if program.value == "float" else _values_function(program, options, source)
+    features = _features(program, source)
+    estimate = estimated(program, options.target, features, costs)
+    text = _report(program, options, costs, estimate) + "\n" + _source(program, options, source, values)
+    return Texts(text, _header(program, options, source), tuple(costs), features, estimate)
 
 
 def _features(program: Program, source: Source) -> dict[str, int]:
@@ -159,14 +148,12 @@ def _string(text: str) -> str:
 # -- the source ------------------------------------------------------------------------------------------------------
 
 
-def _source(program: Program, options: Options, source: Source, costs: Sequence[LayerCost]) -> str:
-    values = "" if program.value == "float" else _values_function(program, options, source)
+def _source(program: Program, options: Options, source: Source, values: str) -> str:
     labels = _labels(options)
     functions, headers = source.functions()
     return "\n".join(
         part
         for part in [
-            _report(program, options, costs),
             f'#include "{options.header}"\n' + "".join(f"#include <{header}>\n" for header in sorted(headers)),
             *(macro for name, macro in _MACROS.items() if name in "".join([*functions, *source.constants])),
             *functions,
@@ -191,25 +178,12 @@ _MACROS = {
 }
 
 
-def _report(program: Program, options: Options, costs: Sequence[LayerCost]) -> str:
-    rows = [("layer", "kind", "multiply-adds", "flash", "output")]
-    rows += [
-        (_comment(cost.name), cost.title, f"{cost.multiply_adds:,}", f"{cost.flash:,}", f"{cost.ram:,}")
-        for cost in costs
-    ]
-    memory = program.memory * _element(program)
-    rows.append(("all", "", f"{program.multiply_adds:,}", f"{sum(cost.flash for cost in costs):,}", f"{memory:,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if at < 2 else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    table = "".join(f" *   {line.rstrip()}\n" for line in lines)
+def _report(program: Program, options: Options, costs: Sequence[LayerCost], estimate: Estimate | None) -> str:
+    lines = cost_table(costs, program.memory * _element(program)).splitlines()
+    table = "".join(f" *   {_comment(line)}\n" for line in lines)
+    total = "" if estimate is None else f" * Estimated with all code, for integers at both ends:\n * {estimate}\n *\n"
     return (
-        f"/* Written by nbdense {__version__} for {options.target.title}. Do not edit.\n *\n"
+        f"/* Written by nbdense {__version__} for {options.processor.title}. Do not edit.\n *\n{total}"
         f" * Bytes of constants in flash, and of each layer's output in RAM; in the last row those that\n"
         f" * are needed at one time, beside input and output.\n *\n{table} */\n"
     )

@@ -229,9 +229,9 @@ def add(
         ones = Requantise(np.ones(1, F32), rounding, clamp, None)
         return lambda first, second: ones(first * one + second * two)
     twice = 2 * max(scales)
-    one, two = (_terms(scale / twice, ends, rounding) for scale, ends in zip(scales, limits, strict=True))
+    a, b = (_terms(scale / twice, ends, rounding) for scale, ends in zip(scales, limits, strict=True))
     requantise = Requantise(np.array([twice / (2**SHIFT_OF_SUMS * output_scale)]), rounding, clamp, None)
-    return lambda first, second: requantise(one(first) + two(second))
+    return lambda first, second: requantise(a(first) + b(second))
 
 
 def _terms(real: float, limits: Limits, rounding: str) -> Step:

@@ -113,8 +113,8 @@ class FixedPoint:
 
     def __init__(self, reals: Sequence[float], rounding: str, added: Array | None = None) -> None:
         multipliers, shifts = np.array([fixed_point_multiplier(real) for real in reals], np.int64).T
-        half, first = np.left_shift(1, 31 - shifts) >> 1, 0 if added is None else added * multipliers
-        borrow = None
+        half, borrow = np.left_shift(1, 31 - shifts) >> 1, None
+        first = np.zeros_like(half) if added is None else added * multipliers
         if rounding != "tflite":
             twice = shifts < 0
             first = first + np.where(twice, 1 << 30, 0)

@@ -41,7 +41,7 @@ def of_bits(layer, bits):
 
 
 def left_out(rng, shape, zeros, width=1):
-    """Which weights of a kernel are zero, a share of all: in blocks of one input and ``width`` outputs."""
+    """A mask of the weights that become zero, a share of all: in blocks of one input and ``width`` outputs."""
     return np.repeat(rng.random((shape[0], -(-shape[1] // width))) < zeros, width, axis=1)[:, : shape[1]]
 
 

@@ -63,63 +63,6 @@ static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, int3
 }
 """
 
-# A byte's upper nibble, with zeros below, is 16 times a weight; so is the lower one, shifted up.
-_SUM_OF_NIBBLES = """\
-int32_t sum = 0;
-        int32_t i;
-
-        for (i = 0; i < n_in; i += 2) {
-            const uint8_t pair = (uint8_t)*w++;
-
-            sum += (int32_t)x[i] * (int8_t)(uint8_t)(pair << 4);
-            if (i + 1 < n_in) {
-                sum += (int32_t)x[i + 1] * (int8_t)(pair & 0xF0u);
-            }
-        }
-        sum = layer->bias[column] + (sum >> 4);"""
-
-_SUMS = """\
-/* Sum the products of n inputs with weights that lie by input, four outputs beside each other. */
-static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, int32_t *sums)
-{
-    const $value *const end = x + n;
-    int32_t a = 0, b = 0, c = 0, d = 0;
-
-@BLOCKS    for (; x != end; ++x, w += 4) {
-        a += (int32_t)*x * w[0];
-        b += (int32_t)*x * w[1];
-        c += (int32_t)*x * w[2];
-        d += (int32_t)*x * w[3];
-    }
-    sums[0] = a;
-    sums[1] = b;
-    sums[2] = c;
-    sums[3] = d;
-    return w;
-}
-"""
-
-_SUMS = """\
-/* Sum the products of n inputs with weights that lie by input, four outputs beside each other. */
-static const int8_t *four_sums(const $value *x, const int8_t *w, int32_t n, int32_t *sums)
-{
-    const $value *const end = x + n;
-    int32_t a = 0, b = 0, c = 0, d = 0;
-
-@BLOCKS    for (; x != end; ++x, w += 4) {
-        a += (int32_t)*x * w[0];
-        b += (int32_t)*x * w[1];
-        c += (int32_t)*x * w[2];
-        d += (int32_t)*x * w[3];
-    }
-    sums[0] = a;
-    sums[1] = b;
-    sums[2] = c;
-    sums[3] = d;
-    return w;
-}
-"""
-
 
 # 42 instructions for 32 products, of which 32 widen weights and multiply. A block's bytes are four weights of each of
 # four outputs, in the order of the inputs; both sides come apart as bytes 1 and 3, and 0 and 2.

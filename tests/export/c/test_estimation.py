@@ -1,11 +1,14 @@
 """Estimates, beside what the compiler makes and the emulator counts."""
 
+import json
+
 import numpy as np
 import pytest
 
 from benchmarks.edge.emulator import Machine, link, sizes
 from nbdense.export import estimate, to_object
-from nbdense.export.c.measured import CODE, INSTRUCTIONS
+from nbdense.export.c.api import texts_of
+from nbdense.export.c.costs.measured import CODE, INSTRUCTIONS
 from nbdense.export.c.targets import TARGETS
 from nbdense.layers import Dense, Input
 from nbdense.models import Sequential
@@ -52,6 +55,14 @@ def test_estimates_of_all_targets():
     said = estimate(chain([20, 64, 64, 2]), "cortex-m33")
     assert said.multiply_adds == 20 * 64 + 64 * 64 + 64 * 2 and len(said.layers) == 3
     assert str(said).startswith("Cortex-M33: ") and said.instructions is not None
+    text, described = said.report(), json.loads(json.dumps(said.report("dict")))
+    assert text.splitlines()[0] == str(said) and text.endswith(said.report("table"))
+    assert said.report("table").splitlines()[-1].split() == [
+        "all", f"{said.multiply_adds:,}", f"{sum(layer.flash for layer in said.layers):,}", str(said.ram)
+    ]  # fmt: skip
+    assert described["ram"] == 128 and [layer["ram"] for layer in described["layers"]] == [64, 64, 2]
+    with pytest.raises(ValueError, match="form must be 'text'"):
+        said.report("html")
     assert estimate(chain([3, 2]), "wasm32").instructions is None
     with pytest.raises(ValueError, match="target must be one of"):
         estimate(chain([3, 2]), "generic")
@@ -59,3 +70,10 @@ def test_estimates_of_all_targets():
     model.build((None, 3))
     with pytest.raises(ValueError, match="quantize the model first"):
         estimate(model)
+
+
+def test_sources_begin_with_the_estimate():
+    network = NETWORKS[0]
+    texts = texts_of(network, "net", "net.h", target="cortex-m4")
+    assert f" * {estimate(network, 'cortex-m4')}\n" in texts.source.split("*/")[0]
+    assert "Estimated" not in texts_of(network, "net", "net.h", target="generic").source

@@ -73,7 +73,7 @@ def test_targets_that_are_not_emulated_here_are_few():
 
 @pytest.mark.parametrize(("target", "most", "ram"), [("cortex-m4", 2.3, 316), ("cortex-m0plus", 6.0, 376)])
 def test_a_small_network_with_real_numbers_at_its_ends(target, most, ram, tmp_path):
-    """What lies outside of the loops counts most; the integers of the input need no memory of their own."""
+    """All that lies outside of the loops counts here; the integers of the input need no memory of their own."""
     network = chain([20, 64, 64, 2])
     (source,) = write_sources(tmp_path, [network], target=target)
     q, x = integers_for(network, 1)

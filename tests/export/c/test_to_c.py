@@ -189,7 +189,7 @@ def sparse_float_model():
 
 
 def test_sparse_kernels_are_chosen_by_their_bytes():
-    """Of the constants, which are those of the layers, as the report has them."""
+    """Bytes of a layer's constants, as the report has them."""
     dense = chain([784, 100, 50, 10])
     whole = [cost.flash for cost in api.texts_of(dense, "net", "net.h", target="generic").costs]
     for width, zeros, title in [(1, 0.9, "dense, sparse 1x1"), (4, 0.7, "dense, sparse 1x4"), (1, 0.4, "dense")]:

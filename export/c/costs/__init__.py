@@ -1,0 +1,1 @@
+"""Costs of programs on processors: measured numbers, and sums of these."""
