@@ -11,6 +11,7 @@
 #   make test-oldest     pytest with pyproject.toml's lower bounds, on Python 3.11, likewise
 #   make constraints     pins the newest releases in constraints.txt
 #   make check-page      report pages in headless Chromium, and pictures of them; says which Debian package it needs
+#   make test-frameworks pytest with torch, Keras and Stable-Baselines3, whose models it takes; in the benchmarks' environment
 #   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
 #   make bench           beside its peers, in an environment of its own; writes the docs' tables and plots. DATA=folder of MNIST
 #   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; docs too
@@ -43,7 +44,7 @@ INSTALLED_BENCH := $(BENCH_VENV)/.installed
 INSTALLED_DOCS := $(DOCS_VENV)/.installed
 INSTALLED_DIST := $(TOOLS_VENV)/.installed-dist
 
-.PHONY: docs check-dist check-page runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
+.PHONY: docs check-dist check-page runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-frameworks test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -114,6 +115,10 @@ check-page: $(INSTALLED_TEST)
 # Installs no emulator: that takes root.
 test-aarch64: $(INSTALLED_TEST)
 	$(BIN)/python tests/aarch64/run.py $(ARGS)
+
+# Models of other libraries, by the libraries themselves; `make test` has them as stand-ins.
+test-frameworks: $(INSTALLED_BENCH)
+	$(BENCH_VENV)/bin/python -m pytest -m frameworks tests/export/frameworks $(ARGS)
 
 # Twenty minutes on a quiet machine; `make bench ARGS=--help` says what can be chosen.
 bench: $(INSTALLED_BENCH)

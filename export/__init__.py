@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from nbdense.export.c.packages import to_zephyr as to_zephyr
     from nbdense.export.c.verification import CVerification as CVerification
     from nbdense.export.c.verification import verify_c as verify_c
+    from nbdense.export.frameworks.keras import from_keras as from_keras
+    from nbdense.export.frameworks.sb3 import from_sb3 as from_sb3
+    from nbdense.export.frameworks.sklearn import from_sklearn as from_sklearn
+    from nbdense.export.frameworks.torch import from_torch as from_torch
     from nbdense.export.importer import from_onnx as from_onnx
     from nbdense.export.pipeline.converters import register_converters as register_converters
     from nbdense.export.pipeline.sklearn import pipeline_to_onnx as pipeline_to_onnx
@@ -36,8 +40,12 @@ _HOME = {
     "pipeline_to_onnx": "nbdense.export.pipeline.sklearn",
     "register_converters": "nbdense.export.pipeline.converters",
     "estimate": "nbdense.export.c.estimation",
+    "from_keras": "nbdense.export.frameworks.keras",
     "from_onnx": "nbdense.export.importer",
+    "from_sb3": "nbdense.export.frameworks.sb3",
+    "from_sklearn": "nbdense.export.frameworks.sklearn",
     "from_tflite": "nbdense.export.tflite.importer",
+    "from_torch": "nbdense.export.frameworks.torch",
     "to_arduino": "nbdense.export.c.packages",
     "to_c": "nbdense.export.c.api",
     "to_cmake": "nbdense.export.c.packages",

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from nbdense.callbacks import TerminateOnNaN as TerminateOnNaN
     from nbdense.estimators import MLPClassifier as MLPClassifier
     from nbdense.estimators import MLPRegressor as MLPRegressor
+    from nbdense.export import from_keras as from_keras
     from nbdense.export import from_onnx as from_onnx
+    from nbdense.export import from_sb3 as from_sb3
+    from nbdense.export import from_sklearn as from_sklearn
     from nbdense.export import from_tflite as from_tflite
+    from nbdense.export import from_torch as from_torch
     from nbdense.export import pipeline_to_onnx as pipeline_to_onnx
     from nbdense.export import to_arduino as to_arduino
     from nbdense.export import to_c as to_c
@@ -133,8 +137,12 @@ _HOMES = {
     ],
     "nbdense.estimators": ["MLPClassifier", "MLPRegressor"],
     "nbdense.export": [
+        "from_keras",
         "from_onnx",
+        "from_sb3",
+        "from_sklearn",
         "from_tflite",
+        "from_torch",
         "pipeline_to_onnx",
         "to_arduino",
         "to_c",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,29 @@ class Tabular:
 
     def _repr_html_(self) -> str:
         return self.to_table().html()
+
+
+class Described(Tabular):
+    """A thing of settings: at a prompt the call that makes it, in a notebook a table of them."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_config")
+
+    def to_table(self) -> Table:
+        rows = [(name, _written(value)) for name, value in self.get_config().items()]
+        return Table(("setting", "value"), rows, type(self).__name__, left=2)
+
+    def __repr__(self) -> str:
+        return _written({"class_name": type(self).__name__, "config": self.get_config()})
+
+
+def _written(value: Any) -> str:
+    """Write a setting; a description of an object as the call that makes it."""
+    if isinstance(value, Mapping) and set(value) == {"class_name", "config"}:
+        arguments = ", ".join(f"{name}={_written(part)}" for name, part in value["config"].items())
+        return f"{value['class_name']}({arguments})"
+    return repr(value)
 
 
 class Shown(Tabular):

@@ -125,7 +125,7 @@ def ends_of(proto: onnx.ModelProto, network: Network | QuantizedNetwork) -> Ends
     ValueError
         If the file has integers where the network has none, or of another type.
     """
-    forms: list[Format] = []
+    forms: dict[str, Format] = {}
     for side, value in (("input", proto.graph.input[0]), ("output", proto.graph.output[-1])):
         dtype = _INTEGERS.get(value.type.tensor_type.elem_type)
         form = None
@@ -134,5 +134,5 @@ def ends_of(proto: onnx.ModelProto, network: Network | QuantizedNetwork) -> Ends
                 form = network.input_format if side == "input" else network.formats[-1]
             if form is None:
                 raise ValueError(f"the ONNX model's {value.name!r} is {dtype}, and the model has no such {side}")
-        forms.append(form)
-    return Ends(*forms, getattr(network, "activation_dtype", ""))
+        forms[side] = form
+    return Ends(forms["input"], forms["output"], getattr(network, "activation_dtype", ""))

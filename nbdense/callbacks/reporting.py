@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nbdense._tables import Table, Tabular
 from nbdense.callbacks.base import Callback as Callback
 from nbdense.callbacks.base import Logs as Logs
 from nbdense.callbacks.base import learning_rate_of, real
@@ -20,10 +21,13 @@ from nbdense.callbacks.monitors import ModelCheckpoint as ModelCheckpoint
 from nbdense.callbacks.monitors import ReduceLROnPlateau as ReduceLROnPlateau
 from nbdense.inspection.plots import plot_history
 from nbdense.training.progress import ProgressBar as ProgressBar
+from nbdense.training.progress import number_text
+
+_FIRST, _LAST = 5, 15  # epochs that a table of many shows
 
 
-class History(Callback):
-    """Record of what each epoch reported.
+class History(Tabular, Callback):
+    """Record of what each epoch reported: in a notebook a table, and for pandas, ``DataFrame(history.history)``.
 
     Attributes
     ----------
@@ -41,6 +45,27 @@ class History(Callback):
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
+
+    def to_table(self) -> Table:
+        missing = {name: len(self.epoch) - len(values) for name, values in self.history.items()}
+        rows = [
+            (
+                str(epoch + 1),
+                *(
+                    number_text(v[place - missing[name]]) if place >= missing[name] else ""
+                    for name, v in self.history.items()
+                ),
+            )
+            for place, epoch in enumerate(self.epoch)
+        ]
+        if len(rows) > _FIRST + _LAST:
+            rows = [*rows[:_FIRST], ("...",) * len(rows[0]), *rows[-_LAST:]]
+        return Table(("epoch", *self.history), rows, left=0)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {number_text(values[-1])}" for name, values in self.history.items() if values)
+        count = f"{len(self.epoch)} epoch{'' if len(self.epoch) == 1 else 's'}"
+        return f"<History: {count}{f'; {last}' if last else ''}>"
 
     def plot(self, metrics: str | list[str] | None = None, ax: Any = None) -> Any:
         """Draw what was reported over the epochs, each name together with its ``val_`` twin; needs matplotlib.

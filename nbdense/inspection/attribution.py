@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks, backends, metrics
+from nbdense._tables import Shown, Table
 from nbdense.backends.base import NOTHING, Data
+from nbdense.inspection.plots import new_axes
 from nbdense.network import set_delta_flags
 from nbdense.training import phases, targets
 from nbdense.training.evaluation import Tally, penalty, tally_data
@@ -21,9 +23,9 @@ _BLOCK = 8192  # rows of the user's that are copied at a time
 _BATCH = 256  # rows that are worked on at a time
 
 
-@dataclass(frozen=True)
-class Importance:
-    """Results of `importance`, under scikit-learn's names.
+@dataclass(frozen=True, repr=False)
+class Importance(Shown):
+    """Results of `importance`, under scikit-learn's names; shown, they are a table, the most important column first.
 
     Attributes
     ----------
@@ -54,17 +56,42 @@ class Importance:
         """Standard deviation over the repeats."""
         return np.asarray(self.importances.std(axis=1))
 
-    def __str__(self) -> str:
-        """Write a line a column, the most important first."""
+    def _order(self) -> list[int]:
+        """Return the columns' numbers, the most important first."""
+        return [int(j) for j in np.argsort(-self.importances_mean, kind="stable")]
+
+    def to_table(self) -> Table:
         mean, deviation = self.importances_mean, self.importances_std
-        lines = [f"{self.metric} {self.baseline:.4g}; worse by, where a column is shuffled:"]
-        labels = [str(label) for label in self.columns]
-        width = max(5, *map(len, labels))
-        lines += [
-            f"  column {labels[j]:>{width}}  {mean[j]:>10.4g} +- {deviation[j]:.2g}"
-            for j in np.argsort(-mean, kind="stable")
-        ]
-        return "\n".join(lines)
+        rows = [(str(self.columns[j]), f"{mean[j]:.4g}", f"{deviation[j]:.2g}") for j in self._order()]
+        title = f"{self.metric} {self.baseline:.4g}; worse by, where a column is shuffled:"
+        return Table(("column", "worse by", "+-"), rows, title)
+
+    def plot(self, ax: Any = None, most: int = 30) -> Any:
+        """Draw a bar a column, the most important on top, with the columns' names and the repeats' deviations.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Axes to draw on; by default a new figure.
+        most : int
+            Columns to draw, at most.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        ax, drawn = new_axes(ax), self._order()[: _checks.positive_int("plot", "most", most)]
+        places = np.arange(len(drawn))
+        ax.barh(places, self.importances_mean[drawn], xerr=self.importances_std[drawn])
+        ax.set_yticks(places, [str(self.columns[j]) for j in drawn])
+        ax.invert_yaxis()
+        ax.set_xlabel(f"{self.metric} worse by")
+        return ax
 
 
 def importance(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import backends
+from nbdense._tables import Shown, Table
 from nbdense.backends.base import Workspace
 from nbdense.engine.elementwise.loss import SQUARED_ERROR
 from nbdense.engine.memory import aligned_zeros
@@ -118,15 +119,12 @@ class LayerRecord:
     parameters: dict[str, ParameterRecord] = field(default_factory=dict)
 
 
-_HEAD = (
-    f"{'mean':>10}{'std':>10}{'zeros':>7}{'dead':>7}{'satur.':>7}"
-    f"{'|delta|':>10}{'|weight|':>10}{'|grad|':>10}{'ratio':>10}"
-)
+_HEAD = ("layer", "mean", "std", "zeros", "dead", "satur.", "|delta|", "|weight|", "|grad|", "ratio")
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """Results of `diagnose`; printed, they are a table with the warnings below.
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Shown):
+    """Results of `diagnose`; shown, they are a table with the warnings below.
 
     Attributes
     ----------
@@ -146,18 +144,18 @@ class Diagnosis:
         """Return all of it as dicts, lists, numbers and strings."""
         return dataclasses.asdict(self)
 
-    def __str__(self) -> str:
-        """Write the table."""
-        labels = [f"{r.name} ({r.activation if r.kind in ('dense', 'activation') else r.kind})" for r in self.layers]
-        width = max(24, *map(len, labels))
-        lines = [f"loss {self.loss:.6g}", f"{'layer':<{width}}{_HEAD}"]
-        for label, r in zip(labels, self.layers, strict=True):
-            lines.append(
-                f"{label:<{width}}{r.mean:>10.3g}{r.std:>10.3g}"
-                + "".join(f"{'-' if v is None else f'{v:.0%}':>7}" for v in (r.zeros, r.dead, r.saturated))
-                + "".join(f"{'-' if v is None else f'{v:.2e}':>10}" for v in (r.delta_norm, *_largest(r)))
+    def to_table(self) -> Table:
+        rows = [
+            (
+                f"{r.name} ({r.activation if r.kind in ('dense', 'activation') else r.kind})",
+                f"{r.mean:.3g}",
+                f"{r.std:.3g}",
+                *("-" if value is None else f"{value:.0%}" for value in (r.zeros, r.dead, r.saturated)),
+                *("-" if value is None else f"{value:.2e}" for value in (r.delta_norm, *_largest(r))),
             )
-        return "\n".join([*lines, *(f"! {warning}" for warning in self.warnings)] or lines)
+            for r in self.layers
+        ]
+        return Table(_HEAD, rows, f"loss {self.loss:.6g}", [f"! {warning}" for warning in self.warnings])
 
     def plot(self, ax: Any = None) -> Any:
         """Draw each layer's deviation of activations, and norms of deltas and gradients, on a logarithmic axis.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbdense import backends
+from nbdense._tables import Table
 from nbdense.backends.base import NOTHING
 from nbdense.layers import Layer, Residual
 from nbdense.layers.base import Shape
@@ -29,6 +30,16 @@ class _Line:
     @property
     def label(self) -> str:
         return f"{'  ' * self.depth}{self.name} ({self.kind})"
+
+    def cells(self, size: int) -> tuple[str, ...]:
+        """Return what stands in `_COLUMNS`, of parameters of ``size`` bytes."""
+        return (
+            f"(None, {', '.join(map(str, self.shape))})",
+            f"{self.parameters:,}",
+            f"{self.multiply_adds:,}",
+            readable_bytes(self.parameters * size),
+            readable_bytes(math.prod(self.shape) * size),
+        )
 
 
 def _lines(layers: Sequence[Layer], shape: Shape, depth: int = 0) -> Iterator[_Line]:
@@ -96,16 +107,54 @@ def summary(model: Model, line_length: int | None = None) -> str:
     head = f"{'Layer (type)':<{wanted}}" + "".join(f"{name:>{width}}" for name, width in _COLUMNS)
     text = [f'Model "{model.name}", {model.dtype}', rule, head, rule]
     for line in lines:
-        cells = (
-            f"(None, {', '.join(map(str, line.shape))})",
-            f"{line.parameters:,}",
-            f"{line.multiply_adds:,}",
-            readable_bytes(line.parameters * size),
-            readable_bytes(math.prod(line.shape) * size),
-        )
         label = line.label if len(line.label) <= wanted else f"{line.label[: wanted - 3]}..."
-        text.append(f"{label:<{wanted}}" + "".join(f"{c:>{w}}" for c, (_, w) in zip(cells, _COLUMNS, strict=True)))
+        cells = zip(line.cells(size), _COLUMNS, strict=True)
+        text.append(f"{label:<{wanted}}" + "".join(f"{cell:>{width}}" for cell, (_, width) in cells))
     return "\n".join([*text, rule, *_totals(model)])
+
+
+def summary_table(model: Model, shape: Shape | None, totals: bool) -> Table:
+    """Return what ``Sequential.summary`` prints as a table; the model is not built for it.
+
+    Parameters
+    ----------
+    model : Sequential
+        The model.
+    shape : tuple of int or None
+        Shape of one row of its input, where it is known.
+    totals : bool
+        Whether the totals stand below: of a model that is built.
+    """
+    title = f'Model "{model.name}", {model.dtype}'
+    if shape is None:
+        layers = [(layer.name, type(layer).__name__) for layer in model.layers]
+        return Table(("Layer", "Type"), layers, f"{title}, not built: the width of its input is not known", left=2)
+    rows = []
+    for line in _lines(model.layers, shape):
+        indented = line.label.replace("  ", "\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}")  # HTML would drop leading blanks
+        rows.append((indented, *line.cells(model.dtype.itemsize)))
+    head = ("Layer (type)", *(name for name, _ in _COLUMNS))
+    return Table(head, rows, title, _totals(model) if totals else ())
+
+
+def description(model: Model, shape: Shape | None) -> str:
+    """Return what a model is, in a line.
+
+    Parameters
+    ----------
+    model : Sequential
+        The model; it is not built for it.
+    shape : tuple of int or None
+        Shape of one row of its input, where it is known.
+    """
+    parts = [f"{len(model.layers)} layer{'' if len(model.layers) == 1 else 's'}"]
+    if shape is None:
+        parts.append("not built")
+    else:
+        lines = [line for line in _lines(model.layers, shape) if line.depth == 0]
+        parts.append(f"{shape} -> {lines[-1].shape if lines else shape}")
+        parts.append(f"{sum(line.parameters for line in lines):,} parameters")
+    return f"<{type(model).__name__} {model.name!r}: {', '.join(parts)}, {model.dtype}>"
 
 
 def unbuilt_summary(model: Model) -> str:

@@ -18,7 +18,18 @@ from nbdense import initializers
 from nbdense._checks import finite_float32, finite_number
 from nbdense.engine.rows import BATCH_NORM, FROZEN_NORM
 from nbdense.layers.base import Shape, refuse
-from nbdense.layers.forms import Array, CSource, OnnxCall, OnnxGraph, RowForm, Settings, Tensors, register_form
+from nbdense.layers.forms import (
+    Array,
+    CSource,
+    ForeignLayer,
+    OnnxCall,
+    OnnxGraph,
+    RowForm,
+    Settings,
+    Tensors,
+    register_form,
+    tensors_of,
+)
 from nbdense.layers.normalization import Normalization
 from nbdense.layers.registry import register
 from nbdense.layers.weights import Weight
@@ -204,6 +215,22 @@ def _read_operator(call: OnnxCall) -> Any:
     return call.layer(FORM, tensors, {"epsilon": epsilon, "momentum": momentum})
 
 
+def _read_torch(layer: ForeignLayer) -> tuple[Tensors, Settings]:
+    layer.check_axis(1)  # the channels
+    if layer.setting("running_mean") is None:
+        raise layer.fail("it has no running statistics (track_running_stats=False), by which a model predicts")
+    momentum = layer.setting("momentum")  # None: the mean of all batches so far, which has no number here
+    settings = {"epsilon": float(layer.setting("eps")), "momentum": 0.99 if momentum is None else 1 - float(momentum)}
+    return tensors_of(layer, gamma="weight", beta="bias", mean="running_mean", variance="running_var"), settings
+
+
+def _read_keras(layer: ForeignLayer) -> tuple[Tensors, Settings]:
+    layer.check_axis(layer.setting("axis"))
+    learns = {"momentum": float(layer.setting("momentum"))} if layer.setting("trainable") else {}
+    tensors = tensors_of(layer, gamma="gamma", beta="beta", mean="moving_mean", variance="moving_variance")
+    return tensors, {"epsilon": float(layer.setting("epsilon")), **learns}
+
+
 def _affine(tensors: Tensors, settings: Settings) -> tuple[Array, Array, Array] | None:
     if settings["epsilon"] != 0:
         return None
@@ -227,7 +254,8 @@ def _layer(tensors: Tensors, settings: Settings, name: str | None) -> tuple[Any,
     """Make the layer; one without a momentum does not learn."""
     known = {"mean": "moving_mean", "variance": "moving_variance"}
     learns = {"momentum": settings["momentum"]} if "momentum" in settings else {"trainable": False}
-    layer = BatchNormalization(epsilon=settings["epsilon"], name=name, **learns)
+    has = {"center": "beta" in tensors, "scale": "gamma" in tensors}
+    layer = BatchNormalization(epsilon=settings["epsilon"], name=name, **has, **learns)
     return layer, {known.get(tensor, tensor): value for tensor, value in tensors.items()}
 
 
@@ -250,6 +278,7 @@ FORM = register_form(
         write_c=_write_c,
         operators={_OPERATOR: _read_operator},
         affine=_affine,
+        modules={"torch.BatchNorm1d": _read_torch, "keras.BatchNormalization": _read_keras},
         layer=_layer,
     )
 )

@@ -91,6 +91,22 @@ class OnnxCall(Protocol):
         """Return the value of a layer of that form."""
 
 
+class ForeignLayer(Protocol):
+    """A layer of torch's or Keras's, of which its attributes are known."""
+
+    def array(self, name: str) -> Array | None:
+        """Return a weight; None where there is none."""
+
+    def setting(self, name: str) -> Any:
+        """Return an attribute; None where there is none."""
+
+    def check_axis(self, axis: Any) -> None:
+        """Refuse an axis, the batch's being 0, that is not the last."""
+
+    def fail(self, why: str) -> Exception:
+        """Return an error that names the layer."""
+
+
 class CSource(Protocol):
     """A C source that a row is written to."""
 
@@ -133,6 +149,9 @@ class RowForm:
         (rows, columns); None where there are none. For graphs in any other form.
     means : int
         Means over the columns that are taken in such a graph, at least.
+    modules : mapping of str to callable
+        Of a `ForeignLayer`: what reads tensors and settings of the layers of other libraries that are such a layer, by
+        their classes, "torch.NAME" and "keras.NAME".
     affine : callable, optional
         ``(tensors, settings)``: mean, scale and shift where the layer is no more than (x - mean) scale + shift and
         such settings are none of a layer's.
@@ -154,6 +173,7 @@ class RowForm:
     composed: Callable[[OnnxValue], tuple[Settings, Any] | None] | None = None
     fitted: Callable[[Array, Array, float], Tensors | None] | None = None
     means: int = 0
+    modules: Mapping[str, Callable[[ForeignLayer], tuple[Tensors, Settings]]] = field(default_factory=dict)
     affine: Callable[[Tensors, Settings], tuple[Array, Array, Array] | None] | None = None
     absorb: Callable[[Tensors, Array, Array, Array], Tensors | None] | None = None
     layer: Callable[[Tensors, Settings, str | None], tuple[Any, dict[str, Array]]] | None = None
@@ -183,6 +203,20 @@ def register_form(form: RowForm) -> RowForm:
 def form_of(kind: RowKind) -> RowForm | None:
     """Return the form of a kind of row; None where neither quantized networks nor files have it."""
     return next((form for form in FORMS.values() if form.kind is kind), None)
+
+
+def tensors_of(layer: ForeignLayer, **names: str) -> dict[str, Array]:
+    """Return those tensors that another library's layer has, under a form's names.
+
+    Parameters
+    ----------
+    layer : ForeignLayer
+        The layer.
+    **names : str
+        By the form's names, the layer's.
+    """
+    found = {name: layer.array(attribute) for name, attribute in names.items()}
+    return {name: array for name, array in found.items() if array is not None}
 
 
 def number_of(part: Any) -> float | None:

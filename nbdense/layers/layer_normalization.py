@@ -15,6 +15,7 @@ from nbdense.engine.rows import LAYER_NORM
 from nbdense.layers.base import refuse
 from nbdense.layers.forms import (
     Array,
+    ForeignLayer,
     OnnxCall,
     OnnxGraph,
     OnnxValue,
@@ -22,6 +23,7 @@ from nbdense.layers.forms import (
     Settings,
     Tensors,
     register_form,
+    tensors_of,
 )
 from nbdense.layers.normalization import (
     Normalization,
@@ -153,6 +155,21 @@ def _fitted(rows: Array, values: Array, epsilon: float) -> Tensors | None:
     return fit_gamma_and_beta(centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon), values)
 
 
+def _read_torch(layer: ForeignLayer) -> tuple[Tensors, Settings]:
+    if len(layer.setting("normalized_shape")) != 1:
+        raise layer.fail(
+            f"it normalises {len(layer.setting('normalized_shape'))} axes together; one, the last, is taken"
+        )
+    return tensors_of(layer, gamma="weight", beta="bias"), {"epsilon": float(layer.setting("eps"))}
+
+
+def _read_keras(layer: ForeignLayer) -> tuple[Tensors, Settings]:
+    layer.check_axis(layer.setting("axis"))
+    if layer.setting("rms_scaling"):
+        raise layer.fail("rms_scaling=True is not taken: it is another normalisation; take RMSNormalization")
+    return tensors_of(layer, gamma="gamma", beta="beta"), {"epsilon": float(layer.setting("epsilon"))}
+
+
 def _layer(tensors: Tensors, settings: Settings, name: str | None) -> tuple[Any, dict[str, Array]]:
     has_gamma, has_beta = "gamma" in tensors, "beta" in tensors
     return LayerNormalization(epsilon=settings["epsilon"], center=has_beta, scale=has_gamma, name=name), dict(tensors)
@@ -170,6 +187,7 @@ FORM = register_form(
         composed=_composed,
         fitted=_fitted,
         means=2,
+        modules={"torch.LayerNorm": _read_torch, "keras.LayerNormalization": _read_keras},
         absorb=absorb,
         layer=_layer,
     )

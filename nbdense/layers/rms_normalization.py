@@ -13,7 +13,18 @@ import numpy as np
 from nbdense._checks import finite_float32, finite_number
 from nbdense.engine.rows import RMS_NORM
 from nbdense.layers.base import Layer, Shape
-from nbdense.layers.forms import Array, OnnxCall, OnnxGraph, OnnxValue, RowForm, Settings, Tensors, register_form
+from nbdense.layers.forms import (
+    Array,
+    ForeignLayer,
+    OnnxCall,
+    OnnxGraph,
+    OnnxValue,
+    RowForm,
+    Settings,
+    Tensors,
+    register_form,
+    tensors_of,
+)
 from nbdense.layers.normalization import (
     check_is_last,
     mean_of_columns,
@@ -130,6 +141,22 @@ def _absorb(tensors: Tensors, mean: Array, scale: Array, shift: Array) -> Tensor
     return {"scale": tensors.get("scale", np.ones(len(scale))).astype(np.float64) * scale}
 
 
+def _read_torch(layer: ForeignLayer) -> tuple[Tensors, Settings]:
+    if len(layer.setting("normalized_shape")) != 1:
+        raise layer.fail(
+            f"it normalises {len(layer.setting('normalized_shape'))} axes together; one, the last, is taken"
+        )
+    epsilon = layer.setting("eps")
+    return tensors_of(layer, scale="weight"), {
+        "epsilon": float(np.finfo(np.float32).eps if epsilon is None else epsilon)
+    }
+
+
+def _read_keras(layer: ForeignLayer) -> tuple[Tensors, Settings]:
+    layer.check_axis(layer.setting("axis"))
+    return tensors_of(layer, scale="scale"), {"epsilon": float(layer.setting("epsilon"))}
+
+
 def _layer(tensors: Tensors, settings: Settings, name: str | None) -> tuple[Any, dict[str, Array]]:
     return RMSNormalization(epsilon=settings["epsilon"], name=name), dict(tensors)
 
@@ -146,6 +173,7 @@ FORM = register_form(
         composed=_composed,
         fitted=_fitted,
         means=1,
+        modules={"torch.RMSNorm": _read_torch, "keras.RMSNormalization": _read_keras},
         absorb=_absorb,
         layer=_layer,
     )

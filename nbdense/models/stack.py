@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks, _registry, utils
+from nbdense._tables import Table, Tabular
 from nbdense.inspection.attribution import saliency
 from nbdense.inspection.plots import plot_weights
-from nbdense.inspection.summary import summary, unbuilt_summary
+from nbdense.inspection.summary import description, summary, summary_table, unbuilt_summary
 from nbdense.layers import (
     Composite,
     Input,
@@ -32,7 +33,7 @@ from nbdense.optimizers import Optimizer
 from nbdense.training.state import TrainState
 
 
-class LayerStack(Composite):
+class LayerStack(Tabular, Composite):
     """Layers, one after the other, and the parameters that they have: `Sequential` without its training.
 
     Parameters
@@ -415,6 +416,17 @@ class LayerStack(Composite):
         """
         for line in (summary(self, line_length) if self.built else unbuilt_summary(self)).splitlines():
             (print if print_fn is None else print_fn)(line)
+
+    def to_table(self) -> Table:
+        return summary_table(self, self._known_shape(), totals=self._train.built)
+
+    def __repr__(self) -> str:
+        return description(self, self._known_shape())
+
+    def _known_shape(self) -> tuple[int, ...] | None:
+        """Return the shape of one row of the input; None where no Input says it."""
+        front = next(iter(self._all), None)
+        return front.shape if isinstance(front, Input) else None
 
     def saliency(self, x: Any, output: int | None = None) -> npt.NDArray[Any]:
         """Measure how steeply an output rises or falls with each input.

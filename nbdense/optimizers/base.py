@@ -15,6 +15,7 @@ from nbdense._checks import array_of, finite_number, positive_int, unknown_argum
 from nbdense._compile.loops import kernel_step, step_loop
 from nbdense._registry import custom_objects as known_objects
 from nbdense._registry import snake_case
+from nbdense._tables import Described
 from nbdense.engine.elementwise import optimizer as steps
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, CLIP_NORM, CLIP_VALUE, NO_CLIP
 from nbdense.optimizers.values import Count, LearningRate, Rate, Schedule
@@ -28,7 +29,7 @@ _FORMER_NAMES = {"lr": "learning_rate", "decay": "weight_decay", "betas": "beta_
 _SMALLEST = float(np.finfo(np.float32).tiny)  # that is not zero in either dtype
 
 
-class Optimizer:
+class Optimizer(Described):
     """An optimizer: its step, the number of its slots, and its hyperparameters.
 
     A slot is a vector beside the parameters (momentum, a running mean of squares) that starts at zero. Subclasses set

@@ -1,11 +1,27 @@
-"""The progress bar of an epoch."""
+"""Progress bars of epochs and other loops; in a notebook Jupyter's own, where ipywidgets is installed."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+
+def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
+    """Return a bar of tqdm's: Jupyter's widget in a notebook, text elsewhere.
+
+    Parameters
+    ----------
+    iterable : iterable, optional
+        What is gone through.
+    **options
+        Of tqdm.
+    """
+    from tqdm.auto import tqdm
+
+    return tqdm(iterable, dynamic_ncols=True, **options)
 
 
 class ProgressBar:
@@ -24,16 +40,8 @@ class ProgressBar:
     def __init__(self, epoch: int, epochs: int, steps: int | None, shown: bool) -> None:
         self._bar: Any = None
         if shown:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=steps,
-                desc=f"Epoch {epoch + 1}/{epochs}",
-                unit="batch",
-                file=sys.stdout,
-                dynamic_ncols=True,
-                mininterval=0.1,
-            )
+            title = f"Epoch {epoch + 1}/{epochs}"
+            self._bar = progress_bar(total=steps, desc=title, unit="batch", file=sys.stdout, mininterval=0.1)
 
     def update(self, batches: int, logs: dict[str, Any]) -> None:
         """Show that ``batches`` more are done, and the means so far."""

@@ -240,7 +240,10 @@ def _parts(data: Any, rank: int) -> Iterator[tuple[str, Any]]:
     """Yield the arrays of the data, or what can be sliced like one, each with a name for errors."""
     if callable(data) and not hasattr(data, "shape"):
         data = data()
-    if _is_array(data) or isinstance(data, (str, bytes, Mapping)) or not hasattr(data, "__iter__"):
+    whole = isinstance(data, (str, bytes, Mapping)) or hasattr(
+        data, "__array__"
+    )  # a DataFrame is gone through by columns
+    if _is_array(data) or whole or not hasattr(data, "__iter__"):
         yield "calibration", data if _is_array(data) else np.asarray(data)
         return
     if isinstance(data, (list, tuple)) and data and _rank(data[0]) <= rank:

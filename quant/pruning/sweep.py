@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tqdm import tqdm
-
 from nbdense._tables import Shown, Table
 from nbdense.inspection.plots import new_axes
 from nbdense.quant.conversion.budget import score_of
 from nbdense.quant.pruning.one_shot import prune
 from nbdense.quant.pruning.report import pruning_report
 from nbdense.quant.pruning.rules import share_of
+from nbdense.training.progress import progress_bar
 
 SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 
@@ -126,7 +125,7 @@ def sparsity_sweep(
     shares = [share_of("sparsity_sweep", "each of sparsities", sparsity) for sparsity in sparsities]
     score = score_of(evaluate, "sparsity_sweep")
     sweep = SparsitySweep(shares, [], [])
-    with tqdm(shares, desc="sparsity", disable=verbose == 0) as bar:
+    with progress_bar(shares, desc="sparsity", disable=verbose == 0) as bar:
         for share in bar:
             bar.set_postfix(sparsity=f"{share:.2%}")
             pruned = prune(model, share, **options)

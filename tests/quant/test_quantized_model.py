@@ -149,6 +149,13 @@ def test_reports_as_rows(compiled):
     assert rows[0]["weights"] == 72
 
 
+def test_calibration_data_may_be_a_table(data):
+    x, _ = data
+    model = classifier()
+    made = [quantize(model, given) for given in (x, pd.DataFrame(x, columns=list("abcdef")))]
+    np.testing.assert_array_equal(*(q.predict_integers(pd.DataFrame(x)) for q in made))
+
+
 # -- integers at the ends --
 
 
