@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nbdense.commands.errors import CommandError
+from nbdense.commands.errors import CommandError, writing
 from nbdense.commands.tables.schema import CLASSIFICATION
 from nbdense.commands.trained.changing import Rows, read_rows, write_changed
 from nbdense.commands.trained.fitting import with_unit_output
@@ -77,7 +77,8 @@ def run(
         raise CommandError(f"{model} holds a {type(source).__name__}: prune the float model, then quantize it")
     if trained is None:
         pruned = prune(source, sparsity, **options)
-        pruned.save(out)
+        with writing(out):
+            pruned.save(out)
         return {"out": out, "report": pruning_report(pruned, source)}
     check_free(out, overwrite)
     rows = None if data is None else read_rows(trained, data, drop, separator)

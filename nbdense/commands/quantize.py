@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nbdense.commands.errors import CommandError
+from nbdense.commands.errors import CommandError, writing
 from nbdense.commands.tables.reading import read_table
 from nbdense.commands.trained.changing import Rows, read_rows, write_changed
 from nbdense.commands.trained.folder import TrainedFolder, check_free, is_trained
@@ -84,7 +84,8 @@ def run(
     _refuse_quantized(model, source)
     calibration = None if data is None else read_table(data, separator).to_numpy(np.float32)
     quantized = quantize(source, calibration, **options)
-    quantized.save(out)
+    with writing(out):
+        quantized.save(out)
     return {"out": out, "bytes": quantized.size_bytes, "report": quantized.report("text", timings=False)}
 
 

@@ -29,6 +29,7 @@ from nbdense.commands.trained.pipelines import columns_of_network, new_pipeline
 from nbdense.commands.trained.scores import importance_of, main_score, score_text, scores_of
 
 MOST_CLASSES = 1000
+STEPS, LARGEST_BATCH = 50, 200  # of an epoch at least, where no batch is given; and rows a step at most
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Options:
     activation : str
         Their activation.
     epochs, batch, patience : int
-        Epochs at most; rows a step, 0 for the estimator's choice; epochs without an improvement that end the training.
+        Epochs at most; rows a step, 0 for a fiftieth of all, 16 to 200; epochs without a gain that end it.
     rate, alpha : float
         Step size, and L2 penalty.
     seed : int
@@ -251,7 +252,7 @@ def _arguments(loaded: _Data, options: Options) -> dict[str, Any]:
         "hidden_layer_sizes": options.hidden,
         "activation": options.activation,
         "alpha": options.alpha,
-        "batch_size": min(options.batch, len(targets)) or "auto",
+        "batch_size": min(options.batch or min(max(len(targets) // STEPS, 16), LARGEST_BATCH), len(targets)),
         "learning_rate_init": options.rate,
         "max_iter": options.epochs,
         "n_iter_no_change": options.patience,

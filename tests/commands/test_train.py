@@ -26,7 +26,7 @@ FILES = {
     "report.html",
 }
 KINDS = {"age": "number", "visits": "number", "city": "text", "joined": "date", "member": "boolean"}
-QUICK = ["--hidden", "16", "--epochs", "30", "--rate", "0.01"]
+QUICK = ["--hidden", "16", "--epochs", "20", "--rate", "0.005"]
 
 
 def run(capsys, *arguments):

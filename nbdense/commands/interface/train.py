@@ -80,7 +80,7 @@ class _ClassWeight(click.ParamType):
 @click.option("--activation", default="relu", help="Activation of the hidden layers.")
 @click.option("--epochs", type=WholeNumber(1), default=200, help="Epochs, at most.")
 @click.option("--patience", type=WholeNumber(1), default=10, help="Stop after so many epochs without an improvement.")
-@click.option("--batch", type=WholeNumber(1), help="Rows a step; by default 200.")
+@click.option("--batch", type=WholeNumber(1), help="Rows a step; by default a fiftieth of all, 16 to 200.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=0.001, help="Step size of Adam.")
 @click.option("--alpha", type=click.FloatRange(0), default=1e-4, help="L2 penalty.")
 @click.option("--class-weight", type=_ClassWeight(), help="Weights of classes; balanced: all weigh alike.")
