@@ -220,5 +220,5 @@ def test_columns_at_predict_time():
     [{"format": "other"}, {"format_version": 9}, {"columns": [{"name": "n"}]}, {"task": "dance"}, {"left_out": 3}],
 )
 def test_damaged_descriptions(change):
-    with pytest.raises(CommandError):
+    with pytest.raises(ValueError, match="^it"):
         Schema.from_config({**SCHEMA.to_config(), **change})

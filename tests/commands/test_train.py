@@ -154,7 +154,7 @@ def test_the_same_seed_the_same_answers(members, trained, tmp_path, capsys):
         assert (
             run(capsys, "train", members, "--target", "leaves", "--out", out, *weights, *QUICK, "--seed", seed)[0] == 0
         )
-        for name in ("network.safetensors", "pipeline.onnx"):
+        for name in ("metrics.json", "network.safetensors", "pipeline.onnx", "report.html"):
             assert ((out / name).read_bytes() == (trained / name).read_bytes()) is same
 
 

@@ -65,7 +65,10 @@ class TrainedFolder:
                 f"no model at {path}: expected a folder that `nbdense train` wrote"
                 + (f", but it lacks {SCHEMA}" if folder.is_dir() else "")
             )
-        schema = Schema.from_config(_read_json(folder / SCHEMA))
+        try:
+            schema = Schema.from_config(_read_json(folder / SCHEMA))
+        except ValueError as error:
+            raise CommandError(f"{folder / SCHEMA} is damaged: {error}") from error
         return cls(folder, schema, load_pipeline(folder / PIPELINE), _read_json(folder / METRICS))
 
 
