@@ -19,6 +19,8 @@ from nbdense.commands.tables.finding import MOST_WORDS
 from nbdense.commands.tables.reading import EXTRA
 from nbdense.commands.tables.schema import CLASSIFICATION, Schema
 
+LARGEST = 2**30  # bytes of an unpacked file
+
 
 def new_pipeline(schema: Schema, features: Any, options: dict[str, Any]) -> Any:
     """Return a pipeline that reads a table's columns, not fitted yet.
@@ -128,6 +130,9 @@ def load_pipeline(path: Path) -> Any:
     trusted = ["numpy.dtype", *(f"{kind.__module__}.{kind.__qualname__}" for kind in estimators)]
     content = path.read_bytes()
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
+                raise CommandError(f"{path} would unpack to more than {LARGEST:,} bytes: it is not loaded")
         strangers = set(sio.get_untrusted_types(data=content)) - set(trusted)
         if strangers:
             raise CommandError(f"{path} names {min(strangers)}, which no pipeline of nbdense's holds: it is not loaded")
