@@ -97,7 +97,7 @@ def command(
     batch: int | None,
     **choices: Any,
 ) -> Outcome:
-    """Train on a table, and write a folder: pipeline, scores, report, ONNX.
+    """Train on a table: a pipeline, its scores, a report and ONNX.
 
     DATA is CSV, Parquet (.parquet) or NumPy's .npy. Numbers, text, booleans, dates (as 2026-11-27) and missing cells
     are told apart by themselves, and the task by the target. The folder holds the fitted pipeline, its network, its
