@@ -25,6 +25,7 @@ from nbdense.export.graph.checks import serialize
 from nbdense.export.networks import has_integers, is_quantized
 from nbdense.export.pipeline.rows import GraphInput, Rows
 from nbdense.export.verify.integers import FLIPPED
+from nbdense.export.verify.runtime import session_options
 from nbdense.export.verify.tolerance import TOLERANCE, cost_of_float32, distances
 from nbdense.export.verify.verification import BATCH_SIZES
 
@@ -162,11 +163,8 @@ def _session(model: onnx.ModelProto) -> Any:
     """Return what runs the model in onnxruntime: from a dict of its inputs, and more, to all outputs."""
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(serialize(model), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(serialize(model), session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         raise RuntimeError(
             f"onnxruntime {ort.__version__} cannot load the model; verify=False exports without it: {error}"

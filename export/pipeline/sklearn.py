@@ -19,12 +19,12 @@ from onnx import TensorProto, helper
 from nbdense._version import __version__
 from nbdense.export.graph.builder import BATCH, OUTPUT
 from nbdense.export.graph.checks import check, serialize
-from nbdense.export.graph.opsets import DEFAULT_OPSET, checked_opset, newest_opset
+from nbdense.export.graph.opsets import checked_opset, newest_opset
 from nbdense.export.pipeline.check import Reference
 from nbdense.export.pipeline.converters import convert_imputer, refuse_single_class, register_converters
 from nbdense.export.pipeline.rows import GraphInput, Rows, rows_of, simplified
 from nbdense.export.pipeline.tensor_names import free_name, graphs_in, rename_tensors
-from nbdense.export.write.exporter import default_flavour
+from nbdense.export.write.exporter import default_flavour, opset_for
 from nbdense.export.write.labels import LABEL
 from nbdense.export.write.metadata import listed_class_names, metadata_of
 from nbdense.files import atomic_write
@@ -74,7 +74,7 @@ def pipeline_to_onnx(
         is compared. By default all columns are numbers, and the rows are random ones around 0, on which the damage to
         numbers far from 0 is not seen.
     opset : int, optional
-        Opset, from 13 to the newest that skl2onnx knows; by default 17, with IR version 8.
+        Opset, from 13 to the newest that skl2onnx knows; by default 17, with IR version 8, or what the network needs.
     class_names : sequence of str, optional
         What the classes are called in the file's metadata, "class_names"; by default their labels.
     metadata : mapping of str to str, number, list or dict, optional
@@ -122,7 +122,7 @@ def pipeline_to_onnx(
     register_converters()
     pipeline = getattr(pipeline, "best_estimator_", pipeline)
     estimator = _last_step(pipeline)
-    number = _opset_of(opset)
+    number = _opset_of(opset, estimator.model_.network)
     classes = getattr(estimator, "classes_", None)
     if class_names is not None and classes is None:
         raise ValueError("pipeline_to_onnx: class_names are a classifier's; this pipeline ends in a regressor")
@@ -193,11 +193,11 @@ def _first_that_agrees(
 # -- from a pipeline to a model --------------------------------------------------------------------------------------
 
 
-def _opset_of(value: int | None) -> int:
+def _opset_of(value: int | None, network: Any) -> int:
     from skl2onnx import __max_supported_opset__
 
     if value is None:
-        return DEFAULT_OPSET
+        return opset_for(None, network)
     return checked_opset("pipeline_to_onnx", value, min(__max_supported_opset__, newest_opset()), "skl2onnx")
 
 

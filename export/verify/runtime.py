@@ -51,13 +51,7 @@ def open_session(
         import onnxruntime as ort
     except ImportError as error:
         raise ImportError("verify_onnx needs onnxruntime: pip install 'nbdense[onnxruntime]'") from error
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Else it would compute products with weights of 4 bits on inputs rounded to int8.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    options.log_severity_level = 4  # what matters is raised; nothing goes to stderr
+    options = session_options(optimize)
     values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in (outside or {}).items()}
     if values:
         options.add_external_initializers(list(values), list(values.values()))
@@ -84,6 +78,26 @@ def open_session(
         return outputs
 
     return run
+
+
+def session_options(optimize: bool = True) -> Any:
+    """Return the options of sessions that are compared: one thread, and nothing on stderr.
+
+    Parameters
+    ----------
+    optimize : bool
+        Whether with onnxruntime's optimizations.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Else it would compute products with weights of 4 bits on inputs rounded to int8.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    options.log_severity_level = 4  # what matters is raised
+    return options
 
 
 def kernels_saturate() -> bool:

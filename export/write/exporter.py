@@ -110,7 +110,7 @@ def network_to_onnx(
     if is_quantized(network) and network.report:
         entries["nbdense_report"] = as_json(network.report)
     entries |= {f"nbdense_{side}_quantization": as_json(known) for side, known in ends_quantized.items()}
-    graph = Graph(_opset(opset, network), *ends, label_name)
+    graph = Graph(opset_for(opset, network), *ends, label_name)
     FLAVOURS[name].write(graph, network, form)
     if label_name is not None:
         write_labels(graph, shapes[1], _last_activation(network), label_name, names)
@@ -177,7 +177,21 @@ def _checked_flavour(name: str, kind: str) -> str:
     return name
 
 
-def _opset(value: int | None, network: Any) -> int:
+def opset_for(value: int | None, network: Any) -> int:
+    """Return the opset to write a network in.
+
+    Parameters
+    ----------
+    value : int, optional
+        The user's; None: the least that has all that is needed, from DEFAULT_OPSET on.
+    network : Network or QuantizedNetwork
+        The network.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such opset, or the network needs a newer one.
+    """
     needed, why = needed_opset(network) if is_quantized(network) else (0, "")
     if value is None:
         return max(DEFAULT_OPSET, needed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 DONE, FAILED, WRONG_ARGUMENTS, DIFFERS, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -41,3 +42,24 @@ def need_extra(extra: str, purpose: str) -> Iterator[None]:
     except ImportError as error:
         missing = error.name or "a package"
         raise CommandError(f"{purpose} need {missing.partition('.')[0]}: pip install 'nbdense[{extra}]'") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write into a line that names the file or folder.
+
+    Parameters
+    ----------
+    path : Path
+        What is written.
+
+    Raises
+    ------
+    CommandError
+        If the block raises an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CommandError(reason if str(path) in reason else f"cannot write {path}: {reason}") from error

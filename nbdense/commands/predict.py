@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from nbdense.commands.errors import writing
 from nbdense.commands.tables.cells import features_of
 from nbdense.commands.tables.json_text import json_text
 from nbdense.commands.trained.folder import TrainedFolder
 from nbdense.commands.trained.loading import read_for
-from nbdense.files import StagedFile
+from nbdense.files import atomic_write
 
 SLICE = 2**16  # rows whose features are in memory at a time
 
@@ -108,9 +109,9 @@ def write(path: Path, answers: Any) -> None:
 
     Raises
     ------
-    OSError
+    CommandError
         If it cannot be written; what was there before is untouched.
     """
     text = json_text(records(answers)) if path.suffix.lower() == ".json" else csv_text(answers)
-    with StagedFile(path, [text.encode()]) as file:
-        file.publish()
+    with writing(path):
+        atomic_write(path, text.encode())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nbdense.commands.errors import CommandError
+from nbdense.commands.errors import CommandError, writing
 from nbdense.commands.tables.schema import CLASSIFICATION
 from nbdense.commands.trained.changing import Rows, read_rows, write_changed
 from nbdense.commands.trained.fitting import with_unit_output
@@ -16,8 +16,6 @@ from nbdense.commands.trained.folder import TrainedFolder, check_free, is_traine
 from nbdense.commands.trained.loading import load_any
 from nbdense.commands.trained.pipelines import rows_for_network
 from nbdense.commands.trained.progress import EpochBar, on_terminal
-
-BATCH = 200  # rows a step of fine-tuning, as the estimators have it
 
 
 def run(
@@ -77,7 +75,8 @@ def run(
         raise CommandError(f"{model} holds a {type(source).__name__}: prune the float model, then quantize it")
     if trained is None:
         pruned = prune(source, sparsity, **options)
-        pruned.save(out)
+        with writing(out):
+            pruned.save(out)
         return {"out": out, "report": pruning_report(pruned, source)}
     check_free(out, overwrite)
     rows = None if data is None else read_rows(trained, data, drop, separator)
@@ -114,7 +113,7 @@ def report(result: Mapping[str, Any]) -> str:
 def _fine_tune(
     trained: TrainedFolder, network: Any, rows: Rows, epochs: int, scale: tuple[float, float] | None
 ) -> None:
-    """Train what is left of the weights, by the loss, the step size and the class weights of the first training."""
+    """Train what is left of the weights by the loss, batch, step size and class weights of the first training."""
     from nbdense.optimizers import Adam
 
     chosen = trained.pipeline.steps[-1][1].get_params()
@@ -135,6 +134,4 @@ def _fine_tune(
         targets, loss = (rows.targets - scale[0]) / scale[1], "mean_squared_error"
     network.compile(Adam(chosen["learning_rate_init"]), loss)
     bars = [EpochBar("fine-tune", epochs)] if on_terminal() else []
-    network.fit(
-        x, targets, batch_size=min(BATCH, len(x)), epochs=epochs, verbose=0, callbacks=bars, class_weight=weights
-    )
+    network.fit(x, targets, min(chosen["batch_size"], len(x)), epochs, verbose=0, callbacks=bars, class_weight=weights)

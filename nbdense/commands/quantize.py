@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nbdense.commands.errors import CommandError
-from nbdense.commands.tables.reading import read_table
+from nbdense.commands.errors import CommandError, writing
+from nbdense.commands.tables.reading import read_matrix
 from nbdense.commands.trained.changing import Rows, read_rows, write_changed
 from nbdense.commands.trained.folder import TrainedFolder, check_free, is_trained
 from nbdense.commands.trained.loading import load_any
@@ -82,9 +82,10 @@ def run(
         raise CommandError("--budget goes with a folder that train wrote, whose data has the target")
     source = load_any(model)
     _refuse_quantized(model, source)
-    calibration = None if data is None else read_table(data, separator).to_numpy(np.float32)
+    calibration = None if data is None else read_matrix(data, separator)
     quantized = quantize(source, calibration, **options)
-    quantized.save(out)
+    with writing(out):
+        quantized.save(out)
     return {"out": out, "bytes": quantized.size_bytes, "report": quantized.report("text", timings=False)}
 
 

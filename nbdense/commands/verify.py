@@ -10,7 +10,7 @@ import numpy as np
 
 from nbdense.commands.errors import CommandError
 from nbdense.commands.tables.cells import features_of
-from nbdense.commands.tables.reading import read_table
+from nbdense.commands.tables.reading import read_matrix
 from nbdense.commands.trained.folder import TrainedFolder, is_trained
 from nbdense.commands.trained.graphs import run_graph
 from nbdense.commands.trained.loading import load_any, read_for
@@ -61,7 +61,7 @@ def run(
     if not other.is_file():
         raise CommandError(f"no file at {other}")
     network = load_any(model)
-    rows = None if data is None else read_table(data, separator).to_numpy(np.float32)
+    rows = None if data is None else read_matrix(data, separator)
     if other.suffix.lower() == ".tflite":
         from nbdense.export import verify_tflite
 

@@ -9,7 +9,7 @@ import pytest
 from nbdense.commands.errors import CommandError
 from nbdense.commands.tables.cells import features_of, target_of
 from nbdense.commands.tables.finding import find_schema
-from nbdense.commands.tables.reading import read_table
+from nbdense.commands.tables.reading import read_matrix, read_table
 from nbdense.commands.tables.schema import Column, Schema, Wishes, column_of
 
 
@@ -51,6 +51,17 @@ def test_damaged_files(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CommandError, match=message):
         read_table(tmp_path / name)
+
+
+def test_rows_for_a_network(tmp_path):
+    np.save(tmp_path / "t.npy", np.arange(6.0).reshape(2, 3))
+    (tmp_path / "t.csv").write_text("a,b,c\n0,1,2\n3,4,5\n")
+    for name in ("t.npy", "t.csv"):
+        rows = read_matrix(tmp_path / name)
+        assert rows.dtype == np.float32 and rows.tolist() == [[0, 1, 2], [3, 4, 5]]
+    (tmp_path / "t.csv").write_text("a,b\n0,x\n")
+    with pytest.raises(CommandError, match="a network reads rows of numbers alone"):
+        read_matrix(tmp_path / "t.csv")
 
 
 def test_no_file(tmp_path):
@@ -220,5 +231,5 @@ def test_columns_at_predict_time():
     [{"format": "other"}, {"format_version": 9}, {"columns": [{"name": "n"}]}, {"task": "dance"}, {"left_out": 3}],
 )
 def test_damaged_descriptions(change):
-    with pytest.raises(CommandError):
+    with pytest.raises(ValueError, match="^it"):
         Schema.from_config({**SCHEMA.to_config(), **change})

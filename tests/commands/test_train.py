@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import sys
 import zipfile
@@ -14,6 +15,7 @@ import pytest
 
 from nbdense.commands import cli
 from nbdense.commands.trained import folder as folders
+from nbdense.commands.trained import pipelines
 from tests.commands.csv_files import raw_columns, write_members, write_prices
 
 FILES = {
@@ -26,7 +28,7 @@ FILES = {
     "report.html",
 }
 KINDS = {"age": "number", "visits": "number", "city": "text", "joined": "date", "member": "boolean"}
-QUICK = ["--hidden", "16", "--epochs", "30", "--rate", "0.01"]
+QUICK = ["--hidden", "16", "--epochs", "20", "--rate", "0.005"]
 
 
 def run(capsys, *arguments):
@@ -87,6 +89,7 @@ def test_train_says_what_it_found(members, tmp_path, capsys):
         r"boolean  member",
         r"left out id: text that hardly repeats, 1,000 different in 1,000 rows",
         r"target 'leaves': classification, 2 classes: no 88\.0%, yes 12\.0%",
+        r"note: yes is in 12\.0% of the rows; --class-weight balanced lets all classes weigh alike",
         r"test  accuracy .* \(the commonest class alone 88\.00%\)",
     ):
         assert re.search(line, out), line
@@ -154,7 +157,7 @@ def test_the_same_seed_the_same_answers(members, trained, tmp_path, capsys):
         assert (
             run(capsys, "train", members, "--target", "leaves", "--out", out, *weights, *QUICK, "--seed", seed)[0] == 0
         )
-        for name in ("network.safetensors", "pipeline.onnx"):
+        for name in ("metrics.json", "network.safetensors", "pipeline.onnx", "report.html"):
             assert ((out / name).read_bytes() == (trained / name).read_bytes()) is same
 
 
@@ -336,7 +339,7 @@ def test_data_that_changed(trained, tmp_path, capsys):
     assert run(capsys, "predict", trained, data, "--drop", "x")[0] == 0
 
 
-def test_what_a_pipeline_file_names_is_not_run(trained, tmp_path, capsys):
+def test_what_a_pipeline_file_names_is_not_run(trained, tmp_path, capsys, monkeypatch):
     """A file that names another function is refused before that is imported."""
     copy = tmp_path / "model"
     copy.mkdir()
@@ -355,6 +358,10 @@ def test_what_a_pipeline_file_names_is_not_run(trained, tmp_path, capsys):
             archive.writestr(name, part)
     code, _, err = run(capsys, "inspect", copy)
     assert code == 1 and "names subprocess.Popen, which no pipeline of nbdense's holds" in err
+    shutil.copy(trained / "pipeline.skops", copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipelines, "LARGEST", 10_000)
+        assert "would unpack to more than 10,000 bytes" in run(capsys, "inspect", copy)[2]
     (copy / "pipeline.skops").write_bytes(b"PK\3\4 and so on")
     code, _, err = run(capsys, "inspect", copy)
     assert code == 1 and "is damaged, or no pipeline file" in err and err.count("\n") == 1

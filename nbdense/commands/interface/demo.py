@@ -17,7 +17,7 @@ from nbdense.commands.interface.base import Outcome, WholeNumber, declare
 @click.option("--seed", default=0, type=WholeNumber(0), help="Seed of split, weights and shuffling.")
 @click.option("--epochs", default=60, type=WholeNumber(1), help="Epochs of training, and of fine-tuning.")
 def command(out: Path, seed: int, epochs: int) -> Outcome:
-    """Train, quantize, prune, export and verify on scikit-learn's digits."""
+    """Show the whole product at work on scikit-learn's digits."""
     from nbdense.commands import demo
 
     results = demo.run(out, seed=seed, epochs=epochs)

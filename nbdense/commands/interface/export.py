@@ -28,9 +28,10 @@ from nbdense.commands.interface.base import Outcome, declare
 @click.option("--name", help="What C functions begin with; by default the file's name.")
 @click.option("--target", help="The processor that C is for: generic, cortex-m4, ...")
 def command(model: Path, form: str, out: Path | None, name: str | None, target: str | None) -> Outcome:
-    """Write a model in another form, and see that it computes the same.
+    """Write a model in another form that computes the same.
 
-    MODEL is a file that save() has written.
+    MODEL is a folder that train, quantize or prune wrote, of which the network is written, or a file: nbdense's own,
+    ONNX or TFLite.
     """
     from nbdense.commands import export
 

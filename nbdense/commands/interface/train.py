@@ -80,7 +80,7 @@ class _ClassWeight(click.ParamType):
 @click.option("--activation", default="relu", help="Activation of the hidden layers.")
 @click.option("--epochs", type=WholeNumber(1), default=200, help="Epochs, at most.")
 @click.option("--patience", type=WholeNumber(1), default=10, help="Stop after so many epochs without an improvement.")
-@click.option("--batch", type=WholeNumber(1), help="Rows a step; by default 200.")
+@click.option("--batch", type=WholeNumber(1), help="Rows a step; by default a fiftieth of all, 16 to 200.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=0.001, help="Step size of Adam.")
 @click.option("--alpha", type=click.FloatRange(0), default=1e-4, help="L2 penalty.")
 @click.option("--class-weight", type=_ClassWeight(), help="Weights of classes; balanced: all weigh alike.")
@@ -97,7 +97,7 @@ def command(
     batch: int | None,
     **choices: Any,
 ) -> Outcome:
-    """Train on a table, and write a folder: pipeline, scores, report, ONNX.
+    """Train on a table: a pipeline, its scores, a report and ONNX.
 
     DATA is CSV, Parquet (.parquet) or NumPy's .npy. Numbers, text, booleans, dates (as 2026-11-27) and missing cells
     are told apart by themselves, and the task by the target. The folder holds the fitted pipeline, its network, its

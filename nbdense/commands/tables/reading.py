@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nbdense.commands.errors import CommandError, need_extra
 
@@ -124,20 +125,50 @@ def _read_parquet(path: Path) -> Any:
         raise CommandError(f"{path} is no proper Parquet file: {error}") from error
 
 
+def read_matrix(path: Path, separator: str | None = None) -> npt.NDArray[np.float32]:
+    """Read rows of numbers alone, as a network reads them; .npy needs no package.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    separator : str, optional
+        As in `read_table`.
+
+    Raises
+    ------
+    CommandError
+        As in `read_table`, or if a cell is no number.
+    """
+    if path.suffix.lower() == ".npy" and path.is_file():
+        rows = _array_in(path)
+    else:
+        rows = read_table(path, separator).to_numpy()
+    try:
+        return np.ascontiguousarray(rows, np.float32)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{path}: a network reads rows of numbers alone: {error}") from error
+
+
 def _read_npy(path: Path) -> Any:
     import pandas as pd
 
+    array = _array_in(path)
+    if array.dtype.names:
+        return pd.DataFrame({name: array[name] for name in array.dtype.names})
+    if array.ndim != 2:
+        raise CommandError(f"{path}: expected an array of rows and columns, got shape {array.shape}")
+    return pd.DataFrame(array)
+
+
+def _array_in(path: Path) -> npt.NDArray[Any]:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise CommandError(f"{path} is no proper .npy file of numbers: {error}") from error
     if not isinstance(array, np.ndarray):
         raise CommandError(f"{path} holds several arrays; one of rows and columns is wanted")
-    if array.dtype.names:
-        return pd.DataFrame({name: array[name] for name in array.dtype.names})
-    if array.ndim != 2:
-        raise CommandError(f"{path}: expected an array of rows and columns, got shape {array.shape}")
-    return pd.DataFrame(array)
+    return array
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {".npy": _read_npy, ".parquet": _read_parquet, ".pq": _read_parquet}

@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nbdense.commands.errors import CommandError
-
 # Of each kind of column: what a cell of the graph is.
 KINDS = {
     "number": "a number; NaN for a missing cell",
@@ -87,12 +85,12 @@ class Schema:
 
         Raises
         ------
-        CommandError
+        ValueError
             If it is not such a description.
         """
         try:
             if config["format"] != "nbdense table" or config["format_version"] > _VERSION:
-                raise CommandError("it is of another format or of a newer nbdense")
+                raise ValueError("it is of another format or of a newer nbdense")
             columns = tuple(Column(str(e["name"]), str(e["kind"]), e["date_format"]) for e in config["columns"])
             left_out = {str(name): str(why) for name, why in config["left_out"].items()}
             schema = cls(columns, left_out, str(config["target"]), str(config["task"]), str(config["labels"]))
@@ -101,9 +99,9 @@ class Schema:
                 or schema.task not in TASKS
                 or schema.labels not in KINDS
             ):
-                raise CommandError("it names a kind of column or a task that there is not")
+                raise ValueError("it names a kind of column or a task that there is not")
         except (AttributeError, KeyError, TypeError) as error:
-            raise CommandError(f"its entries are not those that train writes ({error!r})") from error
+            raise ValueError(f"its entries are not those that train writes ({error!r})") from error
         return schema
 
     def graph_notes(self) -> Mapping[str, Any]:

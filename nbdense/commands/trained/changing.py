@@ -41,6 +41,10 @@ class Rows:
     targets: npt.NDArray[Any] | None
     there: npt.NDArray[np.bool_]
 
+    def known(self) -> tuple[Any, npt.NDArray[Any]] | None:
+        """Return columns and targets of the rows that have one; None where the table lacks the target."""
+        return None if self.targets is None else (self.features[self.there], self.targets)
+
 
 def read_rows(trained: TrainedFolder, data: Path, drop: Collection[str], separator: str | None) -> Rows:
     """Read a table for a trained folder.
@@ -102,16 +106,13 @@ def write_changed(
     schema, pipeline = trained.schema, trained.pipeline
     metrics: dict[str, Any] = {**trained.metrics, **entries, "notes": list(trained.metrics.get("notes", []))}
     result: dict[str, Any] = {"out": out}
-    scored = rows is not None and rows.targets is not None
-    if scored:
-        assert rows is not None and rows.targets is not None
-        features = rows.features[rows.there]
-        result["before"] = scores_of(pipeline, features, rows.targets, schema.task)
+    known = None if rows is None else rows.known()
+    if known is not None:
+        result["before"] = scores_of(pipeline, *known, schema.task)
     pipeline.steps[-1][1].model_ = network
-    if scored:
-        assert rows is not None and rows.targets is not None
-        result["after"] = metrics["test"] = scores_of(pipeline, features, rows.targets, schema.task)
-        metrics["importance"] = importance_of(pipeline, features, rows.targets, 0)
+    if rows is not None and known is not None:
+        result["after"] = metrics["test"] = scores_of(pipeline, *known, schema.task)
+        metrics["importance"] = importance_of(pipeline, *known, 0)
         metrics["notes"].append(f"scores are of the changed network, on {rows.name}")
     else:
         metrics["notes"].append("scores are of the network before it was changed")

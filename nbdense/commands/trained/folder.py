@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbdense.commands.errors import CommandError
+from nbdense.commands.errors import CommandError, writing
 from nbdense.commands.tables.json_text import json_text
 from nbdense.commands.tables.schema import Schema
 from nbdense.commands.trained.names import METRICS, NETWORK, PIPELINE, SCHEMA
@@ -65,7 +65,10 @@ class TrainedFolder:
                 f"no model at {path}: expected a folder that `nbdense train` wrote"
                 + (f", but it lacks {SCHEMA}" if folder.is_dir() else "")
             )
-        schema = Schema.from_config(_read_json(folder / SCHEMA))
+        try:
+            schema = Schema.from_config(_read_json(folder / SCHEMA))
+        except ValueError as error:
+            raise CommandError(f"{folder / SCHEMA} is damaged: {error}") from error
         return cls(folder, schema, load_pipeline(folder / PIPELINE), _read_json(folder / METRICS))
 
 
@@ -104,9 +107,7 @@ def write_trained(
     Raises
     ------
     CommandError
-        If the folder is there and may not be replaced.
-    OSError
-        If it cannot be written; what was there before is untouched.
+        If the folder is there and may not be replaced, or cannot be written; what was there before is untouched.
     """
     check_free(path, overwrite)
     files = {
@@ -117,15 +118,12 @@ def write_trained(
     }
     staged = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
-        staged.mkdir(parents=True)
-        for name, content in files.items():
-            _write(staged / name, content)
-        network = staged / NETWORK
-        pipeline.steps[-1][1].model_.save(network)
-        _publish(staged, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot write the folder {path}: {reason}") from error
+        with writing(path):
+            staged.mkdir(parents=True)
+            for name, content in files.items():
+                _write(staged / name, content)
+            pipeline.steps[-1][1].model_.save(staged / NETWORK)
+            _publish(staged, path)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,10 +69,10 @@ def run_graph(content: bytes, features: Any) -> dict[str, npt.NDArray[Any]]:
     """
     with need_extra("onnxruntime", "comparisons with ONNX files"):
         import onnxruntime as ort
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    from nbdense.export.verify.runtime import session_options
+
     try:
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(content, session_options(), providers=["CPUExecutionProvider"])
         feed = {entry.name: _cells(features[entry.name], entry.type) for entry in session.get_inputs()}
         outputs = session.run(None, feed)
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
@@ -85,16 +84,3 @@ def run_graph(content: bytes, features: Any) -> dict[str, npt.NDArray[Any]]:
 def _cells(column: Any, kind: str) -> npt.NDArray[Any]:
     cells: npt.NDArray[Any] = column.to_numpy(_TYPES.get(kind, object)).reshape(-1, 1)
     return cells
-
-
-def metadata_in(content: bytes) -> Mapping[str, str]:
-    """Return what an ONNX file says of itself.
-
-    Parameters
-    ----------
-    content : bytes
-        The file.
-    """
-    import onnx
-
-    return {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}

@@ -19,8 +19,7 @@ from nbdense.commands.tables.finding import MOST_WORDS
 from nbdense.commands.tables.reading import EXTRA
 from nbdense.commands.tables.schema import CLASSIFICATION, Schema
 
-ESTIMATORS = ("nbdense.estimators.mlp.MLPClassifier", "nbdense.estimators.mlp.MLPRegressor")
-TRUSTED = [*ESTIMATORS, "numpy.dtype"]  # beside those that skops trusts itself
+LARGEST = 2**30  # bytes of an unpacked file
 
 
 def new_pipeline(schema: Schema, features: Any, options: dict[str, Any]) -> Any:
@@ -122,23 +121,30 @@ def load_pipeline(path: Path) -> Any:
     CommandError
         If there is none, it is damaged, or names a type that no pipeline of `train`'s holds.
     """
-    sio = _skops()
     if not path.is_file():
         raise CommandError(f"no pipeline file at {path}")
+    sio = _skops()
+    from nbdense.estimators import MLPClassifier, MLPRegressor
+
+    estimators = (MLPClassifier, MLPRegressor)
+    trusted = ["numpy.dtype", *(f"{kind.__module__}.{kind.__qualname__}" for kind in estimators)]
     content = path.read_bytes()
     try:
-        strangers = set(sio.get_untrusted_types(data=content)) - set(TRUSTED)
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
+                raise CommandError(f"{path} would unpack to more than {LARGEST:,} bytes: it is not loaded")
+        strangers = set(sio.get_untrusted_types(data=content)) - set(trusted)
         if strangers:
             raise CommandError(f"{path} names {min(strangers)}, which no pipeline of nbdense's holds: it is not loaded")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of another version of scikit-learn's
-            pipeline = sio.loads(content, trusted=TRUSTED)
+            pipeline = sio.loads(content, trusted=trusted)
     except CommandError:
         raise
     except Exception as error:  # a damaged archive, its JSON or its arrays: skops has no class of its own for them
         raise CommandError(f"{path} is damaged, or no pipeline file: {' '.join(str(error).split())}") from error
     steps = getattr(pipeline, "steps", None)
-    if not steps or f"{type(steps[-1][1]).__module__}.{type(steps[-1][1]).__qualname__}" not in ESTIMATORS:
+    if not steps or not isinstance(steps[-1][1], estimators):
         raise CommandError(f"{path} holds no pipeline that ends in an estimator of nbdense's")
     return pipeline
 

@@ -15,6 +15,7 @@ from nbdense.commands.tables.summary import figures_of
 BINS = 10  # of calibration
 POINTS = 500  # of scatter plots
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 2000, 5
+MANY = 64  # columns, of which each is shuffled once
 
 Values = npt.NDArray[Any]
 
@@ -96,7 +97,7 @@ def importance_of(pipeline: Any, features: Any, targets: Values, seed: int) -> l
         features.iloc[rows],
         targets[rows],
         scoring=scoring,
-        n_repeats=IMPORTANCE_REPEATS,
+        n_repeats=IMPORTANCE_REPEATS if features.shape[1] <= MANY else 1,
         random_state=seed % 2**32,
     )
     entries = [
