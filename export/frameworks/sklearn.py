@@ -56,6 +56,8 @@ def from_sklearn(estimator: Any, *, dtype: str = "float32") -> Sequential:
     steps = estimator.steps if class_of(estimator, "sklearn", ()) == "Pipeline" else [("", estimator)]
     *ahead, (name, last) = [step for step in steps if step[1] is not None and step[1] != "passthrough"]
     kind = class_of(last, "sklearn", ())
+    if type(last).__module__.startswith("nbdense."):
+        raise TypeError(f"{OWNER}: {type(last).__name__} is nbdense's own, whose network is here already: its `model_`")
     if kind not in ("MLPClassifier", "MLPRegressor"):
         raise TypeError(
             f"{OWNER}: expected an MLPClassifier or MLPRegressor of scikit-learn's, or a Pipeline that ends in one, "

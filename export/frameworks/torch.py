@@ -102,6 +102,8 @@ def _append_forward(chain: Chain, module: Any, name: str) -> None:
         ) from error
     made: dict[Any, Node] = {}
     for step in recorded:
+        if step.op == "placeholder" and step.args:
+            continue  # an argument with a default
         if step.op == "placeholder":
             if any(not node.inputs for node in made.values()):
                 raise chain.fail(place, f"its forward takes several inputs, {step.name!r} too; a model here has one")

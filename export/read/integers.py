@@ -81,9 +81,10 @@ def _real(call: Call, value: Value, form: Format, label: str = "its input") -> V
     """Return the DequantizeLinear of an integer value."""
     node = value.integers
     if node is None:
-        is_input = isinstance(value.node, InputNode)
-        got = "the file's input: from_onnx reads files that take real numbers" if is_input else "real numbers"
-        raise call.fail(f"{label} must be quantized integers, got {got}")
+        kind = call.state.file.input.type.tensor_type.elem_type
+        if isinstance(value.node, InputNode) and kind in (TensorProto.INT8, TensorProto.UINT8):
+            raise call.fail(f"{label} is the file's input, of integers: from_onnx reads files that take real numbers")
+        raise call.fail(f"{label} must be quantized integers, got real numbers")
     if isinstance(node, LookupNode) and node.format is None:
         value.node = node = dataclasses.replace(node, format=dataclasses.replace(form, dtype=node.dtype))
     written = node.format

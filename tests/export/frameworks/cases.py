@@ -34,7 +34,7 @@ def own_modules() -> SimpleNamespace:
             super().__init__()
             self.fc1, self.norm, self.fc2 = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
 
-        def forward(self, x):
+        def forward(self, x, mask=None):
             x = functional.leaky_relu(self.norm(self.fc1(x)), 0.1)
             return torch.softmax(self.fc2(functional.dropout(torch.tanh(x), 0.2, self.training)), dim=-1)
 

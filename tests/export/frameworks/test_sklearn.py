@@ -68,3 +68,8 @@ def test_refusals():
         nb.from_sklearn(make_pipeline(StandardScaler()).fit(X))
     passed = make_pipeline("passthrough", StandardScaler(), MLPRegressor(hidden_layer_sizes=(4,), max_iter=5)).fit(X, y)
     assert nb.from_sklearn(passed).predict(X).shape == (120, 1)
+
+
+def test_an_estimator_of_nbdenses_is_here_already():
+    with pytest.raises(TypeError, match="MLPRegressor is nbdense's own, whose network is here already: its `model_`"):
+        nb.from_sklearn(nb.MLPRegressor())

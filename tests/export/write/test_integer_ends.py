@@ -115,7 +115,9 @@ def test_verification_sees_another_model():
 
 def test_reading_them_is_refused():
     q, _ = made("mlp")
-    with pytest.raises(ValueError, match="got the file's input: from_onnx reads files that take real numbers"):
+    with pytest.raises(
+        ValueError, match="is the file's input, of integers: from_onnx reads files that take real numbers"
+    ):
         from_onnx(to_onnx(q, inference_input_type="int8"))
     with pytest.raises(ValueError, match="none of its outputs .'output'. holds probabilities or values"):
         from_onnx(to_onnx(q, inference_output_type="int8"))
