@@ -47,7 +47,8 @@ def sparse(file: TensorFile) -> Program:
         tensors[name] = _kernel(file, name, size, FORMS[one_of(entry, "form", FORMS)])
     program = network(tensors, file.config["network"])
     _check_choice(file.config["choice"], file.config["network"]["layers"])
-    whole(file.config, "few_rows", 0, 0)
+    for name in ("few_rows", "many_rows"):
+        whole(file.config, name, 0, 0)
     return program
 
 

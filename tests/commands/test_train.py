@@ -351,7 +351,7 @@ def test_what_a_pipeline_file_names_is_not_run(trained, tmp_path, capsys, monkey
     parts["schema.json"] = (
         parts["schema.json"]
         .replace(b'"MLPClassifier"', b'"Popen"')
-        .replace(b'"nbdense.estimators.mlp"', b'"subprocess"')
+        .replace(b'"nbdense.estimators.classifier"', b'"subprocess"')
     )
     with zipfile.ZipFile(copy / "pipeline.skops", "w") as archive:
         for name, part in parts.items():

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nbdense._tables import Table
 from nbdense.export.c.costs.measured import CODE, INSTRUCTIONS
 from nbdense.export.c.program import Program
 from nbdense.export.c.steps.integers import DenseStep
 from nbdense.export.c.targets import TARGETS, Target
-from nbdense.quant.model.rendering import table
 
 _SAME = {"cortex-m33": "cortex-m4"}  # no emulator here runs its DSP instructions, which are these
 
@@ -111,12 +111,11 @@ def cost_table(layers: Sequence[LayerCost], memory: int) -> str:
     memory : int
         Bytes of the memory that all need.
     """
-    rows: list[tuple[str, ...]] = [("layer", "kind", "multiply-adds", "flash", "output")]
     numbers = [(layer.multiply_adds, layer.flash, layer.ram) for layer in layers]
     numbers.append((sum(row[0] for row in numbers), sum(row[1] for row in numbers), memory))
     names = [*((layer.name, layer.title) for layer in layers), ("all", "")]
-    rows += [(*name, *(f"{number:,}" for number in row)) for name, row in zip(names, numbers, strict=True)]
-    return table(rows)
+    rows = [(*name, *(f"{number:,}" for number in row)) for name, row in zip(names, numbers, strict=True)]
+    return Table(("layer", "kind", "multiply-adds", "flash", "output"), rows, left=2).text()
 
 
 def estimated(
