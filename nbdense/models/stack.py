@@ -12,7 +12,6 @@ import numpy.typing as npt
 from nbdense import _checks, _registry, utils
 from nbdense.inspection.attribution import saliency
 from nbdense.inspection.plots import plot_weights
-from nbdense.inspection.summary import summary, unbuilt_summary
 from nbdense.layers import (
     Composite,
     Input,
@@ -413,6 +412,8 @@ class LayerStack(Composite):
         print_fn : callable, optional
             Called with each line instead of ``print``.
         """
+        from nbdense.inspection.summary import summary, unbuilt_summary
+
         for line in (summary(self, line_length) if self.built else unbuilt_summary(self)).splitlines():
             (print if print_fn is None else print_fn)(line)
 
