@@ -87,12 +87,13 @@ def parser() -> argparse.ArgumentParser:
     warmup = commands.add_parser(
         "warmup",
         help="compile everything ahead of time",
-        description="Compile into the cache whatever is not there yet, so that no later process has to.",
+        description="Compile into the cache whatever is not there yet, so that no later process has to: the programs "
+        "of training and predictions, and all activations, losses, optimizers and layers. Processes share the work.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     dtypes = ("float32", "float64")
     warmup.add_argument("--dtype", nargs="+", choices=dtypes, default=["float32"], help="of the models to come")
-    warmup.add_argument("--quant", action="store_true", help="nbdense.quant's entries too")
+    warmup.add_argument("--quant", action="store_true", help="nbdense.quant's programs too")
     warmup.set_defaults(run=_warmup)
     return made
 

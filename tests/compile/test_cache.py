@@ -406,7 +406,7 @@ def test_loading_is_not_announced(folder, silent_so_far, monkeypatch, capfd):
 
 
 class Terminal(io.StringIO):
-    """What stderr is on a terminal."""
+    """A stderr that says that it is a terminal."""
 
     def isatty(self):
         return True
