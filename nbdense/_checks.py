@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import operator
@@ -108,6 +107,8 @@ def unknown_argument(made: type, argument: str, other_names: Mapping[str, str]) 
     other_names : mapping of str to str
         What the class's arguments are called elsewhere, and here.
     """
+    import difflib
+
     taken = {name for part in made.__mro__ for name in inspect.signature(part).parameters}
     close = [other_names[argument]] if argument in other_names else difflib.get_close_matches(argument, taken, 1)
     meant = "".join(f"; did you mean {name}?" for name in close if name in taken)

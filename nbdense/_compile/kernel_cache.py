@@ -141,6 +141,7 @@ def seconds_taken() -> dict[str, float]:
 def note_seconds(name: str, seconds: float) -> None:
     """Keep how long compiling an entry took."""
     root = cache_root()
+    seconds_taken.cache_clear()  # other processes have noted theirs meanwhile
     known = seconds_taken()
     known[name] = round(seconds, 1)
     if root is not None:

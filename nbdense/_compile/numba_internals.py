@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import hashlib
 import pickle
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,35 +138,88 @@ class Flags(compiler.Flags):
         return self._values == other._values if isinstance(other, Flags) else super().__eq__(other)
 
 
-class KernelCompiler(compiler.Compiler):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+class _Pipeline(compiler.Compiler):
+    """Numba's passes without those that find nothing in what is written here."""
+
+    def define_pipelines(self) -> Any:
+        return [_passes(self.state)]
+
+
+def _passes(state: Any) -> Any:
+    """Return the passes, a manager anew for each function; which passes wait for which is looked at once."""
+    if not _kept:
+        manager = compiler.DefaultPassBuilder.define_nopython_pipeline(state)
+        manager.passes = [step for step in manager.passes if step[0].__name__ not in _NOT_FOR_KERNELS]
+        manager.finalize()
+        _kept.append(manager)
+    made = copy.copy(_kept[0])
+    made.exec_times = {}
+    return made
+
+
+_kept: list[Any] = []
+
+
+class KernelCompiler(_Pipeline):
+    """Compiler of kernels, while an entry is compiled, which has had numba look for new declarations."""
+
+    def __init__(self, typing: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+        with _replaced(typing, "refresh", _nothing), _replaced(target, "refresh", _nothing):
+            super().__init__(typing, target, *args, **kwargs)
+        vars(self.state.targetctx).pop("refresh", None)  # a copy, which needs it where numba finds no definition
         self.state.flags = Flags(self.state.flags)
         self.state.flags.no_cpython_wrapper = True
         self.state.flags.no_cfunc_wrapper = True
         self.state.library = KernelLibrary(self.state.targetctx.codegen(), "nbdense kernel")
 
-    def define_pipelines(self) -> Any:
-        """Return numba's passes without those that find nothing in a kernel."""
-        pipelines = super().define_pipelines()
-        for manager in pipelines:
-            manager.passes = [step for step in manager.passes if step[0].__name__ not in _NOT_FOR_KERNELS]
-            manager.finalize()
-        return pipelines
+
+def _nothing() -> None:
+    pass
 
 
 @contextmanager
-def _making(code: Any, library_class: type) -> Iterator[None]:
-    """Let numba make libraries of that class: under its compiler lock, so that no other thread compiles meanwhile."""
-    before = code._library_class
-    code._library_class = library_class
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object another attribute: under numba's compiler lock, so that no other thread compiles meanwhile."""
+    own = name in getattr(owner, "__dict__", ())
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        code._library_class = before
+        if own or not hasattr(type(owner), name):
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
 
 
-class EntryCompiler(compiler.Compiler):
+def _making(code: Any, library_class: type) -> AbstractContextManager[None]:
+    """Let numba make libraries of that class."""
+    return _replaced(code, "_library_class", library_class)
+
+
+def _resolving_once(context: Any) -> AbstractContextManager[None]:
+    """Let numba's typing context keep what it finds: inference asks for every call again in each of its rounds."""
+    resolve, found = context.resolve_function_type, dict[Any, Any]()
+
+    def resolved(function: Any, arguments: Any, keywords: Any) -> Any:
+        key = function, tuple(arguments), tuple(sorted(keywords.items())) if keywords else ()
+        try:
+            signature = found.get(key)
+        except TypeError:  # a slice is no key
+            return resolve(function, arguments, keywords)
+        if signature is None:
+            signature = found[key] = resolve(function, arguments, keywords)
+        return signature
+
+    return _replaced(context, "resolve_function_type", resolved)
+
+
+def _untimed() -> AbstractContextManager[None]:
+    """Let calls of LLVM go without numba's events: each function that is being compiled has a clock for them."""
+    return _replaced(llvm.ffi.lib._lock, "_cblist", [])
+
+
+class EntryCompiler(_Pipeline):
     """Compiler of entries; what numba compiles on the way (overloads) are kernels too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -180,8 +234,11 @@ class EntryCompiler(compiler.Compiler):
         collected = gc.isenabled()
         gc.disable()
         try:
-            purpose = getattr(function, "purpose", None)
-            with _making(code, KernelLibrary), timed(function.__name__.lstrip("_"), purpose):
+            with ExitStack() as stack:
+                stack.enter_context(timed(function.__name__.lstrip("_"), getattr(function, "purpose", None)))
+                stack.enter_context(_making(code, KernelLibrary))
+                stack.enter_context(_resolving_once(self.state.typingctx))
+                stack.enter_context(_untimed())
                 return super().compile_extra(function)
         finally:
             if collected:

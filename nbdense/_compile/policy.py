@@ -48,12 +48,46 @@ _FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 def kernel(function: Callable[..., Any], *, inline: bool = False, allocates: bool = False) -> Any:
     """Compile a loop that other compiled code calls; it is linked into the entries that call it, and cached with them.
 
-    Python cannot call it, except where the JIT is disabled. With ``inline`` it is always inlined: a call passes
-    every array as seven numbers. It counts no references (``_nrt``), which would be atomic additions for every array
-    that it slices or takes from a tuple: what it is lent lives longer than the call. One that allocates has to count.
-    An array that a kernel returned to an entry would be given up there without having been taken: it must not.
+    Python cannot call it, except where the JIT is disabled, when it is the function. With ``inline`` it is always
+    inlined: a call passes every array as seven numbers. It counts no references (``_nrt``), which would be atomic
+    additions for every array that it slices or takes from a tuple: what it is lent lives longer than the call. One that
+    allocates has to count. An array that a kernel returned to an entry would be given up there without having been
+    taken: it must not.
     """
-    return numba.njit(pipeline_class=KernelCompiler, forceinline=inline, _nrt=allocates, **_FLAGS)(function)
+    return Kernel(function, forceinline=inline, _nrt=allocates) if JIT else function
+
+
+class Kernel:
+    """A kernel, whose dispatcher is made when numba first meets it: that takes 0.1 ms, and most processes compile none.
+
+    Parameters
+    ----------
+    function : callable
+        What is compiled.
+    **options
+        Numba's, beside those of all kernels.
+    """
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        functools.update_wrapper(self, function)
+        self.py_func, self._options = function, options
+
+    @functools.cached_property
+    def _dispatcher(self) -> Any:
+        return numba.njit(pipeline_class=KernelCompiler, **self._options, **_FLAGS)(self.py_func)
+
+    @property
+    def _numba_type_(self) -> Any:
+        """The type that numba sees in it."""
+        return self._dispatcher._numba_type_
+
+    def compiled(self, arguments: tuple[Any, ...]) -> Any:
+        """Return numba's compilation of it for arguments of these types."""
+        self._dispatcher.compile(arguments)
+        return self._dispatcher.overloads[arguments]
+
+    def __reduce__(self) -> str:
+        return self.py_func.__qualname__  # copies of what has one have the same
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -151,8 +185,7 @@ def _in_turn(body: Any, threads: int, arguments: tuple[Any, ...]) -> None:
 def _typed_region(body: Any, lent: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
     passed = without_constants(arguments[2:])
     kinds = (*lent, *passed[bool(lent) :], types.int64)
-    body.compile(kinds)
-    compiled = body.overloads[kinds]
+    compiled = body.compiled(kinds)
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         emit_region(context, builder, compiled, values[0], values[1], values[2:], len(lent))

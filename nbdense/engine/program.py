@@ -23,6 +23,7 @@ from nbdense.engine.elementwise.loss import losses_of_rows, metric_of_row
 from nbdense.engine.elementwise.optimizer import rate_of_step
 from nbdense.engine.kernels.gather import flat, gather
 from nbdense.engine.kernels.random import key_of, shuffled
+from nbdense.engine.kernels.scratch import allocate, release
 from nbdense.engine.rows import activity, fake_quant
 from nbdense.engine.rows.dense import DENSE, dense, finish_dense
 from nbdense.engine.rows.dispatch import backward_row, column_statistics, column_sums, forward_row
@@ -325,6 +326,7 @@ def _some_columns(layers, params, x, work, rows, index, threads, thread):
         dense(row, params, operand, work, rows, span, np.bool_(False), first, count)
 
 
+@kernel
 def _some_rows(layers, params, x, n_in, out, width, rows, threads, thread):
     """Predict one thread's share of the rows, in a workspace of its own for CHUNK rows at most."""
     share = (rows + threads - 1) // threads
@@ -332,15 +334,16 @@ def _some_rows(layers, params, x, n_in, out, width, rows, threads, thread):
     end = min(rows, begin + share)
     if begin < end:
         capacity = min(CHUNK, end - begin)
-        work = np.empty(width * capacity, params.dtype)
+        work = allocate(width * capacity, params)
         for first in range(begin, end, capacity):
             count = min(capacity, end - first)
             _rows_forward(layers, params, x, n_in, work, capacity, first, count, np.int64(0), layers.shape[0])
             _copy_out(layers, work, capacity, count, out, first)
+        release(work)
 
 
 _run_columns = region(_some_columns)
-_run_rows = region(kernel(_some_rows, allocates=True))
+_run_rows = region(_some_rows)
 
 
 def _predict(layers, params, x, out, width, launcher, threads):
@@ -355,7 +358,7 @@ def _predict(layers, params, x, out, width, launcher, threads):
 def _predict_by_columns(layers, params, x, out, width, launcher, threads):
     """Do what `_predict` does, each thread taking units: for so few rows that reading the kernels takes the time."""
     rows, n_in = x.shape
-    inputs, work = flat(x), np.empty(width * rows, params.dtype)
+    inputs, work = flat(x), allocate(width * rows, params)
     for index in range(layers.shape[0]):
         row = layers[index]
         if row["kind"] == _DENSE and row["n_in"] * row["n_out"] >= SHARED_KERNEL:
@@ -364,6 +367,7 @@ def _predict_by_columns(layers, params, x, out, width, launcher, threads):
         else:
             _rows_forward(layers, params, inputs, n_in, work, rows, np.int64(0), rows, index, index + 1)
     _copy_out(layers, work, rows, rows, flat(out), np.int64(0))
+    release(work)
 
 
 @kernel

@@ -13,7 +13,6 @@ from nbdense import _checks, _registry, utils
 from nbdense._tables import Table, Tabular
 from nbdense.inspection.attribution import saliency
 from nbdense.inspection.plots import plot_weights
-from nbdense.inspection.summary import description, summary, summary_table, unbuilt_summary
 from nbdense.layers import (
     Composite,
     Input,
@@ -414,13 +413,19 @@ class LayerStack(Tabular, Composite):
         print_fn : callable, optional
             Called with each line instead of ``print``.
         """
+        from nbdense.inspection.summary import summary, unbuilt_summary
+
         for line in (summary(self, line_length) if self.built else unbuilt_summary(self)).splitlines():
             (print if print_fn is None else print_fn)(line)
 
     def to_table(self) -> Table:
+        from nbdense.inspection.summary import summary_table
+
         return summary_table(self, self._known_shape(), totals=self._train.built)
 
     def __repr__(self) -> str:
+        from nbdense.inspection.summary import description
+
         return description(self, self._known_shape())
 
     def _known_shape(self) -> tuple[int, ...] | None:

@@ -81,8 +81,7 @@ def assembly(module: str) -> str:
 
 def assembled(kernel: Any, signature: tuple[Any, ...]) -> tuple[str, bytes, Any]:
     """A kernel and all that it calls, as nbdense_entry, in assembly and as an object file; and the type it returns."""
-    kernel.compile(signature)
-    compiled = kernel.overloads[signature]
+    compiled = kernel.compiled(signature)
     machine = target_machine()
     with llvm.parse_assembly(compiled.library.get_llvm_str()) as module:
         module.triple, module.data_layout = TRIPLE, str(machine.target_data)

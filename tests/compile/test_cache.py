@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import io
 import os
 import re
 import subprocess
@@ -402,3 +403,65 @@ def test_loading_is_not_announced(folder, silent_so_far, monkeypatch, capfd):
     monkeypatch.setattr(compilations, "ANNOUNCE_SECONDS", 0.0)
     assert run_doubled() == 0
     assert capfd.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    """A stderr that says that it is a terminal."""
+
+    def isatty(self):
+        return True
+
+    def shown(self):
+        """Return the lines that are seen: a backspace steps back, and what follows overwrites."""
+        lines = []
+        for text in self.getvalue().split("\n"):
+            seen, at = [], 0
+            for character in text:
+                if character == "\b":
+                    at -= 1
+                    continue
+                seen[at : at + 1] = [character]
+                at += 1
+            lines.append("".join(seen).rstrip())
+        return lines
+
+
+def terminal_of(monkeypatch, kind):
+    """Make stderr a terminal for the rest of a test."""
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", kind)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(kernel_cache, "note_seconds", lambda *_: None)
+    return terminal
+
+
+PURPOSE = compilations.Purpose("a program of the test's", 60.0)
+
+
+@pytest.mark.parametrize("columns", [20, 80, 1000])
+def test_something_turns_on_a_terminal(columns, folder, silent_so_far, monkeypatch):
+    """One line stays, and nothing turns any more when the outermost compilation ends."""
+    terminal = terminal_of(monkeypatch, "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    before = threading.active_count()
+    with compilations.timed("of the test's", PURPOSE):
+        with compilations.timed("inner"):
+            pass
+        deadline = time.monotonic() + HANGS_AFTER
+        while not {"|", "/", "-", "\\"} <= set(terminal.getvalue().partition("time)")[2]):
+            assert time.monotonic() < deadline, "nothing turns"
+            time.sleep(0.01)
+    assert threading.active_count() == before
+    line, rest = terminal.shown()
+    assert line.startswith("nbdense: compiling a program of the test's for this CPU, which takes about 60 s, once: ")
+    assert line.endswith("(`nbdense warmup` compiles ahead of time)") and not rest
+    with compilations.timed("another"):
+        pass
+    assert terminal.shown() == [line, ""]
+
+
+def test_nothing_turns_on_a_terminal_that_cannot_step_back(folder, silent_so_far, monkeypatch):
+    terminal = terminal_of(monkeypatch, "dumb")
+    with compilations.timed("of the test's", PURPOSE):
+        time.sleep(0.3)
+    assert terminal.getvalue().count("\n") == 1 and "\b" not in terminal.getvalue()

@@ -6,7 +6,9 @@ import os
 import numpy as np
 import pytest
 
+from nbdense._compile import policy
 from nbdense.engine import memory
+from nbdense.engine.kernels.scratch import LINE, allocate, release
 from nbdense.engine.memory import HUGE_PAGE, aligned_zeros
 
 
@@ -46,3 +48,23 @@ def test_a_forked_childs_writes_are_its_own():
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert not vector.any()
+
+
+def _add_up(count, like, found):
+    work = allocate(count, like)
+    for i in range(count):
+        work[i] = i
+    for i in range(count):
+        found[0] += work[i]
+    found[1] = work.ctypes.data % LINE
+    release(work)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("count", [0, 1, 15, 200])
+def test_memory_for_the_length_of_a_call(dtype, count):
+    """It starts on a cache line; without the JIT it is NumPy's, which may not."""
+    found = np.zeros(2)
+    policy.entry(_add_up)(count, np.zeros(1, dtype), found)
+    assert found[0] == sum(range(count))
+    assert found[1] == 0 or not policy.JIT

@@ -16,9 +16,13 @@ _DTYPES = click.Choice(["float32", "float64"])
 )
 @click.option("--dtype", multiple=True, type=_DTYPES, default=["float32"], help="Type of the models to come.")
 @click.argument("dtypes", nargs=-1, type=_DTYPES, metavar="[DTYPE]...")  # more of --dtype's, without a --dtype each
-@click.option("--quant", is_flag=True, help="Compile nbdense.quant's entries too.")
+@click.option("--quant", is_flag=True, help="Compile nbdense.quant's programs too.")
 def command(dtype: tuple[str, ...], dtypes: tuple[str, ...], quant: bool) -> Outcome:
-    """Compile ahead of time all that is not in the cache yet."""
+    """Compile ahead of time all that is not in the cache yet.
+
+    That is the programs of training and predictions, and all activations, losses, optimizers and layers. Processes
+    share the work.
+    """
     from nbdense._compile import kernel_cache
     from nbdense.commands import warmup
 
