@@ -1,7 +1,8 @@
 """Converters of nbdense's estimators for skl2onnx, which `register_converters` tells of them.
 
-The network's nodes are those of the float flavour, written by the same code, under names that are new in the graph.
-Labels are a Gather from the classes by the largest probability, and probabilities a plain tensor.
+The network's nodes are those of the first flavour of its kind, float or quantized, written by the same code, under
+names that are new in the graph. Labels are a Gather from the classes by the largest probability, and probabilities a
+plain tensor.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
 from nbdense.export.graph.builder import INPUT, OUTPUT, Graph
-from nbdense.export.write.float_flavour import write_float
+from nbdense.export.networks import shapes_of
+from nbdense.export.write.exporter import write_nodes
 
 # What skl2onnx lets one choose of a classifier; pipeline_to_onnx chooses no ZipMap.
 _OPTIONS = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
@@ -151,7 +153,7 @@ def convert_imputer(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _write_network(scope: Any, operator: Any, container: Any, target: str) -> None:
-    """Write the network's nodes and constants as the float flavour does, under names that are new here."""
+    """Write the network's nodes and constants as `to_onnx` does, under names that are new here."""
     from skl2onnx.common.data_types import FloatTensorType
 
     source = operator.inputs[0].full_name
@@ -159,21 +161,21 @@ def _write_network(scope: Any, operator: Any, container: Any, target: str) -> No
         source = _node(scope, container, "Cast", [source], "features", to=TensorProto.FLOAT)
     network = operator.raw_operator.model_.network
     graph = Graph(container.target_opset_onnx)
-    write_float(graph, network)
-    written = graph.finish(network.input_shape, network.output_shape, {}, "model.onnx").graph
+    write_nodes(graph, network)
+    written = graph.finish(*shapes_of(network), {}, "model.onnx").graph
     if graph.outside:
         raise ValueError("the network's tensors take over 2 GB: a Pipeline has to fit into one ONNX file")
-    names = {INPUT: source, OUTPUT: target}
+    names = {INPUT: source, OUTPUT: target, "": ""}  # the last: an optional input that is left out
     for tensor in written.initializer:
         names[tensor.name] = tensor.name = scope.get_unique_variable_name(tensor.name)
         container.initializers.append(tensor)
     for node in written.node:
         inputs = [names[name] for name in node.input]
-        (output,) = node.output
+        for output in node.output:
+            names.setdefault(output, scope.get_unique_variable_name(output))
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        names[output] = _node(
-            scope, container, node.op_type, inputs, names.get(output, output), new=output not in names, **attributes
-        )
+        name = scope.get_unique_operator_name(node.op_type)
+        container.add_node(node.op_type, inputs, [names[output] for output in node.output], name=name, **attributes)
 
 
 def _node(

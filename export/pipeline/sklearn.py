@@ -22,10 +22,12 @@ from nbdense.export.graph.checks import check, serialize
 from nbdense.export.graph.opsets import DEFAULT_OPSET, checked_opset, newest_opset
 from nbdense.export.pipeline.check import Reference
 from nbdense.export.pipeline.converters import convert_imputer, refuse_single_class, register_converters
+from nbdense.export.pipeline.functions import convert_function, function_shapes
 from nbdense.export.pipeline.rows import GraphInput, Rows, rows_of, simplified
 from nbdense.export.pipeline.tensor_names import free_name, graphs_in, rename_tensors
+from nbdense.export.write.exporter import flavour_of, least_opset
 from nbdense.export.write.labels import LABEL
-from nbdense.export.write.metadata import listed_class_names, metadata_of
+from nbdense.export.write.metadata import as_json, listed_class_names, metadata_of
 from nbdense.files import atomic_write
 
 ML_DOMAIN = "ai.onnx.ml"
@@ -65,7 +67,8 @@ def pipeline_to_onnx(
     Parameters
     ----------
     pipeline : Pipeline, MLPClassifier, MLPRegressor, or a search that has found one of these
-        Fitted; its last step is one of `nbdense.estimators`. What stands before must be known to skl2onnx.
+        Fitted; its last step is one of `nbdense.estimators`, and may have been quantized (`nbdense.quant.quantize`).
+        What stands before must be known to skl2onnx.
     path : path, optional
         File to write; replaced, in one step, if it exists. None writes none.
     X : array-like or DataFrame, (rows, columns), optional
@@ -121,13 +124,16 @@ def pipeline_to_onnx(
     register_converters()
     pipeline = getattr(pipeline, "best_estimator_", pipeline)
     estimator = _last_step(pipeline)
-    number = _opset_of(opset)
+    network = estimator.model_.network
+    number = _opset_of(opset, network)
     classes = getattr(estimator, "classes_", None)
     if class_names is not None and classes is None:
         raise ValueError("pipeline_to_onnx: class_names are a classifier's; this pipeline ends in a regressor")
     names = class_names if class_names is not None or classes is None else [str(label) for label in classes]
     listed = None if names is None else listed_class_names(names, len(estimator.classes_))
-    entries = metadata_of("float", metadata, listed)
+    entries = metadata_of(flavour_of(network), metadata, listed)
+    if getattr(network, "report", None):
+        entries["nbdense_report"] = as_json(network.report)
     simple = simplified(pipeline)
     rows = rows_of(simple, X)
     reference = _reference(pipeline, estimator, rows, verify)
@@ -192,12 +198,14 @@ def _first_that_agrees(
 # -- from a pipeline to a model --------------------------------------------------------------------------------------
 
 
-def _opset_of(value: int | None) -> int:
+def _opset_of(value: int | None, network: Any) -> int:
     from skl2onnx import __max_supported_opset__
 
-    if value is None:
-        return DEFAULT_OPSET
-    return checked_opset("pipeline_to_onnx", value, min(__max_supported_opset__, newest_opset()), "skl2onnx")
+    least, newest = least_opset(network), min(__max_supported_opset__, newest_opset())
+    number = checked_opset("pipeline_to_onnx", least if value is None else value, newest, "skl2onnx")
+    if least > DEFAULT_OPSET and number < least:
+        raise ValueError(f"pipeline_to_onnx: weights of this form need opset {least}, got {number}")
+    return number
 
 
 def _last_step(pipeline: Any) -> Any:
@@ -224,6 +232,7 @@ def _convert(pipeline: Any, estimator: Any, inputs: tuple[GraphInput, ...], opse
     from skl2onnx import convert_sklearn
     from skl2onnx.common import data_types
     from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import FunctionTransformer
 
     kinds: dict[int, Any] = {
         TensorProto.FLOAT: data_types.FloatTensorType,
@@ -237,7 +246,8 @@ def _convert(pipeline: Any, estimator: Any, inputs: tuple[GraphInput, ...], opse
             pipeline,
             name="nbdense",
             initial_types=[(entry.alias, kinds[entry.elem_type]([None, entry.width])) for entry in inputs],
-            custom_conversion_functions={SimpleImputer: convert_imputer},
+            custom_conversion_functions={SimpleImputer: convert_imputer, FunctionTransformer: convert_function},
+            custom_shape_calculators={FunctionTransformer: function_shapes},
             target_opset={"": opset, ML_DOMAIN: ml_opset},
             options={id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None,
         )

@@ -100,11 +100,7 @@ def network_to_onnx(
     shapes: tuple[Shape, Shape] = convolution_shapes(network) if form.convolution else shapes_of(network)
     names = None if class_names is None else listed_class_names(class_names, shapes_of(network)[1][-1])
     entries = metadata_of(name, metadata, names)
-    if is_quantized(network) and network.rounding != "onnx" and any(form is not None for form in network.formats):
-        raise ValueError(
-            f"to_onnx: the network rounds as {network.rounding!r}, which ONNX's operators do not; "
-            "quantize with rounding='onnx' to export"
-        )
+    _check_rounding(network)
     if is_quantized(network) and network.report:
         entries["nbdense_report"] = as_json(network.report)
     graph = Graph(_opset(opset, network), *ends, label_name)
@@ -114,6 +110,43 @@ def network_to_onnx(
     model = graph.finish(*shapes, entries, file_name)
     check(model, "the exported graph", graph.outside)
     return model, graph.outside
+
+
+def write_nodes(graph: Graph, network: Any) -> None:
+    """Write a network's nodes, from ``input`` to ``output``, in the first flavour of its kind.
+
+    Parameters
+    ----------
+    graph : Graph
+        The graph that is written; of `least_opset` at least.
+    network : Network or QuantizedNetwork
+        The network.
+
+    Raises
+    ------
+    ValueError
+        As `to_onnx`.
+    """
+    _check_rounding(network)
+    FLAVOURS[flavour_of(network)].write(graph, network, PLAIN)
+
+
+def flavour_of(network: Any) -> str:
+    """Return the first flavour of a network's kind."""
+    return _flavour(None, _kind(network))
+
+
+def least_opset(network: Any) -> int:
+    """Return the opset that a network is written in where nobody asks for another."""
+    return _opset(None, network)
+
+
+def _check_rounding(network: Any) -> None:
+    if is_quantized(network) and network.rounding != "onnx" and any(form is not None for form in network.formats):
+        raise ValueError(
+            f"to_onnx: the network rounds as {network.rounding!r}, which ONNX's operators do not; "
+            "quantize with rounding='onnx' to export"
+        )
 
 
 def _last_activation(network: Any) -> str:
