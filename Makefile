@@ -10,6 +10,7 @@
 #   make constraints     pins the newest releases in constraints.txt
 #   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
 #   make bench           beside its peers, in an environment of its own; writes the README's tables. DATA=folder of MNIST
+#   make bench-estimators    the part of it that is about the estimators, beside scikit-learn's
 #   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; README too
 #   make bench-sparsity DATA=folder of MNIST        what pruning and compression cost, beside published figures; README too
 #   make bench-edge      C for microcontrollers beside other generators', in an emulator; README too
@@ -36,7 +37,7 @@ INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_BENCH := $(BENCH_VENV)/.installed
 
-.PHONY: runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
+.PHONY: runtime bench bench-cuda bench-edge bench-estimators bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -91,6 +92,12 @@ test-aarch64: $(INSTALLED_TEST)
 bench: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") \
 		$(if $(ARGS),$(ARGS),--publish)
+	$(if $(ARGS),,$(MAKE) bench-estimators)
+
+# Beside scikit-learn's, on its small data sets; a minute.
+bench-estimators: $(INSTALLED_BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.estimators \
+		$(if $(ARGS),$(ARGS),--json benchmarks/results/estimators.json --readme)
 
 # Its figures do not depend on the machine's speed; a few minutes. `make bench-quantization ARGS=--help` as above.
 bench-quantization: $(INSTALLED_BENCH)

@@ -1,0 +1,45 @@
+"""The estimators' benchmark: a data set works, the verdicts are right, the README holds the table. Nothing is timed."""
+
+import json
+
+import pytest
+
+from benchmarks.estimators import report
+from benchmarks.estimators.cells import DATA_SETS
+from benchmarks.estimators.run import README, main
+
+
+@pytest.fixture
+def found():
+    both = {"nbdense": 1.0, "sklearn": 4.0}
+    return {
+        "scores": {"nbdense": [0.9, 0.9], "sklearn": [0.9, 0.94]},
+        "fit_seconds": dict(both),
+        "lbfgs": {"losses": {"nbdense": [0.2, 0.1], "sklearn": [0.1, 0.2]}, "seconds": dict(both)},
+    }
+
+
+def test_a_data_set(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    assert main(["--data-sets", "wine", "--seeds", "1", "--rounds", "1", "--json", str(path)]) == 0
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert list(results["data_sets"]) == ["wine"]
+    assert report.verdicts(results["data_sets"]["wine"])["score"]
+    assert "| wine | " in capsys.readouterr().out
+
+
+def test_verdicts(found):
+    assert all(report.verdicts(found).values())
+    found["scores"]["nbdense"] = [0.89, 0.89]
+    found["fit_seconds"]["sklearn"] = 2.9
+    found["lbfgs"]["losses"]["nbdense"] = [0.2, 0.11]
+    found["lbfgs"]["seconds"]["sklearn"] = 1.9
+    assert not any(report.verdicts(found).values())
+
+
+def test_readme_has_the_table():
+    text = README.read_text(encoding="utf-8")
+    results = json.loads((README.parent / "benchmarks/results/estimators.json").read_text(encoding="utf-8"))
+    assert list(results["data_sets"]) == list(DATA_SETS)
+    assert report.readme_with(text, results) == text
+    assert report.render(results) in report.readme_with("# A library\n\n## Installing\n", results)
