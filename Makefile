@@ -14,6 +14,7 @@
 #   make test-frameworks pytest with torch, Keras and Stable-Baselines3, whose models it takes; in the benchmarks' environment
 #   make test-aarch64    the kernel tests on arm64 code, under qemu; says which Debian packages it needs
 #   make bench           beside its peers, in an environment of its own; writes the docs' tables and plots. DATA=folder of MNIST
+#   make bench-estimators    the part of it that is about the estimators, beside scikit-learn's
 #   make bench-quantization DATA=folder of MNIST    what quantization costs in accuracy, beside onnxruntime's; docs too
 #   make bench-sparsity DATA=folder of MNIST        what pruning and compression cost, beside published figures; docs too
 #   make bench-edge      C for microcontrollers beside other generators', in an emulator; docs too
@@ -44,7 +45,7 @@ INSTALLED_BENCH := $(BENCH_VENV)/.installed
 INSTALLED_DOCS := $(DOCS_VENV)/.installed
 INSTALLED_DIST := $(TOOLS_VENV)/.installed-dist
 
-.PHONY: docs check-dist check-page runtime bench bench-cuda bench-edge bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-frameworks test-latest test-oldest lint types clean distclean
+.PHONY: docs check-dist check-page runtime bench bench-cuda bench-edge bench-estimators bench-quantization bench-sparsity constraints coverage demo test test-aarch64 test-frameworks test-latest test-oldest lint types clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED_DEMO)
@@ -124,6 +125,12 @@ test-frameworks: $(INSTALLED_BENCH)
 bench: $(INSTALLED_BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") \
 		$(if $(ARGS),$(ARGS),--publish)
+	$(if $(ARGS),,$(MAKE) bench-estimators)
+
+# Beside scikit-learn's, on its small data sets; a minute.
+bench-estimators: $(INSTALLED_BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.estimators \
+		$(if $(ARGS),$(ARGS),--json benchmarks/results/estimators.json --pages)
 
 # Its figures do not depend on the machine's speed; a few minutes. `make bench-quantization ARGS=--help` as above.
 bench-quantization: $(INSTALLED_BENCH)

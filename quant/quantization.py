@@ -9,6 +9,7 @@ from nbdense.quant.conversion import budget
 from nbdense.quant.conversion.assembly import assemble
 from nbdense.quant.conversion.plan import source_of
 from nbdense.quant.conversion.quantizer import Quantizer
+from nbdense.quant.estimators import FittedEstimator, is_estimator
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.scoring import compiled_of
 from nbdense.quant.reporting.report import with_findings
@@ -34,7 +35,7 @@ def quantize(
     rounding: str = "onnx",
     accuracy_budget: float | None = None,
     evaluate: Any = None,
-) -> QuantizedModel:
+) -> Any:
     """Turn a trained model into a quantized one, of integers.
 
     Batch normalisations go into the dense layers before them first, where they can. A model that was trained by
@@ -43,7 +44,8 @@ def quantize(
     Parameters
     ----------
     model : Sequential or Network
-        The trained float model; not changed.
+        The trained float model; not changed. Or a fitted estimator of `nbdense.estimators`, or a Pipeline that ends in
+        one: then calibration data and evaluation sets are as its ``predict`` and ``score`` take them.
     calibration : array-like, (rows, *input_shape), or batches
         Inputs as they will come in use, a few hundred rows: an array (a memmap is read slice by slice), a list of
         arrays, or a function that returns an iterator over them. Scheme "static" needs it.
@@ -90,7 +92,7 @@ def quantize(
 
     Returns
     -------
-    QuantizedModel
+    QuantizedModel, or an estimator or Pipeline like the one that was given, whose ``model_`` it is
 
     Raises
     ------
@@ -126,6 +128,18 @@ def quantize(
         rounding=rounding,
     )
     scheme_of(options)
+    if not is_estimator(model):
+        return _quantized(model, calibration, options, accuracy_budget, evaluate)
+    budget.check(accuracy_budget, evaluate)
+    fitted = FittedEstimator("quantize", model)
+    inputs, score = fitted.inputs(calibration), fitted.evaluation(evaluate)
+    return fitted.with_model(_quantized(fitted.model, inputs, options, accuracy_budget, score))
+
+
+def _quantized(
+    model: Any, calibration: Any, options: Options, accuracy_budget: float | None, evaluate: Any
+) -> QuantizedModel:
+    """Return the quantized model of a trained one."""
     network: Network = source_of(model)
     if not isinstance(network, Network):
         raise ValueError(f"quantize: expected a built model or a Network, got {type(model).__name__}")

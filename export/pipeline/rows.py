@@ -222,10 +222,13 @@ def _element_types(name: str, values: npt.NDArray[Any]) -> tuple[int, int]:
                 f"{name} holds strings and {cells[0]!r}; ONNX's strings have no missing cell, so let '' stand for one: "
                 'fillna("") before the pipeline is fitted, and SimpleImputer(missing_values="") in it'
             )
-        raise ValueError(
-            f"{name} holds neither numbers nor strings (dtype {values.dtype}); give columns of several types "
-            "as a DataFrame"
-        )
+        advice = "give columns of several types as a DataFrame"
+        if values.dtype.kind in "mM":
+            advice = (
+                "ONNX has no dates: make numbers of it before the pipeline, such as days: "
+                "(dates - pd.Timestamp(0)) / pd.Timedelta(days=1)"
+            )
+        raise ValueError(f"{name} holds neither numbers nor strings (dtype {values.dtype}); {advice}")
     largest = max(int(numbers.max()), -int(numbers.min())) if numbers.dtype.kind in "iu" else 0
     return (
         TensorProto.INT64 if WHOLE_IN_FLOAT32 < largest < 2**63 else TensorProto.FLOAT,

@@ -22,11 +22,12 @@ from nbdense.export.graph.checks import check, serialize
 from nbdense.export.graph.opsets import checked_opset, newest_opset
 from nbdense.export.pipeline.check import Reference
 from nbdense.export.pipeline.converters import convert_imputer, refuse_single_class, register_converters
+from nbdense.export.pipeline.functions import convert_function, function_shapes
 from nbdense.export.pipeline.rows import GraphInput, Rows, rows_of, simplified
 from nbdense.export.pipeline.tensor_names import free_name, graphs_in, rename_tensors
 from nbdense.export.write.exporter import default_flavour, opset_for
 from nbdense.export.write.labels import LABEL
-from nbdense.export.write.metadata import listed_class_names, metadata_of
+from nbdense.export.write.metadata import as_json, listed_class_names, metadata_of
 from nbdense.files import atomic_write
 
 ML_DOMAIN = "ai.onnx.ml"
@@ -66,7 +67,8 @@ def pipeline_to_onnx(
     Parameters
     ----------
     pipeline : Pipeline, MLPClassifier, MLPRegressor, or a search that has found one of these
-        Fitted; its last step is one of `nbdense.estimators`. What stands before must be known to skl2onnx.
+        Fitted; its last step is one of `nbdense.estimators`, and may have been quantized (`nbdense.quant.quantize`).
+        What stands before must be known to skl2onnx.
     path : path, optional
         File to write; replaced, in one step, if it exists. None writes none.
     X : array-like or DataFrame, (rows, columns), optional
@@ -122,13 +124,16 @@ def pipeline_to_onnx(
     register_converters()
     pipeline = getattr(pipeline, "best_estimator_", pipeline)
     estimator = _last_step(pipeline)
-    number = _opset_of(opset, estimator.model_.network)
+    network = estimator.model_.network
+    number = _opset_of(opset, network)
     classes = getattr(estimator, "classes_", None)
     if class_names is not None and classes is None:
         raise ValueError("pipeline_to_onnx: class_names are a classifier's; this pipeline ends in a regressor")
     names = class_names if class_names is not None or classes is None else [str(label) for label in classes]
     listed = None if names is None else listed_class_names(names, len(estimator.classes_))
-    entries = metadata_of(default_flavour(estimator.model_.network), metadata, listed)
+    entries = metadata_of(default_flavour(network), metadata, listed)
+    if getattr(network, "report", None):
+        entries["nbdense_report"] = as_json(network.report)
     simple = simplified(pipeline)
     rows = rows_of(simple, X)
     reference = _reference(pipeline, estimator, rows, verify)
@@ -225,6 +230,7 @@ def _convert(pipeline: Any, estimator: Any, inputs: tuple[GraphInput, ...], opse
     from skl2onnx import convert_sklearn
     from skl2onnx.common import data_types
     from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import FunctionTransformer
 
     kinds: dict[int, Any] = {
         TensorProto.FLOAT: data_types.FloatTensorType,
@@ -238,7 +244,8 @@ def _convert(pipeline: Any, estimator: Any, inputs: tuple[GraphInput, ...], opse
             pipeline,
             name="nbdense",
             initial_types=[(entry.alias, kinds[entry.elem_type]([None, entry.width])) for entry in inputs],
-            custom_conversion_functions={SimpleImputer: convert_imputer},
+            custom_conversion_functions={SimpleImputer: convert_imputer, FunctionTransformer: convert_function},
+            custom_shape_calculators={FunctionTransformer: function_shapes},
             target_opset={"": opset, ML_DOMAIN: ml_opset},
             options={id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None,
         )

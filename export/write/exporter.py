@@ -102,11 +102,7 @@ def network_to_onnx(
     shapes: tuple[Shape, Shape] = convolution_shapes(network) if form.convolution else shapes_of(network)
     names = None if class_names is None else listed_class_names(class_names, shapes_of(network)[1][-1])
     entries = metadata_of(name, metadata, names)
-    if is_quantized(network) and network.rounding != "onnx" and any(form is not None for form in network.formats):
-        raise ValueError(
-            f"to_onnx: the network rounds as {network.rounding!r}, which ONNX's operators do not; "
-            "quantize with rounding='onnx' to export"
-        )
+    _check_rounding(network)
     if is_quantized(network) and network.report:
         entries["nbdense_report"] = as_json(network.report)
     entries |= {f"nbdense_{side}_quantization": as_json(known) for side, known in ends_quantized.items()}
@@ -142,6 +138,14 @@ def _check_ends(network: Any, form: Form, labels: bool) -> dict[str, list[float]
             raise ValueError(f"{argument}: labels are made of probabilities or values; leave labels out")
         known[side] = list(end)
     return known
+
+
+def _check_rounding(network: Any) -> None:
+    if is_quantized(network) and network.rounding != "onnx" and any(form is not None for form in network.formats):
+        raise ValueError(
+            f"to_onnx: the network rounds as {network.rounding!r}, which ONNX's operators do not; "
+            "quantize with rounding='onnx' to export"
+        )
 
 
 def _last_activation(network: Any) -> str:

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.callbacks.base import Callback, Logs
+from nbdense.estimators.rows import Rows, outputs_of
 from nbdense.optimizers import Optimizer
 from nbdense.training.loop import LossNotFiniteError
 
-Floats = npt.NDArray[np.floating[Any]]
-HeldOut = tuple[npt.NDArray[Any], npt.NDArray[Any], Floats | None]  # rows, targets, weights
-_State = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
+State = tuple[npt.NDArray[Any], npt.NDArray[Any], int]  # weights, the optimizer's slots, and its count of batches
 
 SMALLEST_RATE = 1e-6  # where learning_rate="adaptive" gives up instead of dividing it by 5
 
@@ -26,22 +25,27 @@ class Progress(Callback):
     Parameters
     ----------
     estimator : BaseMLP
+        The estimator that is fitted.
     rows : int
         Rows that it learns from.
-    held_out : tuple or None
-        Rows, targets and weights held out for early stopping.
+    judged : Rows or None
+        Rows that each epoch is judged by.
+    incremental : bool
+        Whether this is one of several calls of ``partial_fit``.
     """
 
-    def __init__(self, estimator: Any, rows: int, held_out: HeldOut | None) -> None:
-        self.estimator, self.rows, self.held_out = estimator, rows, held_out
-        self.stopped = False
-        self._first: _State | None = None  # before any step
-        self._began: _State | None = None  # before the last epoch
-        self._best: _State | None = None  # by the score of the rows held out
+    def __init__(self, estimator: Any, rows: int, judged: Rows | None, incremental: bool) -> None:
+        self.estimator, self.rows, self.judged, self.incremental = estimator, rows, judged, incremental
+        self._diverged = False
+        self._first: State | None = None  # before any step
+        self._began: State | None = None  # before the last epoch
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self.estimator.n_iter_ = 0
+        fitted = self.estimator
+        fitted.n_iter_, fitted.converged_ = 0, False
         self._first = self._state()
+        if fitted.early_stopping and fitted.validation_scores_ and fitted._best_state is None:
+            fitted._best_state = self._first  # a fit leaves its best weights, and this one goes on from them
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._began = self._state()
@@ -69,24 +73,34 @@ class Progress(Callback):
     def _better(self) -> bool:
         """Tell whether this epoch's loss or score is better by ``tol`` than the best; the best are kept."""
         fitted = self.estimator
-        if self.held_out is None:
-            better = fitted.loss_ <= fitted.best_loss_ - fitted.tol
-            fitted.best_loss_ = min(fitted.best_loss_, fitted.loss_)
-            return bool(better)
-        X, targets, weights = self.held_out
-        outputs = self.model.predict(X)
-        score = fitted._held_out_score(outputs, targets, weights) if np.isfinite(outputs).all() else math.nan
+        if fitted.early_stopping:
+            least = fitted.best_validation_score_ + fitted.tol
+            return bool(self._score() >= least)
+        better = fitted.loss_ <= fitted.best_loss_ - fitted.tol
+        fitted.best_loss_ = min(fitted.best_loss_, fitted.loss_)
+        if self.judged is not None:
+            self._score()
+        return bool(better)
+
+    def _score(self) -> float:
+        """Return the score of the rows that are looked at, and keep the weights if it is the best."""
+        fitted = self.estimator
+        assert self.judged is not None
+        X, targets, weights = self.judged
+        outputs = outputs_of(self.model, X)
+        is_finite = not self._diverged and np.isfinite(outputs).all()
+        score = fitted._held_out_score(outputs, targets, weights) if is_finite else math.nan
         fitted.validation_scores_.append(score)
         if fitted.verbose:
             print(f"Validation score: {score:f}")
-        better = score >= fitted.best_validation_score_ + fitted.tol
         if score > fitted.best_validation_score_:
-            fitted.best_validation_score_, self._best = score, self._state()
-        return bool(better)
+            fitted.best_validation_score_ = score
+            fitted._best_state = self._state() if fitted.early_stopping else None
+        return float(score)
 
     def _stop(self, optimizer: Optimizer) -> None:
         fitted = self.estimator
-        criterion = "Training loss" if self.held_out is None else "Validation score"
+        criterion = "Validation score" if fitted.early_stopping else "Training loss"
         epochs = fitted.n_iter_no_change
         message = f"{criterion} did not improve more than tol={fitted.tol:f} for {epochs} consecutive epochs."
         if fitted.solver == "sgd" and fitted.learning_rate == "adaptive" and optimizer.learning_rate > SMALLEST_RATE:
@@ -94,20 +108,20 @@ class Progress(Callback):
             fitted._no_improvement_count = 0
             message += f" Setting learning rate to {optimizer.learning_rate:f}"
         else:
-            self.stopped = self.model.stop_training = True
+            fitted.converged_ = self.model.stop_training = True
             message += " Stopping."
         if fitted.verbose:
             print(message)
 
     def settle(self, error: LossNotFiniteError | None, loss_of_weights: Callable[[], float]) -> bool:
-        """Leave good weights in place: the best epoch's where rows were held out, else the last with a finite loss.
+        """Leave good weights in place: those of the best score where that ends a fit, else the last with a finite loss.
 
         A fit knows the loss before each step, and so not what its last step has made of it.
 
         Parameters
         ----------
         error : LossNotFiniteError or None
-            What ended the fit; the epoch that it came in counts, with the loss and the score of what is left in place.
+            What ended the fit; the epoch that it came in counts, with the loss of what is left in place, and no score.
         loss_of_weights : function
             Gives the loss of the present weights over all rows.
 
@@ -121,7 +135,10 @@ class Progress(Callback):
         LossNotFiniteError
             If the loss was not finite before the first step.
         """
-        states = [state for state in (self._best, self._state(), self._began, self._first) if state is not None]
+        fitted = self.estimator
+        ends = fitted.converged_ or not self.incremental
+        best = fitted._best_state if fitted.early_stopping and ends else None
+        states = [state for state in (best, self._state(), self._began, self._first) if state is not None]
         for state in states:
             self._put(state)
             loss = loss_of_weights()
@@ -130,14 +147,17 @@ class Progress(Callback):
         else:
             raise error or LossNotFiniteError(f"the loss is {loss} before any step; scale X and y")
         if error is not None:
-            self.on_epoch_end(self.estimator.n_iter_, {"loss": loss})
+            self._diverged = True
+            self.on_epoch_end(fitted.n_iter_, {"loss": loss})
+        if ends:
+            fitted._best_state = None  # it is the model's
         return error is not None or state is not states[0]
 
-    def _state(self) -> _State:
-        """Return copies of the weights and the optimizer's slots, and its count of steps."""
+    def _state(self) -> State:
+        """Return copies of the weights and the optimizer's slots, and its count of batches."""
         assert self.model.optimizer is not None
-        return self.model.network.params.copy(), self.model.state[1:].copy(), self.model.optimizer.iterations
+        return self.model.network.params.copy(), self.model.state[1:].copy(), self.model.optimizer.batches
 
-    def _put(self, state: _State) -> None:
+    def _put(self, state: State) -> None:
         assert self.model.optimizer is not None
-        self.model.network.params[:], self.model.state[1:], self.model.optimizer.iterations = state
+        self.model.network.params[:], self.model.state[1:], self.model.optimizer.batches = state

@@ -8,21 +8,39 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.estimators.base import BaseMLP
-from nbdense.estimators.parameters import got
-from nbdense.estimators.progress import Floats
+from nbdense import losses
+from nbdense.estimators.base import BaseMLP, Objective
+from nbdense.estimators.parameters import got, is_lbfgs, is_loss, wanted_loss
+from nbdense.estimators.rows import Floats
 from nbdense.losses import Loss
 
 # After base, which says what to install where there is none
 from sklearn.base import RegressorMixin  # isort: skip
 from sklearn.metrics import r2_score  # isort: skip
 from sklearn.utils import column_or_1d  # isort: skip
+from sklearn.utils.metaestimators import available_if  # isort: skip
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+class HalfPoissonDeviance(Loss):
+    """Half the Poisson deviance, mean over the columns: t log(t / y) - t + y of a count t and a rate y.
+
+    Its slope by an exponential output's logarithm is y - t; `nbdense.losses.Poisson` adds 1e-7 to rates.
+    """
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each row."""
+        logarithm = np.log(np.maximum(y_true, _TINY)) - np.log(np.maximum(y_pred, _TINY))
+        return np.mean(y_true * logarithm - y_true + y_pred, axis=-1)
+
 
 # What a regressor minimises: nbdense's loss, and the factor that makes it scikit-learn's
-REGRESSION_LOSSES = {
+REGRESSION_LOSSES: dict[str, tuple[str | Loss, float]] = {
     "squared_error": ("mean_squared_error", 0.5),
     "absolute_error": ("mean_absolute_error", 1.0),
     "huber": ("huber", 1.0),
+    "poisson": (HalfPoissonDeviance(), 1.0),
 }
 
 
@@ -33,54 +51,66 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Parameters
     ----------
-    loss : {"squared_error", "absolute_error", "huber"}
-        Loss to minimise, on average: half the squared error, the absolute one, or Huber's with delta = 1. There is no
-        "poisson".
+    loss : str, Loss or callable
+        Loss to minimise, on average: "squared_error", half the squared error, "absolute_error", "huber" with delta = 1,
+        or "poisson", half the Poisson deviance behind an exponential output, of counts; of several outputs the sum over
+        them. Another of nbdense's losses, by name or as an object, or a function of (y_true, y_pred), as
+        `nbdense.Sequential.compile` takes it.
     hidden_layer_sizes : int or sequence of int
         Units of each hidden layer; none of them for linear regression.
-    activation : str
-        Activation of hidden layers: "identity", "logistic", "tanh", "relu", or any in `nbdense.activations.ACTIVATIONS`
-        but softmax.
-    solver : {"adam", "sgd"}
-        There is no "lbfgs".
+    activation : str, Activation, or a sequence of these
+        Activation of hidden layers: "identity", "logistic", "tanh", "relu", any in `nbdense.activations.ACTIVATIONS`
+        that is not of whole rows, or one of your own; a sequence has one for each layer.
+    solver : str or Optimizer
+        "adam", "sgd" or "lbfgs"; another of nbdense's optimizers by name, such as "adamw" or "lion", with
+        ``learning_rate_init`` as its rate; or an Optimizer, which has its own rate or schedule.
     alpha : float
         L2 penalty: alpha / 2 times the squared weights, over the batch's size, is added to the loss.
     batch_size : int or "auto"
-        Rows a step; auto is 200, or as many as there are.
+        Rows a step; auto is 200, or as many as there are. lbfgs takes all.
     learning_rate : {"constant", "invscaling", "adaptive"}
         Course of sgd's rate: invscaling divides by the ``power_t``-th power of the rows seen; adaptive divides by 5
         where it would stop, down to 1e-6.
-    learning_rate_init : float
-        Step size.
+    learning_rate_init : float or schedule
+        Step size, or one of `nbdense.schedules`.
     power_t : float
         See ``learning_rate``.
     max_iter : int
-        Epochs, at most.
+        Epochs, at most; iterations of lbfgs.
     shuffle : bool
         A new order of rows each epoch.
     random_state : int, RandomState or None
-        Seed of initial weights, the order of rows and what is held out.
+        Seed of initial weights, the order of rows, what is held out and what dropout drops.
     tol : float
-        The least change that counts as an improvement.
+        The least change that counts as an improvement; of lbfgs, the largest slope with which it ends.
     verbose : bool
         Whether each epoch prints its loss.
     warm_start : bool
         Whether fit goes on from the weights there are.
     momentum : float
-        Momentum of sgd, in [0, 1).
+        Momentum of sgd, in [0, 1].
     nesterovs_momentum : bool
         Whether sgd's momentum is Nesterov's.
     early_stopping : bool
         Whether to hold rows out, stop when their score (R squared) has stopped improving, and keep the best weights.
-        Without it the loss is what has to improve.
+        Without it the loss is what has to improve. `fit` and `partial_fit` take an ``eval_set`` in their place; lbfgs
+        has no epochs to stop.
     validation_fraction : float
         The share of rows held out.
     beta_1, beta_2, epsilon : float
         Adam's decay rates, and what is added to its denominator.
     n_iter_no_change : int
         More epochs than these without an improvement end the fit.
-    dtype : {"float32", "float64"}
-        Type of weights and computation.
+    max_fun : int
+        Evaluations of the loss by lbfgs, at most.
+    dropout : float or sequence of float
+        The share of each hidden layer's outputs that is dropped in training; a sequence has one for each layer.
+    batch_norm, layer_norm : bool
+        Whether hidden layers are normalised before their activation, over the batch or over the layer's units.
+    residual : bool
+        Whether each hidden layer behind the first adds its input to what it makes of it.
+    dtype : {"float32", "float64", "auto"}
+        Type of weights and computation; auto is float32 where ``X`` is, and else float64, as in scikit-learn.
 
     Attributes
     ----------
@@ -89,17 +119,21 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     coefs_, intercepts_ : list of ndarray
         Copies of its weights, (n_in, units), and biases, (units,).
     loss_, best_loss_ : float
-        Loss of the last epoch, and the least of all; early stopping has no best loss.
+        Loss of the last epoch or iteration, and the least of all; early stopping has no best loss.
     loss_curve_ : list of float
-        Losses of all epochs; each with the penalty.
+        Losses of all epochs or iterations; each with the penalty.
     validation_scores_, best_validation_score_ : list of float, float
-        Scores on the rows held out; None without early stopping.
+        Scores on the rows held out, or of the ``eval_set``; None without either.
     n_iter_, t_ : int
-        Epochs of the last fit; rows seen by all.
+        Epochs or iterations of the last fit; rows seen by all epochs.
+    converged_ : bool
+        Whether the last fit ended by itself; with early stopping, whether partial_fit has stopped.
     n_features_in_, n_layers_, n_outputs_ : int
         Columns, layers with input and output, and the output's units.
     feature_names_in_ : ndarray of str
         The columns' names, where ``X`` had some.
+    out_activation_ : str
+        The output's.
 
     Raises
     ------
@@ -128,15 +162,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def __init__(
         self,
-        loss: str = "squared_error",
+        loss: Any = "squared_error",
         hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str = "relu",
+        activation: Any = "relu",
         *,
-        solver: str = "adam",
+        solver: Any = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
         learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
+        learning_rate_init: Any = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
         shuffle: bool = True,
@@ -152,19 +186,30 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        dropout: float | Sequence[float] = 0.0,
+        batch_norm: bool = False,
+        layer_norm: bool = False,
+        residual: bool = False,
         dtype: str = "float32",
     ) -> None:
         self._keep(locals())
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    @available_if(lambda estimator: not is_lbfgs(estimator))
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, *, eval_set: Any = None) -> Self:
         """Train for one epoch on these rows, from where the last call left off.
+
+        With ``early_stopping`` each call is judged by the ``eval_set``. Once the score has stopped improving,
+        ``converged_`` is True, the best weights are in place, and further calls change nothing.
 
         Parameters
         ----------
         X, y, sample_weight : array-like
             As for `fit`.
+        eval_set : (X, y) or (X, y, sample_weight), optional
+            As for `fit`; ``early_stopping`` needs it.
         """
-        return self._fit(X, y, sample_weight, incremental=True)
+        return self._fit(X, y, sample_weight, eval_set, incremental=True)
 
     def predict(self, X: Any) -> Floats:
         """Predict values.
@@ -188,8 +233,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return outputs[:, 0] if outputs.shape[1] == 1 else outputs
 
     def _check_parameters(self) -> list[int]:
-        if not isinstance(self.loss, str) or self.loss not in REGRESSION_LOSSES:
-            raise ValueError(f"MLPRegressor: loss must be one of {', '.join(REGRESSION_LOSSES)}, got {got(self.loss)}")
+        if not is_loss(self.loss, REGRESSION_LOSSES):
+            raise ValueError(f"MLPRegressor: loss must be {wanted_loss(REGRESSION_LOSSES)}, got {got(self.loss)}")
         return super()._check_parameters()
 
     def _encode(self, y: Any, fresh: bool) -> npt.NDArray[Any]:
@@ -200,11 +245,20 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             self._outputs_wanted = y.shape[1]
         elif y.shape[1] != self._outputs_wanted:
             raise ValueError(f"y: expected shape (rows, {self._outputs_wanted}) as in earlier calls, got {y.shape}")
+        if self._is_poisson and (y < 0).any():
+            raise ValueError(f"y: loss 'poisson' takes counts, which are never negative, got {y.min()}")
         return np.asarray(y)
 
-    def _objective(self) -> tuple[str | Loss, float, str, int]:
-        loss, factor = REGRESSION_LOSSES[self.loss]
-        return loss, factor * self._outputs_wanted, "linear", self._outputs_wanted
+    @property
+    def _is_poisson(self) -> bool:
+        return isinstance(self.loss, str) and self.loss == "poisson"
+
+    def _objective(self) -> Objective:
+        units = self._outputs_wanted
+        if isinstance(self.loss, str) and self.loss in REGRESSION_LOSSES:
+            loss, factor = REGRESSION_LOSSES[self.loss]
+            return Objective(loss, factor * units, "exponential" if self._is_poisson else "linear", units)
+        return Objective(losses.for_training(self.loss), 1.0, "linear", units)
 
     def _held_out_score(self, outputs: Floats, targets: npt.NDArray[Any], weights: Floats | None) -> float:
         with np.errstate(over="ignore", invalid="ignore"):  # of a fit that diverges

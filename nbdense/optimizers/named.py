@@ -22,7 +22,7 @@ class SGD(Optimizer):
     learning_rate : float or schedule
         Step size.
     momentum : float
-        Momentum, in [0, 1).
+        Momentum, in [0, 1]; with 1 no step is ever forgotten.
     nesterov : bool
         Look ahead along the momentum (Sutskever et al. 2013, section 2).
     **common
@@ -36,7 +36,7 @@ class SGD(Optimizer):
         self, learning_rate: Rate = 0.01, momentum: float = 0.0, nesterov: bool = False, **common: Any
     ) -> None:
         super().__init__(learning_rate, **common)
-        self.momentum = self._fraction("momentum", momentum)
+        self.momentum = finite_number("SGD", "momentum", momentum, 0.0, 1.0)
         self.nesterov = bool(nesterov)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from nbdense import _checks
 from nbdense._warn import warn
 from nbdense.backends.base import Data
+from nbdense.training.sparse_rows import SparseFeed, SparseRows
 from nbdense.training.state import TrainState
 
 Steps = tuple[Data, int, int]  # a data set, the number of its first batch that is wanted, and how many
@@ -240,29 +241,34 @@ def feed_of(
     batch: int,
     steps: int | None,
     class_weight: Any = None,
+    shuffle: bool = False,
 ) -> Feed:
-    """Return the feed of arrays, or of a Stream of batches.
+    """Return the feed of arrays, of sparse rows, or of a Stream of batches.
 
     Parameters
     ----------
     state : TrainState
         State of a model that is built and compiled.
-    x : array-like or Stream
+    x : array-like, SparseRows or Stream
         Inputs, or batches.
     y, sample_weight : array-like, optional
-        Targets and weights of rows, of arrays alone.
+        Targets and weights of rows, where these are no batches.
     batch : int
         Rows in a step of arrays.
     steps : int, optional
         Steps in an epoch; by default all that there are.
     class_weight : mapping or str, optional
         Weights of classes.
+    shuffle : bool
+        Whether sparse rows come in an order of each epoch's; the engine orders those of arrays.
 
     Raises
     ------
     ValueError
         If something is given that a stream's batches have themselves, or no targets are.
     """
+    if isinstance(x, SparseRows):
+        return SparseFeed(state, x, y, sample_weight, class_weight, batch, shuffle)
     if not isinstance(x, Stream):
         if y is None:
             raise ValueError("y: there are no targets; give them, or x as an iterable of (x, y)")

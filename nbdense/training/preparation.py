@@ -119,7 +119,7 @@ def prepare(
             raise ValueError("fit: validation_split needs arrays; give validation_data beside an iterable")
         x, y, sample_weight, rest = split(x, y, sample_weight, validation_split)
         held_out = feed_of(state, *rest, validation_batch, validation_steps)
-    feed = feed_of(state, x, y, sample_weight, batch, steps, class_weight)
+    feed = feed_of(state, x, y, sample_weight, batch, steps, class_weight, shuffle)
     objective, metrics = state.objective()
     validation = None
     if held_out is not None:

@@ -175,12 +175,18 @@ class TrainState:
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None
     ) -> tuple[Rows, Rows, Rows | None]:
         """Return inputs, targets and the rows' weights, checked but for NaN and infinity."""
-        _, loss = self.compiled()
-        network, x = self.network, self.inputs(x)
+        x = self.inputs(x)
         if x.shape[0] == 0:
             raise ValueError("x: the data set is empty")
-        y = targets.check_targets(y, loss, x.shape[0], network.output_shape, self.output_layer)
-        return x, y, targets.row_weights(sample_weight, class_weight, y, loss, network.positions_out)
+        return x, *self.targets(y, x.shape[0], sample_weight, class_weight)
+
+    def targets(
+        self, y: Any, rows: int, sample_weight: Any = None, class_weight: Any = None
+    ) -> tuple[Rows, Rows | None]:
+        """Return the targets and weights of so many rows, checked but for NaN and infinity."""
+        _, loss = self.compiled()
+        y = targets.check_targets(y, loss, rows, self.network.output_shape, self.output_layer)
+        return y, targets.row_weights(sample_weight, class_weight, y, loss, self.network.positions_out)
 
     def data(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Data:
         """Return a data set as the engine reads it, after all checks."""

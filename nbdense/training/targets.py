@@ -235,7 +235,7 @@ def weights_by_class(
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(f"class_weight: expected a mapping or 'balanced', got {class_weight!r}")
-        return _balanced(len(labels), numbers, sample_weight)[numbers]
+        return balance_of(class_sizes(len(labels), numbers, sample_weight))[numbers]
     if not isinstance(class_weight, Mapping):
         raise TypeError(
             "class_weight: expected a mapping of classes to numbers, such as {0: 1.0, 1: 3.0}, or 'balanced', got "
@@ -250,18 +250,43 @@ def weights_by_class(
     return np.array([float(class_weight.get(label, 1.0)) for label in labels])[numbers]
 
 
-def _balanced(
+def class_sizes(
     count: int, numbers: npt.NDArray[np.integer[Any]], sample_weight: npt.NDArray[np.floating[Any]] | None
 ) -> npt.NDArray[np.float64]:
-    """Return weights that make all classes weigh alike and keep the sum; 0 for a class without weight."""
+    """Return what each class's rows weigh together, for `balance_of`.
+
+    Parameters
+    ----------
+    count : int
+        Number of classes.
+    numbers : ndarray of int, (rows,)
+        The rows' classes.
+    sample_weight : ndarray, (rows,), or None
+        The rows' weights; None where each weighs 1.
+
+    Raises
+    ------
+    ValueError
+        For a weight that is negative.
+    """
     if sample_weight is not None and (sample_weight < 0).any():
         row = int(np.argmax(sample_weight < 0))
         raise ValueError(
             f"sample_weight: {sample_weight[row]} in row {row}; class_weight='balanced' takes weights of at least 0"
         )
-    sizes = np.bincount(numbers, sample_weight, count)
+    return np.bincount(numbers, sample_weight, count).astype(np.float64)
+
+
+def balance_of(sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return weights of classes that make all of them weigh alike and keep the sum; 0 for a class without weight.
+
+    Parameters
+    ----------
+    sizes : ndarray, (classes,)
+        What their rows weigh.
+    """
     present = sizes > 0
-    balance = np.zeros(count)
+    balance = np.zeros(len(sizes))
     balance[present] = sizes.sum() / (np.count_nonzero(present) * sizes[present])
     return balance
 

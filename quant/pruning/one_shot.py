@@ -8,6 +8,7 @@ import numpy as np
 
 from nbdense.models import Sequential
 from nbdense.network import Network, held_network
+from nbdense.quant.estimators import FittedEstimator, is_estimator
 from nbdense.quant.pruning.criteria import dense_rows, kernel_views
 from nbdense.quant.pruning.neurons import without_neurons
 from nbdense.quant.pruning.rules import Rules, hold, rules_of, share_of
@@ -33,7 +34,8 @@ def prune(
     Parameters
     ----------
     model : Sequential or Network
-        The trained model; not changed.
+        The trained model; not changed. Or a fitted estimator of `nbdense.estimators`, or a Pipeline that ends in one:
+        then calibration data are as its ``fit`` takes them.
     sparsity : float
         The share of kernel weights to remove, in [0, 1), of the layers that are not exempted; rounded to whole weights,
         blocks or neurons. Biases are kept. What was pruned before counts.
@@ -63,7 +65,7 @@ def prune(
 
     Returns
     -------
-    Sequential or Network
+    Sequential or Network, or an estimator or Pipeline like the one that was given
         A new one with ``network.mask`` set; where neurons go, one of narrower layers, with the mask that the model had.
         Of equals the first are kept. `set_weights` leaves the pruned ones at zero too, and warns; ``network.mask =
         None`` lets all weights learn and be set again. What is written to the views of `Sequential.parameters` is not
@@ -86,6 +88,20 @@ def prune(
     >>> [kernel.shape for kernel in prune(model, 0.5, structure="neuron").get_weights()[::2]]
     [(4, 5), (5, 2)]
     """
+    if is_estimator(model):
+        fitted = FittedEstimator("prune", model)
+        pruned = prune(
+            fitted.model,
+            sparsity,
+            structure=structure,
+            scope=scope,
+            criterion=criterion,
+            exempt=exempt,
+            block_size=block_size,
+            calibration=fitted.inputs_and_targets(calibration),
+            update=update,
+        )
+        return fitted.with_model(pruned)
     share = share_of("prune", "sparsity", sparsity)
     rules = rules_of(
         "prune",

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.__main__ import OTHERS, RESULTS, published
+from benchmarks.estimators import report as estimators
 from benchmarks.publishing import pages, plots
 from benchmarks.quantization import report as quantization
 from benchmarks.sparsity import report as sparsity
@@ -18,7 +19,7 @@ SAY = "say: python -m benchmarks --pages, or python -m benchmarks.NAME --from be
 
 def published_blocks():
     found = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in OTHERS}
-    others = {"quantization": quantization.render, "sparsity": sparsity.render}
+    others = {"estimators": estimators.render, "quantization": quantization.render, "sparsity": sparsity.render}
     return report.blocks(published()) | {name: render(found[name]) for name, render in others.items()}
 
 

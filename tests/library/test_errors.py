@@ -288,7 +288,7 @@ def test_unknown_names(arguments, words):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda value: SGD(momentum=value), r"SGD: momentum must be in \[0, 1\), got "),
+        (lambda value: SGD(momentum=value), r"SGD: momentum must be in \[0, 1\], got "),
         (lambda value: SGD(ema_momentum=value), r"SGD: ema_momentum must be in \[0, 1\], got "),
         (lambda value: Adam(epsilon=value), "Adam: epsilon must be a number above 1.2e-38, got "),
         (lambda value: VarianceScaling(value), "VarianceScaling: scale must be a finite number of at least 0, got "),

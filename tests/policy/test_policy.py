@@ -206,6 +206,9 @@ ONE_MODULE = {
             "nbdense/runtime/floats.py",  # what predicts by NumPy alone imports none of these
             "nbdense/runtime/sequential.py",
             "nbdense/runtime/quantized.py",  # where it was left in float
+            "nbdense/estimators/networks.py",  # estimators have it as a parameter
+            "nbdense/estimators/classifier.py",
+            "nbdense/estimators/regressor.py",
         },
     ),
     "weight-only quantization": (

@@ -1,0 +1,7 @@
+"""`python -m benchmarks.estimators`."""
+
+import sys
+
+from benchmarks.estimators.run import main
+
+sys.exit(main())
