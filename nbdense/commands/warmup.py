@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._compile import compilations, kernel_cache, policy, thread_pool
+from nbdense._compile import compilations, kernel_cache, policy
 from nbdense._compile.compilations import Compilation
+from nbdense._compile.cpus import find_cpus
 from nbdense.commands.errors import CommandError
 
 DTYPES = ("float32", "float64")
@@ -82,7 +83,7 @@ def warm_up(
     if not kernel_cache.writable(folder):
         raise WarmupError(f"{folder} cannot be written: set NBDENSE_CACHE_DIR to another")
     tasks = _tasks(dtypes, quant)
-    processes = min(len(tasks), thread_pool.cpus().usable, MOST_PROCESSES)
+    processes = min(len(tasks), find_cpus().usable, MOST_PROCESSES)
     some = f"{processes} processes" if processes > 1 else "this process"
     tell(f"compiling for {' and '.join(dtypes)} what is not there yet, in {some}, into {folder}")
     done: list[Compilation] = []
