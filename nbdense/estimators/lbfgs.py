@@ -6,7 +6,9 @@ bounds here.
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,41 @@ ROWS_AT_ONCE = 1024  # whose activations stay in the cache; gradients are added 
 LIMIT = 1  # scipy's status where max_iter or max_fun has ended it
 
 Vector = npt.NDArray[np.float64]
+
+
+class OneBlasThread:
+    """A context in which BLAS, which scipy's steps call, has one thread; several may be entered at a time.
+
+    Its own threads would spin after each call for some ms, on the CPUs that the loss of all rows is to be computed on.
+    Asked from a thread other than the main one OpenBLAS leaves all as it is.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit = _libraries().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+@functools.cache
+def _libraries() -> Any:
+    """Return what finds the libraries with threads that are loaded; scipy's are by now."""
+    from threadpoolctl import ThreadpoolController  # scikit-learn needs it too
+
+    return ThreadpoolController()
+
+
+one_blas_thread = OneBlasThread()
 
 
 class LossOfAllRows:
@@ -126,7 +163,8 @@ def minimise(estimator: Any, model: Sequential, rows: Rows) -> str:
     options = {"maxiter": int(estimator.max_iter), "maxfun": int(estimator.max_fun), "gtol": float(estimator.tol)}
     complaint = ""
     try:
-        result = minimize(function, best, method="L-BFGS-B", jac=True, callback=keep, options=options)
+        with one_blas_thread:
+            result = minimize(function, best, method="L-BFGS-B", jac=True, callback=keep, options=options)
         best, estimator.loss_ = result.x, float(result.fun)
         estimator.n_iter_, estimator.converged_ = min(int(result.nit), int(estimator.max_iter)), result.status != LIMIT
         if result.status == LIMIT:

@@ -1,12 +1,14 @@
 """Solver "lbfgs": scikit-learn's as a witness, scipy's limits, and the gradient of all rows."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from nbdense.estimators import MLPClassifier, MLPRegressor, lbfgs
 from nbdense.estimators.rows import Rows
@@ -136,3 +138,26 @@ def test_poisson_is_of_counts():
     mlp = MLPRegressor(**OPTIONS | {"loss": "poisson", "max_iter": 500, "tol": 1e-3}).fit(X, COUNTS)
     assert mlp.out_activation_ == "exp" and mlp.predict(X).min() > 0
     assert mlp.predict(X).mean() == pytest.approx(COUNTS.mean(), rel=1e-3)  # what a Poisson fit with a bias has
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_blas_has_one_thread_meanwhile(monkeypatch):
+    """Afterwards it has as many as before, also where two fits overlap."""
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen = []
+    evaluated = lbfgs.LossOfAllRows.__call__
+    monkeypatch.setattr(
+        lbfgs.LossOfAllRows, "__call__", lambda self, vector: (seen.append(threads()), evaluated(self, vector))[1]
+    )
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        MLPClassifier(**OPTIONS).fit(X, CLASSES)
+        assert threads() == before
+        assert seen and all(found == {1} for found in seen)
+        with ThreadPoolExecutor(2) as pool:
+            fits = [pool.submit(MLPClassifier(**OPTIONS).fit, X, CLASSES) for _ in range(4)]
+            assert all(fit.result().n_iter_ for fit in fits)
+        assert threads() == before
