@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 import warnings
@@ -64,16 +65,27 @@ def scores(library: str, data_set: DataSet) -> list[float]:
     return [float(score) for score in cross_val_score(pipeline, X, y, cv=folds)]
 
 
+# Threads of BLAS spin for some 30 ms after their last call, and would take a CPU from whoever has the next turn.
+REST = 0.1
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Return the seconds of some work, after a rest."""
+    time.sleep(REST)
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def seconds(make: Callable[[str], Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Return the median seconds of each library's work, done in turns, after a turn that compiles."""
     work = {library: make(library) for library in LIBRARIES}
     turns: dict[str, list[float]] = {library: [] for library in LIBRARIES}
     for number in range(rounds + 1):
         for library in LIBRARIES:
-            started = time.perf_counter()
-            work[library]()
+            taken = timed(work[library])
             if number:
-                turns[library].append(time.perf_counter() - started)
+                turns[library].append(taken)
     return {library: statistics.median(values) for library, values in turns.items()}
 
 
@@ -96,9 +108,7 @@ def lbfgs(data_set: DataSet, seeds: int, rounds: int) -> dict[str, Any]:
     for seed in range(seeds):
         for number in range(rounds):
             for library, fitted in from_the_same_weights(data_set.kind, X, y, seed).items():
-                started = time.perf_counter()
-                fitted.fit(X, y)
-                turns[library].append(time.perf_counter() - started)
+                turns[library].append(timed(functools.partial(fitted.fit, X, y)))
                 if number == 0:
                     losses[library].append(float(fitted.loss_))
     return {"losses": losses, "seconds": {library: statistics.median(values) for library, values in turns.items()}}

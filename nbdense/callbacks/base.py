@@ -139,7 +139,8 @@ class CallbackList:
         for callback in callbacks:
             callback.set_model(model)
             callback.set_params(params)
-        self.each_batch = any(callback.wants_batches() for callback in callbacks)
+        self._by_batch = [callback for callback in callbacks if callback.wants_batches()]
+        self.each_batch = bool(self._by_batch)
         self.each_test_batch = self._overridden("on_test_batch_begin", "on_test_batch_end")
         self.each_predict_batch = self._overridden("on_predict_batch_begin", "on_predict_batch_end")
         self.takes_not_finite = any(callback.takes_not_finite for callback in callbacks)
@@ -149,7 +150,7 @@ class CallbackList:
 
     def steps_at_once(self, batch: int) -> int:
         """Return how many steps may be taken from a batch on before a callback wants to be called."""
-        return min((c.next_batch(batch) - batch + 1 for c in self._callbacks if c.wants_batches()), default=sys.maxsize)
+        return min((callback.next_batch(batch) - batch + 1 for callback in self._by_batch), default=sys.maxsize)
 
     def begin_training(self, epochs: range) -> range:
         """Call `on_train_begin`; return the epochs that there are to run, of which a callback may have done some."""
