@@ -81,13 +81,15 @@ def assembly(module: str) -> str:
 
 def assembled(kernel: Any, signature: tuple[Any, ...]) -> tuple[str, bytes, Any]:
     """A kernel and all that it calls, as nbdense_entry, in assembly and as an object file; and the type it returns."""
+    for context in (cpu_target.typing_context, cpu_target.target_context):
+        context.refresh()  # as an entry does: kernels rely on that numba knows all intrinsics by then
     compiled = kernel.compiled(signature)
     machine = target_machine()
     with llvm.parse_assembly(compiled.library.get_llvm_str()) as module:
         module.triple, module.data_layout = TRIPLE, str(machine.target_data)
         for function in module.functions:
             if function.name == compiled.fndesc.llvm_func_name:
-                function.name = "nbdense_entry"
+                function.name, function.linkage = "nbdense_entry", "external"
             elif not function.is_declaration:
                 function.linkage = "internal"
         tuning = llvm.create_pipeline_tuning_options(speed_level=3)

@@ -43,6 +43,10 @@ static struct block *allocate(size_t size) {
 struct block *NRT_MemInfo_alloc_aligned(size_t size, uint32_t align) { (void)align; return allocate(size); }
 struct block *NRT_MemInfo_alloc_safe_aligned(size_t size, uint32_t align) { (void)align; return allocate(size); }
 
+void *NRT_Allocate(size_t size) { return malloc(size); }
+
+void NRT_Free(void *memory) { free(memory); }
+
 void NRT_MemInfo_call_dtor(struct block *block) {
     free(block->data);
     free(block);
