@@ -80,7 +80,8 @@ def _methods(text: str) -> list[str]:
     return names
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Return an option's number, which has to be at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
@@ -93,12 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     recipe = Recipe()
     parser.add_argument("--data", metavar="DIR", type=mnist.folder, help="MNIST's four idx .gz files")
-    parser.add_argument("--seeds", type=_positive, default=5, help="default: 5")
+    parser.add_argument("--seeds", type=positive, default=5, help="default: 5")
     parser.add_argument("--methods", type=_methods, help=f"of {','.join(METHODS)}; default: all")
     parser.add_argument("--validation", action="store_true", help="measure on the last 10,000 training rows instead")
-    parser.add_argument("--calibration", type=_positive, default=recipe.calibration, help="rows of calibration data")
+    parser.add_argument("--calibration", type=positive, default=recipe.calibration, help="rows of calibration data")
     parser.add_argument(
-        "--aware-epochs", type=_positive, default=recipe.aware_epochs, help="of quantization-aware training"
+        "--aware-epochs", type=positive, default=recipe.aware_epochs, help="of quantization-aware training"
     )
     parser.add_argument("--aware-rate", type=float, default=recipe.aware_rate, help="its learning rate")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")

@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks import machine, mnist
 from benchmarks.publishing import pages
 from benchmarks.quantization.methods import TEST, VALIDATION, Rows
+from benchmarks.quantization.run import positive
 from benchmarks.sparsity import report
 from benchmarks.sparsity.recipe import STAGES, Recipe, Stage, answers
 
@@ -57,17 +58,10 @@ def run(recipe: Recipe, stages: dict[str, Stage], rows: Rows, seeds: int, measur
     return results
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.sparsity", description="The error of pruned networks.")
     parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files")
-    parser.add_argument("--seeds", type=_positive, default=5, help="default: 5")
+    parser.add_argument("--seeds", type=positive, default=5, help="default: 5")
     parser.add_argument("--validation", action="store_true", help="measure on the last 10,000 training rows instead")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
     parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")

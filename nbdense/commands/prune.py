@@ -97,19 +97,6 @@ def run(
     return {**write_changed(trained, pruned, rows, out, overwrite, {"pruned": counts}), "report": text}
 
 
-def report(result: Mapping[str, Any]) -> str:
-    """Return the text of the results.
-
-    Parameters
-    ----------
-    result : mapping
-        What `run` returned.
-    """
-    from nbdense.commands.trained.changing import change_text
-
-    return "\n".join([result["report"], *change_text(result)])
-
-
 def _fine_tune(
     trained: TrainedFolder, network: Any, rows: Rows, epochs: int, scale: tuple[float, float] | None
 ) -> None:

@@ -89,19 +89,6 @@ def run(
     return {"out": out, "bytes": quantized.size_bytes, "report": quantized.report("text", timings=False)}
 
 
-def report(result: Mapping[str, Any]) -> str:
-    """Return the text of the results.
-
-    Parameters
-    ----------
-    result : mapping
-        What `run` returned.
-    """
-    from nbdense.commands.trained.changing import change_text
-
-    return "\n".join([result["report"], *change_text(result)])
-
-
 def _some(features: Any) -> Any:
     """Return the rows to calibrate with, from all of the data."""
     return features.iloc[np.unique(np.linspace(0, len(features) - 1, CALIBRATION_ROWS).astype(np.int64))]

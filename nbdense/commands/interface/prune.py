@@ -43,8 +43,9 @@ def command(
     kind.
     """
     from nbdense.commands import prune
+    from nbdense.commands.trained.changing import change_text
 
     if out is None:
         out = Path(f"{model.stem}-pruned" + ("" if model.is_dir() else ".safetensors"))
     result = prune.run(model, sparsity, out, options, data, epochs, overwrite, drop, separator)
-    return Outcome(prune.report(result), result)
+    return Outcome(change_text(result), result)

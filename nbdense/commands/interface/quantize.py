@@ -45,9 +45,10 @@ def command(
     the same kind: a folder with its ONNX file and its report, or a file.
     """
     from nbdense.commands import quantize
+    from nbdense.commands.trained.changing import change_text
 
     if out is None:
         ending = f"-int{options['bits']}"
         out = Path(model.stem + ending + ("" if model.is_dir() else ".safetensors"))
     result = quantize.run(model, data, out, options, budget, overwrite, drop, separator)
-    return Outcome(quantize.report(result), result)
+    return Outcome(change_text(result), result)

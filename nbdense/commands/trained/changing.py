@@ -130,21 +130,21 @@ def write_changed(
     return {**result, "sizes": metrics["sizes"], "notes": metrics["notes"]}
 
 
-def change_text(result: Mapping[str, Any]) -> list[str]:
-    """Return lines on what was changed and written.
+def change_text(result: Mapping[str, Any]) -> str:
+    """Return the text of what a command that changes a model did: its report, scores, and what was written.
 
     Parameters
     ----------
     result : mapping
-        What `write_changed` returned.
+        What `write_changed` returned, and "report"; of a file alone, that and "out".
     """
-    lines = []
+    lines = [result["report"]]
     if "before" in result:
         name, before = main_score(result["before"])
         after = main_score(result["after"])[1]
         lines.append(f"{name} {before:.4f} before, {after:.4f} after, on {result['after']['rows']:,} rows")
     lines += [f"note: {note}" for note in result.get("notes", []) if note.startswith("no ONNX")]
-    return [*lines, f"wrote {result['out']}"]
+    return "\n".join([*lines, f"wrote {result['out']}"])
 
 
 def bytes_of(network: Any) -> int:
