@@ -9,13 +9,14 @@ import pickle
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import caching, cgutils, codegen, compiler, serialize, sigutils, types
+from numba.core.runtime import rtsys
 from numba.core.types.containers import BaseTuple
 
 from nbdense._compile import kernel_cache
@@ -219,30 +220,46 @@ def _untimed() -> AbstractContextManager[None]:
     return _replaced(llvm.ffi.lib._lock, "_cblist", [])
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage: a tenth of the time would go into it, among what numba loads and a compilation builds up."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+def _blas_unseen() -> AbstractContextManager[None]:
+    """Let numba take SciPy's BLAS as there, if SciPy is: to look imports scipy.linalg, for products no kernel has."""
+    if "scipy" in sys.modules and "numba.np.arraymath" not in sys.modules:
+        from numba.np import linalg  # some 20 ms, which loading machine code does without
+
+        return _replaced(linalg, "ensure_blas", _nothing)
+    return nullcontext()
+
+
 class EntryCompiler(_Pipeline):
     """Compiler of entries; what numba compiles on the way (overloads) are kernels too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        with _uncollected(), _blas_unseen():  # all that numba knows is loaded by the first compiler
+            super().__init__(*args, **kwargs)
         self.state.flags = Flags(self.state.flags)
 
     def compile_extra(self, function: Any) -> Any:
         code = self.state.targetctx.codegen()
         self.state.library = EntryLibrary(code, function.__qualname__)
         self.state.library.enable_object_caching()
-        # A tenth of the time would go into looking for garbage among what a compilation builds up.
-        collected = gc.isenabled()
-        gc.disable()
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(timed(function.__name__.lstrip("_"), getattr(function, "purpose", None)))
-                stack.enter_context(_making(code, KernelLibrary))
-                stack.enter_context(_resolving_once(self.state.typingctx))
-                stack.enter_context(_untimed())
-                return super().compile_extra(function)
-        finally:
-            if collected:
-                gc.enable()
+        with ExitStack() as stack:
+            stack.enter_context(_uncollected())
+            stack.enter_context(timed(function.__name__.lstrip("_"), getattr(function, "purpose", None)))
+            stack.enter_context(_making(code, KernelLibrary))
+            stack.enter_context(_resolving_once(self.state.typingctx))
+            stack.enter_context(_untimed())
+            return super().compile_extra(function)
 
 
 class UnitCompiler(EntryCompiler):
@@ -424,7 +441,7 @@ class Cache(caching._Cache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         if self._folder is None:
             return None
-        target_context.refresh()
+        rtsys.initialize(target_context)  # what machine code calls; all else that numba knows is for compiling
         try:
             content = self._file(self._folder, sig, target_context.codegen()).read_bytes()
         except OSError:

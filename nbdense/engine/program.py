@@ -13,21 +13,22 @@ pieces, because its statistics need all rows; clipping by a norm cuts the second
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from nbdense._compile.policy import entry, inlined, kernel, region, region_of, unit
-from nbdense.engine.elementwise.activation_loops import BLOCK, activate_row, clear_padding, padded
-from nbdense.engine.elementwise.activations import SOFTMAX
-from nbdense.engine.elementwise.loss import losses_of_rows, metric_of_row
-from nbdense.engine.elementwise.optimizer import rate_of_step
+from nbdense.engine.elementwise.activation_loops import BLOCK, activate_elements, clear_padding, padded
+from nbdense.engine.elementwise.loss import kernel_of, losses_of_rows, metric_of_row
+from nbdense.engine.elementwise.optimizer import NADAM, prepare_nadam, rate_of_step
 from nbdense.engine.kernels.gather import flat, gather
 from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.engine.kernels.scratch import allocate, release
-from nbdense.engine.rows import activity, fake_quant
+from nbdense.engine.on_demand import address_of, on_demand
+from nbdense.engine.rows import ACTIVITY, activity, fake_quant
 from nbdense.engine.rows.dense import DENSE, dense, finish_dense
-from nbdense.engine.rows.dispatch import backward_row, column_statistics, column_sums, forward_row
-from nbdense.engine.rows.slabs import set_factors, work_on_slabs
+from nbdense.engine.rows.dispatch import backward_row, column_statistics, column_sums, forward_row, set_derivatives
+from nbdense.engine.rows.slabs import adjust, follow, set_factors, work_on_slabs
 from nbdense.engine.tables import (
     CLIP,
     CLIP_NORM,
@@ -35,6 +36,7 @@ from nbdense.engine.tables import (
     GATHER,
     GRADIENT,
     LOSS,
+    NO_CLIP,
     ROWS,
     SHUFFLE_STREAM,
     SLABS,
@@ -58,15 +60,17 @@ def forward(layers, params, x, work, capacity, span, begin, end, skip_last_activ
 
 
 @kernel
-def _metrics_of_rows(layers, scratch, run, capacity, span):
-    work, values, _, metrics, _, _ = scratch
+def _metrics_of_rows(run, layers, work, per_row, metrics, capacity, span):
     row = layers[layers.shape[0] - 1]
     positions, columns = row["positions_out"], 1 + metrics.size
+    if run["fused"]:  # the loss has left pre-activations; behind softmax it has made probabilities of them
+        at = row["output"] * capacity + span[0] * positions * row["ld_out"]
+        activate_elements(row, work, at, span[1] * positions)
     for i in range(span[0] * positions, (span[0] + span[1]) * positions):
         y = row["output"] * capacity + i * row["ld_out"]
         t = run["targets"] + i * run["ld_target"]
         for k in range(metrics.size):
-            values[i * columns + 1 + k] = metric_of_row(metrics[k], work, y, t, row["n_out"])
+            per_row[i * columns + 1 + k] = metric_of_row(metrics[k], work, y, t, row["n_out"])
 
 
 @kernel
@@ -77,10 +81,10 @@ def _losses_of_rows(layers, scratch, run, capacity, span, batch):
     first, stride = span[0] * positions, 1 + metrics.size
     y = row["output"] * capacity + first * row["ld_out"]
     t = run["targets"] + first * run["ld_target"]
-    rows = (y, t, run["deltas"] + y, run["weights"] + first, run["room"] + first)
+    places = (y, t, run["deltas"] + y, run["weights"] + first, run["room"] + first)
     shape = (span[1] * positions, row["n_out"], row["ld_out"], run["ld_target"], batch * positions)
     form = (run["loss"], run["loss_parameter"], run["sparse"] != 0, run["loss_call"])
-    losses_of_rows(form, work, rows, shape, values[first * stride :], stride)
+    _losses(run, form, work, places, shape, values[first * stride :], stride)
 
 
 @kernel
@@ -120,13 +124,14 @@ def _gather_rows_of(layers, scratch, data, run, span):
 
 
 @kernel
-def _are_fit(layers, scratch, data, run, span):
-    """Tell whether a share's inputs, targets and weights, as they were gathered, are what the run says of them."""
-    work = scratch[0]
-    _, _, _, y_form, _, w_form = data
+def _are_fit(run, layers, work, span, columns, weighted):
+    """Tell whether a share's inputs, targets and weights, as they were gathered, are what the run says of them.
+
+    ``columns`` is the number of a row's targets in all positions; weights are looked at where there are any.
+    """
     first, count = span
     row, positions, ld_target = layers[0], layers[layers.shape[0] - 1]["positions_out"], run["ld_target"]
-    columns = y_form[0]["columns"] // positions
+    columns //= positions
     size = row["positions"] * row["ld_in"]
     least, most, whole, tolerance = run["least"], run["most"], run["whole"] != 0, run["sum_tolerance"]
     wrong = _not_finite(work, first * size, count * size)  # padding is zero
@@ -138,7 +143,7 @@ def _are_fit(layers, scratch, data, run, span):
             wrong += not (value >= least and value <= most)
             wrong += whole and value != math.floor(value)
         wrong += tolerance >= 0.0 and abs(total - 1.0) > tolerance
-    if w_form[0]["rows"] > 0:
+    if weighted:
         wrong += _not_finite(work, run["weights"] + first * positions, count * positions)
     return wrong == 0
 
@@ -153,20 +158,21 @@ def _not_finite(work, at, count):
     return wrong
 
 
+_losses = on_demand("loss_of_rows", losses_of_rows, globals())
+_measure = on_demand("metrics", _metrics_of_rows, globals())
+_check = on_demand("checks", _are_fit, globals(), otherwise="True")
+
+
 @inlined
 def _loss_of_rows(layers, scratch, run, capacity, span, batch):
     """Compute losses and metrics of a share of the batch, and the deltas that they start."""
-    work, metrics = scratch[0], scratch[3]
-    last = layers[layers.shape[0] - 1]
-    # Metrics read what the model puts out; the loss from logits overwrites logits with probabilities.
+    work, values, metrics = scratch[0], scratch[1], scratch[3]
     if not run["fused"]:
-        _metrics_of_rows(layers, scratch, run, capacity, span)
+        _measure(run, layers, work, values, metrics, capacity, span)
     _losses_of_rows(layers, scratch, run, capacity, span, batch)
+    # Metrics read what the model puts out; the loss from logits overwrites logits with probabilities.
     if run["fused"]:
-        if last["activation"] != SOFTMAX and metrics.size > 0:
-            at = last["output"] * capacity + span[0] * last["positions_out"] * last["ld_out"]
-            activate_row(last, work, at, span[1] * last["positions_out"])
-        _metrics_of_rows(layers, scratch, run, capacity, span)
+        _measure(run, layers, work, values, metrics, capacity, span)
 
 
 @inlined
@@ -177,7 +183,9 @@ def _work_on_rows(layers, params, scratch, data, run, phase, iteration, start, s
     if phase["flags"] & GATHER:
         _choose_rows(scratch, run, start, span)
         _gather_rows_of(layers, scratch, data, run, span)
-        if run["checks"] and not _are_fit(layers, scratch, data, run, span):
+        if run["checks"] and not _check(
+            run, layers, work, span, data[3][0]["columns"], np.int64(data[5][0]["rows"] > 0)
+        ):
             run["refused"] = 1
             return
     noise = key_of(run["seed"], DROPOUT_STREAM, iteration)
@@ -199,9 +207,9 @@ def _share_of_columns(n, thread, threads):
 
 
 @kernel
-def _work_on_columns(layers, scratch, run, phase, batch, thread):
+def _work_on_columns(run, layers, work, phase, batch, thread):
     """Compute a batch norm's statistics, or the sums of its deltas, for one thread's share of the columns."""
-    work, capacity = scratch[0], run["batch"]
+    capacity = run["batch"]
     row = layers[phase["forward"]]
     first, count = _share_of_columns(row["n_in"], thread, run["threads"])
     if count <= 0:
@@ -215,8 +223,14 @@ def _work_on_columns(layers, scratch, run, phase, batch, thread):
         column_sums(row, work, aside, row["pre"] * capacity, d, m, first, last)
 
 
+_on_columns = on_demand("columns", _work_on_columns, globals())
+_penalties = on_demand("activities", activity.penalties, globals(), otherwise="0.0")
+_scale_slabs = on_demand("factors", set_factors, globals())
+_round_biases = on_demand("biases", fake_quant.round_biases, globals())
+
+
 @kernel
-def _add_up(layers, scratch, capacity, batch, step):
+def _add_up(run, layers, scratch, capacity, batch, step):
     """Sum the batch's losses and metrics over its rows, in order, into totals[step]; returns the loss."""
     work, values, totals, metrics, _, _ = scratch
     positions, columns = layers[layers.shape[0] - 1]["positions_out"], 1 + metrics.size
@@ -225,7 +239,7 @@ def _add_up(layers, scratch, capacity, batch, step):
         for i in range(batch * positions):
             total += values[i * columns + k]
         totals[step, k] = total
-    totals[step, 0] += activity.penalties(layers, work, capacity, batch) * positions
+    totals[step, 0] += _penalties(run, layers, work, capacity, batch) * positions
     return totals[step, 0]
 
 
@@ -241,7 +255,7 @@ def _work(tables, vectors, scratch, data, settings, run, phase, rates_of_step, s
         if span[1] > 0:
             _work_on_rows(tables[0], vectors[3], scratch, data, run, phase, rates_of_step[2], start, span, batch)
     elif kind == STATISTICS or kind == SUMS:
-        _work_on_columns(tables[0], scratch, run, phase, batch, thread)
+        _on_columns(run, tables[0], scratch[0], phase, batch, thread)
     else:
         work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread)
 
@@ -258,7 +272,7 @@ def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
     if run["end"] < (batch if phase["kind"] == ROWS else slabs.size):
         return True  # only a part of it
     if phase["kind"] == ROWS and phase["flags"] & LOSS:
-        return math.isfinite(_add_up(layers, scratch, run["batch"], batch, step))
+        return math.isfinite(_add_up(run, layers, scratch, run["batch"], batch, step))
     if phase["kind"] != SLABS:
         return True
     if phase["flags"] & GRADIENT and run["penalties"]:
@@ -267,18 +281,10 @@ def _finish_phase(tables, vectors, scratch, run, phase, step, batch):
             penalty += scratch[5][index, 0]
         scratch[2][step, 0] += penalty * batch * layers[layers.shape[0] - 1]["positions_out"]
     if phase["flags"] & CLIP and run["clip"] >= CLIP_NORM:
-        set_factors(slabs, segments, scratch, run)
+        _scale_slabs(run, slabs, segments, scratch[5])
     if phase["flags"] & UPDATE and run["rounds_kernels"]:
-        fake_quant.round_biases(layers, vectors[0], vectors[3])  # once all ranges have moved
+        _round_biases(run, layers, vectors[0], vectors[3])  # once all ranges have moved
     return True
-
-
-@kernel
-def _has_penalties(segments):
-    for index in range(segments.size):
-        if segments[index]["l1"] != 0.0 or segments[index]["l2"] != 0.0:
-            return 1
-    return 0
 
 
 def _run_steps(tables, vectors, scratch, data, runs, settings):
@@ -295,7 +301,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
     A step whose loss is not finite ends the run before it changes a parameter, and so does one whose rows are refused.
     """
     run = runs[0]
-    run["refused"], run["penalties"] = 0, _has_penalties(tables[2])
+    run["refused"] = 0
     phases = tables[3]
     hyper, rates = settings
     launcher, threads, capacity, rows = run["launcher"], run["threads"], run["batch"], run["rows"]
@@ -304,7 +310,7 @@ def _run_steps(tables, vectors, scratch, data, runs, settings):
         start = (run["first_step"] + step) * capacity
         batch = min(capacity, rows - start)
         iteration = run["iteration"] + step + 1
-        adjusted = rate_of_step(run["optimizer"], rates[step], iteration, hyper)
+        adjusted = rate_of_step(run, rates[step], iteration, hyper)
         for index in range(phases.size):
             if phases[index]["kind"] == TRANSPOSES and step > 0:
                 continue  # the update keeps them up to date
@@ -413,6 +419,53 @@ def _round_kernels(layers, params, values):
         if row["kind"] == _DENSE and row["scales"] >= 0:
             fake_quant.round_kernel(row, params, values, 0, row["n_in"])
     fake_quant.round_biases(layers, params, values)
+
+
+def set_addresses(run: Any, tables: tuple[Any, ...], dtype: Any, metrics: int, holds: bool) -> None:
+    """Write the addresses of the kernels that a run calls by them into its record, and into its table of rows.
+
+    Parameters
+    ----------
+    run : structured array of one `RUN`
+        Its other fields say what it does.
+    tables : tuple of structured arrays
+        Layers, slabs, segments and phases, as the program takes them.
+    dtype : dtype
+        Of the network.
+    metrics : int
+        How many metrics are computed beside the loss.
+    holds : bool
+        Whether a mask holds weights at zero.
+    """
+    layers, _, segments, phases = tables
+    record = run[0]
+    kinds, flags = phases["kind"], phases["flags"]
+    of_rows, of_slabs = kinds == ROWS, flags[kinds == SLABS]
+    loses, updates = bool((flags[of_rows] & LOSS).any()), bool((of_slabs & UPDATE).any())
+    record["penalties"] = (segments["l1"] != 0.0).any() or (segments["l2"] != 0.0).any()
+    clips, clips_by_norm = record["clip"] != NO_CLIP, record["clip"] >= CLIP_NORM
+    adjusts = record["penalties"] or clips or holds or (updates and record["decay"] != 0.0)
+    rounds = updates and record["rounds_kernels"]
+    wanted = {
+        "loss_of_rows": (loses, kernel_of(int(record["loss"]))),
+        "metrics": (loses and metrics > 0, _metrics_of_rows),
+        "columns": (((kinds == STATISTICS) | (kinds == SUMS)).any(), _work_on_columns),
+        "activities": (loses and (layers["kind"] == ACTIVITY.code).any(), activity.penalties),
+        "adjust": (of_slabs.size and adjusts, adjust),
+        "factors": (of_slabs.size and clips_by_norm, set_factors),
+        "follow": (rounds or (updates and record["average"] >= 0.0), follow),
+        "biases": (rounds, fake_quant.round_biases),
+        "prepare": (updates and record["optimizer"] == NADAM, prepare_nadam),
+    }
+    for name, (is_wanted, function) in wanted.items():
+        record[name] = address_of(function, dtype) if is_wanted else 0
+    if (phases["backward_end"][of_rows] > 0).any():
+        set_derivatives(layers, dtype, bool(record["fused"]))
+
+
+def address_of_check(dtype: Any) -> int:
+    """Return what the field ``checks`` of a run is to be, where the program is to look at the numbers it gathers."""
+    return address_of(_are_fit, dtype)
 
 
 run_steps = entry(_run_steps, "the training program", seconds=8)

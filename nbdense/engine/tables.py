@@ -58,6 +58,7 @@ LAYER = np.dtype(
         ("gamma", np.float64),
         # Addresses of the functions of the row's kind; 0: it has none, or the backend that runs it has not wanted one.
         *((role, np.int64) for role in ROLES),
+        ("differentiate", np.int64),  # address of the derivatives of activations; 0: backward does not ask for any
     ]
 )
 
@@ -106,6 +107,7 @@ def padded(n: int) -> int:
 # Not constants to numba, which compiles what gets one, or a tuple with one in it, once for each.
 SHUFFLE_STREAM, DROPOUT_STREAM = np.int64(1), np.int64(2)
 
+ON_DEMAND_IN_RUNS = ("metrics", "columns", "activities", "adjust", "factors", "follow", "biases", "prepare")
 RUN = np.dtype(
     [
         ("threads", np.int64),
@@ -120,7 +122,8 @@ RUN = np.dtype(
         ("epoch", np.int64),
         ("loss", np.int64),
         ("loss_parameter", np.float64),
-        ("loss_call", np.int64),  # address of the loop of a loss on demand
+        ("loss_of_rows", np.int64),  # address of the kernel of the losses of rows
+        ("loss_call", np.int64),  # address of the loop of a loss on demand, which that one calls
         ("sparse", np.int64),
         ("fused", np.int64),  # the loss takes the last layer's pre-activations
         ("optimizer", np.int64),
@@ -129,11 +132,13 @@ RUN = np.dtype(
         ("clip_at", np.float64),
         ("decay", np.float64),  # decoupled weight decay; a segment's factor is on it
         ("average", np.float64),  # momentum of the weights' moving average, in the last slot; below 0: none
-        ("penalties", np.int64),  # whether any segment has an l1 or l2: looked up when the run begins
+        ("penalties", np.int64),  # whether any segment has an l1 or l2
         ("rounds_kernels", np.int64),  # whether rows read a copy of the parameters, with rounded kernels
+        # Addresses of what not every run does (see `nbdense.engine.program.set_addresses`); 0: this one does not.
+        *((name, np.int64) for name in ON_DEMAND_IN_RUNS),
         # What the batches' numbers must be, where nobody has looked at them before: finite inputs and weights, targets
         # from least to most, whole numbers or rows that sum to 1.
-        ("checks", np.int64),  # whether they are looked at
+        ("checks", np.int64),  # address of the kernel that looks at them; 0: nobody does
         ("least", np.float64),
         ("most", np.float64),
         ("whole", np.int64),

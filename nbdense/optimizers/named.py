@@ -29,7 +29,7 @@ class SGD(Optimizer):
         Arguments of `Optimizer`.
     """
 
-    name, code, fields = "SGD", steps.SGD, ("momentum", "nesterov")
+    name, code, fields = "SGD", steps.CALLED, ("momentum", "nesterov")
     slot_fields = ("momentum",)
 
     def __init__(
@@ -38,6 +38,9 @@ class SGD(Optimizer):
         super().__init__(learning_rate, **common)
         self.momentum = finite_number("SGD", "momentum", momentum, 0.0, 1.0)
         self.nesterov = bool(nesterov)
+
+    def range_step(self) -> Any:
+        return steps.sgd
 
 
 class RMSprop(Optimizer):

@@ -100,7 +100,7 @@ class CpuPlan:
         self._set(
             threads=1, begin=0, end=WHOLE, optimizer=steps.NONE, average=-1.0, rounds_kernels=network.rounds_kernels
         )
-        self._checks = accepted is not None
+        self._checks = 0 if accepted is None else program.address_of_check(network.dtype)
         if accepted is not None:
             self._set(least=accepted.least, most=accepted.most, whole=accepted.whole)
             self._set(sum_tolerance=accepted.sum_tolerance)
@@ -138,6 +138,12 @@ class CpuPlan:
         set_addresses(layers, network.dtype, ("forward",) if only_forward else ROLES)
         self._tables = (layers, self._slabs, network.segments, self._phases)
         self._vectors = (network.params, memory.state, mask, values)
+        self._set_addresses()
+
+    def _set_addresses(self) -> None:
+        memory = self._memory
+        holds = self._vectors[2].size > 0
+        program.set_addresses(self._run, self._tables, memory.network.dtype, memory.metrics.size, holds)
 
     def _take_settings(self, optimizer: Optimizer) -> None:
         """Take the optimizer's settings: some have been set since."""
@@ -145,6 +151,7 @@ class CpuPlan:
         self._edition, self._every = optimizer.edition, optimizer.gradient_accumulation_steps or 1
         self._follows_schedule = optimizer.schedule is not None
         self._settings = optimizer.hyper(), optimizer.rates(1)
+        self._set_addresses()
 
     def run(
         self,

@@ -215,7 +215,7 @@ def _rates(optimizer: Optimizer | None, run: Any, count: int) -> tuple[npt.NDArr
     hypers[:] = optimizer.hyper()
     rates[:, 0] = optimizer.rates(count)
     for k in range(count):
-        rates[k, 1] = _rate_of_step()(run["optimizer"], rates[k, 0], run["iteration"] + k + 1, hypers[k])
+        rates[k, 1] = _rate_of_step()(run, rates[k, 0], run["iteration"] + k + 1, hypers[k])
     return hypers, rates
 
 

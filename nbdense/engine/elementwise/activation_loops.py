@@ -103,8 +103,8 @@ def _stretches(row, m):
 
 
 @kernel
-def activate_row(row, values, offset, m):
-    """Apply a table row's activation, whatever it is, in place to m rows of its outputs at ``offset``."""
+def activate_elements(row, values, offset, m):
+    """Apply a table row's activation in place to m rows of its outputs at ``offset``, if it is any but softmax."""
     n, ld = row["n_out"], row["ld_out"]
     if row["call_forward"] != 0:
         count, length = _stretches(row, m)
@@ -116,8 +116,15 @@ def activate_row(row, values, offset, m):
     elif row["lower"] != -np.inf or row["upper"] != np.inf:
         _clamp(values, offset, m * ld, row["lower"], row["upper"])
         clear_padding(values, offset, ld, m, n)
-    elif row["activation"] == SOFTMAX:
-        softmax(values, offset, ld, m, n)
+
+
+@kernel
+def activate_row(row, values, offset, m):
+    """Apply a table row's activation, whatever it is, in place to m rows of its outputs at ``offset``."""
+    if row["activation"] == SOFTMAX:
+        softmax(values, offset, row["ld_out"], m, row["n_out"])
+    else:
+        activate_elements(row, values, offset, m)
 
 
 @kernel

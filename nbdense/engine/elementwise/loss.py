@@ -1,11 +1,14 @@
 """Losses and metrics of a batch's rows, and the deltas that the losses start.
 
-``rows`` names the matrices of a batch in the workspace by their offsets: (outputs, targets, deltas, weights, room);
-weights are a number a row, and room is space for one. Each loss writes one number a row to ``losses``, ``stride``
-apart, and to the deltas the derivative of that number times the row's weight over the batch size.
+``places`` has the offsets of a batch's matrices in the workspace: (outputs, targets, deltas, weights, room); weights are
+a number a row, and room is space for one. ``shape`` is (rows, outputs, ld, ld_target, batch size), ``form`` (code,
+parameter, sparse, address of the loop of a loss on demand). Each loss writes one number a row to ``losses``, ``stride``
+apart, times the row's weight, and to the deltas the derivative of that number over the batch size.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -42,13 +45,13 @@ def _squared_error(work, y, t, d, n, scale):
 
 
 @kernel
-def _softmax_crossentropy(work, rows, shape, sparse, smoothing, losses, stride):
+def _softmax_crossentropy(work, places, shape, sparse, smoothing, losses, stride):
     """Compute (sum t) log-sum-exp - sum t z from logits ``y``, and leave their softmax in their place.
 
     In passes over all rows, so that exp and log run over long vectors.
     """
     number = work.dtype.type
-    y, t, d, weights, room = rows
+    y, t, d, weights, room = places
     count, n, ld, ld_target, batch = shape
     for i in range(count):
         shift_row(work, y + i * ld, n)
@@ -104,35 +107,57 @@ def _subtract_targets(work, delta, t, n, sparse, smoothing, scale):
 
 
 @kernel
-def losses_of_rows(form, work, rows, shape, losses, stride):
-    """Compute the weighted losses of ``shape`` = (rows, outputs, ld, ld_target, batch size), and their derivatives.
-
-    ``form`` is (code, parameter, sparse, address of the loop of a loss on demand). Softmax cross-entropy turns logits
-    into probabilities where they stand.
-    """
-    number = work.dtype.type
-    code, parameter, sparse, call = form
-    y, t, d, weights, room = rows
-    count, n, ld, ld_target, batch = shape
-    if code == SOFTMAX_CROSSENTROPY or code == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
-        z = y
-        if code == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
-            z = d
-            copy_block(work, y, d, count * ld)
-        _softmax_crossentropy(work, (z, t, d, weights, room), shape, sparse, parameter, losses, stride)
-    else:
-        columns = 1 if code == CUSTOM_SUM else n  # that the loss is a mean over
-        for i in range(count):
-            at, target, delta = y + i * ld, t + i * ld_target, d + i * ld
-            scale = work[np.uint64(weights + i)] / number(batch) / number(columns)
-            if code == MEAN_SQUARED_ERROR:
-                loss = _squared_error(work, at, target, delta, n, scale) / columns
-            else:
-                of_classes = 1.0 if sparse else 0.0
-                loss = call_loop(call, work, at, target, delta, n, float(scale), parameter, of_classes) / columns
-            losses[i * stride] = loss
+def _weigh(work, weights, count, losses, stride):
     for i in range(count):
         losses[i * stride] *= float(work[np.uint64(weights + i)])
+
+
+@kernel
+def softmax_crossentropies(form, work, places, shape, losses, stride):
+    """Compute softmax cross-entropies, which turn logits into probabilities where they stand, or in the deltas."""
+    code, parameter, sparse, _ = form
+    y, t, d, weights, room = places
+    z = y
+    if code == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
+        z = d
+        copy_block(work, y, d, shape[0] * shape[2])
+    _softmax_crossentropy(work, (z, t, d, weights, room), shape, sparse, parameter, losses, stride)
+    _weigh(work, weights, shape[0], losses, stride)
+
+
+@kernel
+def losses_row_by_row(form, work, places, shape, losses, stride):
+    """Compute the losses that are a number of each row by itself: the squared error, and those on demand."""
+    number = work.dtype.type
+    code, parameter, sparse, call = form
+    y, t, d, weights, _ = places
+    count, n, ld, ld_target, batch = shape
+    columns = 1 if code == CUSTOM_SUM else n  # that the loss is a mean over
+    for i in range(count):
+        at, target, delta = y + i * ld, t + i * ld_target, d + i * ld
+        scale = work[np.uint64(weights + i)] / number(batch) / number(columns)
+        if code == MEAN_SQUARED_ERROR:
+            loss = _squared_error(work, at, target, delta, n, scale) / columns
+        else:
+            of_classes = 1.0 if sparse else 0.0
+            loss = call_loop(call, work, at, target, delta, n, float(scale), parameter, of_classes) / columns
+        losses[i * stride] = loss
+    _weigh(work, weights, count, losses, stride)
+
+
+@kernel
+def losses_of_rows(form, work, places, shape, losses, stride):
+    """Compute the weighted losses of some rows, and their derivatives, by the kernel of their form."""
+    if form[0] == SOFTMAX_CROSSENTROPY or form[0] == SOFTMAX_CROSSENTROPY_OF_OUTPUTS:
+        softmax_crossentropies(form, work, places, shape, losses, stride)
+    else:
+        losses_row_by_row(form, work, places, shape, losses, stride)
+
+
+def kernel_of(code: int) -> Any:
+    """Return the kernel that computes losses of a form's code."""
+    fused = code in (SOFTMAX_CROSSENTROPY, SOFTMAX_CROSSENTROPY_OF_OUTPUTS)
+    return softmax_crossentropies if fused else losses_row_by_row
 
 
 # Metrics that are a mean over rows; nbdense.metrics has their names. What COLLECTED stands for is computed there.

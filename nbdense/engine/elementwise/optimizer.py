@@ -15,8 +15,9 @@ from numba.core import cgutils, types
 from nbdense._compile.policy import intrinsic, kernel
 from nbdense.engine.elementwise.custom import call_step
 from nbdense.engine.kernels.microkernel import I64, VECTOR_BYTES, multiply_add, splat
+from nbdense.engine.on_demand import on_demand
 
-NONE, SGD, ADAM, NADAM, CALLED = range(5)  # CALLED, and Nadam, by the address of a loop
+NONE, ADAM, NADAM, CALLED = range(4)  # CALLED, and Nadam, by the address of a loop
 MOST_SLOTS = 3
 # Places in hyper, of each optimizer's ``fields``.
 MOMENTUM, NESTEROV = 0, 1
@@ -31,7 +32,8 @@ NADAM_TERMS = 48  # of its product's series: the next is below 1e-17
 
 
 @kernel
-def _sgd(params, state, low, high, rate, hyper):
+def sgd(params, state, low, high, rate, hyper):
+    """Take the step of gradient descent, plain or with a momentum, Nesterov's or not; the slot is the velocity."""
     number = params.dtype.type
     rate = number(rate)
     momentum = number(hyper[MOMENTUM])
@@ -145,14 +147,28 @@ def nadam(params, state, low, high, rate, hyper):
 
 
 @kernel
-def _prepare_nadam(step, hyper):
+def _power(base, exponent):
+    """Return base ** exponent of a whole number from 0, by squaring: numba's own takes a tenth of a second to compile."""
+    if exponent > 65536:
+        return math.pow(base, float(exponent))
+    total = 1.0
+    while exponent != 0:
+        if exponent & 1:
+            total *= base
+        exponent >>= 1
+        base *= base
+    return total
+
+
+@kernel
+def prepare_nadam(step, hyper):
     """Write the factors of Nadam's ``step``-th step into ``hyper``.
 
     The product of the momenta u_s = beta_1 (1 - 0.96^s / 2), s = 1..t, is taken from the series of its logarithm:
     with a = 0.48 and q = 0.96 it is beta_1^t exp(-sum over n of a^n (1 - q^(n t)) / (n (1 - q^n))), no product of t
     factors.
     """
-    behind = NADAM_DECAY**step
+    behind = _power(NADAM_DECAY, step)
     now, later = hyper[BETA_1] * (1.0 - 0.5 * behind), hyper[BETA_1] * (1.0 - 0.5 * behind * NADAM_DECAY)
     total, a, q, power = 0.0, 1.0, 1.0, 1.0
     for n in range(1, NADAM_TERMS + 1):
@@ -160,10 +176,10 @@ def _prepare_nadam(step, hyper):
         q *= NADAM_DECAY
         power *= behind
         total += a * (1.0 - power) / (n * (1.0 - q))
-    product = hyper[BETA_1] ** step * math.exp(-total)
+    product = _power(hyper[BETA_1], step) * math.exp(-total)
     hyper[OF_MEAN] = later / (1.0 - product * later)
     hyper[OF_GRADIENT] = (1.0 - now) / (1.0 - product)
-    hyper[OF_SQUARE] = 1.0 / (1.0 - hyper[BETA_2] ** step)
+    hyper[OF_SQUARE] = 1.0 / (1.0 - _power(hyper[BETA_2], step))
 
 
 @kernel
@@ -274,17 +290,20 @@ def _estimated_inverse_root(builder, value):
     return builder.call(function, [value, value, ir.Constant(i16, -1)])
 
 
+_prepare = on_demand("prepare", prepare_nadam, globals())
+
+
 @kernel
-def rate_of_step(code, rate, step, hyper):
-    """Return the learning rate as an optimizer changes it in its ``step``-th step, numbered from 1: once a step.
+def rate_of_step(run, rate, step, hyper):
+    """Return the learning rate as a run's optimizer changes it in its ``step``-th step, numbered from 1: once a step.
 
     Adam's bias correction is in it: Kingma and Ba, "Adam" (2015), the efficient order at the end of section 2. What
     else `update` needs of the step's number goes into the end of ``hyper``.
     """
-    if code == ADAM:
-        return rate * math.sqrt(1.0 - hyper[BETA_2] ** step) / (1.0 - hyper[BETA_1] ** step)
-    if code == NADAM:
-        _prepare_nadam(step, hyper)
+    if run["optimizer"] == ADAM:
+        return rate * math.sqrt(1.0 - _power(hyper[BETA_2], step)) / (1.0 - _power(hyper[BETA_1], step))
+    if run["optimizer"] == NADAM:
+        _prepare(run, step, hyper)
     return rate
 
 
@@ -296,8 +315,6 @@ def update(code, call, params, state, low, high, rate, step, hyper):
     """
     if call != 0:
         call_step(call, params, state, low, high, rate, step, hyper)
-    elif code == SGD:
-        _sgd(params, state, low, high, rate, hyper)
     elif code == ADAM:
         number = params.dtype.type
         rest_1, rest_2 = number(1.0 - hyper[BETA_1]), number(1.0 - hyper[BETA_2])

@@ -9,10 +9,13 @@ Kinds of row are modules beside this one; a row has the addresses of its kind's 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from nbdense._compile.policy import inlined
 from nbdense.engine.elementwise.activation_loops import differentiate, hand_over
+from nbdense.engine.on_demand import address_of, on_demand
 from nbdense.engine.rows.activation import activated
 from nbdense.engine.rows.dense import DENSE, backward_dense, dense, finish_dense
 from nbdense.engine.rows.kind import by_kind
@@ -28,6 +31,7 @@ _backward = by_kind(
 )
 column_statistics = by_kind("statistics", globals())
 column_sums = by_kind("sums", globals())
+_differentiate = on_demand("differentiate", differentiate, globals(), "row")
 
 
 @inlined
@@ -56,7 +60,7 @@ def backward_row(row, params, work, capacity, span, linear, deltas, aside, zeros
     if row["activation"] > 0 and not linear and row["flags"] & DELTA_GATED == 0:
         start = first * row["positions_out"] * row["ld_out"]
         output, pre = row["output"] * capacity + start, row["pre"] * capacity + start
-        differentiate(row, work, pre, output, deltas + output, count * row["positions_out"])
+        _differentiate(row, work, pre, output, deltas + output, count * row["positions_out"])
     if row["kind"] == _DENSE:
         backward_dense(row, work, capacity, span, deltas, aside, zeros)
         return
@@ -69,3 +73,15 @@ def backward_row(row, params, work, capacity, span, linear, deltas, aside, zeros
         hand_over(work, d, deltas + row["input"] * capacity + start, size, row["flags"] & ADD_DELTA)
     if row["second"] >= 0 and row["flags"] & NO_DELTA_2 == 0:
         hand_over(work, d, deltas + row["second"] * capacity + start, size, row["flags"] & ADD_DELTA_2)
+
+
+def set_derivatives(layers: Any, dtype: Any, fused: bool) -> None:
+    """Write to rows of a table where the derivatives of their activations are, if backward is to call any.
+
+    Relu's are mostly the gate of a product; the last row's are the loss's where that is ``fused`` with it. An address
+    stays in a table, whose other runs may want it.
+    """
+    wants = (layers["activation"] > 0) & (layers["flags"] & (DELTA_GATED | IDLE) == 0)
+    wants[-1] &= not fused
+    if wants.any():
+        layers["differentiate"][wants] = address_of(differentiate, dtype)

@@ -27,12 +27,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
-import numpy as np
 from numba.core import types
 
-from nbdense._compile.policy import JIT, address, by_address, inlined, kernel
-from nbdense.engine.tables import GAMMA, LAYER, ROLES, RUN, SLAB
+from nbdense._compile.policy import JIT, by_address, inlined, kernel
+from nbdense.engine.on_demand import address_of, argument_types, defined, dtype_among
+from nbdense.engine.tables import GAMMA, ROLES
 
 Function = Callable[..., Any]
 
@@ -141,12 +140,6 @@ _ARGUMENTS = {
     "sums": "row, work, aside, pre, d, m, first, last",
     "move": "row, params, work, aside",
 }
-_TYPES: dict[str, Any] = {
-    **{name: numba.from_dtype(dtype) for name, dtype in (("row", LAYER), ("run", RUN), ("slab", SLAB))},
-    "span": types.UniTuple(types.int64, 2),  # type: ignore[attr-defined]
-    "noise": types.uint64,
-}  # of arguments; others are arrays of the network's dtype, or whole numbers
-_ARRAYS = ("params", "work", "gradient")
 
 
 def set_addresses(layers: Any, dtype: Any, roles: tuple[str, ...] = ROLES) -> None:
@@ -163,14 +156,11 @@ def set_addresses(layers: Any, dtype: Any, roles: tuple[str, ...] = ROLES) -> No
     """
     if not JIT:
         return
-    array = types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
     for row in layers:
         for role in roles:
             function = getattr(kind_of(row), role)
-            names = _ARGUMENTS[role].split(", ")
-            kinds = tuple(array if name in _ARRAYS else _TYPES.get(name, types.int64) for name in names)
             # 0 too: a row may have been of another kind, as those that do nothing where nothing is trained.
-            row[role] = 0 if function is None else address(function, kinds)
+            row[role] = 0 if function is None else address_of(function, dtype)
 
 
 def by_kind(role: str, space: dict[str, Any], otherwise: str = "None") -> Any:
@@ -189,25 +179,18 @@ def by_kind(role: str, space: dict[str, Any], otherwise: str = "None") -> Any:
     if not JIT:
         return chain
     arguments = _ARGUMENTS[role]
-    space[f"_call_{role}"] = by_address(chain, lambda given: _typed(role, given))
-    text = f"""
-def {role}_by_kind({arguments}):
-    if row["{role}"] != 0:
-        return _call_{role}(row["{role}"], {arguments})
-    return {otherwise}
-"""
-    made = kernel(_defined(f"{role}_by_kind", text, space), inline=True)
+    names = arguments.split(", ")
+
+    def typed(kinds: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        result: Any = types.int64 if role == "backward" else types.none
+        return result, argument_types(names, dtype_among(names, kinds))
+
+    space[f"_call_{role}"] = by_address(chain, typed)
+    lines = [f"def {{}}({arguments}):", f'    if row["{role}"] != 0:']
+    lines += [f'        return _call_{role}(row["{role}"], {arguments})', f"    return {otherwise}"]
+    made = kernel(defined(f"{role}_by_kind", lines, space), inline=True)
     made.twin = chain
     return made
-
-
-def _typed(role: str, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-    """Return the types of the result and of the arguments of a role's functions, from what these are called with."""
-    names = _ARGUMENTS[role].split(", ")
-    passed = [
-        kind if name in _ARRAYS else _TYPES.get(name, types.int64) for name, kind in zip(names, given, strict=True)
-    ]
-    return types.int64 if role == "backward" else types.none, tuple(passed)
 
 
 def _chain(role: str, space: dict[str, Any], otherwise: str) -> Any:
@@ -215,13 +198,7 @@ def _chain(role: str, space: dict[str, Any], otherwise: str) -> Any:
     functions = {kind: getattr(kind, role) for kind in ROW_KINDS if getattr(kind, role) is not None}
     name_of = {function: f"_{role}_{kind.name}" for kind, function in functions.items()}  # kinds may share one
     space.update({name: function for function, name in name_of.items()})
-    lines = [f"def {role}_by_kind({_ARGUMENTS[role]}):"]
+    lines = [f"def {{}}({_ARGUMENTS[role]}):"]
     for kind, function in functions.items():
         lines += [f"    if row['kind'] == {kind.code}:", f"        return {name_of[function]}({_ARGUMENTS[role]})"]
-    return _defined(f"{role}_by_kind", "\n".join([*lines, f"    return {otherwise}"]), space)
-
-
-def _defined(name: str, text: str, space: dict[str, Any]) -> Any:
-    local: dict[str, Any] = {}
-    exec(compile(text, f"<nbdense {name}>", "exec"), space, local)
-    return local[name]
+    return defined(f"{role}_by_kind", [*lines, f"    return {otherwise}"], space)

@@ -11,6 +11,7 @@ from nbdense.engine.elementwise.optimizer import update
 from nbdense.engine.kernels.norms import norms
 from nbdense.engine.kernels.product import product
 from nbdense.engine.kernels.transpose import transpose
+from nbdense.engine.on_demand import on_demand
 from nbdense.engine.rows import fake_quant
 from nbdense.engine.rows.kind import by_kind
 from nbdense.engine.tables import (
@@ -125,6 +126,25 @@ def _scale_and_decay(params, gradients, low, high, factor, decay):
 
 
 @kernel
+def adjust(run, segment, vectors, sums, flags, index, low, high, rate):
+    """Do all that comes between a slab's gradient and the optimizer's step: penalties, mask, clipping, decay.
+
+    ``rate`` is the learning rate by which weights decay.
+    """
+    params, state, mask, _ = vectors
+    gradient = state[0]
+    if flags & GRADIENT and run["penalties"]:
+        _penalise(segment, params, gradient, sums, index, low, high)
+    if flags & (GRADIENT | CLIP) and mask.size > 0:
+        _hold(gradient, mask, low, high)
+    if flags & CLIP and run["clip"] != NO_CLIP:
+        _clip(gradient, sums, run, index, low, high)
+    if flags & UPDATE:
+        factor = sums[index, 1] if run["clip"] >= CLIP_NORM else 1.0
+        _scale_and_decay(params, gradient, low, high, factor, rate * run["decay"] * segment["decay"])
+
+
+@kernel
 def _average(params, state, low, high, momentum):
     """Update the moving average of the weights, in the last slot."""
     number = params.dtype.type
@@ -136,22 +156,37 @@ def _average(params, state, low, high, momentum):
 
 
 @kernel
+def follow(run, row, slab, vectors, low, high, iteration):
+    """Bring up to date what follows a slab's weights: their moving average, and the copy that rows read rounded."""
+    params, state, _, values = vectors
+    if run["average"] >= 0.0:
+        _average(params, state, low, high, run["average"] if iteration > 1 else 0.0)
+    if run["rounds_kernels"]:
+        if slab["first"] >= 0 and row["scales"] >= 0:
+            fake_quant.round_kernel(row, params, values, slab["first"], slab["last"])
+        else:
+            copied, of = values[low:high], params[low:high]
+            for i in range(copied.size):
+                copied[i] = of[i]
+
+
+_adjust_slab = on_demand("adjust", adjust, globals())
+_follow_slab = on_demand("follow", follow, globals())
+
+
+@kernel
 def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
     """Work through one thread's slabs, an equal part of the call's elements: gradients, steps, transposes."""
     layers, slabs, segments, _ = tables
     begin, end = run["begin"], min(run["end"], slabs.size)
     if begin >= end:
         return
-    params, state, mask, values = vectors
-    work, _, _, _, _, sums = scratch
+    params, state, _, values = vectors
+    work, sums = scratch[0], scratch[5]
     hyper, _ = settings
-    gradient = state[0]
     rate, adjusted, iteration = rates_of_step
     flags = phase["flags"]
-    makes_gradient, updates = flags & GRADIENT != 0, flags & UPDATE != 0
-    holds = mask.size > 0 and flags & (GRADIENT | CLIP) != 0
-    clips = run["clip"] != NO_CLIP and flags & CLIP != 0
-    steady = run["decay"] == 0.0 and run["clip"] < CLIP_NORM
+    updates = flags & UPDATE != 0
     before, total = slabs[begin]["before"], slabs[end - 1]["before"] + 1 - slabs[begin]["before"]
     least, most = before + total * thread // run["threads"], before + total * (thread + 1) // run["threads"]
     for index in range(begin, end):
@@ -166,37 +201,16 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
                 _move(row, params, work, run["aside"] + row["transposed"])
         elif segment["trainable"]:
             low, high = _slab_range(row, slab)
-            if makes_gradient:
-                _slab_gradient(row, gradient, work, run, batch, slab, low)
-                if run["penalties"]:
-                    _penalise(segment, params, gradient, sums, index, low, high)
-            if holds:
-                _hold(gradient, mask, low, high)
-            if clips:
-                _clip(gradient, sums, run, index, low, high)
+            if flags & GRADIENT:
+                _slab_gradient(row, state[0], work, run, batch, slab, low)
+            _adjust_slab(
+                run, segment, vectors, sums, flags, index, low, high, 0.0 if slab["first"] == FACTORS else rate
+            )
             if updates:
-                if not steady:
-                    factor = sums[index, 1] if run["clip"] >= CLIP_NORM else 1.0
-                    decay = 0.0 if slab["first"] == FACTORS else rate * run["decay"] * segment["decay"]
-                    _scale_and_decay(params, gradient, low, high, factor, decay)
                 code, call = run["optimizer"], run["optimizer_call"]
                 update(code, call, params, state, low, high, adjusted, iteration, hyper)
-                if run["average"] >= 0.0:
-                    _average(params, state, low, high, run["average"] if iteration > 1 else 0.0)
-                if run["rounds_kernels"]:
-                    _copy(row, params, values, slab, low, high)
+                _follow_slab(run, row, slab, vectors, low, high, iteration)
                 _transpose(row, values, work, run, slab)
-
-
-@kernel
-def _copy(row, params, values, slab, low, high):
-    """Bring what rows read of one slab up to date."""
-    if slab["first"] >= 0 and row["scales"] >= 0:
-        fake_quant.round_kernel(row, params, values, slab["first"], slab["last"])
-    else:
-        copied, of = values[low:high], params[low:high]
-        for i in range(copied.size):
-            copied[i] = of[i]
 
 
 @kernel
@@ -210,9 +224,8 @@ def _transpose(row, values, work, run, slab):
 
 
 @kernel
-def set_factors(slabs, segments, scratch, run):
+def set_factors(run, slabs, segments, sums):
     """Set what each slab's gradient is to be multiplied by, from the slabs' sums of squares."""
-    sums = scratch[5]
     if run["clip"] == CLIP_GLOBAL_NORM:
         total = 0.0
         for index in range(slabs.size):
