@@ -64,7 +64,7 @@ def compiled_sources() -> list[Path]:
     from importlib.util import find_spec
 
     here = Path(__file__).parent
-    files = [here / f"{name}.py" for name in ("policy", "numba_internals", "processor", "loops")]
+    files = [here / f"{name}.py" for name in ("policy", "libraries", "numba_internals", "processor", "loops")]
     files += (here.parent / "engine").rglob("*.py")
     quant = find_spec("nbdense.quant")
     if quant is not None and quant.origin is not None:

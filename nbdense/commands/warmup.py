@@ -187,6 +187,12 @@ def _train(dtype: str) -> None:
     _model(dtype).fit(*_data(dtype), verbose=0)
 
 
+def _compile_on_demand(dtype: str) -> None:
+    from nbdense.engine import program
+
+    program.compile_on_demand(dtype)
+
+
 def _activate(dtype: str) -> None:
     from nbdense.engine.elementwise.activations import ACTIVATIONS, ON_DEMAND
 
@@ -251,6 +257,7 @@ PARTS = {
     "losses": Part(_lose),
     "optimizers": Part(_optimize),
     "layers": Part(_set_rows),
+    "runs": Part(_compile_on_demand, after=("training",)),
     "few rows": Part(_predict_by_columns, after=("predictions",)),
     "integers": Part(_quantize, after=("training",), quant=True),  # which calibrates
     # Layers in float, and GPTQ.

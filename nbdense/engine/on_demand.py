@@ -40,13 +40,14 @@ _TYPES: dict[str, Any] = {
     "shape": types.UniTuple(types.int64, 5),  # type: ignore[attr-defined]
 }  # of arguments; those named below are of the network's dtype, others whole numbers
 _VECTORS = ("params", "work", "gradient", "values")
+KERNELS: list[Any] = []  # all that may be called so, but those of kinds of rows
 _RESULTS = {"None": types.none, "0.0": types.float64, "True": types.boolean}
 
 
 def argument_types(names: Sequence[str], dtype: Any) -> tuple[Any, ...]:
     """Return numba's types of arguments of these names, in a network of a dtype, which is numba's."""
     vector = types.Array(dtype, 1, "C")
-    of_dtype = {name: vector for name in _VECTORS}
+    of_dtype: dict[str, Any] = dict.fromkeys(_VECTORS, vector)
     of_dtype["vectors"] = types.Tuple([vector, types.Array(dtype, 2, "C"), vector, vector])  # type: ignore[attr-defined]
     return tuple(of_dtype.get(name) or _TYPES.get(name, types.int64) for name in names)
 
@@ -69,7 +70,15 @@ def address_of(function: Any, dtype: Any) -> int:
     return address(function, argument_types(names, numba.from_dtype(np.dtype(dtype))))
 
 
-def on_demand(field: str, function: Any, space: dict[str, Any], record: str = "run", otherwise: str = "None") -> Any:
+def on_demand(
+    field: str,
+    function: Any,
+    space: dict[str, Any],
+    *,
+    record: str = "run",
+    otherwise: str = "None",
+    kernels: tuple[Any, ...] = (),
+) -> Any:
     """Make ``call(record, ...)``: a call of a kernel whose address is in a record's field.
 
     Parameters
@@ -84,7 +93,10 @@ def on_demand(field: str, function: Any, space: dict[str, Any], record: str = "r
         The record's name.
     otherwise : str
         What is returned where the field is 0: an expression that says of what type the result is.
+    kernels : tuple of kernels
+        Those of the same arguments one of which is called; by default the function itself.
     """
+    KERNELS.extend(kernels or (function,))
     plain: Callable[..., Any] = getattr(function, "py_func", function)
     names = list(inspect.signature(plain).parameters)
     arguments, parameters = ", ".join(names), ", ".join([record, *(name for name in names if name != record)])

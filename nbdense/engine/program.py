@@ -19,11 +19,12 @@ import numpy as np
 
 from nbdense._compile.policy import entry, inlined, kernel, region, region_of, unit
 from nbdense.engine.elementwise.activation_loops import BLOCK, activate_elements, clear_padding, padded
-from nbdense.engine.elementwise.loss import kernel_of, losses_of_rows, metric_of_row
+from nbdense.engine.elementwise.loss import KERNELS, kernel_of, losses_of_rows, metric_of_row
 from nbdense.engine.elementwise.optimizer import NADAM, prepare_nadam, rate_of_step
 from nbdense.engine.kernels.gather import flat, gather
 from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.engine.kernels.scratch import allocate, release
+from nbdense.engine.on_demand import KERNELS as KERNELS_ON_DEMAND
 from nbdense.engine.on_demand import address_of, on_demand
 from nbdense.engine.rows import ACTIVITY, activity, fake_quant
 from nbdense.engine.rows.dense import DENSE, dense, finish_dense
@@ -158,7 +159,7 @@ def _not_finite(work, at, count):
     return wrong
 
 
-_losses = on_demand("loss_of_rows", losses_of_rows, globals())
+_losses = on_demand("loss_of_rows", losses_of_rows, globals(), kernels=KERNELS)
 _measure = on_demand("metrics", _metrics_of_rows, globals())
 _check = on_demand("checks", _are_fit, globals(), otherwise="True")
 
@@ -463,12 +464,18 @@ def set_addresses(run: Any, tables: tuple[Any, ...], dtype: Any, metrics: int, h
         set_derivatives(layers, dtype, bool(record["fused"]))
 
 
+def compile_on_demand(dtype: Any) -> None:
+    """Compile all that runs may have the addresses of, ahead of time."""
+    for function in KERNELS_ON_DEMAND:
+        address_of(function, dtype)
+
+
 def address_of_check(dtype: Any) -> int:
     """Return what the field ``checks`` of a run is to be, where the program is to look at the numbers it gathers."""
     return address_of(_are_fit, dtype)
 
 
-run_steps = entry(_run_steps, "the training program", seconds=8)
+run_steps = entry(_run_steps, "the training program", seconds=4)
 predict = entry(_predict, "the program of predictions", seconds=2)
 predict_by_columns = entry(_predict_by_columns)
 round_kernels = entry(_round_kernels)

@@ -107,7 +107,6 @@ def padded(n: int) -> int:
 # Not constants to numba, which compiles what gets one, or a tuple with one in it, once for each.
 SHUFFLE_STREAM, DROPOUT_STREAM = np.int64(1), np.int64(2)
 
-ON_DEMAND_IN_RUNS = ("metrics", "columns", "activities", "adjust", "factors", "follow", "biases", "prepare")
 RUN = np.dtype(
     [
         ("threads", np.int64),
@@ -135,7 +134,14 @@ RUN = np.dtype(
         ("penalties", np.int64),  # whether any segment has an l1 or l2
         ("rounds_kernels", np.int64),  # whether rows read a copy of the parameters, with rounded kernels
         # Addresses of what not every run does (see `nbdense.engine.program.set_addresses`); 0: this one does not.
-        *((name, np.int64) for name in ON_DEMAND_IN_RUNS),
+        ("metrics", np.int64),
+        ("columns", np.int64),  # batch norms' share of the columns
+        ("activities", np.int64),  # penalties on them
+        ("adjust", np.int64),  # what is done to a slab's gradient, and decay
+        ("factors", np.int64),  # of slabs, that clip gradients by their norms
+        ("follow", np.int64),  # what follows a slab's weights
+        ("biases", np.int64),  # rounded
+        ("prepare", np.int64),  # what an optimizer computes once a step
         # What the batches' numbers must be, where nobody has looked at them before: finite inputs and weights, targets
         # from least to most, whole numbers or rows that sum to 1.
         ("checks", np.int64),  # address of the kernel that looks at them; 0: nobody does

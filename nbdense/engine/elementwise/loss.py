@@ -1,7 +1,7 @@
 """Losses and metrics of a batch's rows, and the deltas that the losses start.
 
-``places`` has the offsets of a batch's matrices in the workspace: (outputs, targets, deltas, weights, room); weights are
-a number a row, and room is space for one. ``shape`` is (rows, outputs, ld, ld_target, batch size), ``form`` (code,
+``places`` are the offsets of a batch's matrices in the workspace: (outputs, targets, deltas, weights, room); weights
+are a number a row, and room is space for one. ``shape`` is (rows, outputs, ld, ld_target, batch size), ``form`` (code,
 parameter, sparse, address of the loop of a loss on demand). Each loss writes one number a row to ``losses``, ``stride``
 apart, times the row's weight, and to the deltas the derivative of that number over the batch size.
 """
@@ -154,10 +154,12 @@ def losses_of_rows(form, work, places, shape, losses, stride):
         losses_row_by_row(form, work, places, shape, losses, stride)
 
 
+KERNELS = (softmax_crossentropies, losses_row_by_row)  # one of which is compiled for a run
+
+
 def kernel_of(code: int) -> Any:
     """Return the kernel that computes losses of a form's code."""
-    fused = code in (SOFTMAX_CROSSENTROPY, SOFTMAX_CROSSENTROPY_OF_OUTPUTS)
-    return softmax_crossentropies if fused else losses_row_by_row
+    return KERNELS[code not in (SOFTMAX_CROSSENTROPY, SOFTMAX_CROSSENTROPY_OF_OUTPUTS)]
 
 
 # Metrics that are a mean over rows; nbdense.metrics has their names. What COLLECTED stands for is computed there.

@@ -148,7 +148,7 @@ def nadam(params, state, low, high, rate, hyper):
 
 @kernel
 def _power(base, exponent):
-    """Return base ** exponent of a whole number from 0, by squaring: numba's own takes a tenth of a second to compile."""
+    """Return base ** exponent, a whole number from 0, by squaring: numba's takes a tenth of a second to compile."""
     if exponent > 65536:
         return math.pow(base, float(exponent))
     total = 1.0

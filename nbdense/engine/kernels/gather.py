@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from nbdense._compile.policy import intrinsic, kernel
+from nbdense.engine.kernels.microkernel import keep_rolled
 
 FORM = np.dtype(
     [
@@ -51,12 +52,13 @@ def convert(typing_context, code, data, start, stride, count, out, offset):
             choice.add_case(ir.Constant(ir.IntType(64), number), block)
             builder.position_at_end(block)
             size = ir.Constant(ir.IntType(64), np.dtype(name).itemsize)
-            # The same loop twice: with the distance known, it compiles to vector loads.
+            # The same loop twice: with the distance known, it compiles to vector loads. One at a time, for rows are
+            # short and the loops many: side by side they would be a third of the training program.
             with builder.if_else(builder.icmp_signed("==", stride, size)) as (adjacent, apart):
                 with adjacent:
-                    _emit_loop(builder, name, source, size, count, target)
+                    _emit_loop(builder, name, source, size, count, target, interleave=1)
                 with apart:
-                    _emit_loop(builder, name, source, stride, count, target)
+                    _emit_loop(builder, name, source, stride, count, target, width=1)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
@@ -64,13 +66,18 @@ def convert(typing_context, code, data, start, stride, count, out, offset):
     return signature, codegen
 
 
-def _emit_loop(builder, name, source, stride, count, target):
+def _emit_loop(builder, name, source, stride, count, target, **most):
+    """Emit the loop that converts numbers of a dtype; ``most`` as of `keep_rolled`."""
     dtype = np.dtype(name)
-    bits = ir.IntType(8 * dtype.itemsize)
+    bits, zero = ir.IntType(8 * dtype.itemsize), ir.Constant(count.type, 0)
     stored = {"float32": ir.FloatType(), "float64": ir.DoubleType()}.get(name, bits)
     result = target.type.pointee
-    with cgutils.for_range(builder, count) as loop:
-        at = builder.gep(source, [builder.mul(loop.index, stride)])
+    with builder.if_then(builder.icmp_signed(">", count, zero)):
+        before, loop, done = builder.block, builder.append_basic_block(name), builder.append_basic_block(name)
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        index = builder.phi(count.type)
+        at = builder.gep(source, [builder.mul(index, stride)])
         value = builder.load(builder.bitcast(at, stored.as_pointer()), align=dtype.itemsize)
         if name == "float16":
             value = _emit_half(builder, value)
@@ -80,7 +87,12 @@ def _emit_loop(builder, name, source, stride, count, target):
             value = builder.uitofp(value, result)
         if value.type != result:
             value = (builder.fptrunc if isinstance(result, ir.FloatType) else builder.fpext)(value, result)
-        builder.store(value, builder.gep(target, [loop.index]))
+        builder.store(value, builder.gep(target, [index]))
+        following = builder.add(index, ir.Constant(count.type, 1), flags=["nsw", "nuw"])
+        index.add_incoming(zero, before)
+        index.add_incoming(following, loop)
+        keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", following, count), loop, done), **most)
+        builder.position_at_end(done)
 
 
 def _emit_half(builder, bits):

@@ -124,12 +124,19 @@ def prefetch(builder, pointer):
     builder.call(function, [builder.bitcast(pointer, byte), to_read, keep, data])
 
 
-def keep_rolled(builder, branch):
-    """Forbid unrolling of the loop that ``branch`` closes: a second step's operands would spill a tile's sums."""
+def keep_rolled(builder, branch, **most):
+    """Forbid unrolling of the loop that ``branch`` closes: a second step's operands would spill a tile's sums.
+
+    ``most`` limits vectors, too, by LLVM's names: ``width`` their lanes, ``interleave`` how many are worked on side by
+    side.
+    """
     module = builder.module
-    disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
-    loop = ir.MDValue(module, [disable], name=str(len(module.metadata)))
-    loop.operands = (loop, disable)  # a loop's identity is a node that names itself first
+    limits = {"width": "vectorize.width", "interleave": "interleave.count"}
+    advice = [[ir.MetaDataString(module, "llvm.loop.unroll.disable")]]
+    advice += [[ir.MetaDataString(module, f"llvm.loop.{limits[n]}"), ir.Constant(I32, k)] for n, k in most.items()]
+    nodes = [module.add_metadata(node) for node in advice]
+    loop = ir.MDValue(module, nodes, name=str(len(module.metadata)))
+    loop.operands = (loop, *nodes)  # a loop's identity is a node that names itself first
     branch.set_metadata("llvm.loop", loop)
 
 

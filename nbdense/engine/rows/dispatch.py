@@ -31,7 +31,7 @@ _backward = by_kind(
 )
 column_statistics = by_kind("statistics", globals())
 column_sums = by_kind("sums", globals())
-_differentiate = on_demand("differentiate", differentiate, globals(), "row")
+_differentiate = on_demand("differentiate", differentiate, globals(), record="row")
 
 
 @inlined
