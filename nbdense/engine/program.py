@@ -21,9 +21,10 @@ from nbdense._compile.policy import entry, inlined, kernel, region, region_of, u
 from nbdense.engine.elementwise.activation_loops import BLOCK, activate_elements, clear_padding, padded
 from nbdense.engine.elementwise.loss import KERNELS, kernel_of, losses_of_rows, metric_of_row
 from nbdense.engine.elementwise.optimizer import NADAM, prepare_nadam, rate_of_step
-from nbdense.engine.kernels.gather import flat, gather
+from nbdense.engine.kernels.gather import gather
 from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.engine.kernels.scratch import allocate, release
+from nbdense.engine.kernels.views import flat, stretch
 from nbdense.engine.on_demand import KERNELS as KERNELS_ON_DEMAND
 from nbdense.engine.on_demand import address_of, on_demand
 from nbdense.engine.rows import ACTIVITY, activity, fake_quant
@@ -85,7 +86,8 @@ def _losses_of_rows(layers, scratch, run, capacity, span, batch):
     places = (y, t, run["deltas"] + y, run["weights"] + first, run["room"] + first)
     shape = (span[1] * positions, row["n_out"], row["ld_out"], run["ld_target"], batch * positions)
     form = (run["loss"], run["loss_parameter"], run["sparse"] != 0, run["loss_call"])
-    _losses(run, form, work, places, shape, values[first * stride :], stride)
+    losses = stretch(values, first * stride, span[1] * positions * stride)
+    _losses(run, form, work, places, shape, losses, stride)
 
 
 @kernel
@@ -109,7 +111,7 @@ def _gather_rows_of(layers, scratch, data, run, span):
     first, count = span
     row, positions = layers[0], layers[layers.shape[0] - 1]["positions_out"]
     ld_target = run["ld_target"]
-    places = order[first : first + count]
+    places = stretch(order, first, count)
     ld_in = row["ld_in"]
     gather(x, x_form[0], places, count, work, first * row["positions"] * ld_in, ld_in, row["positions"])
     gather(y, y_form[0], places, count, work, run["targets"] + first * positions * ld_target, ld_target, positions)

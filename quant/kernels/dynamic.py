@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nbdense._compile.policy import entry, kernel, region
 from nbdense.engine.elementwise.activation_loops import activate_row, clear_padding, padded
-from nbdense.engine.kernels.gather import flat
+from nbdense.engine.kernels.views import flat, part, stretch
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.integer import (
     TILE_COLUMNS,
@@ -41,15 +41,15 @@ class DynamicVectors(NamedTuple):
 @kernel
 def parts_of(program):
     """Return layers and vectors of a dynamic program."""
-    at = program[:FORM_AT].view(PARTS)[0]
+    at = part(program, 0, FORM_AT, PARTS)[0]
     vectors = DynamicVectors(
-        program[at["weights"] : at["bias"]].view(np.int8),
-        program[at["multipliers"] : at["fixed_multipliers"]].view(np.float32),
-        program[at["weight_sums"] : at["float_bias"]].view(np.int32),
-        program[at["float_bias"] : at["zero_points"]].view(np.float32),
-        program[at["zero_points"] : at["exponentials"]].view(np.int32),
+        part(program, at["weights"], at["bias"], np.int8),
+        part(program, at["multipliers"], at["fixed_multipliers"], np.float32),
+        part(program, at["weight_sums"], at["float_bias"], np.int32),
+        part(program, at["float_bias"], at["zero_points"], np.float32),
+        part(program, at["zero_points"], at["exponentials"], np.int32),
     )
-    return program[at["layers"] : at["end"]].view(LAYER), vectors
+    return part(program, at["layers"], at["end"], LAYER), vectors
 
 
 @kernel
@@ -68,7 +68,7 @@ def _range_of_rows(row, x, work, capacity, first, count):
     low, high = np.float32(0.0), np.float32(0.0)
     largest = np.float32(3.4028235e38)
     for i in range(first * positions, (first + count) * positions):
-        source = values[offset + i * ld : offset + i * ld + n]
+        source = stretch(values, offset + i * ld, n)
         for j in range(n):
             value = source[j]
             finite = abs(value) <= largest
@@ -90,7 +90,7 @@ def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, ca
     n_in, n_out, at, ld = row["n_in"], row["n_out"], row["channels"], row["ld_in"]
     for begin in range(first, last, TILE_ROWS):
         m = min(TILE_ROWS, last - begin)
-        quantize_rows(values, offset + begin * ld_x, ld_x, m, n_in, scale, zero_point, work, 0, ld, work[:0])
+        quantize_rows(values, offset + begin * ld_x, ld_x, m, n_in, scale, zero_point, work, 0, ld, stretch(work, 0, 0))
         for j in range(0, n_out, TILE_COLUMNS):
             n = min(TILE_COLUMNS, n_out - j)
             w = (vectors.weights, row["kernel"] + GROUP * j, GROUP * row["ld_out"])
@@ -100,7 +100,7 @@ def _dynamic_rows(program, index, float_layers, x, form, corrections, floats, ca
                 zero_points = (vectors.zero_points, row["zero_points"] + j)
                 take_zero_points_off(m, n, n_in, x_bytes, zero_points, tile, TILE_COLUMNS)
             for i in range(m):
-                sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
+                sums = stretch(tile, i * TILE_COLUMNS, n)
                 output = row["output"] * capacity + (begin + i) * row["ld_out"] + j
                 for k in range(n):
                     factor = scale * scales[at + j + k]
@@ -175,11 +175,9 @@ def _predict_dynamic(program, floats, x, values, memory, span, launcher, threads
     memory : (the floats' workspace, zero at first, least and greatest value of the input that is looked at);
     span : (first pass, end of the passes, first row, end of the rows)
     """
-    # Not by `parts_of`: an entry would give up references that a kernel has not counted.
-    at = program[:FORM_AT].view(PARTS)[0]
-    layers = program[at["layers"] : at["end"]].view(LAYER)
-    weight_sums = program[at["weight_sums"] : at["float_bias"]].view(np.int32)
-    form = program[FORM_AT:FORM_END].view(FORM)[0]
+    layers, vectors = parts_of(program)
+    weight_sums = vectors.weight_sums
+    form = part(program, FORM_AT, FORM_END, FORM)[0]
     float_layers = floats[0]
     work, extremes = memory
     first_pass, end_pass, begin, end = span
@@ -204,8 +202,10 @@ def _predict_dynamic(program, floats, x, values, memory, span, launcher, threads
                 extremes[1] = max(extremes[1], bounds[thread, 1])
         else:
             bytes_form, ld_in = _form_of_bytes(row, extremes, weight_sums, corrections), row["ld_in"]
-            how, part = (bytes_form, corrections, ld_in), (begin, end)
-            _run_dynamic(launcher, threads, program, index, float_layers, inputs, how, work, rows, part, threads)
+            how, span_of_call = (bytes_form, corrections, ld_in), (begin, end)
+            _run_dynamic(
+                launcher, threads, program, index, float_layers, inputs, how, work, rows, span_of_call, threads
+            )
     if end_pass > 2 * layers.shape[0]:
         missing = np.zeros(end - begin, np.uint8)
         buffer = np.empty(padded(form["n_out"]) * TILE_ROWS, np.float32)

@@ -10,7 +10,8 @@ stays in the L1 cache while `requantise_tile` turns it into the next layer's byt
 
 Layers that were left in float are rows of the engine's own table, in a workspace of floats beside the bytes;
 QUANTIZE and DEQUANTIZE rows lead from one to the other. A network of integers alone gets None for all of that, and
-with it a program without the engine's kernels in it.
+with it a program without the engine's kernels in it. Most networks are products alone, rounded as in ONNX: what other
+kinds of row and roundings want is not in their program either, which gets None for ``general``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy.typing as npt
 
 from nbdense._compile.policy import entry, kernel, region
 from nbdense.engine.elementwise.activation_loops import clear_padding, padded, softmax
-from nbdense.engine.kernels.gather import flat
+from nbdense.engine.kernels.scratch import allocate, release
+from nbdense.engine.kernels.views import flat, part, stretch
 from nbdense.engine.rows.dispatch import forward_row
 from nbdense.quant.kernels.microkernel import GROUP, integer_product, take_zero_points_off
 from nbdense.quant.kernels.rounding import (
@@ -68,22 +70,29 @@ class Vectors(NamedTuple):
 
 
 @kernel
+def _rescale(sums, scales, target, zero_point, low, high):
+    for j in range(sums.size):
+        target[j] = round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high)
+
+
+@kernel
 def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
     """Turn a tile of accumulators into the next layer's bytes: rescale, clamp, and look up where there is a table.
 
     vectors : `Vectors`; the tile's channels start at ``offset``
     out : (uint8 array, offset, row stride)
+    rounding : one of `nbdense.quant.kernels.rounding.CODES`, or None for ONNX's
     """
     fixed_multipliers, shifts, tables = vectors.fixed_multipliers, vectors.shifts, vectors.tables
     out, out_offset, out_row = out
     zero_point, low, high = row["zero_point"], row["low"], row["high"]
     for i in range(m):
-        sums = tile[i * TILE_COLUMNS : i * TILE_COLUMNS + n]
-        target = out[out_offset + i * out_row : out_offset + i * out_row + n]
-        if rounding == ONNX:
-            scales = vectors.multipliers[offset : offset + n]
-            for j in range(n):
-                target[j] = round_to_byte(np.float32(sums[j]) * scales[j], zero_point, low, high)
+        sums = stretch(tile, i * TILE_COLUMNS, n)
+        target = stretch(out, out_offset + i * out_row, n)
+        if rounding is None:  # noqa: SIM114 (of one condition numba finds out that it never holds)
+            _rescale(sums, stretch(vectors.multipliers, offset, n), target, zero_point, low, high)
+        elif rounding == ONNX:
+            _rescale(sums, stretch(vectors.multipliers, offset, n), target, zero_point, low, high)
         else:
             for j in range(n):
                 value = fixed_point_multiply(sums[j], fixed_multipliers[offset + j], shifts[offset + j], rounding)
@@ -121,7 +130,7 @@ def _add(row, vectors, work, capacity, m, rounding):
     for i in range(m):
         first, second = row["input"] * capacity + i * row["ld_in"], row["second"] * capacity + i * row["ld_in"]
         output = row["output"] * capacity + i * row["ld_out"]
-        a, b, target = work[first : first + n], work[second : second + n], work[output : output + n]
+        a, b, target = stretch(work, first, n), stretch(work, second, n), stretch(work, output, n)
         if rounding == ONNX:
             for j in range(n):
                 value = np.float32(np.int32(a[j]) - za) * ra + np.float32(np.int32(b[j]) - zb) * rb
@@ -129,7 +138,7 @@ def _add(row, vectors, work, capacity, m, rounding):
         else:
             for j in range(n):
                 terms = np.int32(a[j]) - za, np.int32(b[j]) - zb
-                fixed, shifts = vectors.fixed_multipliers[at : at + 3], vectors.shifts[at : at + 3]
+                fixed, shifts = stretch(vectors.fixed_multipliers, at, 3), stretch(vectors.shifts, at, 3)
                 value = fixed_point_sum(terms[0], terms[1], fixed, shifts, rounding)
                 target[j] = np.uint8(min(max(value + zero_point, low), high))
 
@@ -203,8 +212,8 @@ def quantize_rows(x, offset, ld_x, m, n, scale, zero_point, work, target, ld, mi
     """
     usual = scale > np.float32(1e-29) and scale < np.float32(1e37)  # what `quotient` takes
     for i in range(m):
-        source = x[offset + i * ld_x : offset + i * ld_x + n]
-        bytes_of_row = work[target + i * ld : target + i * ld + n]
+        source = stretch(x, offset + i * ld_x, n)
+        bytes_of_row = stretch(work, target + i * ld, n)
         if usual and _quantize_finite(source, bytes_of_row, scale, zero_point):
             continue
         if _quantize_any(source, bytes_of_row, scale, zero_point) and missing.size > 0:
@@ -222,50 +231,47 @@ def _dequantize(row, work, floats, capacity, m):
 
 
 @kernel
-def walk(layers, vectors, form, floats, x, x_offset, memory, count):
+def walk(layers, vectors, form, floats, general, x, x_offset, memory, count):
     """Take ``count`` rows of data, whose inputs start at ``x_offset`` in ``x``, through all layers."""
     work, float_work, tile, missing, _, capacity = memory
-    rounding = form["rounding"]
+    rounding = None if general is None else form["rounding"]
     for index in range(layers.shape[0]):
         row = layers[index]
         kind, m = row["kind"], count * row["positions"]
         if kind == PRODUCT:
             _multiply(row, vectors, work, tile, capacity, m, rounding)
-        elif kind == SUM:
-            _add(row, vectors, work, capacity, m, rounding)
-        elif kind == LOOKUP:
-            _look_up(row, vectors.tables, work, capacity, m)
-        elif kind == SOFTMAX_OF_BYTES:
-            _softmax(row, vectors.exponentials, work, capacity, m)
-        elif kind == RESHAPE:
-            _flatten(row, work, capacity, count)
         elif kind == QUANTIZE:
             scale, target = np.float32(row["scale"]), row["output"] * capacity
             n, ld, zero_point = row["n_in"], row["ld_out"], row["zero_point"]
             if row["input"] == 0:
-                noted = missing if row["positions"] == 1 else missing[:0]
+                noted = stretch(missing, 0, missing.size if row["positions"] == 1 else 0)
                 quantize_rows(x, x_offset, n, m, n, scale, zero_point, work, target, ld, noted)
             elif floats is not None:
-                at = row["input"] * capacity
-                quantize_rows(float_work, at, row["ld_in"], m, n, scale, zero_point, work, target, ld, missing[:0])
-        elif floats is not None:
-            if kind == DEQUANTIZE:
-                _dequantize(row, work, float_work, capacity, m)
-            else:
-                float_layers, params = floats
-                operand = (x, x_offset, row["n_in"])
-                span = (np.int64(0), count)
-                forward_row(
-                    float_layers[row["engine_row"]],
-                    params,
-                    operand,
-                    float_work,
-                    capacity,
-                    span,
-                    False,
-                    np.int64(0),
-                    np.uint64(0),
-                )
+                at, nowhere = row["input"] * capacity, stretch(missing, 0, 0)
+                quantize_rows(float_work, at, row["ld_in"], m, n, scale, zero_point, work, target, ld, nowhere)
+        elif general is not None:
+            if kind == SUM:
+                _add(row, vectors, work, capacity, m, rounding)
+            elif kind == LOOKUP:
+                _look_up(row, vectors.tables, work, capacity, m)
+            elif kind == SOFTMAX_OF_BYTES:
+                _softmax(row, vectors.exponentials, work, capacity, m)
+            elif kind == RESHAPE:
+                _flatten(row, work, capacity, count)
+            elif floats is not None:
+                if kind == DEQUANTIZE:
+                    _dequantize(row, work, float_work, capacity, m)
+                else:
+                    _forward(row, floats, x, x_offset, float_work, capacity, count)
+
+
+@kernel
+def _forward(row, floats, x, x_offset, float_work, capacity, count):
+    """Take rows of data through a row of the engine's table."""
+    layers, params = floats
+    operand, span = (x, x_offset, row["n_in"]), (np.int64(0), count)
+    engine_row = layers[row["engine_row"]]
+    forward_row(engine_row, params, operand, float_work, capacity, span, False, np.int64(0), np.uint64(0))
 
 
 @kernel
@@ -273,7 +279,7 @@ def note_missing(x, offset, n, count, missing):
     """Mark each of ``count`` rows of n elements that holds a NaN."""
     for i in range(count):
         unordered = np.int32(0)
-        source = x[offset + i * n : offset + (i + 1) * n]
+        source = stretch(x, offset + i * n, n)
         for j in range(n):
             unordered |= np.int32(source[j] != source[j])
         if unordered:
@@ -295,22 +301,22 @@ def give_values(form, memory, count, out, first):
         m = min(few, rows - begin)
         for i in range(m):
             source = form["output"] * capacity + (begin + i) * ld
-            target = buffer[i * width : (i + 1) * width]
+            target = stretch(buffer, i * width, width)
             if form["integers"]:
-                bytes_of_row = work[source : source + width]
+                bytes_of_row = stretch(work, source, width)
                 for j in range(width):
                     target[j] = np.float32(np.int32(np.int32(bytes_of_row[j]) - zero_point)) * scale
             else:
-                floats_of_row = float_work[source : source + width]
+                floats_of_row = stretch(float_work, source, width)
                 for j in range(width):
                     target[j] = floats_of_row[j]
         if form["softmax"]:
             softmax(buffer, 0, width, m, n)
         for i in range(m):
-            target = out[(first * positions + begin + i) * n : (first * positions + begin + i + 1) * n]
-            source = buffer[i * width : i * width + n]
+            target, source = stretch(out, (first * positions + begin + i) * n, n), stretch(buffer, i * width, n)
             if missing[(begin + i) // positions]:
-                target[:] = np.float32(np.nan)
+                for j in range(n):
+                    target[j] = np.float32(np.nan)
             else:
                 for j in range(n):
                     target[j] = source[j]
@@ -340,25 +346,26 @@ def copy_input(form, x, offset, n_in, count, work):
 @kernel
 def parts_of(program):
     """Return layers and vectors of a static program."""
-    at = program[:FORM_AT].view(PARTS)[0]
+    at = part(program, 0, FORM_AT, PARTS)[0]
     vectors = Vectors(
-        program[at["weights"] : at["bias"]].view(np.int8),
-        program[at["bias"] : at["multipliers"]].view(np.int32),
-        program[at["multipliers"] : at["fixed_multipliers"]].view(np.float32),
-        program[at["fixed_multipliers"] : at["shifts"]].view(np.int32),
-        program[at["shifts"] : at["weight_sums"]].view(np.int32),
-        program[at["zero_points"] : at["exponentials"]].view(np.int32),
-        program[at["exponentials"] : at["tables"]].view(np.int32),
-        program[at["tables"] : at["layers"]],
+        part(program, at["weights"], at["bias"], np.int8),
+        part(program, at["bias"], at["multipliers"], np.int32),
+        part(program, at["multipliers"], at["fixed_multipliers"], np.float32),
+        part(program, at["fixed_multipliers"], at["shifts"], np.int32),
+        part(program, at["shifts"], at["weight_sums"], np.int32),
+        part(program, at["zero_points"], at["exponentials"], np.int32),
+        part(program, at["exponentials"], at["tables"], np.int32),
+        part(program, at["tables"], at["layers"], np.uint8),
     )
-    return program[at["layers"] : at["end"]].view(LAYER), vectors
+    return part(program, at["layers"], at["end"], LAYER), vectors
 
 
 @kernel
 def take_rows(form, floats, inputs, at, n_in, count, memory):
     """Look at rows of the input before they go through the layers, and copy them where float layers want them."""
     missing = memory[3]
-    missing[:] = 0
+    for i in range(missing.size):
+        missing[i] = 0
     if floats is not None or form["positions"] > 1:
         note_missing(inputs, at, n_in, count, missing)
     if floats is not None and form["copies_input"]:
@@ -375,7 +382,7 @@ def give_rows(form, memory, count, integers, values, first):
 
 
 @kernel
-def _work_on_rows(program, form, floats, x, integers, values, span, memory):
+def _work_on_rows(program, form, floats, general, x, integers, values, span, memory):
     """Take one thread's rows from float to bytes or float.
 
     memory : (bytes, floats, tile, a flag for each row, a buffer for some rows of outputs, rows that fit)
@@ -386,37 +393,67 @@ def _work_on_rows(program, form, floats, x, integers, values, span, memory):
     for first in range(begin, end, capacity):
         count, at = min(capacity, end - first), first * n_in
         take_rows(form, floats, inputs, at, n_in, count, memory)
-        walk(layers, vectors, form, floats, inputs, at, memory, count)
+        walk(layers, vectors, form, floats, general, inputs, at, memory, count)
         give_rows(form, memory, count, integers, values, first)
 
 
-def _predict_share(program, forms, floats, x, integers, values, threads, thread):
+@kernel
+def allocate_rows(form, capacity):
+    """Return memory for ``capacity`` rows of data: see `_work_on_rows`."""
+    # Bytes need not be zero: those behind a row's end meet weights that are.
+    work = allocate(form["width"] * capacity, np.uint8)
+    float_work = allocate(form["float_width"] * capacity, np.float32)
+    for i in range(float_work.size):
+        float_work[i] = np.float32(0.0)
+    tile = allocate(TILE_ROWS * TILE_COLUMNS, np.int32)
+    buffer = allocate(TILE_ROWS * padded(form["n_out"]), np.float32)
+    return work, float_work, tile, allocate(capacity, np.uint8), buffer, capacity
+
+
+@kernel
+def release_rows(memory):
+    """Give memory back that is `allocate_rows`'s."""
+    work, float_work, tile, missing, buffer, _ = memory
+    release(work)
+    release(float_work)
+    release(tile)
+    release(missing)
+    release(buffer)
+
+
+@kernel
+def _predict_share(program, forms, floats, general, x, integers, values, threads, thread):
     rows = x.shape[0]
     share = (rows + threads - 1) // threads
     begin = thread * share
     end = min(rows, begin + share)
     if begin < end:
         capacity = min(CHUNK, end - begin)
-        # Nothing has to be zero: bytes behind a row's end meet weights that are.
-        work = np.empty(forms[0]["width"] * capacity, np.uint8)
-        float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
-        tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
-        missing = np.empty(capacity, np.uint8)
-        buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
-        memory = (work, float_work, tile, missing, buffer, capacity)
-        _work_on_rows(program, forms[0], floats, x, integers, values, (begin, end), memory)
+        memory = allocate_rows(forms[0], capacity)
+        _work_on_rows(program, forms[0], floats, general, x, integers, values, (begin, end), memory)
+        release_rows(memory)
 
 
-_run = region(kernel(_predict_share, allocates=True))
+_run = region(_predict_share)
 
 
-def _predict(program, floats, x, integers, values, launcher, threads):
+def _predict(program, floats, general, x, integers, values, launcher, threads):
     """Predict all rows of ``x`` (float32, C-ordered): bytes into ``integers``, floats into ``values``.
 
     program : bytes (see `PARTS`); floats : (the engine's rows, their parameters), or None
+    general : None where `is_plain` says so, else any number
     Either output may have no rows: then it is not wanted.
     """
-    _run(launcher, threads, program, program[FORM_AT:FORM_END].view(FORM), floats, x, integers, values, threads)
+    forms = part(program, FORM_AT, FORM_END, FORM)
+    _run(launcher, threads, program, forms, floats, general, x, integers, values, threads)
 
 
-predict = entry(_predict, "the program of integers", seconds=5)
+def is_plain(program: npt.NDArray[np.uint8]) -> bool:
+    """Tell whether a program has no rows of other kinds than products, and no other rounding than ONNX's."""
+    at = program[:FORM_AT].view(PARTS)[0]
+    rows = program[int(at["layers"]) : int(at["end"])].view(LAYER)
+    rounding = program[FORM_AT:FORM_END].view(FORM)[0]["rounding"]
+    return bool(rounding == ONNX and np.isin(rows["kind"], (PRODUCT, QUANTIZE)).all())
+
+
+predict = entry(_predict, "the program of integers", seconds=3)

@@ -30,6 +30,7 @@ from numba.core import cgutils, types
 from nbdense._compile import processor
 from nbdense._compile.policy import intrinsic, kernel, switch
 from nbdense.engine.kernels.microkernel import keep_rolled, operand, splat
+from nbdense.engine.kernels.views import stretch
 
 _DOTS = ("vnni", "usdot", "sdot")  # ways that take four products in one instruction
 _IN_SHORTS = ("pmaddwd", "sadalp")  # and those that widen bytes to int16
@@ -302,12 +303,12 @@ def take_zero_points_off(m, n, depth, x, zero_points, tile, ld):
     x_array, x_offset, x_row = x
     z_array, z_offset = zero_points
     for i in range(m):
-        row = x_array[x_offset + i * x_row : x_offset + i * x_row + depth]
+        row = stretch(x_array, x_offset + i * x_row, depth)
         total = np.int32(0)
         for k in range(depth):
             total = np.int32(total + np.int32(row[k]))
         total = np.int32(total - OFFSET * depth)
-        sums = tile[i * ld : i * ld + n]
+        sums = stretch(tile, i * ld, n)
         for j in range(n):
             sums[j] = np.int32(sums[j] - np.int32(z_array[z_offset + j] * total))
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import entry, kernel, region, switch
-from nbdense.engine.elementwise.activation_loops import activate_row, clear_padding, padded
+from nbdense.engine.elementwise.activation_loops import activate_row, clear_padding
 from nbdense.engine.elementwise.custom import call_loop
-from nbdense.engine.kernels.gather import flat
 from nbdense.engine.kernels.transpose import transpose
+from nbdense.engine.kernels.views import flat, part, stretch
 from nbdense.quant.kernels.integer import (
     TILE_COLUMNS,
     TILE_ROWS,
+    allocate_rows,
     give_rows,
     parts_of,
+    release_rows,
     requantise_tile,
     take_rows,
     walk,
@@ -264,7 +266,7 @@ def _walk(layers, vectors, form, floats, sparse, x, x_offset, memory, count):
         if kind == SPARSE_PRODUCT:
             _multiply(row, vectors, sparse, work, tile, capacity, m, form["rounding"])
         elif kind < SPARSE_PRODUCT:
-            walk(layers[index : index + 1], vectors, form, floats, x, x_offset, memory, count)
+            walk(stretch(layers, index, 1), vectors, form, floats, np.int64(1), x, x_offset, memory, count)
         elif floats is not None:
             float_layers = floats[0]
             if kind == SPARSE_ROWS:
@@ -292,6 +294,7 @@ def _work_on_rows(program, form, floats, sparse, x, integers, values, span, memo
         give_rows(form, memory, count, integers, values, first)
 
 
+@kernel
 def _predict_share(program, forms, floats, sparse, x, integers, values, threads, thread):
     rows, whole = x.shape[0], forms[0]["whole"]
     share = ((rows + threads - 1) // threads + whole - 1) // whole * whole
@@ -299,17 +302,12 @@ def _predict_share(program, forms, floats, sparse, x, integers, values, threads,
     end = min(rows, begin + share)
     if begin < end:
         capacity = min(CHUNK, (end - begin + whole - 1) // whole * whole)
-        # Nothing has to be zero: bytes behind a row's end meet weights that are.
-        work = np.empty(forms[0]["width"] * capacity, np.uint8)
-        float_work = np.zeros(forms[0]["float_width"] * capacity, np.float32)
-        tile = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
-        missing = np.empty(capacity, np.uint8)
-        buffer = np.empty(TILE_ROWS * padded(forms[0]["n_out"]), np.float32)
-        memory = (work, float_work, tile, missing, buffer, capacity)
+        memory = allocate_rows(forms[0], capacity)
         _work_on_rows(program, forms[0], floats, sparse, x, integers, values, (begin, end), memory)
+        release_rows(memory)
 
 
-_run = region(kernel(_predict_share, allocates=True))
+_run = region(_predict_share)
 
 
 def _predict(program, floats, sparse, x, integers, values, launcher, threads):
@@ -317,7 +315,7 @@ def _predict(program, floats, sparse, x, integers, values, launcher, threads):
 
     sparse : the vectors of `nbdense.quant.kernels.tables.SPARSE`, as a tuple
     """
-    forms = program[FORM_AT:FORM_END].view(FORM)
+    forms = part(program, FORM_AT, FORM_END, FORM)
     _run(launcher, threads, program, forms, floats, sparse, x, integers, values, threads)
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from nbdense._compile import thread_pool
 from nbdense.callbacks import Callback
-from nbdense.engine.elementwise.optimizer import rate_of_step, update
+from nbdense.engine.elementwise.optimizer import prepare_nadam, rate_of_step, update
+from nbdense.engine.on_demand import address_of
+from nbdense.engine.tables import RUN
 from nbdense.optimizers import OPTIMIZERS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Ftrl, Lion, Nadam, RMSprop, get
 from tests.reference import naive_optimizers
 from tests.support.builders import make_model, padding
@@ -372,14 +374,18 @@ def test_threads_change_no_bit(optimizer, monkeypatch):
 
 
 @compiled
-def take_step(code, call, params, state, low, high, rate, step, hyper):
-    update(code, call, params, state, low, high, rate_of_step(code, rate, step, hyper), step, hyper)
+def take_step(runs, params, state, low, high, rate, step, hyper):
+    run = runs[0]
+    adjusted = rate_of_step(run, rate, step, hyper)
+    update(run["optimizer"], run["optimizer_call"], params, state, low, high, adjusted, step, hyper)
 
 
 def run_update(optimizer, params, state, low, high, rate, step):
-    fields = optimizer.run_fields(params.dtype)
-    code, call = fields["optimizer"], fields["optimizer_call"]
-    take_step(code, call, params, state, low, high, rate, step, optimizer.hyper())
+    runs = np.zeros(1, RUN)
+    for name, value in optimizer.run_fields(params.dtype).items():
+        runs[name] = value
+    runs["prepare"] = address_of(prepare_nadam, params.dtype)
+    take_step(runs, params, state, low, high, rate, step, optimizer.hyper())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

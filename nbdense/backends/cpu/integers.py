@@ -31,8 +31,8 @@ class _Static:
         self._program = program
         self._flops_a_row = program.flops_a_row
         self._predict = integer.predict if program.sparse is None else sparse.predict
-        vectors = () if program.sparse is None else (program.sparse,)
-        self._tables = (program.packed, program.floats, *vectors)
+        general = None if program.floats is None and integer.is_plain(program.packed) else 1
+        self._tables = (program.packed, program.floats, general if program.sparse is None else program.sparse)
         self._at_once = max(1, int(plan.SIGNAL_WORK / max(1.0, program.flops_a_row)))
         self._few = min(self._at_once, thread_pool.LEAST_PARALLEL_FLOPS / max(1.0, program.flops_a_row))
         self._entry: Callable[..., Any] | None = None

@@ -140,7 +140,7 @@ def pass_on(layers, first, last, forms, vectors, float_layers, params, x, n_in, 
                 copy_input(forms[0], x, t * n_in, n_in, 1, floats_of_row)
         memory = (bytes_of_row, floats_of_row, vectors[1][:0], mine, floats_of_row, 1)
         parts = Vectors(vectors[0], vectors[1], vectors[2], vectors[3], vectors[4], vectors[5], vectors[6], vectors[7])
-        walk(layers[first:last], parts, forms[0], {"(float_layers, params)" if with_floats else "None"}, x, t * n_in,
+        walk(layers[first:last], parts, forms[0], {"(float_layers, params)" if with_floats else "None"}, 1, x, t * n_in,
              memory, 1)
 """
     space = {"cuda": cuda, "walk": walk, "note_missing": note_missing, "copy_input": copy_input}

@@ -111,23 +111,6 @@ def _emit_half(builder, bits):
     return builder.bitcast(builder.or_(size, sign), f32)
 
 
-@intrinsic(lambda array: array.reshape(-1))
-def flat(typing_context, array):
-    """Return a C-ordered array's elements in one dimension: its memory, which is not counted."""
-    result = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
-
-    def codegen(context, builder, signature, arguments):
-        source = context.make_array(signature.args[0])(context, builder, arguments[0])
-        made = context.make_array(result)(context, builder)
-        size, itemsize = source.nitems, source.itemsize
-        context.populate_array(
-            made, data=source.data, shape=[size], strides=[itemsize], itemsize=itemsize, meminfo=None
-        )
-        return made._getvalue()
-
-    return result(array), codegen
-
-
 def _prefetch_plain(data, start, size):
     pass
 

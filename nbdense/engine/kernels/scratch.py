@@ -12,9 +12,9 @@ LINE = 64  # where it starts: vectors lie on whole cache lines
 _I64, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 
 
-@intrinsic(lambda count, like: np.empty(count, like.dtype))
+@intrinsic(lambda count, like: np.empty(count, like if isinstance(like, type) else like.dtype))
 def allocate(typing_context, count, like):
-    """Return an array of ``count`` elements of an array's dtype; `release` gives its memory back."""
+    """Return an array of ``count`` elements of a dtype, or an array's; `release` gives its memory back."""
     result = types.Array(like.dtype, 1, "C")
 
     def codegen(context, builder, signature, arguments):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel
+from nbdense.engine.kernels.views import stretch
 from nbdense.engine.rows.dense import DENSE
 from nbdense.engine.rows.kind import RowKind, buffers, register
 from nbdense.engine.tables import FACTORS
@@ -162,10 +163,10 @@ def round_kernel(row, params, values, first, last):
     n, ld = row["ld_out"], row["ld_out"]
     limit, zero = number(row["limit"]), number(0.0)
     rounder = number(_ROUND_32 if values.itemsize == 4 else _ROUND_64)
-    scales = params[row["scales"] : row["scales"] + n]
+    scales = stretch(params, row["scales"], n)
     for i in range(first, last):
         at = row["kernel"] + i * ld
-        weights, rounded = params[at : at + n], values[at : at + n]
+        weights, rounded = stretch(params, at, n), stretch(values, at, n)
         for j in range(n):
             s = scales[j]
             t = weights[j] / s

@@ -11,6 +11,7 @@ from nbdense.engine.elementwise.optimizer import update
 from nbdense.engine.kernels.norms import norms
 from nbdense.engine.kernels.product import product
 from nbdense.engine.kernels.transpose import transpose
+from nbdense.engine.kernels.views import stretch
 from nbdense.engine.on_demand import on_demand
 from nbdense.engine.rows import fake_quant
 from nbdense.engine.rows.kind import by_kind
@@ -80,7 +81,7 @@ def _penalise(segment, params, gradients, sums, index, low, high):
         sizes, squares = norms(params, low, high)
         sums[index, 0] = (l1 * sizes if l1 != 0.0 else 0.0) + (l2 * squares if l2 != 0.0 else 0.0)
         slope, twice, zero = number(l1), number(2.0 * l2), number(0.0)
-        weights, gradient = params[low:high], gradients[low:high]
+        weights, gradient = stretch(params, low, high - low), stretch(gradients, low, high - low)
         for i in range(gradient.size):
             w = weights[i]
             sign = slope if w > zero else (-slope if w < zero else zero)
@@ -90,7 +91,7 @@ def _penalise(segment, params, gradients, sums, index, low, high):
 @kernel
 def _hold(gradients, mask, low, high):
     """Zero the gradient of what the mask holds at zero."""
-    gradient, kept = gradients[low:high], mask[low:high]
+    gradient, kept = stretch(gradients, low, high - low), stretch(mask, low, high - low)
     for i in range(gradient.size):
         gradient[i] *= kept[i]
 
@@ -99,7 +100,7 @@ def _hold(gradients, mask, low, high):
 def _clip(gradients, sums, run, index, low, high):
     """Clip a slab's gradient by value, or sum up the squares that clipping by a norm needs of all slabs."""
     if run["clip"] == CLIP_VALUE:
-        gradient = gradients[low:high]
+        gradient = stretch(gradients, low, high - low)
         most = gradients.dtype.type(run["clip_at"])
         for i in range(gradient.size):
             value = most if gradient[i] > most else gradient[i]
@@ -116,11 +117,11 @@ def _scale_and_decay(params, gradients, low, high, factor, decay):
     """
     number = params.dtype.type
     if factor != 1.0:
-        scale, gradient = number(factor), gradients[low:high]
+        scale, gradient = number(factor), stretch(gradients, low, high - low)
         for i in range(gradient.size):
             gradient[i] *= scale
     if decay != 0.0:
-        take, weights = number(decay), params[low:high]
+        take, weights = number(decay), stretch(params, low, high - low)
         for i in range(weights.size):
             weights[i] -= weights[i] * take
 
@@ -148,7 +149,7 @@ def adjust(run, segment, vectors, sums, flags, index, low, high, rate):
 def _average(params, state, low, high, momentum):
     """Update the moving average of the weights, in the last slot."""
     number = params.dtype.type
-    average, weights = state[state.shape[0] - 1, low:high], params[low:high]
+    average, weights = state[state.shape[0] - 1, low:high], stretch(params, low, high - low)
     keep = number(momentum)
     take = number(1.0) - keep
     for i in range(weights.size):
@@ -165,7 +166,7 @@ def follow(run, row, slab, vectors, low, high, iteration):
         if slab["first"] >= 0 and row["scales"] >= 0:
             fake_quant.round_kernel(row, params, values, slab["first"], slab["last"])
         else:
-            copied, of = values[low:high], params[low:high]
+            copied, of = stretch(values, low, high - low), stretch(params, low, high - low)
             for i in range(copied.size):
                 copied[i] = of[i]
 
