@@ -54,3 +54,8 @@ def describe() -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit(),
     }
+
+
+def date_of(machine: dict[str, Any]) -> str:
+    """Return the date of a measurement, and the commit of what was measured."""
+    return f"{machine['date']} at {machine['commit']}" if machine.get("commit") else str(machine["date"])

@@ -319,6 +319,6 @@ def check_machine(results: dict[str, Any]) -> None:
 def merged(old: dict[str, Any], new: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
     """Return the old results with the new ones of these parts in place of theirs."""
     kept = [failure for failure in old["failures"] if failure.split(": ")[0] not in parts]
-    dates = {**old.get("dates", {}), **dict.fromkeys(parts, new["machine"]["date"])}
+    dates = {**old.get("dates", {}), **dict.fromkeys(parts, machine.date_of(new["machine"]))}
     failures = [*kept, *new["failures"]]
     return {**old, **{part: new[part] for part in parts}, "dates": dates, "failures": failures}

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.calls import ALLOCATING, EMPTY
 from benchmarks.cases import ACCURACY, ACCURACY_CASE, CASES, LOOPS, TARGETS
+from benchmarks.machine import date_of
 from benchmarks.peers import PEERS
 
 OURS = "nbdense"
@@ -196,9 +197,8 @@ def render_machine(results: Results) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     dates = "".join(f", {part} {date}" for part, date in results.get("dates", {}).items() if date != machine["date"])
-    commit = f", at commit {machine['commit']}," if machine.get("commit") else ""
     return (
-        f"Measured {machine['date']}{dates} by `make bench`{commit} on {machine['cores']} cores of {machine['cpu']} "
+        f"Measured {date_of(machine)}{dates}, by `make bench` on {machine['cores']} cores of {machine['cpu']} "
         f"({machine['vector_bytes'] * 8}-bit vectors), {machine['system']}, Python {machine['python']}; {versions}."
     )
 
