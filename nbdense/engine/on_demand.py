@@ -7,6 +7,7 @@ calls it agree.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -62,6 +63,7 @@ def dtype_among(names: Sequence[str], kinds: Sequence[Any]) -> Any:
     return None
 
 
+@functools.cache
 def address_of(function: Any, dtype: Any) -> int:
     """Return the address of a kernel for networks of a dtype, compiled if it is not; 1 where there is no JIT."""
     if not JIT:

@@ -113,6 +113,7 @@ class CpuPlan:
         self._entry: Callable[..., Any] = program.run_steps
         self._is_bound = False
         self._edition = -1  # of the optimizer's settings
+        self._steps: tuple[Any, ...] = ()  # those of them that say what a step is made of
         self._settings = np.zeros(steps.HYPER), np.zeros(1)
         self._results = self._scratch(1)
         self._take_tables()
@@ -147,11 +148,15 @@ class CpuPlan:
 
     def _take_settings(self, optimizer: Optimizer) -> None:
         """Take the optimizer's settings: some have been set since."""
-        self._set(**optimizer.run_fields(self._memory.network.dtype))
+        fields = optimizer.run_fields(self._memory.network.dtype)
+        self._set(**fields)
         self._edition, self._every = optimizer.edition, optimizer.gradient_accumulation_steps or 1
         self._follows_schedule = optimizer.schedule is not None
         self._settings = optimizer.hyper(), optimizer.rates(1)
-        self._set_addresses()
+        made_of = tuple(fields[name] for name in ("optimizer", "clip", "decay", "average"))
+        if made_of != self._steps:  # and not at each new learning rate
+            self._steps = made_of
+            self._set_addresses()
 
     def run(
         self,

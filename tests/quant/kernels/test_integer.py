@@ -6,6 +6,7 @@ import pytest
 from nbdense._compile.policy import JIT
 from nbdense.activations import ACTIVATIONS
 from nbdense.quant import QuantizedModel, QuantizedNetwork
+from nbdense.quant.kernels import integer
 from nbdense.quant.kernels.integer import CHUNK, TILE_COLUMNS, TILE_ROWS, quantize_rows
 from nbdense.quant.kernels.rounding import CODES, quotient
 from nbdense.quant.model.network import LIMITS, QuantizedDense
@@ -294,14 +295,13 @@ def test_fixed_point_multipliers():
         fixed_point_multiplier(2.0**30)
 
 
-def test_new_networks_compile_nothing():
-    from nbdense.quant.kernels import integer
-
+@pytest.mark.parametrize("roundings", [("onnx", "onnx"), ("tflite", "ruy")], ids=["plain", "general"])
+def test_new_networks_compile_nothing(roundings):
     rng = np.random.default_rng(10)
     before = None
     for widths, names, dtype, rounding in [
-        ([3, 4], ["linear"], "int8", "onnx"),
-        ([30, 40, 50, 2], ["relu", "tanh", "sigmoid"], "uint8", "tflite"),
+        ([3, 4], ["linear"], "int8", roundings[0]),
+        ([30, 40, 50, 2], ["relu", "tanh", "sigmoid"], "uint8", roundings[1]),
     ]:
         network = draw_network(rng, widths, names, dtype, rounding)
         rows = draw_rows(rng, 5, network)
@@ -313,6 +313,20 @@ def test_new_networks_compile_nothing():
         signatures = len(integer.predict.signatures)
         before = before or signatures
         assert signatures == before
+
+
+def test_the_general_program_gives_what_the_plain_one_does(monkeypatch):
+    """Networks of products alone have a program without the other rows and roundings in it."""
+    rng = np.random.default_rng(11)
+    network = draw_network(rng, [30, 40, 5], ["tanh", "linear"], "int8", "onnx")
+    rows, is_plain, told = draw_rows(rng, 7, network), integer.is_plain, []
+    monkeypatch.setattr(integer, "is_plain", lambda program: told.append(is_plain(program)))
+    general = QuantizedModel(network).predict_integers(rows)
+    QuantizedModel(draw_network(rng, [3, 4], ["linear"], "int8", "tflite")).predict_integers(rows[:, :3])
+    assert told == [True, False]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(QuantizedModel(network).predict_integers(rows), general)
+    assert np.unique(general).size > 3
 
 
 def test_tables_cover_activations():
