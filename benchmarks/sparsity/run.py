@@ -60,7 +60,7 @@ def run(recipe: Recipe, stages: dict[str, Stage], rows: Rows, seeds: int, measur
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.sparsity", description="The error of pruned networks.")
-    parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files")
+    parser.add_argument("--data", metavar="DIR", type=mnist.folder, help="MNIST's four idx .gz files")
     parser.add_argument("--seeds", type=positive, default=5, help="default: 5")
     parser.add_argument("--validation", action="store_true", help="measure on the last 10,000 training rows instead")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
