@@ -205,7 +205,7 @@ def test_quantize(members, trained, tmp_path, capsys):
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_quantize_within_a_budget(members, trained, regression, tmp_path, capsys, task):
-    """What the search goes by is the score that the folder has."""
+    """The search goes by the score that the folder has."""
     data, model = (members, trained) if task == "classification" else regression
     name = "accuracy" if task == "classification" else "r2"
     out = tmp_path / "int4"
