@@ -11,14 +11,13 @@ are not cycles.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.edge import report
-from benchmarks.publishing import pages
+from benchmarks.publishing import command
 
 FORMAT = 1
 PACKAGES = ("nbdense", "emlearn", "emx-onnx-cgen", "unicorn", "ziglang")
@@ -48,17 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run, and report."""
     parser = argparse.ArgumentParser("python -m benchmarks.edge", description="C for microcontrollers beside peers'.")
     parser.add_argument("--option", default=SIZE, help="the compiler's; default: %(default)s")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
-    parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
-    parser.add_argument("--pages", action="store_true", help="write the table into the page that has its markers")
+    command.add_options(parser)
     options = parser.parse_args(arguments)
     if options.pages and options.option != SIZE:
         parser.error("the pages' table is of code for size: leave out --option")
-    results = json.loads(options.source.read_text(encoding="utf-8")) if options.source else run(options.option)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.pages:
-        pages.write({"edge": report.render(results)})
-    print(report.render(results))
+    command.publish(options, "edge", report.render, lambda: run(options.option))
     return 0
