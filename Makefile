@@ -144,7 +144,8 @@ bench-sparsity: $(INSTALLED_BENCH)
 
 # C for microcontrollers in an emulator: its figures depend on no machine. A few minutes.
 bench-edge: $(INSTALLED_BENCH)
-	$(BENCH_VENV)/bin/python -m benchmarks.edge $(if $(ARGS),$(ARGS),--pages)
+	$(BENCH_VENV)/bin/python -m benchmarks.edge \
+		$(if $(ARGS),$(ARGS),--json benchmarks/results/edge.json --pages)
 
 # Into an environment that is there already: torch, numba-cuda and the driver have to fit each other.
 bench-cuda:

@@ -17,7 +17,7 @@ from benchmarks.peers import PEERS
 from benchmarks.publishing import pages, plots
 
 RESULTS = Path(__file__).parent / "results"  # a file for each kind of CPU: what the pages' tables are made from
-OTHERS = ("estimators", "quantization", "sparsity")  # of other benchmarks
+OTHERS = ("edge", "estimators", "quantization", "sparsity")  # of other benchmarks
 
 
 def published() -> list[dict[str, Any]]:

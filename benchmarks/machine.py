@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ def commit() -> str | None:
         return None
 
 
-def describe() -> dict[str, Any]:
-    """Return CPU, cores, system, versions, date and commit."""
+def describe(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Return CPU, cores, system, versions of packages that are installed, date and commit."""
     versions = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

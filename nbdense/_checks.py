@@ -163,11 +163,16 @@ def matrix(name: str, value: Any, n: int, owner: str) -> npt.NDArray[Any]:
 def rows(name: str, value: Any, shape: tuple[int, ...], owner: str) -> npt.NDArray[Any]:
     """Return ``value`` as a real array of rows, each of ``shape`` laid end to end, without a copy where it is one."""
     array = numbers_of(name, value)
-    if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
-        expected = ", ".join(map(str, shape))
-        hint = f"; one row is x.reshape(1, {'-1' if len(shape) == 1 else expected})" if array.ndim == len(shape) else ""
-        raise ValueError(f"{name}: {owner} expects shape (rows, {expected}), got {array.shape}{hint}")
+    refuse_shape(name, array.shape, shape, owner)
     return array if array.ndim == 2 else array.reshape(array.shape[0], math.prod(shape))
+
+
+def refuse_shape(name: str, got: tuple[int, ...], shape: tuple[int, ...], owner: str) -> None:
+    """Raise unless data of a shape are rows of another."""
+    if len(got) != 1 + len(shape) or got[1:] != shape:
+        expected = ", ".join(map(str, shape))
+        hint = f"; one row is x.reshape(1, {'-1' if len(shape) == 1 else expected})" if len(got) == len(shape) else ""
+        raise ValueError(f"{name}: {owner} expects shape (rows, {expected}), got {got}{hint}")
 
 
 def source(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.estimators import report
 from benchmarks.estimators.cells import DATA_SETS, measured
-from benchmarks.publishing import pages
+from benchmarks.publishing import command
 
 FORMAT = 1
 
@@ -31,18 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-sets", nargs="+", choices=list(DATA_SETS), default=list(DATA_SETS))
     parser.add_argument("--seeds", type=int, default=5, help="of fits by lbfgs; default: 5")
     parser.add_argument("--rounds", type=int, default=7, help="timed fits of each library; default: 7")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
-    parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
-    parser.add_argument("--pages", action="store_true", help="write the table into the page that has its markers")
+    command.add_options(parser)
     options = parser.parse_args(arguments)
-    if options.source:
-        results = json.loads(options.source.read_text(encoding="utf-8"))
-    else:
-        results = run(options.data_sets, options.seeds, options.rounds)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.pages:
-        pages.write({"estimators": report.render(results)})
-    print(report.render(results))
+    command.publish(options, "estimators", report.render, lambda: run(options.data_sets, options.seeds, options.rounds))
     return 0

@@ -8,18 +8,16 @@ by onnxruntime.quantization. How training and quantizers are set was chosen with
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import machine, mnist
-from benchmarks.publishing import pages
+from benchmarks.publishing import command
 from benchmarks.quantization import report
 from benchmarks.quantization.methods import (
     EXPORTED,
@@ -34,7 +32,6 @@ from benchmarks.quantization.methods import (
 )
 
 FORMAT = 1
-PUBLISHED = Path(__file__).parents[1] / "results" / "quantization.json"  # what the pages' table is made from
 
 
 def _say(line: str) -> None:
@@ -102,15 +99,12 @@ def _parser() -> argparse.ArgumentParser:
         "--aware-epochs", type=positive, default=recipe.aware_epochs, help="of quantization-aware training"
     )
     parser.add_argument("--aware-rate", type=float, default=recipe.aware_rate, help="its learning rate")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
-    parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
-    parser.add_argument("--pages", action="store_true", help="write the table into the page that has its markers")
+    command.add_options(parser)
     return parser
 
 
-def _results(options: argparse.Namespace) -> Any:
-    if options.source:
-        return json.loads(options.source.read_text(encoding="utf-8"))
+def _measured(options: argparse.Namespace) -> Any:
+    """Return the results of what the options choose."""
     names = options.methods or METHODS
     if left_out := [name for name in names if not METHODS[name].installed]:
         _say(f"left out, for lack of {METHODS[left_out[0]].needs}: {', '.join(left_out)}")
@@ -129,12 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--data: say where MNIST lies, or --from where results lie")
     if options.pages and (options.validation or options.methods):
         parser.error("the pages' table is of all methods, on the test rows: leave out --validation and --methods")
-    results = _results(options)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.pages:
-        pages.write({"quantization": report.render(results)})
-    print(report.render(results), end="\n\n")
+    results = command.publish(options, "quantization", report.render, lambda: _measured(options))
+    print()
     print(report.verdicts(results))
     return 0

@@ -8,15 +8,13 @@ training rows, by the error on these. The test rows are only measured on.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, mnist
-from benchmarks.publishing import pages
+from benchmarks.publishing import command
 from benchmarks.quantization.methods import TEST, VALIDATION, Rows
 from benchmarks.quantization.run import positive
 from benchmarks.sparsity import report
@@ -30,7 +28,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run(recipe: Recipe, stages: dict[str, Stage], rows: Rows, seeds: int, measured_on: str = TEST) -> Any:
+def run(recipe: Recipe, stages: dict[str, Stage], rows: Rows, seeds: int, measured_on: str = TEST) -> dict[str, Any]:
     """Measure; return what the JSON file holds, errors in percent of the test rows."""
     results: dict[str, Any] = {
         "format": FORMAT,
@@ -60,12 +58,10 @@ def run(recipe: Recipe, stages: dict[str, Stage], rows: Rows, seeds: int, measur
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.sparsity", description="The error of pruned networks.")
-    parser.add_argument("--data", metavar="DIR", help="MNIST's four idx .gz files")
+    parser.add_argument("--data", metavar="DIR", type=mnist.folder, help="MNIST's four idx .gz files")
     parser.add_argument("--seeds", type=positive, default=5, help="default: 5")
     parser.add_argument("--validation", action="store_true", help="measure on the last 10,000 training rows instead")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="where results go")
-    parser.add_argument("--from", metavar="FILE", type=Path, dest="source", help="take results from here: no run")
-    parser.add_argument("--pages", action="store_true", help="write the table into the page that has its markers")
+    command.add_options(parser)
     return parser
 
 
@@ -77,16 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--data: say where MNIST lies, or --from where results lie")
     if options.pages and options.validation:
         parser.error("the pages' table is of the test rows: leave out --validation")
-    if options.source:
-        results = json.loads(options.source.read_text(encoding="utf-8"))
-    else:
+
+    def measure() -> dict[str, Any]:
         rows = Rows(*mnist.read(options.data))
         chosen, on = (rows.validation(), VALIDATION) if options.validation else (rows, TEST)
-        results = run(Recipe(), STAGES, chosen, options.seeds, on)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.pages:
-        pages.write({"sparsity": report.render(results)})
-    print(report.render(results))
+        return run(Recipe(), STAGES, chosen, options.seeds, on)
+
+    command.publish(options, "sparsity", report.render, measure)
     return 0

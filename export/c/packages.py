@@ -1,4 +1,4 @@
-"""A model's C in the folders that Arduino, Zephyr and CMake expect."""
+"""`to_arduino`, `to_zephyr` and `to_cmake`: a model's C in the folder that each of them expects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def to_arduino(
     class_names: Sequence[str] | None = None,
     verify: bool = True,
 ) -> None:
-    """Write a model as an Arduino library: a folder to be put among the sketchbook's libraries.
+    """Write a model as an Arduino library, a folder for the sketchbook's ``libraries``.
 
     Parameters
     ----------
@@ -57,7 +57,9 @@ def to_zephyr(
     class_names: Sequence[str] | None = None,
     verify: bool = True,
 ) -> None:
-    """Write a model as a Zephyr module: a folder to be named in ZEPHYR_EXTRA_MODULES.
+    """Write a model as a Zephyr module, a folder for the list ZEPHYR_EXTRA_MODULES.
+
+    Its option in Kconfig, CONFIG_NBDENSE_NAME, is on by default.
 
     Parameters
     ----------
@@ -91,7 +93,7 @@ def to_cmake(
     class_names: Sequence[str] | None = None,
     verify: bool = True,
 ) -> None:
-    """Write a model as a CMake target: a folder for add_subdirectory.
+    """Write a model as a CMake target, a folder for ``add_subdirectory``.
 
     Parameters
     ----------
@@ -125,21 +127,23 @@ def _write(
     class_names: Sequence[str] | None,
     verify: bool,
 ) -> None:
+    """Write the files that a package makes of a model's name, source and header."""
     folder = Path(path)
     own_name = name_of(folder, name)
-    texts = file_texts(model, own_name, own_name, target=target, memory="static", names=class_names, verify=verify)
-    files = package(own_name, texts[f"{own_name}.c"], texts[f"{own_name}.h"])
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"cannot write {folder}: it is a file")
     if not folder.parent.is_dir():
         raise FileNotFoundError(f"cannot write {folder}: the folder {folder.parent} does not exist")
+    texts = file_texts(model, own_name, own_name, target=target, memory="static", names=class_names, verify=verify)
+    files = package(own_name, texts[f"{own_name}.c"], texts[f"{own_name}.h"])
     for file_name in files:
         (folder / file_name).parent.mkdir(parents=True, exist_ok=True)
     write_files({folder / file_name: text.encode("ascii") for file_name, text in files.items()})
 
 
 def _arduino(name: str, source: str, header: str) -> Files:
-    value, call = _entry(name, header)
+    """Return the files of an Arduino library, with a sketch that predicts one row again and again."""
+    call = _predict_function(name, header)
     properties = {
         "name": name,
         "version": __version__,
@@ -155,8 +159,8 @@ def _arduino(name: str, source: str, header: str) -> Files:
     sketch = f"""\
 #include <{name}.h>
 
-{value} input[{name.upper()}_INPUTS];
-{value} output[{name.upper()}_OUTPUTS];
+float input[{name.upper()}_INPUTS];
+float output[{name.upper()}_OUTPUTS];
 
 void setup() {{
   Serial.begin(115200);
@@ -186,19 +190,20 @@ void loop() {{
 
 
 def _zephyr(name: str, source: str, header: str) -> Files:
-    option = f"CONFIG_{name.upper()}"
+    """Return the files of a Zephyr module."""
+    option = f"NBDENSE_{name.upper()}"  # Zephyr has a LOG and a TEST of its own, and a model may be called so
     return {
         f"src/{name}.c": source,
         f"include/{name}.h": header,
         "zephyr/module.yml": f"name: {name}\nbuild:\n  cmake: .\n  kconfig: Kconfig\n",
-        "Kconfig": f'config {name.upper()}\n\tbool "The neural network {name}"\n\tdefault y\n',
+        "Kconfig": f'config {option}\n\tbool "The neural network {name}"\n\tdefault y\n',
         "CMakeLists.txt": (
-            f"if({option})\n  zephyr_library_named({name})\n  zephyr_include_directories(include)\n"
+            f"if(CONFIG_{option})\n  zephyr_library_named({name})\n  zephyr_include_directories(include)\n"
             f"  zephyr_library_sources(src/{name}.c)\nendif()\n"
         ),
         "README.md": _readme(
             name,
-            _entry(name, header)[1],
+            _predict_function(name, header),
             "Name this folder in your application's `CMakeLists.txt`, before",
             f"`find_package(Zephyr)`: `list(APPEND ZEPHYR_EXTRA_MODULES path/to/{name})`.",
         ),
@@ -206,6 +211,7 @@ def _zephyr(name: str, source: str, header: str) -> Files:
 
 
 def _cmake(name: str, source: str, header: str) -> Files:
+    """Return the files of a CMake project of one static library."""
     return {
         f"{name}.c": source,
         f"{name}.h": header,
@@ -217,20 +223,21 @@ def _cmake(name: str, source: str, header: str) -> Files:
         ),
         "README.md": _readme(
             name,
-            _entry(name, header)[1],
+            _predict_function(name, header),
             f"In your `CMakeLists.txt`: `add_subdirectory(path/to/{name})`, then",
             f"`target_link_libraries(your_program {name})`.",
         ),
     }
 
 
-def _entry(name: str, header: str) -> tuple[str, str]:
-    """Return the type of real rows, and the function that predicts them."""
-    integers = f"{name}_predict_values" in header
-    return "float", f"{name}_predict_values" if integers else f"{name}_predict"
+def _predict_function(name: str, header: str) -> str:
+    """Return the name of the function that takes and gives floats: a model in integers has another beside it."""
+    of_integers = f"{name}_predict_values"
+    return of_integers if of_integers in header else f"{name}_predict"
 
 
 def _readme(name: str, call: str, first: str, second: str) -> str:
+    """Return the text of a package's README.md, whose two lines in the middle say where the folder goes."""
     return f"""\
 # {name}
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from nbdense.export.graph.activations import ACTIVATION_OPERATORS
 from nbdense.export.graph.steps import Doubles, FunctionStep, LayerStep, Step, affine, clip
-from nbdense.export.read.functions.fitting import POINTS, computed, is_computed, nearest
+from nbdense.export.read.functions.fitting import POINTS, computed, is_of_numbers, nearest
 from nbdense.export.read.nodes import FunctionNode
-from nbdense.export.read.values import Value
+from nbdense.export.read.values import Value, between
 from nbdense.layers import FORMS, RowForm
 from nbdense.layers.forms import number_of
 
@@ -106,29 +106,9 @@ def recognise(value: Value, half: bool = False) -> tuple[list[Step], Value] | No
 
 
 def _between(start: Value, end: Value, means: bool = False) -> list[Value] | None:
-    """Return the values behind ``start`` up to ``end``, in order; None where one is not of numbers alone.
-
-    With ``means``: of numbers, a number a column, and means over the columns.
-    """
-    ordered: dict[Value, None] = {}
-    stack = [(end, False)]
-    while stack:
-        value, leaving = stack.pop()
-        if leaving:
-            ordered[value] = None
-            continue
-        if value is start or value in ordered:
-            continue
-        constants = [part for part in value.inputs if isinstance(part, np.ndarray)]
-        numbers = all(part.size == 1 or (means and part.size == part.shape[-1]) for part in constants)
-        known = is_computed(value.operator) and (means or value.operator != "ReduceMean")
-        if not known or not numbers or len(constants) + len(value.values) != len(value.inputs):
-            return None
-        if len(ordered) + len(stack) > 3 * MOST_OPERATORS:
-            return None
-        stack.append((value, True))
-        stack.extend((part, False) for part in value.values)
-    return list(ordered) if len(ordered) <= MOST_OPERATORS else None
+    """Return the operators behind ``start`` up to ``end``, in order; None where one is no function of numbers."""
+    inside = between(start, [end], lambda value: is_of_numbers(value, means), 3 * MOST_OPERATORS)
+    return inside if inside is not None and len(inside) <= MOST_OPERATORS else None
 
 
 def _evaluate(inside: list[Value], start: Value, points: Doubles) -> Doubles:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from nbdense.export.read.nodes import FunctionNode, LookupNode, Node, QuantizeNode
 from nbdense.export.read.tensors import Array
@@ -68,6 +68,41 @@ class Value:
     def values(self) -> list[Value]:
         """Inputs of the value's node that depend on the data."""
         return [value for value in self.inputs if isinstance(value, Value)]
+
+
+def between(start: Value, ends: Iterable[Value], takes: Callable[[Value], bool], most: int) -> list[Value] | None:
+    """Return what lies behind a value up to others, these included: each behind all that it is made of.
+
+    Parameters
+    ----------
+    start : Value
+        Where it begins; it is not among them.
+    ends : iterable of Value
+        Where it ends.
+    takes : callable
+        Tells whether a value may be among them.
+    most : int
+        How many values are looked at.
+
+    Returns
+    -------
+    list of Value or None
+        None where one may not be among them, or there are more than are looked at.
+    """
+    ordered: dict[Value, None] = {}
+    stack = [(value, False) for value in ends]
+    while stack:
+        value, leaving = stack.pop()
+        if leaving:
+            ordered[value] = None
+            continue
+        if value is start or value in ordered:
+            continue
+        if len(ordered) + len(stack) > most or not takes(value):
+            return None
+        stack.append((value, True))
+        stack.extend((part, False) for part in value.values)
+    return list(ordered)
 
 
 def common(values: list[Value]) -> Value | None:

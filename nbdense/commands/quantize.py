@@ -109,16 +109,9 @@ def _budget_options(trained: TrainedFolder, rows: Rows | None, budget: float | N
         return {}
     if rows is None or rows.targets is None:
         raise CommandError(f"--budget needs --data that has the target {trained.schema.target!r}")
-    x = rows_for_network(trained.pipeline, rows.features[rows.there])
-    classes = getattr(trained.pipeline, "classes_", None)
-    targets = rows.targets
-
-    def score(model: Any) -> float:
-        outputs = model.predict(x)
-        if classes is None:
-            errors, spread = outputs[:, 0] - targets, targets - targets.mean()
-            return 1.0 - float(np.square(errors).sum() / np.square(spread).sum())
-        numbers = outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.int64)
-        return float(np.mean(classes[numbers] == targets))
-
-    return {"accuracy_budget": budget, "evaluate": score}
+    x, targets = rows_for_network(trained.pipeline, rows.features[rows.there]), rows.targets
+    estimator = trained.pipeline[-1]
+    return {
+        "accuracy_budget": budget,
+        "evaluate": lambda model: float(estimator.with_model(model).score(x, targets)),
+    }

@@ -40,11 +40,12 @@ from nbdense.estimators.parameters import (
     listed,
     per_layer,
 )
-from nbdense.estimators.rows import Floats, Rows, outputs_of, readable
+from nbdense.estimators.rows import Floats, Rows, outputs_of
 from nbdense.losses import Loss
 from nbdense.models import Sequential
 from nbdense.optimizers import SGD, Adam, Optimizer
 from nbdense.optimizers import for_training as optimizer_of
+from nbdense.training.sparse_rows import readable
 
 try:
     from sklearn.base import BaseEstimator
@@ -182,7 +183,7 @@ class BaseMLP(BaseEstimator):
         X, y = validate_data(self, X, y, reset=fresh, multi_output=True, y_numeric=self._y_numeric, **_TAKEN)
         targets = self._encode(y, fresh)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
-        return Rows(readable(X), targets, weights)
+        return Rows(readable("X", X), targets, weights)
 
     def _eval_rows(self, eval_set: Any) -> Rows:
         """Return the rows of an ``eval_set``, which may be the only one of a list."""
@@ -408,7 +409,7 @@ class BaseMLP(BaseEstimator):
         """Return rows to predict, after scikit-learn's checks."""
         check_is_fitted(self, "model_")
         _checks.refuse_masked("X", X)
-        return readable(validate_data(self, X, reset=False, **_TAKEN))
+        return readable("X", validate_data(self, X, reset=False, **_TAKEN))
 
     def _outputs(self, X: Any) -> Floats:
         """Return the outputs of the network, (rows, units)."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nbdense.estimators.progress import Progress
-from nbdense.estimators.rows import Rows, dense, for_fit, is_sparse
+from nbdense.estimators.rows import Rows
 from nbdense.models import Sequential
 from nbdense.training.loop import LossNotFiniteError
+from nbdense.training.sparse_rows import is_sparse
 
 
 def train_in_epochs(
@@ -41,11 +42,10 @@ def train_in_epochs(
         If the loss is not finite before the first step.
     """
     progress = Progress(estimator, rows.n_rows, judged, incremental)
-    X = for_fit(rows.X)
 
     def loss_of_weights() -> float:
         at_once = batch if is_sparse(rows.X) else None
-        loss: float = model.evaluate(X, rows.targets, batch_size=at_once, sample_weight=rows.weights)
+        loss: float = model.evaluate(rows.X, rows.targets, batch_size=at_once, sample_weight=rows.weights)
         return loss
 
     error: LossNotFiniteError | None = None
@@ -54,7 +54,7 @@ def train_in_epochs(
             _step(model, rows, progress)
         else:
             model.fit(
-                X,
+                rows.X,
                 rows.targets,
                 batch_size=batch,
                 epochs=1 if incremental else int(estimator.max_iter),
@@ -86,5 +86,5 @@ def _step(model: Sequential, rows: Rows, progress: Progress) -> None:
     progress.set_model(model)
     progress.on_train_begin()
     progress.on_epoch_begin(0)
-    loss = model.train_step(rows.n_rows)(dense(rows.X), rows.targets, rows.weights)
+    loss = model.train_step(rows.n_rows)(rows.X, rows.targets, rows.weights)
     progress.on_epoch_end(0, {"loss": loss})

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.estimators.rows import Rows, for_fit
+from nbdense.estimators.rows import Rows
 from nbdense.models import Sequential
 from nbdense.training import phases
 from nbdense.training.evaluation import Room
@@ -76,7 +76,7 @@ class LossOfAllRows:
     def __init__(self, model: Sequential, rows: Rows) -> None:
         state = model.train_state
         self._network, self._count = state.network, rows.n_rows
-        self._feed = feed_of(state, for_fit(rows.X), rows.targets, rows.weights, ROWS_AT_ONCE, None)
+        self._feed = feed_of(state, rows.X, rows.targets, rows.weights, ROWS_AT_ONCE, None)
         objective, _ = state.objective(reports=False)
         self._workspace = Room(state, objective).workspace(self._feed.batch)
         self._plan = self._workspace.plan(phases.training(self._network.layers, updates=False))

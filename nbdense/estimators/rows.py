@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nbdense.training.sparse_rows import ELEMENTS, SparseRows
+from nbdense.training.sparse_rows import is_sparse, pieces
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -35,31 +35,9 @@ class Rows(NamedTuple):
         return int(self.X.shape[0])
 
 
-def is_sparse(X: Any) -> bool:
-    """Tell whether rows are one of scipy's sparse matrices."""
-    return hasattr(X, "tocsr")
-
-
-def readable(X: Any) -> Any:
-    """Return rows as an array, or as a CSR matrix."""
-    return X.tocsr() if is_sparse(X) else np.asarray(X)
-
-
-def for_fit(X: Any) -> Any:
-    """Return rows as `Sequential.fit` and `evaluate` take them."""
-    return SparseRows(X) if is_sparse(X) else X
-
-
-def dense(X: Any) -> npt.NDArray[Any]:
-    """Return rows as an array, those of a sparse matrix all at once."""
-    return np.asarray(X.toarray() if is_sparse(X) else X)
-
-
 def outputs_of(model: Any, X: Any) -> Floats:
-    """Return a model's outputs of rows."""
-    if not is_sparse(X):
-        outputs: Floats = model.predict(X)
-        return outputs
-    rows, columns = X.shape
-    at_once = max(1, ELEMENTS // max(1, columns))
-    return np.concatenate([model.predict(X[first : first + at_once].toarray()) for first in range(0, rows, at_once)])
+    """Return a model's outputs of rows; it may be one that takes no sparse matrix."""
+    if is_sparse(X):
+        return np.concatenate([model.predict(piece) for piece in pieces(X, X.dtype, X.shape[0])])
+    outputs: Floats = model.predict(X)
+    return outputs

@@ -162,10 +162,10 @@ class Sequential(SteppedStack):
 
         Parameters
         ----------
-        x : array-like, (rows, n_in), or iterable
-            Inputs: any real dtype and memory layout, read where they lie (a memmap too). Or batches, (x, y) or
-            (x, y, sample_weight) each: a generator; what is iterated over anew each epoch, such as torch's DataLoader;
-            or a function that returns one of these.
+        x : array-like or sparse matrix, (rows, n_in), or iterable
+            Inputs: any real dtype and memory layout, read where they lie (a memmap too); scipy's sparse ones become
+            dense some batches at a time. Or batches, (x, y) or (x, y, sample_weight) each: a generator; what is
+            iterated over anew each epoch, such as torch's DataLoader; or a function that returns one of these.
         y : array-like
             Targets, (rows, n_out), or (rows,) of class numbers for a sparse loss.
         batch_size : int
@@ -273,7 +273,7 @@ class Sequential(SteppedStack):
         Parameters
         ----------
         x, y : array-like
-            As for `fit`: arrays, or an iterable of batches.
+            As for `fit`: arrays, a sparse matrix and an array, or an iterable of batches.
         batch_size : int, optional
             Rows at a time; the result does not depend on it.
         verbose : {"auto", 0, 1, 2}
@@ -320,7 +320,7 @@ class Sequential(SteppedStack):
 
         Parameters
         ----------
-        x : array-like, (rows, ..., n_in)
+        x : array-like or sparse matrix, (rows, ..., n_in)
             Any real dtype and memory layout. A NaN reaches its own row's outputs only. Or an iterable of batches, as
             for `fit`.
         batch_size : int, optional

@@ -15,6 +15,7 @@ from nbdense.models.stack import LayerStack
 from nbdense.network import Network
 from nbdense.training.evaluation import numbers_of
 from nbdense.training.feeding import Stream, opened
+from nbdense.training.sparse_rows import is_sparse, pieces, readable
 from nbdense.training.state import TrainState
 from nbdense.training.stepping import Steps
 
@@ -91,7 +92,7 @@ class SteppedStack(LayerStack):
 
         Parameters
         ----------
-        x : array-like, (rows, ..., n_in)
+        x : array-like or sparse matrix, (rows, ..., n_in)
             Any real dtype and memory layout. A NaN reaches its own row's outputs only. Or an iterable of batches, as
             for `Sequential.fit`.
         batch_size : int, optional
@@ -125,7 +126,8 @@ class SteppedStack(LayerStack):
         if isinstance(batches, Stream):
             return np.concatenate([self._converted(batch[0]) for batch in itertools.islice(batches, steps)])
         if steps is not None:
-            x = x[: steps * _checks.positive_int("predict", "batch_size", 32 if batch_size is None else batch_size)]
+            batch = _checks.positive_int("predict", "batch_size", 32 if batch_size is None else batch_size)
+            x = readable("x", x)[: steps * batch]
         return self._converted(x)
 
     def _converted(self, x: Any) -> npt.NDArray[Any]:
@@ -133,11 +135,11 @@ class SteppedStack(LayerStack):
         self.build_for(x)
         network = self.network
         predictor = self._prepared()
-        x = self._train.inputs(x)
-        out = np.empty((x.shape[0], network.n_out), self.dtype)
-        for first in range(0, x.shape[0], _BLOCK):
-            block = _checks.matrix_of(x[first : first + _BLOCK], self.dtype)
-            out[first : first + len(block)] = predictor.predict(block)
+        x = self._train.sparse_inputs(x) if is_sparse(x) else self._train.inputs(x)
+        out, first = np.empty((x.shape[0], network.n_out), self.dtype), 0
+        for piece in pieces(x, self.dtype, _BLOCK):
+            out[first : first + len(piece)] = predictor.predict(piece)
+            first += len(piece)
         return self._shaped(out)
 
     def _prepared(self) -> Predictor:

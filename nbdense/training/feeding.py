@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from nbdense import _checks
 from nbdense._warn import warn
 from nbdense.backends.base import Data
-from nbdense.training.sparse_rows import SparseFeed, SparseRows
+from nbdense.training.sparse_rows import dense_rows, epoch_order, is_sparse, readable, rows_at_once
 from nbdense.training.state import TrainState
 
 Steps = tuple[Data, int, int]  # a data set, the number of its first batch that is wanted, and how many
@@ -44,13 +45,13 @@ class Feed(Protocol):
         """Return ``count`` steps of the epoch, from its step ``first`` on, or fewer; None behind the last."""
 
 
-class ArrayFeed:
-    """The rows of a data set, batch by batch.
+class RowsFeed:
+    """The rows of a data set, batch by batch, in passes that may be longer than an epoch.
 
     Parameters
     ----------
-    data : Data
-        The data set.
+    rows : int
+        How many there are.
     batch : int
         Rows in a step.
     steps : int, optional
@@ -59,9 +60,9 @@ class ArrayFeed:
 
     has_order = False
 
-    def __init__(self, data: Data, batch: int, steps: int | None = None) -> None:
-        self._data, self.batch = data, min(batch, data.rows)
-        self._whole = -(-data.rows // self.batch)
+    def __init__(self, rows: int, batch: int, steps: int | None = None) -> None:
+        self.batch = min(batch, rows)
+        self._whole = -(-rows // self.batch)
         self._next, self._first, self._part, self.order = 0, 0, steps, 0
         self.steps: int | None = self._whole if steps is None else steps
 
@@ -76,12 +77,95 @@ class ArrayFeed:
         assert self.steps is not None
         at = self._first + first
         count = min(count, self.steps - first, self._whole - at)
-        self._next = at + max(count, 0)
-        if count > 0:
-            return self._data, at, count
-        if first < self.steps:
+        taken = self._steps_at(at, count) if count > 0 else None
+        self._next = at + (0 if taken is None else taken[2])
+        if taken is None and first < self.steps:
             _warn_of_end(self.steps)
-        return None
+        return taken
+
+    def _steps_at(self, at: int, count: int) -> Steps:
+        """Return steps of the pass from its batch ``at`` on: ``count`` of them, or fewer."""
+        raise NotImplementedError
+
+
+class ArrayFeed(RowsFeed):
+    """The rows of arrays, which the engine gathers in an epoch's order.
+
+    Parameters
+    ----------
+    data : Data
+        The data set.
+    batch, steps : int
+        As for `RowsFeed`.
+    """
+
+    def __init__(self, data: Data, batch: int, steps: int | None = None) -> None:
+        super().__init__(data.rows, batch, steps)
+        self._data = data
+
+    def _steps_at(self, at: int, count: int) -> Steps:
+        return self._data, at, count
+
+
+class SparseFeed(RowsFeed):
+    """The rows of a sparse matrix, which are made dense some batches at a time: never all of them at once.
+
+    Parameters
+    ----------
+    state : TrainState
+        State of a model that is built and compiled.
+    x : sparse matrix, (rows, columns)
+        Inputs.
+    y, sample_weight : array-like, optional
+        Targets and weights of rows.
+    class_weight : mapping or str, optional
+        Weights of classes.
+    batch, steps : int
+        As for `RowsFeed`.
+    shuffle : bool
+        Whether each epoch has the order that dense rows would have.
+    """
+
+    has_order = True
+
+    def __init__(
+        self,
+        state: TrainState,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        class_weight: Any,
+        batch: int,
+        steps: int | None,
+        shuffle: bool,
+    ) -> None:
+        self._seed, self._dtype, self._x = state.seed, state.network.dtype, state.sparse_inputs(x)
+        self._rows: int = self._x.shape[0]
+        if self._rows == 0:
+            raise ValueError("x: the data set is empty")
+        self._y, self._weights = state.targets(y, self._rows, sample_weight, class_weight)
+        with np.errstate(over="ignore"):
+            if not np.isfinite(self._x.data.astype(self._dtype)).all():
+                raise ValueError(f"x: NaN or infinity (in {self._dtype}) among the stored numbers; remove it first")
+        _checks.refuse_not_finite("y", _checks.source(self._y), self._dtype)
+        super().__init__(self._rows, batch, steps)
+        self._shuffle = shuffle
+        self._at_once = max(1, rows_at_once(self._x.shape[1]) // self.batch)
+        self._places: npt.NDArray[np.int64] | None = None
+
+    def begin(self, epoch: int) -> bool:
+        """Begin an epoch, as `RowsFeed` does, and learn its order."""
+        super().begin(epoch)
+        self._places = epoch_order(self._seed, self.order, self._rows) if self._shuffle else None
+        return True
+
+    def _steps_at(self, at: int, count: int) -> Steps:
+        count = min(count, self._at_once)
+        span = slice(at * self.batch, min((at + count) * self.batch, self._rows))
+        which = span if self._places is None else self._places[span]
+        weights = _checks.no_source() if self._weights is None else _checks.source(self._weights[which])
+        sources = _checks.source(dense_rows(self._x[which], self._dtype)), _checks.source(self._y[which])
+        return Data(*sources, weights, span.stop - span.start), 0, count
 
 
 class StreamFeed:
@@ -107,7 +191,7 @@ class StreamFeed:
         self._state, self._stream, self._class_weight = state, stream, class_weight
         self._part, self.order = steps, 0
         self.steps = stream.length if steps is None else steps
-        self.batch = max(1, *np.shape(_checks.array_of("x", stream.peek()[0]))[:1])
+        self.batch = max(1, *readable("x", stream.peek()[0]).shape[:1])
 
     def begin(self, epoch: int) -> bool:
         """Begin an epoch; False where a generator has no more batches, which is warned of."""
@@ -228,8 +312,8 @@ def input_batches(x: Any, batch: int, steps: int | None) -> tuple[Iterable[Any],
     """
     if isinstance(x, Stream):
         return (parts[0] for parts in itertools.islice(x, steps)), x.length if steps is None else steps
-    x = _checks.array_of("x", x)
-    starts = range(0, max(len(x), 1), batch)[:steps]  # one that is empty, where there are no rows
+    x = readable("x", x)
+    starts = range(0, max(x.shape[0], 1), batch)[:steps]  # one that is empty, where there are no rows
     return (x[first : first + batch] for first in starts), len(starts)
 
 
@@ -243,35 +327,35 @@ def feed_of(
     class_weight: Any = None,
     shuffle: bool = False,
 ) -> Feed:
-    """Return the feed of arrays, of sparse rows, or of a Stream of batches.
+    """Return the feed of arrays, of a sparse matrix, or of a Stream of batches.
 
     Parameters
     ----------
     state : TrainState
         State of a model that is built and compiled.
-    x : array-like, SparseRows or Stream
+    x : array-like, sparse matrix or Stream
         Inputs, or batches.
     y, sample_weight : array-like, optional
         Targets and weights of rows, where these are no batches.
     batch : int
-        Rows in a step of arrays.
+        Rows in a step of arrays or of a sparse matrix.
     steps : int, optional
         Steps in an epoch; by default all that there are.
     class_weight : mapping or str, optional
         Weights of classes.
     shuffle : bool
-        Whether sparse rows come in an order of each epoch's; the engine orders those of arrays.
+        Whether rows of a sparse matrix come in an order of each epoch's; the engine orders those of arrays.
 
     Raises
     ------
     ValueError
         If something is given that a stream's batches have themselves, or no targets are.
     """
-    if isinstance(x, SparseRows):
-        return SparseFeed(state, x, y, sample_weight, class_weight, batch, shuffle)
     if not isinstance(x, Stream):
         if y is None:
             raise ValueError("y: there are no targets; give them, or x as an iterable of (x, y)")
+        if is_sparse(x):
+            return SparseFeed(state, x, y, sample_weight, class_weight, batch, steps, shuffle)
         return ArrayFeed(state.data(x, y, sample_weight, class_weight), batch, steps)
     for name, value in (("y", y), ("sample_weight", sample_weight)):
         if value is not None:

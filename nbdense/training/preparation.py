@@ -11,6 +11,7 @@ from nbdense.backends.base import Workspace
 from nbdense.metrics import Metric
 from nbdense.training.evaluation import Room
 from nbdense.training.feeding import Feed, Stream, feed_of, opened
+from nbdense.training.sparse_rows import readable
 from nbdense.training.state import TrainState
 
 
@@ -86,7 +87,7 @@ def prepare(
     state : TrainState
         State of a model that is built and compiled; nothing of it is changed.
     x, y : array-like
-        Or a Stream of batches and None.
+        Or a sparse matrix and an array, or a Stream of batches and None.
     batch : int
         Rows a step, at most.
     steps : int, optional
@@ -140,8 +141,8 @@ def _frequency(value: Any) -> int | Collection[int]:
 def split(x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
     """Hold out the last ``share`` of rows, as Keras does."""
     share = _checks.finite_number("fit", "validation_split", share, 0, 1, ends="[)")
-    x, y = _checks.array_of("x", x), _checks.array_of("y", y)
-    rows = len(x)
+    x, y = readable("x", x), _checks.array_of("y", y)
+    rows = x.shape[0]
     cut = int(rows * (1.0 - share))
     if cut == 0 or cut == rows:
         part = "training" if cut == 0 else "validation"

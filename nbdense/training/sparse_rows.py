@@ -1,19 +1,18 @@
-"""Rows of scipy's sparse matrices, which become dense some batches at a time, in the order of the engine's epochs."""
+"""Rows of scipy's sparse matrices, made dense some at a time; and the order in which the engine takes rows."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nbdense import _checks
-from nbdense.backends.base import Data
 from nbdense.engine.tables import SHUFFLE_STREAM
-from nbdense.training.state import TrainState
 
-ELEMENTS = 2**22  # that are dense at a time, or one batch's
+ELEMENTS = 2**22  # that are dense at a time, or one row's, or one batch's
 
 _U64 = npt.NDArray[np.uint64]
 # The constants of nbdense.engine.kernels.random: what is here gives the same numbers, for all rows at once.
@@ -22,97 +21,77 @@ _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 
 
-class SparseRows:
-    """Rows of a sparse matrix, for the ``x`` of `Sequential.fit` and `evaluate`: never all of them are dense.
+def is_sparse(x: Any) -> bool:
+    """Tell whether data are one of scipy's sparse matrices or arrays."""
+    return hasattr(x, "tocsr")
+
+
+def readable(name: str, x: Any) -> Any:
+    """Return data as an array, or as a CSR matrix without duplicates: then they can be cut by rows.
 
     Parameters
     ----------
-    matrix : sparse matrix or array, (rows, columns)
-        Of any of scipy's formats; one that is not CSR is converted, once.
+    name : str
+        The argument's name, for errors.
+    x : array-like or sparse matrix
+        The data.
 
-    Attributes
-    ----------
-    shape : (int, int)
-        Its rows and columns.
+    Raises
+    ------
+    TypeError, ValueError
+        For a sparse matrix of no real numbers, or of other than two dimensions.
     """
-
-    def __init__(self, matrix: Any) -> None:
-        self._matrix = matrix.tocsr()
-        self.shape: tuple[int, int] = self._matrix.shape
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @property
-    def stored(self) -> npt.NDArray[Any]:
-        """The numbers that are stored; all others are zero."""
-        return np.asarray(self._matrix.data)
-
-    def dense(self, which: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Return some rows as a dense matrix.
-
-        Parameters
-        ----------
-        which : slice or ndarray of int
-            Their numbers.
-        dtype : dtype
-            The type of the result.
-        """
-        return np.asarray(self._matrix[which].astype(dtype).toarray(order="C"))
+    if not is_sparse(x):
+        return _checks.array_of(name, x)
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected numbers, got a sparse {type(x).__name__} of dtype {x.dtype}")
+    if len(x.shape) != 2:
+        raise ValueError(f"{name}: expected a sparse matrix of shape (rows, columns), got {x.shape}")
+    rows = x.tocsr()
+    if not rows.has_canonical_format:
+        rows = rows.copy() if rows is x else rows
+        rows.sum_duplicates()
+    return rows
 
 
-class SparseFeed:
-    """The rows of a sparse data set, batch by batch: see `nbdense.training.feeding.Feed`.
+def pieces(rows: Any, dtype: npt.DTypeLike, most: int) -> Iterator[npt.NDArray[Any]]:
+    """Yield the rows of a matrix as dense matrices, C-ordered and writable, some rows each.
+
+    Numbers too large for the dtype become infinite.
 
     Parameters
     ----------
-    state : TrainState
-        State of a model that is built and compiled.
-    x : SparseRows
-        Inputs.
-    y, sample_weight : array-like, optional
-        Targets and weights of rows.
-    class_weight : mapping or str, optional
-        Weights of classes.
-    batch : int
-        Rows in a step.
-    shuffle : bool
-        Whether each epoch has the order that dense rows would have.
+    rows : ndarray or CSR matrix, (rows, columns)
+        The matrix.
+    dtype : dtype
+        Type of the results.
+    most : int
+        Rows in one, at most; of a sparse matrix `rows_at_once` at most.
     """
+    if is_sparse(rows):
+        most = min(most, rows_at_once(rows.shape[1]))
+    for first in range(0, rows.shape[0], most):
+        piece = rows[first : first + most]
+        yield dense_rows(piece, dtype) if is_sparse(piece) else _checks.matrix_of(piece, np.dtype(dtype))
 
-    has_order = True
 
-    def __init__(
-        self, state: TrainState, x: SparseRows, y: Any, sample_weight: Any, class_weight: Any, batch: int, shuffle: bool
-    ) -> None:
-        self._seed, self._dtype, self._x = state.seed, state.network.dtype, x
-        self._y, self._weights = state.targets(y, len(x), sample_weight, class_weight)
-        with np.errstate(over="ignore"):
-            if not np.isfinite(x.stored.astype(self._dtype)).all():
-                raise ValueError(f"x: NaN or infinity (in {self._dtype}) among the stored numbers; remove it first")
-        _checks.refuse_not_finite("y", _checks.source(self._y), self._dtype)
-        self.batch, self._shuffle, self.order = min(batch, len(x)), shuffle, 0
-        self.steps: int | None = -(-len(x) // self.batch)
-        self._at_once = max(1, ELEMENTS // (self.batch * max(1, x.shape[1])))
-        self._places: npt.NDArray[np.int64] | None = None
+def rows_at_once(columns: int) -> int:
+    """Return how many rows of a sparse matrix are made dense at a time: at least one."""
+    return max(1, ELEMENTS // max(1, columns))
 
-    def begin(self, epoch: int) -> bool:
-        """Begin an epoch, a pass over all rows."""
-        self.order = epoch
-        self._places = epoch_order(self._seed, epoch, len(self._x)) if self._shuffle else None
-        return True
 
-    def take(self, first: int, count: int) -> tuple[Data, int, int] | None:
-        """Return steps whose rows have been made dense, or None behind the last."""
-        assert self.steps is not None
-        count = min(count, self._at_once, self.steps - first)
-        if count <= 0:
-            return None
-        span = slice(first * self.batch, min((first + count) * self.batch, len(self._x)))
-        which = span if self._places is None else self._places[span]
-        weights = _checks.no_source() if self._weights is None else _checks.source(self._weights[which])
-        sources = _checks.source(self._x.dense(which, self._dtype)), _checks.source(self._y[which])
-        return Data(*sources, weights, span.stop - span.start), 0, count
+def dense_rows(rows: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return a sparse matrix as a dense one; numbers too large for the dtype become infinite.
+
+    Parameters
+    ----------
+    rows : CSR matrix, (rows, columns)
+        The matrix.
+    dtype : dtype
+        Type of the result.
+    """
+    with np.errstate(over="ignore"):
+        return np.asarray(rows.astype(dtype).toarray(order="C"))
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> npt.NDArray[np.int64]:

@@ -20,6 +20,7 @@ from nbdense.losses import Loss
 from nbdense.network import Network
 from nbdense.optimizers import Optimizer
 from nbdense.training import targets
+from nbdense.training.sparse_rows import dense_rows, is_sparse, readable
 
 Rows = npt.NDArray[Any]
 
@@ -168,8 +169,19 @@ class TrainState:
         return Objective(form, parameter, fused, loss.sparse, codes, width, call), reported
 
     def inputs(self, x: Any) -> Rows:
-        """Return inputs as a matrix of rows, in any dtype and memory layout, after a look at their shape."""
+        """Return inputs as a matrix of rows, in any dtype and memory layout, after a look at their shape.
+
+        A sparse matrix becomes dense as a whole: a single batch.
+        """
+        if is_sparse(x):
+            return dense_rows(self.sparse_inputs(x), self.network.dtype)
         return _checks.rows("x", x, self.network.input_shape, f"layer {self.input_layer!r}")
+
+    def sparse_inputs(self, x: Any) -> Any:
+        """Return the inputs in a sparse matrix as a CSR matrix, after a look at their shape and dtype."""
+        rows = readable("x", x)
+        _checks.refuse_shape("x", rows.shape, self.network.input_shape, f"layer {self.input_layer!r}")
+        return rows
 
     def arrays(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None

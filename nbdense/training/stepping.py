@@ -112,13 +112,13 @@ class Steps:
         with self._state.lock:
             batches = self._batches_of("steps")
             totals = self._step(batches, x, y, sample_weight, class_weight)
-            return self._results(batches, totals, len(x))
+            return self._results(batches, totals, len(y))
 
     def learn(self, x: Any, y: Any, sample_weight: Any = None) -> float:
         """Take one step on one batch; return its loss before the step, and compute no metric."""
         with self._state.lock:
             totals = self._step(self._batches_of("bare steps"), x, y, sample_weight, None)
-            return totals.item(0) / (len(x) * self._state.network.positions_out)
+            return totals.item(0) / (len(y) * self._state.network.positions_out)
 
     def make_room(self, rows: int) -> None:
         """Make the memory for batches that `learn` gets."""
@@ -130,7 +130,7 @@ class Steps:
         with self._state.lock:
             batches = self._batches_of("looks")
             _, totals = batches.run(x, y, sample_weight)  # a loss that is not finite belongs in the result
-            results = self._results(batches, totals, len(x))
+            results = self._results(batches, totals, len(y))
             results["loss"] += penalty(self._state.network)
             return results
 

@@ -105,24 +105,30 @@ class Loop:
 
     def __init__(self, function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> None:
         kernel = policy.kernel(function, allocates=True)
-        self.address = _image(kernel, arguments, _adapter(result, arguments))
+        self.address = _image(kernel, arguments, functools.partial(_adapter, result, arguments))
 
 
 @functools.cache
 def address(kernel: Any, arguments: tuple[Any, ...]) -> int:
     """Return where a kernel lies in the programs under the emulator; it stands in for `policy.address`."""
-    return _image(kernel, arguments, '__asm__(".section .text.startup; .global loop; loop: b nbdense_entry; .text");')
+    jump = '__asm__(".section .text.startup; .global loop; loop: b nbdense_entry; .text");'
+    return _image(kernel, arguments, lambda returns: jump)
 
 
-def _image(kernel: Any, arguments: tuple[Any, ...], adapter: str) -> int:
-    """Make the image of a kernel behind ``loop``, which is in C; returns its address."""
+def _image(kernel: Any, arguments: tuple[Any, ...], adapter: Callable[[Any], str]) -> int:
+    """Make the image of a kernel; returns its address.
+
+    It begins with ``loop``, whose C the adapter gives for the type that the kernel returns.
+    """
     address = FIRST_LOOP + len(_images) * LOOP_SPACE
-    _, code, _ = assembled(kernel, arguments)
+    _, code, returns = assembled(kernel, arguments)
     made = Path(tempfile.mkdtemp(dir=folder().name, prefix=kernel.py_func.__name__))
     (made / "loop.o").write_bytes(code)
     jumps = "".join(f'__asm__("{line}");' for line in _jumps())
     # Arrays here are never owned.
-    (made / "loop.c").write_text(f"{jumps}\nvoid NRT_MemInfo_call_dtor(void *block) {{ __builtin_trap(); }}\n{adapter}")
+    (made / "loop.c").write_text(
+        f"{jumps}\nvoid NRT_MemInfo_call_dtor(void *block) {{ __builtin_trap(); }}\n{adapter(returns)}"
+    )
     # One segment that may be written to, as it will be mapped; the adapter comes first.
     layout = f"-nostdlib -static -no-pie -Wl,-N,--build-id=none,-e,loop,-Ttext={address:#x}".split()
     files = [made / "loop.c", made / "loop.o"]
@@ -132,15 +138,18 @@ def _image(kernel: Any, arguments: tuple[Any, ...], adapter: str) -> int:
     return address
 
 
-def _adapter(result: Any, arguments: tuple[Any, ...]) -> str:
-    """Return a C function of numba's types that calls the compiled one by numba's convention."""
-    kinds = {types.int64: "long", types.float64: "double", types.void: "void"}
+def _adapter(result: Any, arguments: tuple[Any, ...], returns: Any) -> str:
+    """Return a C function of numba's types that calls the compiled one by numba's convention.
+
+    What the compiled one returns may be of another type than the result: C converts it, as numba's C functions do.
+    """
+    kinds = {types.int64: "long", types.float64: "double", types.float32: "float", types.void: "void"}
     typed = [f"{kinds.get(argument, 'void *')} a{i}" for i, argument in enumerate(arguments)]
     passed = ", ".join(f"a{i}" for i in range(len(arguments)))
     return f"""
         extern int nbdense_entry(void *, void *, {", ".join(typed)});
         __attribute__((section(".text.startup"))) {kinds[result]} loop({", ".join(typed)}) {{
-            double returned = 0;
+            {"void *" if result == types.void else kinds[returns]} returned = 0;
             void *error = 0;
             nbdense_entry(&returned, &error, {passed});
             return{"" if result == types.void else " returned"};

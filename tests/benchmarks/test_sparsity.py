@@ -95,9 +95,24 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert main(["--from", str(path), "--pages"]) == 0
     assert page.read_text(encoding="utf-8") == once
     assert "27 KB" in capsys.readouterr().out
-    for arguments in ([], ["--data", "x", "--pages", "--validation"], ["--data", "x", "--seeds", "0"]):
+
+
+def test_command_line_refuses(tmp_path, capsys):
+    """Before anything is measured."""
+    data = ["--data", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(data)
+    assert "lacks train-images-idx3-ubyte.gz, train-labels-idx1" in capsys.readouterr().err
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte.gz").touch()
+    for arguments, named in (
+        ([], "--data"),
+        ([*data, "--pages", "--validation"], "leave out --validation"),
+        ([*data, "--seeds", "0"], "--seeds"),
+    ):
         with pytest.raises(SystemExit):
             main(arguments)
+        assert named in capsys.readouterr().err.partition("error:")[2]
 
 
 def test_seeds_alone_decide(measured, rows):

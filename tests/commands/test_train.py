@@ -203,6 +203,19 @@ def test_quantize(members, trained, tmp_path, capsys):
     assert code == 0 and "int8" in text
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_quantize_within_a_budget(members, trained, regression, tmp_path, capsys, task):
+    """The search goes by the score that the folder has."""
+    data, model = (members, trained) if task == "classification" else regression
+    name = "accuracy" if task == "classification" else "r2"
+    out = tmp_path / "int4"
+    result = run_json(capsys, "quantize", model, "--data", data, "--bits", "4", "--budget", "0.001", "--out", out)
+    found = json.loads((out / "metrics.json").read_text())["quantization"]["report"]["model"]["metric"]
+    assert found["budget"] == 0.001 and found["quantized"] >= found["float"] - 0.001
+    assert found["float"] == pytest.approx(result["before"][name], abs=1e-6)
+    assert found["quantized"] == pytest.approx(result["after"][name], abs=1e-6)
+
+
 def test_prune(members, trained, tmp_path, capsys):
     out = tmp_path / "pruned"
     result = run_json(capsys, "prune", trained, "--sparsity", "0.5", "--data", members, "--out", out, "--epochs", "5")

@@ -7,10 +7,8 @@ import pytest
 from scipy.sparse import coo_array, csr_array, csr_matrix, random_array
 from sklearn.exceptions import ConvergenceWarning
 
-import nbdense as nb
 from nbdense.estimators import MLPClassifier, MLPRegressor
 from nbdense.training import sparse_rows
-from nbdense.training.sparse_rows import SparseRows, epoch_order
 
 RNG = np.random.default_rng(2)
 ROWS = random_array((230, 30), density=0.1, rng=RNG, format="csr")
@@ -61,44 +59,13 @@ class Watched(csr_matrix):
 
 def test_never_is_all_of_it_dense(monkeypatch):
     monkeypatch.setattr(sparse_rows, "ELEMENTS", 64 * 30)
-    monkeypatch.setattr("nbdense.estimators.rows.ELEMENTS", 64 * 30)
     Watched.most = 0
     mlp = fitted(Watched(ROWS), batch_size=32, early_stopping=True)
     mlp.decision_function(Watched(ROWS))
     assert 32 * 30 <= Watched.most <= 64 * 30
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7, 64, 1000])
-def test_order_is_the_engines(rows):
-    """A model that learns nothing, and tells the order in which it is shown row numbers by its batches' losses."""
-    numbers = np.arange(rows, dtype=np.float64)[:, np.newaxis]
-    model = nb.Sequential([nb.Input((1,)), nb.Dense(1, kernel_initializer="zeros")], dtype="float64")
-    model.compile(nb.SGD(0.0), "mae")
-    model.seed = 17
-    seen = []
-    for epoch in range(2):
-        order = epoch_order(17, epoch, rows)
-        assert sorted(order) == list(range(rows))
-        seen.append(order.tolist())
-
-    class Watch(nb.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.sum = 0.0
-
-        def on_train_batch_end(self, batch, logs=None):
-            mean = logs["loss"] * (batch + 1)
-            assert round(mean - self.sum) == seen[self.model.epochs_trained][batch]
-            self.sum = mean
-
-    model.fit(numbers, numbers, batch_size=1, epochs=2, verbose=0, callbacks=[Watch()])
-
-
 def test_numbers_that_are_not_finite():
     bad = csr_array(np.where(DENSE > 0, 1e300, 0.0))
     with pytest.raises(ValueError, match=r"x: NaN or infinity \(in float32\) among the stored numbers"):
         fitted(bad)
-    model = nb.Sequential([nb.Input((30,)), nb.Dense(2, "softmax")])
-    model.compile("adam", "sparse_categorical_crossentropy")
-    assert model.evaluate(SparseRows(ROWS), CLASSES) == pytest.approx(model.evaluate(DENSE, CLASSES), rel=1e-6)
-    with pytest.raises(ValueError, match="y: expected a target for each of the 230 rows"):
-        model.fit(SparseRows(ROWS), CLASSES[:9], verbose=0)

@@ -47,7 +47,13 @@ BAD_INPUTS = [
     (np.array([[1.0, "a", 2.0, 3.0]] * 12, object), TypeError, r"column 1 holds text \('a'\).*OneHotEncoder"),
     (np.array([[1.0, 2.0, None, 3.0]] * 12, object), TypeError, r"column 2 has missing cells \(None\).*SimpleImputer"),
     (pd.DataFrame({"n": [1.0] * 12, "town": ["Rome"] * 12}), TypeError, r"column 'town' holds text \('Rome'\)"),
-    (scipy.sparse.csr_matrix(np.eye(12, 4)), TypeError, "a sparse csr_matrix; make it dense with .toarray"),
+    (scipy.sparse.csr_matrix(np.eye(12, 5)), ValueError, r"layer 'dense' expects shape \(rows, 4\), got \(12, 5\)"),
+    (
+        scipy.sparse.coo_array(np.ones(4)),
+        ValueError,
+        r"expected a sparse matrix of shape \(rows, columns\), got \(4,\)",
+    ),
+    (scipy.sparse.csc_array(np.eye(12, 4) * 1j), TypeError, "numbers, got a sparse csc_array of dtype complex128"),
     (None, TypeError, "expected numbers, got None"),
 ]
 NOT_FINITE = [
@@ -58,6 +64,8 @@ NOT_FINITE = [
     (changed(X, 5, 1, np.nan).astype(np.float16), ValueError, "row 5, column 1"),
     (np.asfortranarray(changed(X, 5, 1, np.nan))[::-1], ValueError, "row 6, column 1"),
     (np.zeros((0, 4)), ValueError, "x: the data set is empty"),
+    (scipy.sparse.csr_array((0, 4)), ValueError, "x: the data set is empty"),
+    (scipy.sparse.csr_array(changed(X, 5, 1, 1e39)), ValueError, r"x: NaN or infinity \(in float32\) among the stored"),
 ]
 
 
@@ -89,7 +97,7 @@ def test_wrong_inputs(x, error, words):
 @pytest.mark.parametrize(("x", "error", "words"), NOT_FINITE)
 def test_training_data_must_be_finite(x, error, words):
     model = model_for()
-    y = LABELS[: len(x)]
+    y = LABELS[: x.shape[0]]
     assert_unchanged(model, lambda m: m.fit(x, y, verbose=0), error, words)
     assert_unchanged(model, lambda m: m.evaluate(x, y), error, words)
     assert_unchanged(model, lambda m: m.fit(X, LABELS, validation_data=(x, y), verbose=0), error, words)

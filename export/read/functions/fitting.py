@@ -19,6 +19,7 @@ from nbdense.export.graph.activations import ACTIVATION_FORMS, ACTIVATION_OPERAT
 from nbdense.export.graph.builder import Graph
 from nbdense.export.graph.opsets import OLDEST_OPSET
 from nbdense.export.graph.steps import Doubles
+from nbdense.export.read.values import Value
 
 TOLERANCE = 2e-6  # of values, and of their size where that is above 1: float32's rounding of constants
 _NOISE = 1e-9
@@ -55,16 +56,23 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
 }
 
 
-def is_computed(operator: str) -> bool:
-    """Tell whether `computed` knows an operator.
+def is_of_numbers(value: Value, means: bool = False) -> bool:
+    """Tell whether each element of a value is computed from one of each value that is read, and constant numbers.
 
     Parameters
     ----------
-    operator : str
-        By ONNX's name.
+    value : Value
+        The result.
+    means : bool
+        Whether means over columns will do too, and constants that are a number a column.
     """
-    known = ACTIVATION_OPERATORS.get(operator)
-    return operator in ARITHMETIC or (known is not None and known.compute is not None)
+    constants = [part for part in value.inputs if isinstance(part, np.ndarray)]
+    known = ACTIVATION_OPERATORS.get(value.operator)
+    if value.operator not in ARITHMETIC and (known is None or known.compute is None):
+        return False
+    if len(constants) + len(value.values) != len(value.inputs) or (value.operator == "ReduceMean" and not means):
+        return False
+    return all(part.size == 1 or (means and part.size == part.shape[-1]) for part in constants)
 
 
 def computed(operator: str, arguments: Sequence[Any], attributes: Mapping[str, Any]) -> Any:

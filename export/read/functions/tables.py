@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.activations import Activation
-from nbdense.export.read.functions.fitting import ARITHMETIC, POINTS, computed, is_computed, nearest
+from nbdense.export.read.functions.fitting import ARITHMETIC, POINTS, computed, is_of_numbers, nearest
 from nbdense.export.read.nodes import DequantizeNode, Format, FunctionNode, QuantizeNode
-from nbdense.export.read.values import Value
+from nbdense.export.read.values import Value, between
 
 _MOST = 64  # nodes
 _AFFINE = {"Add", "Sum", "Sub", "Mul", "Div", "Neg", "Max", "Min"}  # with a constant
@@ -74,7 +74,7 @@ def _composition(value: Value) -> Composition | None:
         start = start.dominator
         if not start.is_integer:
             continue
-        inside = _between(start, value)
+        inside = between(start, value.values, _is_taken, _MOST)
         if inside is None:
             break
         rounded, odd = (any(test(part) for part in inside) for test in (lambda part: part.is_integer, _is_no_layer))
@@ -99,24 +99,6 @@ def _reads_nothing_else(inside: list[Value], end: Value) -> bool:
     return all(read.count(value) == value.readers for value in inside if value.is_integer)
 
 
-def _between(start: Value, end: Value) -> list[Value] | None:
-    """Return the values between two, in order; None where one is no function of numbers."""
-    ordered: dict[Value, None] = {}
-    stack = [(value, False) for value in end.values]
-    while stack:
-        value, leaving = stack.pop()
-        if leaving:
-            ordered[value] = None
-            continue
-        if value is start or value in ordered:
-            continue
-        if len(ordered) + len(stack) > _MOST or not _is_of_numbers(value):
-            return None
-        stack.append((value, True))
-        stack.extend((part, False) for part in value.values)
-    return list(ordered)
-
-
 def _is_no_layer(value: Value) -> bool:
     """Tell whether an operator is, by itself, neither an activation nor an affine step nor a sum."""
     if len(value.values) > 1:
@@ -124,12 +106,8 @@ def _is_no_layer(value: Value) -> bool:
     return value.operator in ARITHMETIC and value.operator not in _AFFINE
 
 
-def _is_of_numbers(value: Value) -> bool:
-    if isinstance(value.node, QuantizeNode | DequantizeNode):
-        return True
-    constants = [part for part in value.inputs if isinstance(part, np.ndarray)]
-    whole = len(constants) + len(value.values) == len(value.inputs)
-    return is_computed(value.operator) and whole and all(part.size == 1 for part in constants)
+def _is_taken(value: Value) -> bool:
+    return isinstance(value.node, QuantizeNode | DequantizeNode) or is_of_numbers(value)
 
 
 def _run(values: list[Value], start: Value, points: npt.NDArray[Any], rounds: bool = True) -> npt.NDArray[Any]:

@@ -98,7 +98,8 @@ def test_zephyr_module(tmp_path):
         "src/net.c",
         "zephyr/module.yml",
     }
-    assert "CONFIG_NET" in files["CMakeLists.txt"] and "config NET\n" in files["Kconfig"]
+    assert files["CMakeLists.txt"].startswith("if(CONFIG_NBDENSE_NET)\n")  # not CONFIG_NET, which might be Zephyr's
+    assert files["Kconfig"].startswith("config NBDENSE_NET\n")
 
 
 def test_packages_replace_their_files_and_refuse_what_is_no_folder(tmp_path):

@@ -392,6 +392,18 @@ REFUSED = {
         "its own scale",
     ),
     "integers as numbers": ([node("Cast", "q", to=1)], "need a DequantizeLinear"),
+    "what is left beside a mean": (  # it depends on the other columns, and is no table of 256
+        [
+            node("DequantizeLinear", "q s z", "real"),
+            node("ReduceMean", "real", "m", axes=[-1], keepdims=1),
+            node("QuantizeLinear", "m s z", "mq"),
+            node("DequantizeLinear", "mq s z", "md"),
+            node("Sub", "real md", "h"),
+            node("QuantizeLinear", "h t z", "i"),
+            node("DequantizeLinear", "i t z"),
+        ],
+        "no layer does",
+    ),
 }
 
 
