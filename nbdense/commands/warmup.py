@@ -260,6 +260,7 @@ PARTS = {
     "runs": Part(_compile_on_demand, after=("training",)),
     "few rows": Part(_predict_by_columns, after=("predictions",)),
     "integers": Part(_quantize, after=("training",), quant=True),  # which calibrates
+    "roundings": Part(lambda dtype: _quantize(dtype, rounding="tflite"), after=("integers",), quant=True),
     # Layers in float, and GPTQ.
     "weights": Part(lambda dtype: _quantize(dtype, scheme="weight_only", bits=4), after=("integers",), quant=True),
     "sparse": Part(_sparsify, after=("integers",), quant=True),

@@ -112,13 +112,14 @@ print(json.dumps({
 
 def test_a_second_process_with_another_architecture_compiles_nothing():
     run(OTHER_ARCHITECTURE, "first")
-    for activation, loops in (("relu", []), ("tanh", ["tanh_backward", "tanh_forward"]), ("tanh", [])):
+    of_tanh = ["tanh_backward", "tanh_forward", "differentiate"]
+    for activation, loops in (("relu", []), ("tanh", of_tanh), ("tanh", [])):
         second, err = run(OTHER_ARCHITECTURE, "second", activation)
         assert set(second["misses"].values()) == {0}
         assert set(second["hits"].values()) == {1}, "an entry was not reached"
         assert set(second["compiled"]) <= set(loops)  # another test's process may have been the first
         assert len(second["saved"]) == len(second["compiled"])
-        assert not err, "compiling was announced"
+        assert loops or not err, "compiling was announced"
 
 
 THREADS = (
