@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nbdense._compile import thread_pool
+from nbdense.callbacks import Callback
 from nbdense.engine.elementwise.optimizer import prepare_nadam, rate_of_step, update
 from nbdense.engine.on_demand import address_of
 from nbdense.engine.tables import RUN
