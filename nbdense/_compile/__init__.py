@@ -1,1 +1,8 @@
 """The compile policy and what it stands on: numba's decorators, the kernel cache, the processor, threads, own loops."""
+
+from importlib import import_module
+
+from nbdense._garbage import uncollected
+
+with uncollected():  # whatever imports numba here imports this first, the engine too
+    import_module("numba")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import hashlib
 import pickle
 import sys
@@ -22,6 +21,7 @@ from numba.core.types.containers import BaseTuple
 from nbdense._compile import kernel_cache
 from nbdense._compile.compilations import timed
 from nbdense._compile.libraries import EntryLibrary, KernelLibrary
+from nbdense._garbage import uncollected
 
 # Numba's passes for what no kernel has: closures, array expressions, overloads to inline, with blocks, raised errors.
 _NOT_FOR_KERNELS = {
@@ -151,18 +151,6 @@ def _untimed() -> AbstractContextManager[None]:
     return _replaced(llvm.ffi.lib._lock, "_cblist", [])
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Look for no garbage: a tenth of the time would go into it, among what numba loads and a compilation builds up."""
-    collected = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
-
-
 def _blas_unseen() -> AbstractContextManager[None]:
     """Let numba take SciPy's BLAS as there, if SciPy is: to look imports scipy.linalg, for products no kernel has."""
     if "scipy" in sys.modules and "numba.np.arraymath" not in sys.modules:
@@ -176,7 +164,7 @@ class EntryCompiler(_Pipeline):
     """Compiler of entries; what numba compiles on the way (overloads) are kernels too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with _uncollected(), _blas_unseen():  # all that numba knows is loaded by the first compiler
+        with uncollected(), _blas_unseen():  # all that numba knows is loaded by the first compiler
             super().__init__(*args, **kwargs)
         self.state.flags = Flags(self.state.flags)
 
@@ -185,7 +173,7 @@ class EntryCompiler(_Pipeline):
         self.state.library = EntryLibrary(code, function.__qualname__)
         self.state.library.enable_object_caching()
         with ExitStack() as stack:
-            stack.enter_context(_uncollected())
+            stack.enter_context(uncollected())
             stack.enter_context(timed(function.__name__.lstrip("_"), getattr(function, "purpose", None)))
             stack.enter_context(_making(code, KernelLibrary))
             stack.enter_context(_resolving_once(self.state.typingctx))

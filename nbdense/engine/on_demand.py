@@ -40,7 +40,7 @@ _TYPES: dict[str, Any] = {
     "places": types.UniTuple(types.int64, 5),  # type: ignore[attr-defined]
     "shape": types.UniTuple(types.int64, 5),  # type: ignore[attr-defined]
 }  # of arguments; those named below are of the network's dtype, others whole numbers
-_VECTORS = ("params", "work", "gradient", "values")
+_VECTORS = ("params", "work", "gradient", "values", "x")
 KERNELS: list[Any] = []  # all that may be called so, but those of kinds of rows
 _RESULTS = {"None": types.none, "0.0": types.float64, "True": types.boolean}
 

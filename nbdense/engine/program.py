@@ -30,6 +30,7 @@ from nbdense.engine.on_demand import address_of, on_demand
 from nbdense.engine.rows import ACTIVITY, activity, fake_quant
 from nbdense.engine.rows.dense import DENSE, dense, finish_dense
 from nbdense.engine.rows.dispatch import backward_row, column_statistics, column_sums, forward_row, set_derivatives
+from nbdense.engine.rows.kind import set_addresses as set_addresses_of_kinds
 from nbdense.engine.rows.slabs import adjust, follow, set_factors, work_on_slabs
 from nbdense.engine.tables import (
     CLIP,
@@ -380,27 +381,26 @@ def _predict_by_columns(layers, params, x, out, width, launcher, threads):
 
 
 @kernel
-def _rows_forward(layers, params, x, n_in, work, capacity, first, count, begin, end):
-    """Take rows first..first+count of the flat ``x`` through rows begin..end of the table, from row 0 of ``work``."""
-    if begin == 0 and _reads_workspace(layers):
-        positions, n, ld = layers[0]["positions"], layers[0]["n_in"], layers[0]["ld_in"]
-        for i in range(count * positions):
-            for j in range(n):
-                work[i * ld + j] = x[first * n_in + i * n + j]
-        clear_padding(work, np.int64(0), ld, count * positions, n)
-    operand = (x, first * n_in, layers[0]["n_in"])
-    span = (np.int64(0), count)
-    forward(layers, params, operand, work, capacity, span, begin, end, False, np.int64(0), np.uint64(0))
+def _copy_rows_of_input(row, x, offset, work, count):
+    """Copy the input of rows of data to where rows of the table read it that are not dense; these read it as it is."""
+    positions, n, ld = row["positions"], row["n_in"], row["ld_in"]
+    for i in range(count * positions):
+        for j in range(n):
+            work[i * ld + j] = x[offset + i * n + j]
+    clear_padding(work, np.int64(0), ld, count * positions, n)
+
+
+_copy_input = on_demand("copy_input", _copy_rows_of_input, globals(), record="row")
 
 
 @kernel
-def _reads_workspace(layers):
-    """Tell whether a row that is not dense reads the network's input, which dense rows read where it lies."""
-    for index in range(layers.shape[0]):
-        row = layers[index]
-        if row["kind"] != _DENSE and (row["input"] == 0 or row["second"] == 0):
-            return True
-    return False
+def _rows_forward(layers, params, x, n_in, work, capacity, first, count, begin, end):
+    """Take rows first..first+count of the flat ``x`` through rows begin..end of the table, from row 0 of ``work``."""
+    if begin == 0 and layers[0]["copy_input"] != 0:
+        _copy_input(layers[0], x, first * n_in, work, count)
+    operand = (x, first * n_in, layers[0]["n_in"])
+    span = (np.int64(0), count)
+    forward(layers, params, operand, work, capacity, span, begin, end, False, np.int64(0), np.uint64(0))
 
 
 @kernel
@@ -422,6 +422,14 @@ def _round_kernels(layers, params, values):
         if row["kind"] == _DENSE and row["scales"] >= 0:
             fake_quant.round_kernel(row, params, values, 0, row["n_in"])
     fake_quant.round_biases(layers, params, values)
+
+
+def set_addresses_forward(layers: Any, dtype: Any) -> None:
+    """Write to a table of rows the addresses of what predictions call by them."""
+    set_addresses_of_kinds(layers, dtype, ("forward",))
+    reads_input = (layers["input"] == 0) | (layers["second"] == 0)
+    copies = bool((reads_input & (layers["kind"] != _DENSE)).any())
+    layers["copy_input"][0] = address_of(_copy_rows_of_input, dtype) if copies else 0
 
 
 def set_addresses(run: Any, tables: tuple[Any, ...], dtype: Any, metrics: int, holds: bool) -> None:

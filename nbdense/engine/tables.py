@@ -58,6 +58,10 @@ LAYER = np.dtype(
         ("gamma", np.float64),
         # Addresses of the functions of the row's kind; 0: it has none, or the backend that runs it has not wanted one.
         *((role, np.int64) for role in ROLES),
+        (
+            "copy_input",
+            np.int64,
+        ),  # of the first row: address of what copies a prediction's input; 0: all read it as it is
         ("differentiate", np.int64),  # address of the derivatives of activations; 0: backward does not ask for any
     ]
 )

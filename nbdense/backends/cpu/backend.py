@@ -15,7 +15,6 @@ from nbdense.backends.base import IntegerPredictor, IntegerProgram, Objective, P
 from nbdense.backends.cpu import plan, workspace
 from nbdense.engine import program
 from nbdense.engine.memory import aligned_zeros
-from nbdense.engine.rows.kind import set_addresses
 from nbdense.network import Network
 
 FEW_ROWS = 8  # up to so many rows, a network of MUCH_TO_READ kernel elements is read by all threads, in columns
@@ -68,7 +67,7 @@ class CpuPredictor:
         rows, network = x.shape[0], self._network
         if self._rows is not network.inference:
             self._rows = network.inference
-            set_addresses(self._rows, network.dtype, ("forward",))
+            program.set_addresses_forward(self._rows, network.dtype)
         out = np.empty((rows, self._n_out), self._dtype)
         if rows >= self._few:
             self._predict_many(x, out)

@@ -153,18 +153,18 @@ class _Emitter:
         """Emit the pointer to row i of a matrix."""
         return self.builder.gep(base, [self.builder.mul(stride, _number(i))])
 
-    def place(self, row, j):
-        """Emit the pointer to the j-th vector from a pointer to an element."""
-        return self.builder.bitcast(self.builder.gep(row, [_number(j * self.lanes)]), self.vector.as_pointer())
+    def places(self, row):
+        """Emit the pointers to a row's vectors from one to its first element."""
+        first = self.builder.bitcast(row, self.vector.as_pointer())
+        return [first, *(self.builder.gep(first, [_number(j)]) for j in range(1, self.vectors))]
 
-    def load(self, row, j):
-        """Load the j-th vector from a pointer to an element."""
-        return self.builder.load(self.place(row, j), align=self.bytes_each)
+    def load(self, row):
+        """Load a row's vectors from a pointer to its first element."""
+        return [self.builder.load(place, align=self.bytes_each) for place in self.places(row)]
 
     def tile(self, base, stride):
         """Load all vectors of a tile in memory, by row."""
-        rows = [self.row(base, stride, i) for i in range(self.rows)]
-        return [[self.load(row, j) for j in range(self.vectors)] for row in rows]
+        return [self.load(self.row(base, stride, i)) for i in range(self.rows)]
 
     def loop(self, depth, a, b, start):
         """Emit the loop that makes start + A B in registers, over at least one step of the depth."""
@@ -185,7 +185,7 @@ class _Emitter:
             for j in range(0, self.vectors, LINE_BYTES // VECTOR_BYTES):
                 prefetch(builder, builder.gep(b_now, [builder.add(b_ahead, _number(j * self.lanes))]))
             prefetch(builder, builder.gep(a_now[0], [a_ahead]))
-        b_vectors = [self.load(b_now, j) for j in range(self.vectors)]
+        b_vectors = self.load(b_now)
         added = []
         for i, row in enumerate(sums):
             value = builder.load(builder.gep(a_now[i // 4], [multiples[i % 4]]), align=self.bytes_each)
@@ -203,41 +203,53 @@ class _Emitter:
         builder.position_at_end(done)
         return added
 
-    def store(self, totals, c, gate, gated, lower, upper):
-        """Store the tile: gated, clamped, or as it is; the two that most tiles do without cost them a branch."""
+    def finish(self, totals, gate, gated, lower, upper):
+        """Return the tile gated, clamped, or as it is; the two that most tiles do without cost them a branch."""
         builder = self.builder
-        with builder.if_else(gated) as (with_gate, without):
-            with with_gate:
-                zero = ir.Constant(self.vector, [0.0] * self.lanes)
-                openings = self.tile(*gate)
-                self._store(
-                    c,
-                    totals,
-                    lambda i, j: builder.select(builder.fcmp_ordered(">", openings[i][j], zero), totals[i][j], zero),
-                )
-            with without:
-                infinity = ir.Constant(self.vector.element, float("inf"))
-                bounded = builder.or_(
-                    builder.fcmp_unordered("!=", lower, builder.fneg(infinity)),
-                    builder.fcmp_unordered("!=", upper, infinity),
-                )
-                with builder.if_else(bounded) as (with_bounds, plain):
-                    with with_bounds:
-                        low, high = splat(builder, lower, self.vector), splat(builder, upper, self.vector)
-                        self._store(c, totals, lambda i, j: self._clamped(totals[i][j], low, high))
-                    with plain:
-                        self._store(c, totals, lambda i, j: totals[i][j])
+        ends = builder.append_basic_block("finished")
+        with_gate, without = builder.append_basic_block("gated"), builder.append_basic_block("not.gated")
+        builder.cbranch(gated, with_gate, without)
+        builder.position_at_end(with_gate)
+        zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        openings = zip(self.tile(*gate), totals, strict=True)
+        let = [[self._let_through(*one, zero) for one in zip(*rows, strict=True)] for rows in openings]
+        ways = [(builder.block, let)]
+        builder.branch(ends)
+        builder.position_at_end(without)
+        infinity = ir.Constant(self.vector.element, float("inf"))
+        bounded = builder.or_(
+            builder.fcmp_unordered("!=", lower, builder.fneg(infinity)),
+            builder.fcmp_unordered("!=", upper, infinity),
+        )
+        ways.append((builder.block, totals))
+        with_bounds = builder.append_basic_block("bounded")
+        builder.cbranch(bounded, with_bounds, ends)
+        builder.position_at_end(with_bounds)
+        low, high = splat(builder, lower, self.vector), splat(builder, upper, self.vector)
+        ways.append((builder.block, [[self._clamped(total, low, high) for total in row] for row in totals]))
+        builder.branch(ends)
+        builder.position_at_end(ends)
+        finished = [[builder.phi(self.vector) for _ in row] for row in totals]
+        for block, values in ways:
+            for phis, row in zip(finished, values, strict=True):
+                for phi, value in zip(phis, row, strict=True):
+                    phi.add_incoming(value, block)
+        return finished
+
+    def _let_through(self, opening, total, zero):
+        """Emit a gate: zero where it is not above zero."""
+        return self.builder.select(self.builder.fcmp_ordered(">", opening, zero), total, zero)
 
     def _clamped(self, total, low, high):
         """Emit a clamp; ordered comparisons leave a NaN as it is."""
         total = self.builder.select(self.builder.fcmp_ordered("<", total, low), low, total)
         return self.builder.select(self.builder.fcmp_ordered(">", total, high), high, total)
 
-    def _store(self, c, totals, value):
+    def store(self, totals, base, stride):
+        """Store all vectors of a tile, by row."""
         for i, row in enumerate(totals):
-            target = self.row(*c, i)
-            for j in range(len(row)):
-                self.builder.store(value(i, j), self.place(target, j), align=self.bytes_each)
+            for value, place in zip(row, self.places(self.row(base, stride, i)), strict=True):
+                self.builder.store(value, place, align=self.bytes_each)
 
 
 def _emit_tile(context, builder, signature, arguments, rows, vectors):
@@ -250,7 +262,7 @@ def _emit_tile(context, builder, signature, arguments, rows, vectors):
         placed.append((pointer, *strides))
     a, b, init, c, gate = placed
     totals = emitter.loop(depth, a, b, emitter.tile(*init))
-    emitter.store(totals, c, gate, gated, lower, upper)
+    emitter.store(emitter.finish(totals, gate, gated, lower, upper), *c)
 
 
 # Every tile shape in use, by (rows, vectors). One row wants more columns: its additions wait for one another.
