@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import llvmlite.binding as llvm
-from numba.core import codegen
+from numba.core import codegen, config
 
 
 class KernelLibrary(codegen.JITCodeLibrary):
@@ -74,9 +74,16 @@ class EntryLibrary(codegen.JITCodeLibrary):
         ll_module.data_layout = self._codegen._data_layout  # numba would optimise each function by itself first
 
     def _optimize_final_module(self) -> None:
-        """Optimise the module once: numba would twice, to prune references in between, which kernels do not count."""
-        passes, builder = self._codegen._module_pass_manager()
-        passes.run(self._final_module, builder)
+        """Optimise the module once: numba would twice, to prune references in between, which kernels do not count.
+
+        Loops are not unrolled: the vectors of those that matter are, or their tiles, and what is left is a quarter less
+        to assemble.
+        """
+        options = llvm.create_pipeline_tuning_options(speed_level=int(config.OPT))
+        options.loop_vectorization, options.slp_vectorization = bool(config.LOOP_VECTORIZE), bool(config.SLP_VECTORIZE)
+        options.loop_unrolling = False
+        builder = llvm.create_pass_builder(self._codegen._tm, options)
+        builder.getModulePassManager().run(self._final_module, builder)
 
 
 def _link(module: Any, libraries: list[Any]) -> list[Any]:

@@ -10,8 +10,9 @@ stays in the L1 cache while `requantise_tile` turns it into the next layer's byt
 
 Layers that were left in float are rows of the engine's own table, in a workspace of floats beside the bytes;
 QUANTIZE and DEQUANTIZE rows lead from one to the other. A network of integers alone gets None for all of that, and
-with it a program without the engine's kernels in it. Most networks are products alone, rounded as in ONNX: what other
-kinds of row and roundings want is not in their program either, which gets None for ``general``.
+with it a program without the engine's kernels in it. Most networks are plain: products alone, of symmetric weights,
+rounded as in ONNX, of rows of one position. What others want is not in their program either, which gets None for
+``general``.
 """
 
 from __future__ import annotations
@@ -89,9 +90,7 @@ def requantise_tile(m, n, row, tile, vectors, offset, rounding, out):
     for i in range(m):
         sums = stretch(tile, i * TILE_COLUMNS, n)
         target = stretch(out, out_offset + i * out_row, n)
-        if rounding is None:  # noqa: SIM114 (of one condition numba finds out that it never holds)
-            _rescale(sums, stretch(vectors.multipliers, offset, n), target, zero_point, low, high)
-        elif rounding == ONNX:
+        if rounding is None or rounding == ONNX:
             _rescale(sums, stretch(vectors.multipliers, offset, n), target, zero_point, low, high)
         else:
             for j in range(n):
@@ -114,7 +113,7 @@ def _multiply(row, vectors, work, tile, capacity, m, rounding):
             rows = min(TILE_ROWS, m - i)
             x = (work, row["input"] * capacity + i * ld_in, ld_in)
             integer_product(rows, n, row["n_in"], x, w, (vectors.bias, at), tile, TILE_COLUMNS)
-            if row["zero_points"] >= 0:
+            if rounding is not None and row["zero_points"] >= 0:
                 zero_points = (vectors.zero_points, row["zero_points"] + j)
                 take_zero_points_off(rows, n, row["n_in"], x, zero_points, tile, TILE_COLUMNS)
             out = (work, row["output"] * capacity + i * ld_out + j, ld_out)
@@ -361,13 +360,13 @@ def parts_of(program):
 
 
 @kernel
-def take_rows(form, floats, inputs, at, n_in, count, memory):
+def take_rows(form, floats, general, inputs, at, n_in, count, memory):
     """Look at rows of the input before they go through the layers, and copy them where float layers want them."""
     missing = memory[3]
     for i in range(missing.size):
         missing[i] = 0
-    if floats is not None or form["positions"] > 1:
-        note_missing(inputs, at, n_in, count, missing)
+    if general is not None and (floats is not None or form["positions"] > 1):
+        note_missing(inputs, at, n_in, count, missing)  # other rows are looked at as they are quantized
     if floats is not None and form["copies_input"]:
         copy_input(form, inputs, at, n_in, count, memory[1])
 
@@ -392,7 +391,7 @@ def _work_on_rows(program, form, floats, general, x, integers, values, span, mem
     n_in, inputs, capacity = x.shape[1], flat(x), memory[5]
     for first in range(begin, end, capacity):
         count, at = min(capacity, end - first), first * n_in
-        take_rows(form, floats, inputs, at, n_in, count, memory)
+        take_rows(form, floats, general, inputs, at, n_in, count, memory)
         walk(layers, vectors, form, floats, general, inputs, at, memory, count)
         give_rows(form, memory, count, integers, values, first)
 
@@ -449,11 +448,12 @@ def _predict(program, floats, general, x, integers, values, launcher, threads):
 
 
 def is_plain(program: npt.NDArray[np.uint8]) -> bool:
-    """Tell whether a program has no rows of other kinds than products, and no other rounding than ONNX's."""
+    """Tell whether a program does without what only the general one has."""
     at = program[:FORM_AT].view(PARTS)[0]
     rows = program[int(at["layers"]) : int(at["end"])].view(LAYER)
-    rounding = program[FORM_AT:FORM_END].view(FORM)[0]["rounding"]
-    return bool(rounding == ONNX and np.isin(rows["kind"], (PRODUCT, QUANTIZE)).all())
+    form, products = program[FORM_AT:FORM_END].view(FORM)[0], rows[rows["kind"] == PRODUCT]
+    plain = np.isin(rows["kind"], (PRODUCT, QUANTIZE)).all() and (products["zero_points"] < 0).all()
+    return bool(plain and form["rounding"] == ONNX and form["positions"] == 1)
 
 
 predict = entry(_predict, "the program of integers", seconds=3)

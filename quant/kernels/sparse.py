@@ -289,7 +289,7 @@ def _work_on_rows(program, form, floats, sparse, x, integers, values, span, memo
     n_in, inputs, capacity = x.shape[1], flat(x), memory[5]
     for first in range(begin, end, capacity):
         count, at = min(capacity, end - first), first * n_in
-        take_rows(form, floats, inputs, at, n_in, count, memory)
+        take_rows(form, floats, np.int64(1), inputs, at, n_in, count, memory)
         _walk(layers, vectors, form, floats, sparse, inputs, at, memory, count)
         give_rows(form, memory, count, integers, values, first)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbdense._compile.policy import kernel
+from nbdense._compile.policy import kernel, unit
 from nbdense.engine.elementwise.activations import ACTIVATIONS, RELU, RELU6, SOFTMAX
 from nbdense.engine.elementwise.custom import call_loop
 from nbdense.engine.elementwise.elementary import exp
@@ -25,7 +25,7 @@ def padded(n):
     return (n + BLOCK - 1) // BLOCK * BLOCK
 
 
-@kernel
+@unit
 def exponentials(values, offset, ld, m, n):
     """Replace the (m, n) matrix at ``offset`` by its exponentials; its padding is left zero."""
     width = padded(n)
@@ -83,7 +83,7 @@ def _clamp(values, offset, count, lower, upper):
         values[k] = high if value > high else value
 
 
-@kernel
+@unit
 def softmax(values, offset, ld, m, n):
     """Turn the (m, n) matrix at ``offset`` into its rows' softmax, in place; its padding is left zero."""
     for i in range(m):
