@@ -451,8 +451,8 @@ def is_plain(program: npt.NDArray[np.uint8]) -> bool:
     """Tell whether a program does without what only the general one has."""
     at = program[:FORM_AT].view(PARTS)[0]
     rows = program[int(at["layers"]) : int(at["end"])].view(LAYER)
-    form, products = program[FORM_AT:FORM_END].view(FORM)[0], rows[rows["kind"] == PRODUCT]
-    plain = np.isin(rows["kind"], (PRODUCT, QUANTIZE)).all() and (products["zero_points"] < 0).all()
+    form, kinds = program[FORM_AT:FORM_END].view(FORM)[0], rows["kind"]
+    plain = ((kinds == PRODUCT) | (kinds == QUANTIZE)).all() and (rows["zero_points"] < 0).all()
     return bool(plain and form["rounding"] == ONNX and form["positions"] == 1)
 
 
