@@ -3,6 +3,7 @@
 ``python -m tests.backends.cuda_cases group`` prints, as JSON, how far apart the devices' results are.
 """
 
+import contextlib
 import functools
 import itertools
 import json
@@ -215,6 +216,27 @@ def not_finite(dtype="float64", rate=1e160):
     raise AssertionError("the loss stayed finite")
 
 
+def not_taken(dtype="float64", large=1e200):
+    """A step whose loss is not finite leaves the weights as they are."""
+    model = make_model([3, 4, 1], ["relu", "linear"], "mse", "sgd", dtype=dtype)
+    weights = model.get_weights()
+    with contextlib.suppress(LossNotFiniteError):
+        model.train_on_batch(np.full((5, 3), large), np.ones((5, 1)))
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    return [model.evaluate(numbers(5, (3,)), numbers(5, (1,), 1), verbose=0)]
+
+
+def dead_unit():
+    """An infinite weight in front of a relu, which is of no consequence: nor in rows that fill a block."""
+    model = make_model([3, 4, 2], ["relu", "linear"], "mse", "sgd", dtype="float32")
+    model.network.tensor(model.network.parameters[0])[1, 2] = -np.inf
+    model.fit(np.abs(numbers(5, (3,))), numbers(5, (2,), 1), batch_size=3, verbose=0)
+    weights = model.get_weights()
+    assert np.isfinite(weights[2]).all()
+    return weights[1:]
+
+
 def strange_data(dtype="float64"):
     """Any dtype and layout; targets of class numbers."""
     x = np.asfortranarray((10 * numbers(7, (3,))).astype(np.int16))[::-1]
@@ -359,6 +381,7 @@ GROUPS = {
             saved,
             own_loop,
             not_finite,
+            not_taken,
             strange_data,
             wide,
         )
@@ -378,6 +401,8 @@ GROUPS = {
         "partly frozen": functools.partial(partly_frozen, "float32"),
         "customs": functools.partial(customs, "float32"),
         "not finite": functools.partial(not_finite, "float32", 1e30),
+        "not taken": functools.partial(not_taken, "float32", 1e30),
+        "dead unit": dead_unit,
         "strange data": functools.partial(strange_data, "float32"),
         "clipped by norms": optimizer(VARIANTS["adam"], "float32"),
         "accumulated": optimizer(lambda: optimizers.SGD(0.1, gradient_accumulation_steps=2), "float32"),

@@ -19,7 +19,7 @@ from nbdense.backends.cuda.fused.tiles import Lines, Tile
 from nbdense.backends.cuda.rows import SPOILED, differentiating, losing_row, placing, rows_of_batch, taken
 from nbdense.backends.cuda.translation import Translation
 from nbdense.engine.elementwise import activation_loops, custom
-from nbdense.engine.tables import DELTA_GATED, GATE_DELTA, IDLE, NO_DELTA
+from nbdense.engine.tables import DELTA_GATED, GATE_DELTA, NO_DELTA
 
 BACKWARD, KEEP = 1, 2  # flags of a launch: whether it goes back; whether the layers' values and deltas are to be kept
 
@@ -130,8 +130,6 @@ def train(run, cursor, layers, fusion, places, metrics, params, x, y, weights, t
             index = last - back
             layer, place, source = layers[index], places[index]["output"], places[index]["input"]
             n_in, n, ld, at_kernel = layer["n_in"], layer["n_out"], layer["ld_out"], layer["kernel"]
-            if layer["flags"] & {idle}:
-                break
             cuda.syncthreads()
             at_part = part + places[index]["kernel"]
             for begin in range(0, n_in if places[index]["kernel"] >= 0 else 0, {rows}):
@@ -142,7 +140,7 @@ def train(run, cursor, layers, fusion, places, metrics, params, x, y, weights, t
                 for r in range(inside):
                     total += values[place + j * {ld} + r]
                 add_part(parts, at_part + j, True, adds, total)
-            if layer["flags"] & {no_delta}:
+            if layer["flags"] & {no_delta}:  # nothing before learns
                 break
             before = layers[index - 1]
             gated = layer["flags"] & {gate} != 0
@@ -231,8 +229,7 @@ def _deltas(tile: Tile) -> Lines:
         for rows, sums, at in tiles.fours(tile, j, "source"):
             lines += [f"    a0, a1, a2, a3 = load4(values, {at})"]
             for k, i in enumerate(rows):
-                value = f"passed(c{i}{j}, a{k}, gated, sloped)"
-                lines += [f"    c{i}{j} = only(np.int64({tile.row(i)}) < inside, {value})"]
+                lines += [f"    c{i}{j} = passed(c{i}{j}, a{k}, gated, sloped)"]
             lines += [f"    store4(values, {at}, {sums})"]
     return lines
 
@@ -255,7 +252,6 @@ def make(translate: Translation, tile: Tile) -> Any:
         backward=BACKWARD,
         keep=KEEP,
         spoiled=SPOILED,
-        idle=IDLE,
         no_delta=NO_DELTA,
         gate=GATE_DELTA,
         delta_gated=DELTA_GATED,
