@@ -51,15 +51,13 @@ class Plan:
 def plan_of(network: Network, layers: npt.NDArray[Any], batch: int) -> Plan | None:
     """Return how a launch takes batches of up to ``batch`` rows through a table; None where there is no room for it."""
     width = tiles.width_of(network, layers)
-    rows = batch * int(layers["positions"][0])
-    known = [tile for tile in TILES if tile.width == width]
+    if width is None:
+        return None
+    rows, widest = batch * int(layers["positions"][0]), int(max(layers["n_in"].max(), layers["n_out"].max()))
     places, columns, stride = _laid_out(network, layers)
-    widest = max(layers["n_in"].max(), layers["n_out"].max())
-    for tile in known:
-        if tile.rows > rows and tile is not known[-1]:
-            continue
+    for tile in (tile for tile in TILES if tile.width == width):
         free = SHARED // 4 - columns * tile.ld
-        deep = min(-(-int(widest) // 8), free // ld_slice(tile) // 8) * 8
+        deep = min(-(-widest // 8), free // ld_slice(tile) // 8) * 8
         if deep > 0:
             for name in ("input", "pre", "output"):
                 places[name] *= tile.ld
