@@ -7,6 +7,7 @@ the copies of parameters to the device and back included.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import statistics
@@ -17,15 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import CASES, LEARNING_RATE, make_rows, make_weights
+from benchmarks.cases import CASES, LEARNING_RATE, Case, make_rows, make_weights
 from nbdense import backends, set_device
 from nbdense.layers import Dense, Input
 from nbdense.models import Sequential
 from nbdense.optimizers import Adam
 from nbdense.training import phases
 
-PREDICT, PREDICT_ROWS = (64, 64, 64, 64), 1_000_000
-TRAINING = {"tab_m": 4096, "mnist": 1024}
+NARROW, PREDICT_ROWS = (64, 64, 64, 64), 1_000_000
+# The last is narrow enough for the kernel of whole steps.
+TRAINING = [
+    dataclasses.replace(CASES["tab_m"], batch=4096),
+    dataclasses.replace(CASES["mnist"], batch=1024),
+    Case("narrow", NARROW, batch=4096, steps=16),
+]
 STEPS, REPEATS = 400, 7
 
 
@@ -88,12 +94,12 @@ def predict_times() -> dict[str, float]:
 
     from nbdense.backends.cuda.inference import FusedPredictor, predictor
 
-    model = make_model(PREDICT, softmax=False)
-    x = np.random.default_rng(0).standard_normal((PREDICT_ROWS, PREDICT[0]), np.float32)
+    model = make_model(NARROW, softmax=False)
+    x = np.random.default_rng(0).standard_normal((PREDICT_ROWS, NARROW[0]), np.float32)
     ours = predictor(model.network, len(x))
     assert isinstance(ours, FusedPredictor)
     ours.stream.write(ours._params, model.network.params)
-    there, out = cuda.to_device(x.reshape(-1)), cuda.device_array(PREDICT_ROWS * PREDICT[-1], np.float32)
+    there, out = cuda.to_device(x.reshape(-1)), cuda.device_array(PREDICT_ROWS * NARROW[-1], np.float32)
 
     def run() -> None:
         for _ in range(10):
@@ -101,9 +107,9 @@ def predict_times() -> dict[str, float]:
         ours.stream.stream.synchronize()
 
     times = {"nbdense": median_seconds(run) / 10}
-    theirs, rows = torch_model(PREDICT), torch.from_numpy(x).cuda()
+    theirs, rows = torch_model(NARROW), torch.from_numpy(x).cuda()
     with torch.inference_mode():
-        gap = np.abs(out.copy_to_host().reshape(-1, PREDICT[-1]) - theirs(rows).cpu().numpy()).max()
+        gap = np.abs(out.copy_to_host().reshape(-1, NARROW[-1]) - theirs(rows).cpu().numpy()).max()
         assert gap < 1e-4, gap
         times["torch eager"] = median_seconds(lambda: [theirs(rows) for _ in range(10)] and None) / 10
         compiled = torch.compile(theirs)
@@ -111,11 +117,11 @@ def predict_times() -> dict[str, float]:
     return times
 
 
-def training_times(name: str, batch: int) -> dict[str, float]:
+def training_times(case: Case) -> dict[str, float]:
     """Return seconds a training step by each library, shuffled rows gathered on the device."""
     import torch
 
-    widths = CASES[name].widths
+    widths, batch = case.widths, case.batch
     x, y = make_rows(widths, 16 * batch)
     model = make_model(widths, softmax=True)
     state = model.train_state
@@ -160,13 +166,13 @@ def main() -> None:
     most = ceilings()
     results: dict[str, Any] = {"device": backends.current().description, "ceilings": most}
     print(results)
-    name = "predict " + "-".join(map(str, PREDICT))
-    flops = 2 * PREDICT_ROWS * sum(a * b for a, b in itertools.pairwise(PREDICT))
-    moved = 4 * PREDICT_ROWS * (PREDICT[0] + PREDICT[-1])
+    name = "predict " + "-".join(map(str, NARROW))
+    flops = 2 * PREDICT_ROWS * sum(a * b for a, b in itertools.pairwise(NARROW))
+    moved = 4 * PREDICT_ROWS * (NARROW[0] + NARROW[-1])
     cases: dict[str, tuple[Callable[[], dict[str, float]], float, float]] = {name: (predict_times, flops, moved)}
-    for case, batch in TRAINING.items():
-        operations = CASES[case].step_operations / CASES[case].batch * batch
-        cases[f"train {case}, batch {batch}"] = (lambda c=case, b=batch: training_times(c, b), operations, 0.0)
+    for case in TRAINING:
+        label = f"train {case.name} ({case.shape}), batch {case.batch}"
+        cases[label] = (lambda case=case: training_times(case), case.step_operations, 0.0)
     for label, (measure, operations, traffic) in cases.items():
         if options.only in label:
             times = measure()

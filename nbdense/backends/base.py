@@ -277,6 +277,8 @@ class Workspace(Protocol):
     def tensor(self, row: Any, name: str, rows: int, *, deltas: bool = False) -> npt.NDArray[Any]:
         """Return what the last batch left of a row of a table, to be read before the next run.
 
+        Of a run that updates only the last row's outputs need be there.
+
         Parameters
         ----------
         row : record of `LAYER`, or a mapping of its fields

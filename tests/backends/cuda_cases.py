@@ -3,7 +3,9 @@
 ``python -m tests.backends.cuda_cases group`` prints, as JSON, how far apart the devices' results are.
 """
 
+import contextlib
 import functools
+import itertools
 import json
 import os
 import sys
@@ -17,6 +19,7 @@ import nbdense as nb
 from nbdense import layers as k
 from nbdense import optimizers, set_device
 from nbdense.activations import ACTIVATIONS
+from nbdense.backends.cuda.fused import plan, tiles
 from nbdense.engine.rows import ROW_KINDS, kind_of
 from nbdense.losses import LOSSES
 from nbdense.quant import prune, quantize
@@ -42,6 +45,11 @@ def numbers(rows, shape, seed=0):
     return np.random.default_rng(seed).normal(size=(rows, *shape))
 
 
+def fuses(model, batch=3):
+    """Tell whether one launch takes steps of the model."""
+    return plan.plan_of(model.network, model.network.layers, batch) is not None
+
+
 def stack(name):
     def act():
         layers, shape = (STACKS | STAIRS)[name]
@@ -61,28 +69,40 @@ def activation(name):
     return act
 
 
-def loss(kind):
+def fused_activation(name):
+    def act():
+        hidden = "tanh" if ACTIVATIONS[name].rowwise else name
+        model = make_model([3, 4, 3, 2], [hidden, "relu", name], "mse", "sgd", metrics=["mae"], dtype="float32")
+        assert fuses(model)
+        return fitted(model, numbers(4, (3,)), numbers(4, (2,), 1))
+
+    return act
+
+
+def loss(kind, dtype="float64"):
     def act():
         objective, last = next(pair for pair in OBJECTIVES if isinstance(pair[0], kind))
-        model = make_model([3, 4, 3], ["tanh", last], objective, "sgd", metrics=["mae"] if not objective.sparse else [])
+        metrics = ["mae"] if not objective.sparse else []
+        model = make_model([3, 4, 3], ["tanh", last], objective, "sgd", metrics=metrics, dtype=dtype)
+        assert fuses(model) is (dtype == "float32")
         y = draw_targets(np.random.default_rng(1), objective, 4, 3)
         return fitted(model, numbers(4, (3,)), y, sample_weight=np.array([1.0, 0.5, 2.0, 0.0]))
 
     return act
 
 
-def optimizer(made_by):
+def optimizer(made_by, dtype="float64"):
     def act():
-        model = make_model([2, 3, 2], ["relu", "linear"], "mse", made_by())
+        model = make_model([2, 3, 2], ["relu", "linear"], "mse", made_by(), dtype=dtype)
         return fitted(model, numbers(8, (2,)), numbers(8, (2,), 1))
 
     return act
 
 
-def streamed():
+def streamed(dtype="float64"):
     """Data that is too large for the device: two batches at a time, in shuffled order."""
     x, y, weights = numbers(11, (3,)), numbers(11, (2,), 1), np.linspace(0.5, 1.5, 11)
-    model = make_model([3, 4, 2], ["tanh", "linear"], "mse", "adam", metrics=["mae"])
+    model = make_model([3, 4, 2], ["tanh", "linear"], "mse", "adam", metrics=["mae"], dtype=dtype)
     with mock.patch.multiple("nbdense.backends.cuda.data", SHARE=0.0, SLICE=300):
         results = fitted(model, x, y, sample_weight=weights, epochs=2)
         workspace, data = workspace_and_data(model, x.astype(np.float16), y, batch=3)
@@ -105,15 +125,15 @@ def with_parameters():
     return fitted(model, numbers(4, (3,)), numbers(4, (3,), 1))
 
 
-def penalised():
+def penalised(dtype="float64"):
     layers = [k.Dense(4, "relu", kernel_regularizer=nb.L1L2(0.01, 0.02), bias_regularizer="l2"), k.Dense(2)]
-    model = made(layers, (3,))
+    model = made(layers, (3,), dtype)
     model.compile(optimizers.AdamW(0.01), "mse")
     return fitted(model, numbers(5, (3,)), numbers(5, (2,), 1))
 
 
-def pruned():
-    model = prune(make_model([4, 8, 2], ["relu", "linear"], "mse", "adam"), sparsity=0.5)
+def pruned(dtype="float64"):
+    model = prune(make_model([4, 8, 2], ["relu", "linear"], "mse", "adam", dtype=dtype), sparsity=0.5)
     model.compile("adam", "mse")
     results = fitted(model, numbers(6, (4,)), numbers(6, (2,), 1))
     assert (model.get_weights()[0] == 0).any()
@@ -148,14 +168,17 @@ def called_in_training():
     return [model(x, training=True), model(x, training=True), model(x), *model.get_weights()]
 
 
-def partly_frozen():
-    model = made([k.Dense(4, "tanh", trainable=False), k.Dense(3, "tanh"), k.Dense(2)], (3,))
+def partly_frozen(dtype="float64"):
+    """Below, where the way back ends; and above, where it goes on."""
+    layers = [k.Dense(4, "tanh", trainable=False), k.Dense(3, "tanh"), k.Dense(3, "relu", trainable=False), k.Dense(2)]
+    model = made(layers, (3,), dtype)
     model.compile("sgd", "mse")
     return fitted(model, numbers(5, (3,)), numbers(5, (2,), 1))
 
 
-def customs():
-    model = outsiders()
+def customs(dtype="float64"):
+    model = outsiders(dtype)
+    assert fuses(model) is (dtype == "float32")
     x = numbers(5, (6,))
     return fitted(model, x, x[:, :2] - 0.5)
 
@@ -183,9 +206,9 @@ def own_loop():
     return [outputs, deltas, *logs.values(), *model.get_weights()]
 
 
-def not_finite():
+def not_finite(dtype="float64", rate=1e160):
     """The weights are those of the last finite step."""
-    model = make_model([3, 3, 1], ["relu", "linear"], "mse", optimizers.SGD(1e160))
+    model = make_model([3, 3, 1], ["relu", "linear"], "mse", optimizers.SGD(rate), dtype=dtype)
     try:
         model.fit(numbers(12, (3,)), numbers(12, (1,), 1), batch_size=3, epochs=2, verbose=0, shuffle=False)
     except LossNotFiniteError as error:
@@ -193,10 +216,33 @@ def not_finite():
     raise AssertionError("the loss stayed finite")
 
 
-def strange_data():
+def not_taken(dtype="float64", large=1e200):
+    """A step whose loss is not finite leaves the weights as they are."""
+    model = make_model([3, 4, 1], ["relu", "linear"], "mse", "sgd", dtype=dtype)
+    weights = model.get_weights()
+    with contextlib.suppress(LossNotFiniteError):
+        model.train_on_batch(np.full((5, 3), large), np.ones((5, 1)))
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    return [model.evaluate(numbers(5, (3,)), numbers(5, (1,), 1), verbose=0)]
+
+
+def dead_unit():
+    """An infinite weight in front of a relu, which is of no consequence: nor in rows that fill a block."""
+    model = make_model([3, 4, 2], ["relu", "linear"], "mse", "sgd", dtype="float32")
+    model.network.tensor(model.network.parameters[0])[1, 2] = -np.inf
+    model.fit(np.abs(numbers(5, (3,))), numbers(5, (2,), 1), batch_size=3, verbose=0)
+    weights = model.get_weights()
+    assert np.isfinite(weights[2]).all()
+    return weights[1:]
+
+
+def strange_data(dtype="float64"):
     """Any dtype and layout; targets of class numbers."""
     x = np.asfortranarray((10 * numbers(7, (3,))).astype(np.int16))[::-1]
-    model = make_model([3, 4, 3], ["relu", "softmax"], "sparse_categorical_crossentropy", "sgd", metrics=["accuracy"])
+    model = make_model(
+        [3, 4, 3], ["relu", "softmax"], "sparse_categorical_crossentropy", "sgd", metrics=["accuracy"], dtype=dtype
+    )
     return fitted(model, x, np.arange(7) % 3, validation_data=(x[:3].astype(np.float16), np.arange(3)))
 
 
@@ -204,6 +250,70 @@ def wide():
     """Several tiles, none of them full."""
     model = make_model([9, 11, 5], ["relu", "linear"], "mse", "sgd", dtype="float32")
     return fitted(model, numbers(7, (9,)), numbers(7, (5,), 1))
+
+
+def blocks():
+    """Batches of one row; of one under and over a block's, with rows behind them that leave blocks without any."""
+    rows, results = plan.TILES[0].rows, []
+    for batch in (1, rows - 1, rows, rows + 1):
+        model = make_model([5, 7, 2], ["relu", "linear"], "mse", "sgd", dtype="float32", bias=False)
+        assert fuses(model, batch)
+        results += fitted(model, numbers(batch + 2, (5,)), numbers(batch + 2, (2,), 1), batch=batch)
+    return results
+
+
+def tiles_by_turns():
+    """More tiles than blocks, which add up what they find of each."""
+    rows = 3 * plan.TILES[0].rows - 1
+    model = make_model([5, 7, 2], ["gelu", "linear"], "mse", "sgd", dtype="float32")
+    with mock.patch.object(plan, "FULL", 2):
+        return fitted(model, numbers(rows + 1, (5,)), numbers(rows + 1, (2,), 1), batch=rows)
+
+
+def as_on_a_gpu(widths, activations, batch):
+    """Take steps in a GPU's tiles, in the simulator too: with so many threads, and their places in memory."""
+
+    def act():
+        model = make_model(widths, activations, "mse", "sgd", dtype="float32")
+        small = {"TILES": plan.GPU_TILES, "SHARED": plan.GPU_SHARED}
+        with mock.patch.multiple(plan, **small), mock.patch.object(tiles, "WIDTHS", (64, 128)):
+            assert fuses(model, batch)
+            rows = batch + batch // 2
+            x, y = numbers(rows, widths[:1]), numbers(rows, widths[-1:], 1)
+            history = model.fit(x, y, batch_size=batch, verbose=0).history
+        return [*history.values(), *model.get_weights()]
+
+    return act
+
+
+def deep(tile):
+    """The first depth at which blocks take a tile, or None: for which there is no room in one."""
+
+    def act():
+        width, batch = plan.TILES[0].width, plan.TILES[0].rows
+        for count in itertools.count(2):
+            model = make_model([width] * count, ["relu"] * (count - 2) + ["linear"], "mse", "sgd", dtype="float32")
+            found = plan.plan_of(model.network, model.network.layers, batch)
+            if (found and found.tile) == tile:
+                break
+        return fitted(model, numbers(batch, (width,)), numbers(batch, (width,), 1), batch=batch)
+
+    return act
+
+
+def positions():
+    model = made([k.Dense(4, "relu"), k.Dense(3, "softmax")], (3, 5), "float32")
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    assert fuses(model)
+    return fitted(model, numbers(5, (3, 5)), np.arange(15).reshape(5, 3) % 3, sample_weight=np.linspace(0.5, 1.5, 5))
+
+
+def diagnosed():
+    """Look at the values and deltas of all layers, of a step that is not taken."""
+    model = make_model([3, 5, 4, 2], ["silu", "relu", "tanh"], "mse", dtype="float32")
+    assert fuses(model, 7)
+    records = model.diagnose(numbers(7, (3,)), numbers(7, (2,), 1)).layers
+    return [getattr(record, name) for record in records for name in ("mean", "std", "zeros", "delta_norm")]
 
 
 def predicted(widths, activations):
@@ -248,8 +358,13 @@ VARIANTS = {
 
 GROUPS = {
     "stacks": {name: stack(name) for name in STACKS | STAIRS},
-    "activations": {name: activation(name) for name in ACTIVATIONS},
-    "losses": {kind.__name__: loss(kind) for kind in sorted(set(LOSSES.values()), key=lambda kind: kind.__name__)},
+    "activations": {name: activation(name) for name in ACTIVATIONS}
+    | {f"{name}, fused": fused_activation(name) for name in ACTIVATIONS},
+    "losses": {
+        kind.__name__ + label: loss(kind, dtype)
+        for label, dtype in (("", "float64"), (", fused", "float32"))
+        for kind in sorted(set(LOSSES.values()), key=lambda kind: kind.__name__)
+    },
     "optimizers": {name: optimizer(act) for name, act in (optimizers.OPTIMIZERS | VARIANTS).items()},
     "options": {
         act.__name__: act
@@ -266,9 +381,31 @@ GROUPS = {
             saved,
             own_loop,
             not_finite,
+            not_taken,
             strange_data,
             wide,
         )
+    },
+    "fused": {
+        "a block's rows": blocks,
+        "tiles by turns": tiles_by_turns,
+        "a gpu's tiles": as_on_a_gpu([20, 50, 33, 2], ["relu", "gelu", "linear"], 37),
+        "a gpu's wide tiles": as_on_a_gpu([7, 100, 3], ["tanh", "linear"], 17),
+        "fewer rows": deep(plan.TILES[1]),
+        "no room": deep(None),
+        "positions": positions,
+        "diagnosed": diagnosed,
+        "streamed": functools.partial(streamed, "float32"),
+        "penalised": functools.partial(penalised, "float32"),
+        "pruned": functools.partial(pruned, "float32"),
+        "partly frozen": functools.partial(partly_frozen, "float32"),
+        "customs": functools.partial(customs, "float32"),
+        "not finite": functools.partial(not_finite, "float32", 1e30),
+        "not taken": functools.partial(not_taken, "float32", 1e30),
+        "dead unit": dead_unit,
+        "strange data": functools.partial(strange_data, "float32"),
+        "clipped by norms": optimizer(VARIANTS["adam"], "float32"),
+        "accumulated": optimizer(lambda: optimizers.SGD(0.1, gradient_accumulation_steps=2), "float32"),
     },
     "inference": {
         "one launch": predicted([5, 9, 7, 3], ["relu", "gelu", "softmax"]),

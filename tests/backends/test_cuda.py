@@ -128,6 +128,49 @@ def test_a_failing_gpu_leaves_the_weights_that_were_copied_back_last(owner, code
     assert code in output
 
 
+LAUNCHES = """
+import sys
+import numpy as np
+import nbdense as nb
+from numba.cuda.simulator.kernel import FakeCUDAKernel
+from tests.support.builders import make_model
+from tests.support.cuda_simulator import take_turns
+
+take_turns()
+nb.set_device("cuda")
+launched, call = [], FakeCUDAKernel.__call__
+
+
+def counted(self, *arguments):
+    launched.append(self.fn.__name__)
+    call(self, *arguments)
+
+
+FakeCUDAKernel.__call__ = counted
+model = make_model([3, 4, 4, 2], ["tanh", "relu", "linear"], "mse", "adam", dtype=sys.argv[1])
+model.fit(np.ones((6, 3)), np.ones((6, 2)), 3, epochs=1, verbose=0)
+print(*launched)
+launched.clear()
+model.evaluate(np.ones((3, 3)), np.ones((3, 2)), verbose=0)
+print(*launched)
+"""
+
+
+def test_launches_of_a_step():
+    """Three of a network that one launch takes forward and back, and more than a dozen of another."""
+    steps, evaluation = launches("float32")
+    assert steps == 2 * ["train", "step", "finish"]
+    assert evaluation == ["train", "finish"]
+    steps, evaluation = launches("float64")
+    assert len(steps) == 2 * 16
+    assert "train" not in steps + evaluation
+
+
+def launches(dtype):
+    output, _ = run_python(LAUNCHES, dtype, NUMBA_ENABLE_CUDASIM="1", OMP_NUM_THREADS="1")
+    return [line.split() for line in output.splitlines()]
+
+
 REFUSED = """
 import numpy as np
 import nbdense as nb

@@ -8,7 +8,15 @@ import functools
 import threading
 
 import numpy as np
-from numba.cuda.simulator import kernel
+from numba.cuda.simulator import kernel, kernelapi
+
+
+class Shared(kernelapi.FakeCUDAShared):
+    """Shared memory that holds anything, as a GPU's does: NaN, before it is written."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self._dynshared[:] = -1
 
 
 class Turn(kernel.BlockThread):
@@ -53,3 +61,4 @@ class Block(kernel.BlockManager):
 def take_turns():
     """Let the simulator run blocks in this way; the process has NUMBA_ENABLE_CUDASIM=1."""
     kernel.BlockManager = Block
+    kernelapi.FakeCUDAShared = Shared

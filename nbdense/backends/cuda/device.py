@@ -18,6 +18,7 @@ from nbdense.backends.base import DeviceLostError, NoDeviceError
 SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 4 if SIMULATED else 128  # of a block, where each works on its own; the simulator's are slow
 MOST_BLOCKS = 2 if SIMULATED else 4096
+FULL = 264  # blocks that fill a large GPU twice
 
 
 def device_function(function: Callable[..., Any]) -> Any:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from nbdense import _checks
 from nbdense.backends.base import NOTHING, Data
-from nbdense.backends.cuda import fused
 from nbdense.backends.cuda.device import Stream, as_host_errors, spread
+from nbdense.backends.cuda.fused import prediction
 from nbdense.backends.cuda.translation import Translation, loops_of
 from nbdense.backends.cuda.workspace import CudaWorkspace
 from nbdense.engine.elementwise.activations import SOFTMAX
@@ -26,7 +26,7 @@ FUSED_ROWS = 1 << 20  # that are on the device at a time
 def _fused(width: int, addresses: tuple[int, ...]) -> tuple[Any, Any]:
     """Return the kernels of networks of a width whose tables name these loops on demand."""
     translate = Translation("float32", addresses)
-    return fused.make(translate, width), fused.softmax(translate)
+    return prediction.make(translate, width), prediction.softmax(translate)
 
 
 class Predictor:
@@ -69,8 +69,8 @@ class FusedPredictor(Predictor):
         network, stream = self._network, self.stream.stream
         kernel, softmax = _fused(self._width, self._loops)
         rows = x.size // network.n_in * network.positions_out
-        tiles = -(-rows // (fused.AREA // self._width))
-        kernel[tiles, fused.AREA // 64, stream](self._layers, self._params, x, out, rows)
+        tile = prediction.tile_of(self._width)
+        kernel[-(-rows // tile.rows), tile.threads, stream](self._layers, self._params, x, out, rows)
         if self._softmax:
             blocks, threads = spread(rows)
             softmax[blocks, threads, stream](out, int(network.inference[-1]["n_out"]))
@@ -110,5 +110,5 @@ class RowwisePredictor(Predictor):
 def predictor(network: Network, rows: int) -> Predictor:
     """Return what predicts ``rows`` rows at a time by a network as its table is now."""
     with as_host_errors():
-        width = fused.width_of(network.inference, network.dtype)
+        width = prediction.width_of(network, network.inference)
         return RowwisePredictor(network, rows) if width is None else FusedPredictor(network, width)

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense.backends.base import Objective
-from nbdense.backends.cuda.device import Stream, spread
+from nbdense.backends.cuda.device import FULL, Stream, spread
+from nbdense.backends.cuda.fused.plan import Plan, is_whole, plan_of
+from nbdense.backends.cuda.fused.training import BACKWARD, KEEP
 from nbdense.backends.cuda.products import THREADS_OF_TILE, TILE
 from nbdense.backends.cuda.program import Program, common
-from nbdense.backends.cuda.rows import SUM_THREADS
+from nbdense.backends.cuda.rows import CURSOR, SUM_THREADS
 from nbdense.backends.cuda.update import PIECE
 from nbdense.backends.layout import Layout
 from nbdense.engine.elementwise.activations import RELU
@@ -39,7 +41,6 @@ from nbdense.engine.tables import (
 )
 from nbdense.network import Network
 
-FULL = 264  # blocks that fill a large GPU twice
 LEAST_SHARE = 64  # rows of a batch that a block of a gradient takes, at least
 
 
@@ -72,33 +73,75 @@ class Launches:
         self._params, self._state = zeros(network.params.size, dtype), zeros((vectors, network.params.size), dtype)
         self._rounded = zeros(network.params.size if network.rounds_kernels else 1, dtype)
         self._mask = zeros(network.params.size if network.mask is not None else 1, dtype)
-        self._cursor, self._run = zeros(2, np.int64), stream.to_device(layout.run)
+        self._cursor, self._run = zeros(CURSOR, np.int64), stream.to_device(layout.run)
         self._sums = zeros((len(network.segments), 2), np.float64)
         self._steps = 0
-        self._tables: dict[bytes, Any] = {}
-        self._lay_out_shares()
+        self._tables: dict[Any, Any] = {}
+        self._plans: dict[bytes, Plan | None] = {}
+        self._shares, self._size_of_shares = self._laid_out_shares()
+        self._all_parts: dict[bool, Any] = {}  # of gradients: those of whole steps' kernel, and of others
+        self._choose(network.layers, True)
+        self._take_parts()
         pieces, piece_of = self._pieces_now()
         self._pieces, self._piece_of = stream.to_device(pieces), stream.to_device(piece_of)
-        self.cursor_now = np.zeros(2, np.int64)
+        self.cursor_now = np.zeros(CURSOR, np.int64)
 
-    def _lay_out_shares(self) -> None:
-        """Choose how many blocks share a batch in each kernel's gradient, and where they leave their parts."""
-        self._shares: dict[int, tuple[int, int, int, int]] = {}  # of each dense row: at, stride, shares, rows of each
-        end = 0
+    def _choose(self, layers: npt.NDArray[Any], whole: bool) -> None:
+        """Choose the kernels of a run: one of whole steps, where its phases are such and its table has room for it."""
+        self._host_layers = layers
+        key = layers.tobytes() + self._network.segments.tobytes()
+        if key not in self._plans:
+            self._plans[key] = plan_of(self._network, layers, self._batch)
+        self._plan = self._plans[key] if whole else None
+
+    def _take_parts(self) -> None:
+        """Let the run's gradients leave their parts in the memory of its kernels' kind, whose padding stays zero."""
+        plan = self._plan
+        fused = plan is not None
+        if fused not in self._all_parts:
+            size = self._size_of_shares if plan is None else plan.blocks * plan.stride
+            self._all_parts[fused] = self._stream.zeros(max(1, size), self._network.dtype)
+        self._parts = self._all_parts[fused]
+
+    def _laid_out_shares(self) -> tuple[dict[int, tuple[int, int, int, int]], int]:
+        """Choose how many blocks share a batch in each kernel's gradient, and where they leave their parts.
+
+        Returns
+        -------
+        shares : dict
+            Of each dense row: where the first part is, elements between them, how many there are, rows of each.
+        size : int
+            Elements of all.
+        """
+        shares, end = {}, 0
         for index, row in enumerate(self._network.layers):
             if kind_of(row) is DENSE:
                 tiles = -(-int(row["n_in"]) // TILE) * -(-int(row["n_out"]) // TILE)
                 depth = self._batch * int(row["positions"])
                 count = max(1, min(-(-FULL // tiles), -(-depth // LEAST_SHARE)))
                 share, stride = -(-depth // count), (int(row["n_in"]) + 1) * int(row["ld_out"])
-                self._shares[index] = (end, stride, -(-depth // share), share)
-                end += stride * self._shares[index][2]
-        self._parts = self._stream.zeros(max(1, end), self._network.dtype)
+                shares[index] = (end, stride, -(-depth // share), share)
+                end += stride * shares[index][2]
+        return shares, end
+
+    def _parts_by_offset(self) -> dict[int, tuple[int, int, int]]:
+        """Return the parts of each dense row's gradients, by the parameter's offset: as `_laid_out_shares` has them."""
+        plan = self._plan
+        if plan is not None:
+            rows, names = zip(self._host_layers, plan.places, strict=True), ("kernel", "bias")
+            found = [(int(row[name]), int(place[name])) for row, place in rows for name in names]
+            return {offset: (at, plan.stride, plan.blocks) for offset, at in found if at >= 0}
+        parts = {}
+        for index, (start, stride, count, _) in self._shares.items():
+            row = self._network.layers[index]
+            parts[int(row["kernel"])] = start, stride, count
+            parts[int(row["bias"])] = start + stride - int(row["ld_out"]), stride, count
+        return parts
 
     @property
     def nbytes(self) -> int:
         """Bytes on the device beside gradients and slots."""
-        arrays = (self.work, self._values, self._order, self._parts, self._params, self._rounded)
+        arrays = (self.work, self._values, self._order, *self._all_parts.values(), self._params, self._rounded)
         return sum(int(array.nbytes) for array in arrays)
 
     def places(self, first: int, count: int) -> npt.NDArray[np.int64]:
@@ -110,10 +153,14 @@ class Launches:
         self._go(self._common.place, count, self._run, first, order)
         return self._stream.read(order)
 
-    def begin(self, layers: Any, state: Any, hypers: Any, rates: Any, data: Any) -> tuple[Any, ...]:
+    def begin(self, phases: Any, layers: Any, state: Any, hypers: Any, rates: Any, data: Any) -> tuple[Any, ...]:
         """Bring a run's data to the device; return what its launches depend on besides."""
         network, write = self._network, self._stream.write
-        self._host_layers, self._data = layers, data
+        self._choose(layers, is_whole(phases, layers))
+        self._learns = any(phase["kind"] == SLABS and phase["flags"] & GRADIENT for phase in phases)
+        if self._learns:
+            self._take_parts()
+        self._data = data
         if len(hypers) > self._steps:
             self._steps = len(hypers)
             self._totals = self._stream.zeros((self._steps, self._columns), np.float64)
@@ -125,7 +172,7 @@ class Launches:
         write(self._params, network.params)
         write(self._state, state)
         write(self._run, self._layout.run)
-        write(self._cursor, np.zeros(2, np.int64))
+        write(self._cursor, np.zeros(CURSOR, np.int64))
         write(self._pieces, self._pieces_now()[0])
         if (mask := network.held_mask()).size:
             if self._mask.size != mask.size:
@@ -140,7 +187,7 @@ class Launches:
 
     def _table(self, rows: npt.NDArray[Any]) -> Any:
         """Return a table on the device, which is copied there once; one without rows gets one."""
-        key = rows.tobytes()
+        key = rows.dtype, rows.tobytes()
         if key not in self._tables:
             self._tables[key] = self._stream.to_device(rows if rows.size else np.zeros(1, rows.dtype))
         return self._tables[key]
@@ -156,13 +203,10 @@ class Launches:
         piece_of = np.full(network.params.size, -1, np.int32)
         for k, segment in enumerate(segments):
             piece_of[int(segment["offset"]) : int(segment["offset"] + segment["length"])] = k
-        for index, (start, stride, shares, _) in self._shares.items():
-            row = network.layers[index]
-            places = {int(row["kernel"]): start, int(row["bias"]): start + stride - int(row["ld_out"])}
-            for offset, place in places.items():
-                if offset >= 0:
-                    piece = at[offset]
-                    pieces[piece]["shares"], pieces[piece]["at"], pieces[piece]["stride"] = shares, place, stride
+        for offset, (first, stride, count) in self._parts_by_offset().items():
+            if offset >= 0:
+                piece = at[offset]
+                pieces[piece]["at"], pieces[piece]["stride"], pieces[piece]["shares"] = first, stride, count
         for slab in network.slabs[network.slabs["first"] == FACTORS]:
             pieces[int(slab["segment"])]["decay"] = 0.0
         return pieces, piece_of
@@ -182,15 +226,20 @@ class Launches:
         run, cursor, layers = self._run, self._cursor, self._layers
         for phase in phases:
             kind, index = int(phase["kind"]), int(phase["forward"])
-            if kind == ROWS:
+            if kind == ROWS and self._plan is not None:
+                keeps = not any(p["kind"] == SLABS and p["flags"] & UPDATE for p in phases)
+                self._whole_rows(self._plan, (BACKWARD if self._learns else 0) | (KEEP if keeps else 0))
+            elif kind == ROWS:
                 self._rows(phase)
             elif kind in (STATISTICS, SUMS):
                 made = self._common.statistics if kind == STATISTICS else self._common.sums
                 self._go(made, int(self._host_layers[index]["n_in"]), run, cursor, layers, index, self.work)
             elif kind != TRANSPOSES:
                 self._slabs(int(phase["flags"]))
-        penalised = self._penalised and any(p["kind"] == SLABS and p["flags"] & GRADIENT for p in phases)
-        self._single(self._common.finish, 1, run, cursor, layers, penalised, self._sums, self._totals)
+        self._single(
+            self._common.finish, SUM_THREADS, run, cursor, layers, self.work, self._values, self._columns, self._totals,
+            self._plan is not None, self._penalised and self._learns, self._sums,
+        )  # fmt: skip
 
     def _go(self, kernel: Any, pieces: int, *arguments: Any) -> None:
         blocks, threads = spread(pieces)
@@ -198,6 +247,15 @@ class Launches:
 
     def _single(self, kernel: Any, threads: int, *arguments: Any, blocks: int = 1) -> None:
         kernel[blocks, threads, self._stream.stream](*arguments)
+
+    def _whole_rows(self, plan: Plan, flags: int) -> None:
+        """Launch what takes a batch forward, to its losses, and back to the parts of its gradients."""
+        train, data = self.kernels.train(plan.tile), self._data
+        train[plan.blocks, plan.tile.threads, self._stream.stream, plan.shared](
+            self._run, self._cursor, self._layers, self._table(plan.fusion), self._table(plan.places), self._metrics,
+            self._params, data.x, data.y, data.weights, data.target_columns, data.weighted, self._order, self.work,
+            self._values, self._parts, flags,
+        )  # fmt: skip
 
     def _rows(self, phase: Any) -> None:
         kernels, common = self.kernels, self._common
@@ -282,7 +340,8 @@ class Launches:
     def _slabs(self, flags: int) -> None:
         kernels, run, cursor, layers, network = self.kernels, self._run, self._cursor, self._layers, self._network
         if flags & GRADIENT:
-            self._gradients()
+            if self._plan is None:
+                self._gradients()
             if self._penalised:
                 pieces = len(network.segments)
                 self._single(

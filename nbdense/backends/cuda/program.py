@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nbdense.backends.cuda import rows, update
+from nbdense.backends.cuda.fused import training
+from nbdense.backends.cuda.fused.tiles import Tile
 from nbdense.backends.cuda.products import Products
 from nbdense.backends.cuda.translation import Translation
 
@@ -24,8 +26,8 @@ class Common:
         translate = Translation(dtype)
         self.choose, self.place, self.gather = rows.gathering(translate)
         self.statistics, self.sums = rows.statistics(translate)
-        self.add_up = rows.adding_up()
-        self.penalise, self.measure, self.finish = rows.summing()
+        self.add_up, self.finish = rows.adding_up()
+        self.penalise, self.measure = rows.summing()
         self.fill, self.move, self.round_parameters = update.filling(translate)
         self.products = Products(dtype)
 
@@ -44,8 +46,18 @@ class Program:
     def __init__(self, dtype: str, activations: frozenset[int], losses: frozenset[int], steps: frozenset[int]) -> None:
         self.activate, self.differentiate = _made(rows.activating, dtype, activations)
         self.forward, self.backward = _made(rows.walking, dtype, activations)
-        self.lose = _made(rows.losing, dtype, activations | losses)
+        self._called = activations | losses
+        self.lose = _made(rows.losing, dtype, self._called)
         self.step = _made(update.stepping, dtype, steps)
+
+    def train(self, tile: Tile) -> Any:
+        """Return the kernel of fused steps, which are those of networks of float32."""
+        return _made(_training(tile), "float32", self._called)
+
+
+@functools.cache
+def _training(tile: Tile) -> Callable[[Translation], Any]:
+    return functools.partial(training.make, tile=tile)
 
 
 @functools.cache

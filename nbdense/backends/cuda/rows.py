@@ -20,7 +20,10 @@ from nbdense.engine.kernels import random
 from nbdense.engine.rows import ACTIVITY, dispatch
 from nbdense.engine.tables import CLIP_GLOBAL_NORM, DROPOUT_STREAM, SHUFFLE_STREAM
 
-STEP, STOPPED = range(2)  # of a cursor: the step of the run that is under way, and whether a loss was not finite
+# Of a cursor: the step of the run that is under way; whether a loss was not finite, which ends it; whether one of this
+# step is not, where losses are added up behind the update.
+STEP, STOPPED, SPOILED = range(3)
+CURSOR = 3
 SUM_THREADS = 4 if SIMULATED else 256  # of a block that adds up
 
 
@@ -48,8 +51,14 @@ def block_sum(parts, value):
     return parts[0]
 
 
-def gathering(translate: Translation) -> tuple[Any, Any, Any]:
-    """Return the kernels that choose a batch's rows, or an epoch's from ``first`` on, and that bring a batch in."""
+@device_function
+def taken(data, order, pieces, i, n, j):
+    """Return column j of the batch's row of n columns i, from rows of data of ``pieces`` such each."""
+    return data[order[i // pieces], i % pieces * n + j]
+
+
+def placing(translate: Translation) -> Any:
+    """Return the function that writes to order[i] which row of data is the epoch's ``at``."""
     key_of, shuffled = translate(random.key_of), translate(random.shuffled)
 
     @device_function
@@ -58,6 +67,13 @@ def gathering(translate: Translation) -> tuple[Any, Any, Any]:
             shuffled(key_of(run[0]["seed"], SHUFFLE_STREAM, run[0]["epoch"]), run[0]["rows"], at, 1, order, i)
         else:
             order[i] = at
+
+    return write_place
+
+
+def gathering(translate: Translation) -> tuple[Any, Any, Any]:
+    """Return the kernels that choose a batch's rows, or an epoch's from ``first`` on, and that bring a batch in."""
+    write_place = placing(translate)
 
     @kernel
     def choose(run, cursor, order):
@@ -75,20 +91,33 @@ def gathering(translate: Translation) -> tuple[Any, Any, Any]:
         _, rows = rows_of_batch(run, cursor)
         first, last = layers[0], layers[layers.shape[0] - 1]
         here, step = cuda.grid(1), cuda.gridsize(1)
-        columns, pieces = x.shape[1], first["positions"]
-        n = columns // pieces
-        for e in range(here, rows * columns, step):
-            i, j = e // columns, e % columns
-            work[(i * pieces + j // n) * first["ld_in"] + j % n] = x[order[i], j]
+        pieces, n = first["positions"], first["n_in"]
+        for e in range(here, rows * pieces * n, step):
+            work[e // n * first["ld_in"] + e % n] = taken(x, order, pieces, e // n, n, e % n)
         pieces = last["positions_out"]
-        n = max(1, targets // pieces)
-        for e in range(here, rows * targets, step):
-            i, j = e // targets, e % targets
-            work[run[0]["targets"] + (i * pieces + j // n) * run[0]["ld_target"] + j % n] = y[order[i], j]
+        n = targets // pieces
+        for e in range(here, rows * pieces * n, step):
+            work[run[0]["targets"] + e // n * run[0]["ld_target"] + e % n] = taken(y, order, pieces, e // n, n, e % n)
         for e in range(here, rows * pieces, step):
             work[run[0]["weights"] + e] = weights[order[e // pieces], 0] if weighted else 1.0
 
     return choose, place, gather
+
+
+def differentiating(translate: Translation) -> Any:
+    """Return the function that multiplies an element's delta by the derivative of its row's activation."""
+    call = translate(custom.call_loop)
+
+    @device_function
+    def differentiate_element(row, work, at_z, at_a, at_d):
+        if row["call_backward"] != 0:
+            call(row["call_backward"], work, at_z, at_a, at_d, 1, row["alpha"], row["beta"], row["gamma"])
+        elif row["activation"] > 0:  # a clamp
+            a = work[at_a]
+            inside = a > row["lower"] and (a < row["upper"] or row["upper"] == np.inf)
+            work[at_d] *= work.dtype.type(1.0 if inside else 0.0)
+
+    return differentiate_element
 
 
 def activating(translate: Translation) -> tuple[Any, Any]:
@@ -98,6 +127,7 @@ def activating(translate: Translation) -> tuple[Any, Any]:
         translate(activation_loops.differentiate),
     )
     copy, call = translate(activation_loops.copy_block), translate(custom.call_loop)
+    differentiate_element = differentiating(translate)
 
     @device_function
     def activate_element(row, work, at):
@@ -139,13 +169,8 @@ def activating(translate: Translation) -> tuple[Any, Any]:
             at = e // columns * ld + e % columns
             if rowwise:
                 differentiate_row(row, work, pre + at, output + at, deltas + at, 1)
-            elif row["call_backward"] != 0:
-                at_z, at_a, at_d = pre + at, output + at, deltas + at
-                call(row["call_backward"], work, at_z, at_a, at_d, 1, row["alpha"], row["beta"], row["gamma"])
-            elif row["activation"] > 0:  # a clamp
-                a = work[output + at]
-                inside = a > row["lower"] and (a < row["upper"] or row["upper"] == np.inf)
-                work[deltas + at] *= work.dtype.type(1.0 if inside else 0.0)
+            else:
+                differentiate_element(row, work, pre + at, output + at, deltas + at)
 
     return apply, differentiate
 
@@ -195,8 +220,11 @@ def statistics(translate: Translation) -> tuple[Any, Any]:
     return take, sums
 
 
-def losing(translate: Translation) -> Any:
-    """Return the kernel of losses and metrics of each row of outputs."""
+def losing_row(translate: Translation) -> Any:
+    """Return the function that computes loss and metrics of a row of outputs, and its deltas.
+
+    Metrics read what the model puts out; ``i`` is the row of the batch's m.
+    """
     losses_of_rows, metric_of_row = translate(loss.losses_of_rows), translate(loss.metric_of_row)
     activate_row = translate(activation_loops.activate_row)
 
@@ -205,31 +233,42 @@ def losing(translate: Translation) -> Any:
         for k in range(values.size - 1):
             values[1 + k] = metric_of_row(metrics[k], work, y, t, row["n_out"])
 
-    @kernel
-    def lose(run, cursor, layers, metrics, work, values):
-        """Compute loss and metrics of each row, and the deltas; metrics read what the model puts out."""
-        row, capacity, fused = layers[layers.shape[0] - 1], run[0]["batch"], run[0]["fused"] != 0
-        m, columns = rows_of_batch(run, cursor)[1] * row["positions_out"], metrics.size
+    @device_function
+    def lose_row(run, row, metrics, work, values, i, m):
+        fused, columns = run[0]["fused"] != 0, metrics.size
         form = (run[0]["loss"], run[0]["loss_parameter"], run[0]["sparse"] != 0, run[0]["loss_call"])
         shape = (1, row["n_out"], row["ld_out"], run[0]["ld_target"], m)
+        y = row["output"] * run[0]["batch"] + i * row["ld_out"]
+        t = run[0]["targets"] + i * run[0]["ld_target"]
+        mine = values[i * columns : (i + 1) * columns]
+        if not fused:
+            measure(row, run, work, y, t, metrics, mine)
+        rows = (y, t, run[0]["deltas"] + y, run[0]["weights"] + i, run[0]["room"] + i)
+        losses_of_rows(form, work, rows, shape, mine, 1)
+        if fused:
+            if row["activation"] != SOFTMAX and columns > 1:
+                activate_row(row, work, y, 1)
+            measure(row, run, work, y, t, metrics, mine)
+
+    return lose_row
+
+
+def losing(translate: Translation) -> Any:
+    """Return the kernel of losses and metrics of each row of outputs, and of the deltas."""
+    lose_row = losing_row(translate)
+
+    @kernel
+    def lose(run, cursor, layers, metrics, work, values):
+        row = layers[layers.shape[0] - 1]
+        m = rows_of_batch(run, cursor)[1] * row["positions_out"]
         for i in range(cuda.grid(1), m, cuda.gridsize(1)):
-            y = row["output"] * capacity + i * row["ld_out"]
-            t = run[0]["targets"] + i * run[0]["ld_target"]
-            mine = values[i * columns : (i + 1) * columns]
-            if not fused:
-                measure(row, run, work, y, t, metrics, mine)
-            rows = (y, t, run[0]["deltas"] + y, run[0]["weights"] + i, run[0]["room"] + i)
-            losses_of_rows(form, work, rows, shape, mine, 1)
-            if fused:
-                if row["activation"] != SOFTMAX and columns > 1:
-                    activate_row(row, work, y, 1)
-                measure(row, run, work, y, t, metrics, mine)
+            lose_row(run, row, metrics, work, values, i, m)
 
     return lose
 
 
-def adding_up() -> Any:
-    """Return the kernel of a batch's sums of losses and metrics."""
+def adding_up() -> tuple[Any, Any]:
+    """Return the kernel of a batch's sums of losses and metrics, and the one that ends a step: a single block each."""
     activity, l1, l2 = ACTIVITY.code, *(ACTIVITY.settings[name] for name in ("l1", "l2"))
 
     @device_function
@@ -245,10 +284,9 @@ def adding_up() -> Any:
                     total += row[l1] * abs(a) + row[l2] * a * a
         return total
 
-    @kernel
-    def add_up(run, cursor, layers, work, values, columns, totals):
-        """Sum losses and metrics over the batch, in one block; a sum of losses that is not finite stops the run."""
-        parts = cuda.shared.array(SUM_THREADS, float64)
+    @device_function
+    def sum_up(parts, run, cursor, layers, work, values, columns, totals):
+        """Sum losses and metrics over the batch; a sum of losses that is not finite stops the run."""
         positions, rows = layers[layers.shape[0] - 1]["positions_out"], rows_of_batch(run, cursor)[1]
         m = rows * positions
         if m == 0:
@@ -263,11 +301,31 @@ def adding_up() -> Any:
                 if k == 0 and not math.isfinite(total):
                     cursor[STOPPED] = 1
 
-    return add_up
+    @kernel
+    def add_up(run, cursor, layers, work, values, columns, totals):
+        parts = cuda.shared.array(SUM_THREADS, float64)
+        sum_up(parts, run, cursor, layers, work, values, columns, totals)
+
+    @kernel
+    def finish(run, cursor, layers, work, values, columns, totals, late, penalised, sums):
+        """End a step; where its losses are to be added up so ``late``, do that first."""
+        parts = cuda.shared.array(SUM_THREADS, float64)
+        if late:
+            sum_up(parts, run, cursor, layers, work, values, columns, totals)
+        if cuda.threadIdx.x == 0 and cursor[STOPPED] == 0:
+            if penalised:
+                rows = rows_of_batch(run, cursor)[1] * layers[layers.shape[0] - 1]["positions_out"]
+                penalty = 0.0
+                for k in range(sums.shape[0]):
+                    penalty += sums[k, 0]
+                totals[cursor[STEP], 0] += penalty * rows
+            cursor[STEP] += 1
+
+    return add_up, finish
 
 
-def summing() -> tuple[Any, Any, Any]:
-    """Return the kernels of penalties, of gradients' norms, and the one that ends a step."""
+def summing() -> tuple[Any, Any]:
+    """Return the kernels of penalties and of gradients' norms."""
 
     @kernel
     def penalise(cursor, pieces, params, sums):
@@ -303,17 +361,4 @@ def summing() -> tuple[Any, Any, Any]:
                 size = math.sqrt(all_squares if everywhere else sums[k, 1])
                 sums[k, 1] = most / size if size > most else 1.0
 
-    @kernel
-    def finish(run, cursor, layers, penalised, sums, totals):
-        """End a step, by one thread."""
-        if cursor[STOPPED] != 0:
-            return
-        if penalised:
-            rows = rows_of_batch(run, cursor)[1] * layers[layers.shape[0] - 1]["positions_out"]
-            penalty = 0.0
-            for k in range(sums.shape[0]):
-                penalty += sums[k, 0]
-            totals[cursor[STEP], 0] += penalty * rows
-        cursor[STEP] += 1
-
-    return penalise, measure, finish
+    return penalise, measure

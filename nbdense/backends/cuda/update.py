@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from nbdense.backends.cuda.device import kernel
-from nbdense.backends.cuda.rows import STEP, STOPPED, rows_of_batch
+from nbdense.backends.cuda.device import device_function, kernel
+from nbdense.backends.cuda.rows import SPOILED, STEP, STOPPED, rows_of_batch
 from nbdense.backends.cuda.translation import Translation
 from nbdense.engine.elementwise import optimizer
 from nbdense.engine.rows import fake_quant
 from nbdense.engine.rows.kind import by_kind
 from nbdense.engine.tables import CLIP, CLIP_NORM, CLIP_VALUE, GAMMA, GRADIENT, UPDATE
+
+_AT_ONCE = 16  # loads of a thread
 
 # A parameter tensor, as the device sees it.
 PIECE = np.dtype(
@@ -31,13 +33,26 @@ PIECE = np.dtype(
 )
 
 
+@device_function
+def added_up(parts, first, stride, count):
+    """Add up parts of a gradient in order, of which ``_AT_ONCE`` are on their way at once."""
+    total = parts.dtype.type(0.0)
+    for k in range(count // _AT_ONCE):
+        at = first + k * _AT_ONCE * stride
+        for q in range(_AT_ONCE):  # a constant, which the compiler unrolls
+            total += parts[at + q * stride]
+    for k in range(count // _AT_ONCE * _AT_ONCE, count):
+        total += parts[first + k * stride]
+    return total
+
+
 def stepping(translate: Translation) -> Any:
     """Return the kernel that takes every parameter through its update, a thread for each; ``flags`` as of SLABS."""
     update = translate(optimizer.update)
 
     @kernel
     def step(run, cursor, flags, pieces, piece_of, shares, params, state, mask, masked, sums, hypers, rates):
-        if cursor[STOPPED] != 0:
+        if cursor[STOPPED] != 0 or cursor[SPOILED] != 0:
             return
         number, now, settings = params.dtype.type, cursor[STEP], run[0]
         rate, adjusted, iteration = rates[now, 0], rates[now, 1], settings["iteration"] + now + 1
@@ -48,9 +63,7 @@ def stepping(translate: Translation) -> Any:
             gradient = state[0, i]
             if flags & GRADIENT:
                 if piece["shares"] > 0:
-                    gradient = number(0.0)
-                    for k in range(piece["shares"]):
-                        gradient += shares[piece["at"] + k * piece["stride"] + i - piece["offset"]]
+                    gradient = added_up(shares, piece["at"] + i - piece["offset"], piece["stride"], piece["shares"])
                 if piece["l1"] != 0.0 or piece["l2"] != 0.0:
                     l1, w = number(piece["l1"]), params[i]
                     sign = l1 if w > 0 else (-l1 if w < 0 else number(0.0))

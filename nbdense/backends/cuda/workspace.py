@@ -112,7 +112,7 @@ class CudaWorkspace:
             launches.kernels = program(network.dtype.name, *self._addresses())
             key = (phases.tobytes(), layers.tobytes(), network.slabs.tobytes(), launches.kernels)
             rows = self._some_rows(data) if whole is None else whole
-            key += launches.begin(layers, self.state, hypers, rates, rows)
+            key += launches.begin(phases, layers, self.state, hypers, rates, rows)
             left = count
             if key not in self._graphs:
                 launches.step(phases)  # compiles, which cannot be done while launches are recorded

@@ -1,0 +1,1 @@
+"""Whole networks of narrow dense layers in one launch."""
