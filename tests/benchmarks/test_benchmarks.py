@@ -177,11 +177,15 @@ def test_busy_processes_are_busy_until_the_block_is_left():
 
 def test_one_part_goes_into_the_rest(results):
     results["failures"] = ["training: torch: wrong", "int8: nbdense_int8: wrong"]
-    new = {"machine": {"date": "2000-02-02"}, "int8": [row("nbdense_int8", 1.0, case="wide", batch=1)], "failures": []}
+    new = {
+        "machine": {"date": "2000-02-02", "commit": "abc"},
+        "int8": [row("nbdense_int8", 1.0, case="wide", batch=1)],
+        "failures": [],
+    }
     both = measure.merged(results, new, ("int8",))
     assert both["int8"] == new["int8"] and both["training"] == results["training"]
     assert both["failures"] == ["training: torch: wrong"]
-    assert "Measured 2000-01-01, int8 2000-02-02 by" in report.render_machine(both)
+    assert "Measured 2000-01-01, int8 2000-02-02 at abc, by" in report.render_machine(both)
 
 
 def test_results_of_another_machine_stay_apart(results, tmp_path, capsys):
@@ -209,7 +213,7 @@ def test_another_kind_of_cpu_adds_to_every_table(results, tmp_path, monkeypatch)
     both = page.read_text(encoding="utf-8")
     assert alone.count("**a CPU** (any, 2 cores)") == both.count("**a CPU** (any, 2 cores)") == len(report.RENDERERS)
     assert both.count("**another CPU** (other, 2 cores)") == len(report.RENDERERS)
-    assert "Measured 2000-01-01 by `make bench`, at commit abcdef, on 2 cores of another CPU" in both
+    assert "Measured 2000-01-01 at abcdef, by `make bench` on 2 cores of another CPU" in both
     assert [line for line in alone.splitlines() if line not in both] == []
 
 
