@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from nbdense._garbage import uncollected
+from nbdense._compile.garbage import uncollected
 
 with uncollected():  # whatever imports numba here imports this first, the engine too
     import_module("numba")

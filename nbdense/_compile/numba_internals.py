@@ -20,8 +20,8 @@ from numba.core.types.containers import BaseTuple
 
 from nbdense._compile import kernel_cache
 from nbdense._compile.compilations import timed
+from nbdense._compile.garbage import uncollected
 from nbdense._compile.libraries import EntryLibrary, KernelLibrary
-from nbdense._garbage import uncollected
 
 # Numba's passes for what no kernel has: closures, array expressions, overloads to inline, with blocks, raised errors.
 _NOT_FOR_KERNELS = {

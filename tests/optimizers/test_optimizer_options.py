@@ -22,7 +22,8 @@ from nbdense.optimizers import (
     get,
     serialize,
 )
-from tests.optimizers.test_optimizers import EVERYTHING, KERAS, VARIANTS, Sawtooth, fresh
+from tests.optimizers.test_optimizers import EVERYTHING, KERAS, VARIANTS, fresh
+from tests.optimizers.test_scheduled_steps import Sawtooth
 from tests.support.builders import make_model
 
 CONFIGURED = [
