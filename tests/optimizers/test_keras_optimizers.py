@@ -14,8 +14,8 @@ from nbdense.optimizers import OPTIMIZERS, SGD, Adam, schedules
 from nbdense.optimizers.schedules import ExponentialDecay
 from nbdense.training import loop
 from tests.optimizers.test_optimizers import GOLDEN as STEPS
-from tests.optimizers.test_scheduled_steps import 
-from tests.optimizers.test_optimizers import KERAS, SPLIT, Sawtooth, fresh
+from tests.optimizers.test_optimizers import KERAS, SPLIT, fresh
+from tests.optimizers.test_scheduled_steps import Sawtooth
 from tests.support.builders import make_model
 from tests.support.source_tree import ROOT
 
