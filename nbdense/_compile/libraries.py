@@ -65,8 +65,10 @@ class EntryLibrary(codegen.JITCodeLibrary):
     _linking_libraries: list[Any]
 
     def finalize(self) -> None:
-        for library in _link(self._final_module, self._linking_libraries):
-            self._reload_init.update(library._reload_init)
+        libraries = _link(self._final_module, self._linking_libraries)
+        if hasattr(self, "_reload_init"):  # numba 0.62 has none
+            for library in libraries:
+                self._reload_init.update(library._reload_init)
         self._linking_libraries = []
         super().finalize()
 
