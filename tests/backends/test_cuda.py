@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -33,6 +34,29 @@ def test_on_the_gpu(group, name):
     result = results(group, simulated=False)[name]
     assert result["gap"] <= TOLERANCE
     assert result["same bits"]
+
+
+@pytest.mark.gpu
+def test_shared_memory_is_declared_for_vectors():
+    """The compiled products, of steps that are not fused, read it four numbers at once."""
+    output, _ = run_python(DECLARED)
+    declared = re.findall(r"\.shared \.align (\d+)", output)
+    assert len(declared) >= 2
+    assert set(declared) == {"16"}
+    assert "ld.shared.v4.f32" in output
+
+
+DECLARED = """
+import numpy as np
+import nbdense as nb
+from nbdense.backends.cuda.program import common
+from tests.support.builders import make_model
+
+nb.set_device("cuda")
+model = make_model([3, 200, 2], ["relu", "linear"], "mse", "sgd", dtype="float32")
+model.fit(np.ones((6, 3)), np.ones((6, 2)), 3, epochs=1, verbose=0)
+print(*common("float32").products.forward.inspect_asm().values())
+"""
 
 
 def test_other_devices_are_refused():

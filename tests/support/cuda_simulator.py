@@ -1,4 +1,4 @@
-"""numba's simulator of a GPU, with the threads of a block taking turns.
+"""numba's simulator of a GPU, with the threads of a block taking turns, and launches that a GPU would refuse refused.
 
 Its own threads all run at once while another polls them, and so wait most of the time; and two of them that make a
 block's shared array at the same moment get one each.
@@ -8,6 +8,7 @@ import functools
 import threading
 
 import numpy as np
+from numba.cuda.simulator import api as simulated
 from numba.cuda.simulator import kernel, kernelapi
 
 
@@ -58,7 +59,22 @@ class Block(kernel.BlockManager):
             threads = [thread for thread in threads if not thread.ended]
 
 
+class Kernel(kernel.FakeCUDAKernel):
+    """A kernel whose launches are of sizes that a GPU takes, and that numba-cuda does: ints, not NumPy's."""
+
+    def __getitem__(self, configuration):
+        grid, threads, *rest = configuration
+        grid = grid if isinstance(grid, tuple) else (grid,)
+        shared = rest[1] if len(rest) > 1 else 0
+        assert all(type(size) is int for size in (*grid, threads, shared)), (self.fn.__name__, configuration)
+        assert all(0 < size <= most for size, most in zip(grid, (2**31 - 1, 65535, 65535), strict=False)), grid
+        assert 0 < threads <= 1024
+        assert shared <= 48 << 10
+        return super().__getitem__(configuration)
+
+
 def take_turns():
     """Let the simulator run blocks in this way; the process has NUMBA_ENABLE_CUDASIM=1."""
     kernel.BlockManager = Block
     kernelapi.FakeCUDAShared = Shared
+    simulated.FakeCUDAKernel = Kernel

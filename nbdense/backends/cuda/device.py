@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,8 @@ def intrinsic(typing_function: Callable[..., Any], twin: Callable[..., Any]) -> 
     """Make an intrinsic of a typing function; ``twin`` is the same in Python, for the simulator."""
     if SIMULATED:
         return twin
-    try:  # numba-cuda has one of its own
-        from numba.cuda.extending import intrinsic as made
-    except ImportError:
-        from numba.extending import intrinsic as made
+    from numba.cuda.extending import intrinsic as made  # which the simulator lacks
+
     return made(typing_function)
 
 
@@ -63,6 +62,8 @@ def description() -> str:
     """
     if SIMULATED:
         return "numba's simulator"
+    if find_spec("numba_cuda") is None:  # numba's own target, which it replaces, aligns no shared memory
+        raise NoDeviceError("numba-cuda is not installed")
     try:
         found = cuda.is_available()
         reason = "no GPU, or no driver of it, was found"
@@ -140,15 +141,17 @@ class Stream:
             from cuda.bindings import driver
         except ImportError:
             return launches
-        handle = int(self.stream.handle) if not hasattr(self.stream.handle, "value") else self.stream.handle.value
-        _checked(driver.cuStreamBeginCapture(handle, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
-        try:
-            launches()
-        except BaseException:
-            with suppress(Exception):
-                driver.cuStreamEndCapture(handle)
-            raise
-        (captured,) = _checked(driver.cuStreamEndCapture(handle))
+        handle = int(self.stream.handle)
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        with cuda.defer_cleanup():  # to free memory, as the garbage collector may, would end the capture
+            _checked(driver.cuStreamBeginCapture(handle, mode))
+            try:
+                launches()
+            except BaseException:
+                with suppress(Exception):
+                    driver.cuStreamEndCapture(handle)
+                raise
+            (captured,) = _checked(driver.cuStreamEndCapture(handle))
         (made,) = _checked(driver.cuGraphInstantiate(captured, 0))
         _checked(driver.cuGraphDestroy(captured))
         return lambda: _launch(driver, made, handle)

@@ -333,7 +333,7 @@ class Launches:
         self, kernel: Any, shape: tuple[int, int], shares: int, a: Any, b: Any, c: Any, sizes: Any, rest: Any
     ) -> None:
         """Launch a product: operands as (array, place, elements between rows), sizes as (m, n, depth, positions)."""
-        grid = (-(-shape[1] // TILE), -(-shape[0] // TILE), shares)
+        grid = (-(-shape[0] // TILE) * -(-shape[1] // TILE), shares)  # the second is of 65535 at most
         arguments = (self._run, self._cursor, *a, *b, *c, *sizes, *rest)
         kernel[grid, THREADS_OF_TILE, self._stream.stream](*arguments)
 

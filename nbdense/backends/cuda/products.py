@@ -15,6 +15,7 @@ from numba import cuda, float32, float64
 
 from nbdense.backends.cuda.device import SIMULATED, kernel
 from nbdense.backends.cuda.rows import rows_of_batch
+from nbdense.backends.cuda.vectors import ALIGNED
 
 TILE, DEPTH, EACH = (4, 4, 2) if SIMULATED else (64, 16, 4)  # of C, of the slices; a thread's rows and columns of C
 SIDE = TILE // EACH
@@ -23,13 +24,14 @@ _LD = TILE + 4  # of a slice in shared memory: with 4 more its columns fall into
 
 _SOURCE = """
 def {name}(run, cursor, A, a_at, a_row, B, b_at, b_row, C, c_at, c_row, m, n, depth, positions, {arguments}):
-    slice_a = cuda.shared.array({size}, number)
-    slice_b = cuda.shared.array({size}, number)
+    slice_a = cuda.shared.array({size}, number{aligned})
+    slice_b = cuda.shared.array({size}, number{aligned})
     thread = cuda.threadIdx.x
     zero = kind(0.0)
     first = 0
     {limits}
-    top, left = cuda.blockIdx.y * {tile}, cuda.blockIdx.x * {tile}
+    across = (n + {tile} - 1) // {tile}
+    top, left = cuda.blockIdx.x // across * {tile}, cuda.blockIdx.x % across * {tile}
     if top >= m:
         return
     row, column = np.uint64(thread // {side} * {each}), np.uint64(thread % {side} * {each})
@@ -67,13 +69,13 @@ at = c_at + i * c_row + j
 total = total + C[at] if adds else total
 C[at] = zero if gate_at >= 0 and not C[gate_at + i * c_row + j] > zero else total
 """
-# Of a gradient the depth is the batch; blockIdx.z chooses the share. A block of the first row of tiles adds up its
+# Of a gradient the depth is the batch; blockIdx.y chooses the share. A block of the first row of tiles adds up its
 # deltas besides: the bias's gradient.
 _SHARE = """
 depth = rows_of_batch(run, cursor)[1] * positions
-first = cuda.blockIdx.z * share
+first = cuda.blockIdx.y * share
 depth = min(depth, first + share)
-c_at += cuda.blockIdx.z * stride
+c_at += cuda.blockIdx.y * stride
 column_sum = zero
 """
 _COLUMNS = f"""
@@ -83,7 +85,7 @@ if bias_at >= 0 and top == 0 and thread < {TILE}:
 """
 _BIAS = f"""
 if bias_at >= 0 and top == 0 and thread < {TILE} and left + thread < n:
-    C[bias_at + cuda.blockIdx.z * stride + left + thread] = column_sum
+    C[bias_at + cuda.blockIdx.y * stride + left + thread] = column_sum
 """
 
 
@@ -123,6 +125,7 @@ def _make(
         name=name,
         arguments=arguments,
         size=DEPTH * _LD,
+        aligned=ALIGNED,
         elements=DEPTH * TILE,
         tile=TILE,
         deep=DEPTH,

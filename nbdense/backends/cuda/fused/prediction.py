@@ -11,6 +11,7 @@ from nbdense.backends.cuda.device import SIMULATED, kernel
 from nbdense.backends.cuda.fused import tiles
 from nbdense.backends.cuda.fused.tiles import Lines, Tile
 from nbdense.backends.cuda.translation import Translation
+from nbdense.backends.cuda.vectors import ALIGNED
 from nbdense.engine.elementwise import custom, elementary, row_sums
 from nbdense.engine.elementwise.activations import SOFTMAX
 from nbdense.network import Network
@@ -20,8 +21,8 @@ _SLICE = 256 if SIMULATED else 2048  # elements of the kernels' slices
 
 _SOURCE = """
 def fused(layers, params, x, out, rows):
-    values = cuda.shared.array({size}, float32)
-    weights = cuda.shared.array({slice}, float32)
+    values = cuda.shared.array({size}, float32{aligned})
+    weights = cuda.shared.array({slice}, float32{aligned})
     thread, zero = cuda.threadIdx.x, np.float32(0.0)
     row, column = np.uint64(thread // {across} * 4), np.uint64(thread % {across} * 4)
     lane, group = thread % 8, thread // 8
@@ -93,6 +94,7 @@ def make(translate: Translation, width: int) -> Any:
         _SOURCE,
         size=width * tile.ld,
         slice=_SLICE,
+        aligned=ALIGNED,
         rows=tile.rows,
         across=tile.across,
         threads=tile.threads,

@@ -18,6 +18,7 @@ from nbdense.backends.cuda.fused import tiles
 from nbdense.backends.cuda.fused.tiles import Lines, Tile
 from nbdense.backends.cuda.rows import SPOILED, differentiating, losing_row, placing, rows_of_batch, taken
 from nbdense.backends.cuda.translation import Translation
+from nbdense.backends.cuda.vectors import ALIGNED
 from nbdense.engine.elementwise import activation_loops, custom
 from nbdense.engine.tables import DELTA_GATED, GATE_DELTA, NO_DELTA
 
@@ -44,7 +45,7 @@ PLACES = np.dtype(
 _SOURCE = """
 def train(run, cursor, layers, fusion, places, metrics, params, x, y, weights, targets, weighted, order, work, losses,
           parts, flags):
-    values = cuda.shared.array(0, float32)
+    values = cuda.shared.array(0, float32{aligned})
     element = cuda.local.array(3, float32)
     thread, zero, one = cuda.threadIdx.x, np.float32(0.0), np.float32(1.0)
     row, column = np.uint64(thread // {across} * 4), np.uint64(thread % {across} * 4)
@@ -244,6 +245,7 @@ def make(translate: Translation, tile: Tile) -> Any:
     slices: dict[str, Any] = {"deep": "most", "ld_slice": ld_slice(tile), "slices": "values", "at": "slices"}
     text = tiles.assembled(
         _SOURCE,
+        aligned=ALIGNED,
         rows=tile.rows,
         across=tile.across,
         threads=tile.threads,
