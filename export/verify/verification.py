@@ -35,6 +35,7 @@ from nbdense.export.verify.integers import compare_integers, compare_values, row
 from nbdense.export.verify.runtime import Outside, Session
 from nbdense.export.verify.tolerance import TOLERANCE, cost_of_a_bit, cost_of_float32, largest_differences
 from nbdense.export.write.writing import location_of
+from nbdense.metrics.collected import predicted_classes
 from nbdense.network import Network
 
 BATCH_SIZES = (1, 7, 64)
@@ -286,7 +287,7 @@ def _differing_labels(proto: onnx.ModelProto, outputs: list[npt.NDArray[Any]], a
     if len(outputs) < 2 or outputs[0].dtype.kind not in "iOU":
         return None
     labels, values = outputs[0], np.moveaxis(outputs[-1], axis, -1)
-    wanted: Any = values.argmax(axis=-1) if values.shape[-1] > 1 else (values[..., 0] >= 0.5).astype(np.int64)
+    wanted: Any = predicted_classes(values, at_threshold=1)
     if labels.dtype.kind != "i":
         metadata = {entry.key: entry.value for entry in proto.metadata_props}
         if "class_names" not in metadata:

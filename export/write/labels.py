@@ -13,9 +13,9 @@ from onnx import TensorProto
 
 from nbdense.export.graph.activations import ACTIVATION_FORMS
 from nbdense.export.graph.builder import Graph, Shape
+from nbdense.metrics.collected import THRESHOLD
 
 LABEL = "label"  # the output's default name
-THRESHOLD = 0.5
 
 
 def write_labels(

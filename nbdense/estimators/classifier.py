@@ -16,6 +16,7 @@ from nbdense.estimators.networks import before_activation, is_trained, scale_out
 from nbdense.estimators.parameters import got, is_lbfgs, is_loss, wanted_loss
 from nbdense.estimators.rows import Floats, outputs_of
 from nbdense.losses import CategoricalCrossentropy, CategoricalHinge, KLDivergence
+from nbdense.metrics.collected import THRESHOLD, predicted_classes
 from nbdense.training.targets import balance_of, class_sizes, weights_by_class
 
 # After base, which says what to install where there is none
@@ -415,9 +416,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _numbers(self, outputs: Floats) -> npt.NDArray[np.intp]:
         """Return the classes' numbers, (rows,); or 0 and 1, (rows, labels)."""
         if self._multilabel:
-            return (outputs > 0.5).astype(np.intp)
-        numbers = outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.intp)
-        return np.minimum(numbers, len(self.classes_) - 1)  # a single class is all that there is
+            return (outputs > THRESHOLD).astype(np.intp)
+        return np.minimum(predicted_classes(outputs), len(self.classes_) - 1)  # a single class is all that there is
 
     def _answers(self, outputs: Floats) -> npt.NDArray[Any]:
         numbers = self._numbers(outputs)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from nbdense import _checks
 from nbdense._tables import Shown, Table
 from nbdense.inspection.plots import label_places, new_axes
+from nbdense.metrics.collected import predicted_classes
 
 
 class Predictor(Protocol):
@@ -113,8 +114,7 @@ def confusion_matrix(model: Predictor, x: Any, y: Any, class_names: Sequence[Any
     """
     outputs = np.asarray(model.predict(x))
     columns = outputs.reshape(len(outputs), -1)
-    several = columns.shape[1] > 1
-    taken = columns.argmax(axis=1) if several else (columns[:, 0] >= 0.5).astype(np.int64)
+    taken = predicted_classes(columns, at_threshold=1)
     targets = _checks.numbers_of("confusion_matrix: y", y)
     targets = targets.reshape(len(targets), -1)
     targets = targets.argmax(axis=1) if targets.shape[1] > 1 else targets[:, 0]

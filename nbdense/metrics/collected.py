@@ -17,6 +17,7 @@ from nbdense._registry import name_of
 from nbdense.losses import BinaryCrossentropy, Loss
 from nbdense.metrics.base import Array, Metric, as_columns
 
+THRESHOLD = 0.5  # of probabilities
 Counts = tuple[Array, Array, Array]  # weights of hits, predictions and targets of each class
 Ratio = Callable[[Array, Array, Array], Array]
 
@@ -29,6 +30,30 @@ def is_undefined(outputs: Array) -> bool:
 def classes_of(targets: Array) -> npt.NDArray[np.int64]:
     """Return class numbers, (rows,): from a column of them, or from rows whose largest element marks the class."""
     return targets[:, 0].astype(np.int64) if targets.shape[1] == 1 else targets.argmax(axis=1)
+
+
+def predicted_classes(
+    outputs: npt.NDArray[Any], threshold: float = THRESHOLD, *, at_threshold: int = 0
+) -> npt.NDArray[np.intp]:
+    """Return class numbers: of several outputs the largest one's, the first of equal ones; of one, its side's.
+
+    Parameters
+    ----------
+    outputs : ndarray, (..., n_out)
+        Outputs; where there is one, probabilities of class 1, or what the threshold is for.
+    threshold : float
+        What one output is compared with: above it, it stands for class 1.
+    at_threshold : {0, 1}
+        The class of one output that equals the threshold: 0 in Keras and scikit-learn, 1 in labels of ONNX files.
+
+    Returns
+    -------
+    ndarray of intp, (...,)
+    """
+    if outputs.shape[-1] > 1:
+        return np.asarray(outputs.argmax(axis=-1))
+    column = outputs[..., 0]
+    return np.asarray(column >= threshold if at_threshold else column > threshold).astype(np.intp)
 
 
 def positives(targets: Array, n_out: int, multi_label: bool) -> npt.NDArray[np.bool_]:
@@ -44,10 +69,8 @@ def count(targets: Array, outputs: Array, weights: Array, threshold: float, mult
     if multi_label:
         marked, positive, column = outputs > threshold, positives(targets, n_out, True), weights[:, None]
         return tuple((each * column).sum(axis=0) for each in (marked & positive, marked, positive))
-    if n_out == 1:
-        predicted, actual = (outputs[:, 0] > threshold).astype(np.int64), (targets[:, 0] > 0.5).astype(np.int64)
-    else:
-        predicted, actual = outputs.argmax(axis=1), classes_of(targets)
+    predicted = predicted_classes(outputs, threshold)
+    actual = predicted_classes(targets[:, :1]) if n_out == 1 else classes_of(targets)
     size = max(n_out, 2)
     hits = np.bincount(actual, weights * (actual == predicted), size)
     return hits, np.bincount(predicted, weights, size), np.bincount(actual, weights, size)
@@ -163,7 +186,7 @@ class _OfClasses(Metric):
         self._check_average(n_out, self.multi_label)
         if is_undefined(outputs):
             return math.nan
-        threshold = 0.5 if self.threshold is None else self.threshold
+        threshold = THRESHOLD if self.threshold is None else self.threshold
         counts = count(targets, outputs, weights_of(sample_weight, outputs), threshold, self.multi_label)
         average = self.average or ("binary" if n_out <= 2 and not self.multi_label else "macro")
         return average_ratio(self._ratio(), counts, average, self.multi_label)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nbdense import _checks
 from nbdense.engine.rows import DENSE
+from nbdense.metrics.collected import predicted_classes
 from nbdense.quant.conversion.assembly import Choice, assemble
 from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.model import QuantizedModel
@@ -85,14 +86,12 @@ def score(outputs: npt.NDArray[Any], y: npt.NDArray[Any], owner: str = "quantize
     columns = outputs.reshape(len(outputs), -1)
     classes = y.reshape(len(y), -1)
     whole = y.dtype.kind in "iub"
-    if classes.shape[1] == 1 and columns.shape[1] > 1 and whole:
-        return float((columns.argmax(axis=1) == classes[:, 0]).mean())
-    if classes.shape[1] == 1 and whole and set(np.unique(classes)) <= {0, 1}:
-        return float(((columns[:, 0] >= 0.5) == (classes[:, 0] > 0)).mean())
+    if classes.shape[1] == 1 and whole and (columns.shape[1] > 1 or set(np.unique(classes)) <= {0, 1}):
+        return float((predicted_classes(columns, at_threshold=1) == classes[:, 0]).mean())
     if classes.shape != columns.shape:
         raise ValueError(f"{owner}: evaluate's y of shape {y.shape} does not go with outputs of shape {outputs.shape}")
     if classes.shape[1] > 1 and ((classes == 0) | (classes == 1)).all() and (classes.sum(axis=1) == 1).all():
-        return float((columns.argmax(axis=1) == classes.argmax(axis=1)).mean())
+        return float((predicted_classes(columns) == classes.argmax(axis=1)).mean())
     values = classes.astype(np.float64)
     spread = np.square(values - values.mean(axis=0)).sum()
     error = np.square(columns - values).sum(dtype=np.float64)

@@ -28,6 +28,7 @@ from nbdense.metrics import (
     SparseTopKCategoricalAccuracy,
     TopKCategoricalAccuracy,
 )
+from nbdense.metrics.collected import predicted_classes
 from tests.support.builders import make_model
 from tests.support.compiled import compiled
 
@@ -121,6 +122,18 @@ def test_top_k_in_evaluate():
         found = model.evaluate(x, y, return_dict=True)
         assert found[metrics.serialize(kind())["config"]["name"]] == np.mean(larger < 5)
         assert found["top_2"] == np.mean(larger < 2)
+
+
+def test_classes_of_outputs():
+    """One output at the threshold itself is of class 0 to Keras and scikit-learn, of class 1 to an ONNX file."""
+    one = np.float32([[0.25], [0.5], [np.nextafter(np.float32(0.5), 1, dtype=np.float32)], [1.0], [np.nan]])
+    assert predicted_classes(one).tolist() == [0, 0, 1, 1, 0]
+    assert predicted_classes(one, at_threshold=1).tolist() == [0, 1, 1, 1, 0]
+    assert predicted_classes(one, 0.25, at_threshold=1).tolist() == [1, 1, 1, 1, 0]
+    several = np.array([[[0.2, 0.9, 0.9], [0.1, 0.0, -3.0]], [[0.0, 0.0, 0.0], [0.0, 0.1, 0.4]]])
+    for at_threshold in (0, 1):
+        assert predicted_classes(several, at_threshold=at_threshold).tolist() == [[1, 0], [0, 2]]
+    assert ClassPrecision()([0, 1, 1], [0.25, 0.5, 0.75]) == 1 and ClassRecall()([0, 1, 1], [0.25, 0.5, 0.75]) == 0.5
 
 
 def test_errors_agree_with_scikit_learn():
