@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import argparse
 import gzip
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+TEST, VALIDATION = "test", "validation"  # which rows errors are measured on
+
 Inputs = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that are trained on, and those that errors are measured on."""
+
+    x: Inputs
+    y: Classes
+    x_test: Inputs
+    y_test: Classes
+
+    def validation(self, count: int = 10_000) -> Rows:
+        """Return the rows with the last training rows in place of the test rows."""
+        return Rows(self.x[:-count], self.y[:-count], self.x[-count:], self.y[-count:])
 
 
 def _idx(path: Path) -> npt.NDArray[np.uint8]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from benchmarks import machine
@@ -19,7 +18,7 @@ def run(names: list[str], seeds: int, rounds: int) -> dict[str, Any]:
     results: dict[str, Any] = {"format": FORMAT, "machine": machine.describe(), "seeds": seeds, "data_sets": {}}
     for name in names:
         results["data_sets"][name] = measured(DATA_SETS[name], seeds, rounds)
-        print(f"{name}: measured", file=sys.stderr, flush=True)
+        command.say(f"{name}: measured")
     return results
 
 

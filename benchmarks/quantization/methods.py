@@ -9,14 +9,11 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from benchmarks.mnist import Classes, Rows
 
 FLOAT = "float"
 OURS, THEIRS = "nbdense", "onnxruntime"
-TEST, VALIDATION = "test", "validation"  # which rows errors are measured on
-
-Inputs = npt.NDArray[np.float32]
-Classes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -30,20 +27,6 @@ class Recipe:
     aware_epochs: int = 3  # of quantization-aware training, which begins with the trained float model
     aware_rate: float = 2e-4
     calibration: int = 10_000  # the first rows of the training set
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows that are trained on, and those that errors are measured on."""
-
-    x: Inputs
-    y: Classes
-    x_test: Inputs
-    y_test: Classes
-
-    def validation(self, count: int = 10_000) -> Rows:
-        """Return the rows with the last training rows in place of the test rows."""
-        return Rows(self.x[:-count], self.y[:-count], self.x[-count:], self.y[-count:])
 
 
 class Trained:

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.mnist import TEST
 from benchmarks.quantization.methods import (
     FLOAT,
     FLOAT_ERROR,
@@ -13,7 +14,6 @@ from benchmarks.quantization.methods import (
     METHODS,
     OTHER_CLASSES,
     SAME_INTEGERS,
-    TEST,
     WORST,
 )
 

@@ -8,55 +8,37 @@ by onnxruntime.quantization. How training and quantizers are set was chosen with
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from benchmarks import machine, mnist
+from benchmarks.mnist import TEST, Rows
 from benchmarks.publishing import command
 from benchmarks.quantization import report
 from benchmarks.quantization.methods import (
     EXPORTED,
     FLOAT,
     METHODS,
-    TEST,
-    VALIDATION,
     Recipe,
-    Rows,
     Trained,
     compare_export,
 )
-
-FORMAT = 1
-
-
-def _say(line: str) -> None:
-    """Print progress to stderr: stdout is the report."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def run(recipe: Recipe, rows: Rows, seeds: int, names: Iterable[str] = METHODS, measured_on: str = TEST) -> Any:
     """Measure; return what the JSON file holds, errors in percent of the test rows."""
     chosen = [name for name in METHODS if name == FLOAT or (name in names and METHODS[name].installed)]
     results: dict[str, Any] = {
-        "format": FORMAT,
-        "machine": machine.describe(),
-        "measured_on": measured_on,
-        "recipe": {**asdict(recipe), "widths": list(recipe.widths)},
-        "seeds": seeds,
-        "training_rows": len(rows.x),
-        "rows": len(rows.x_test),
+        **command.head_of_results(recipe, rows, seeds, measured_on),
         "methods": {name: {"errors": []} for name in chosen},
         "export": [],
     }
     for seed in range(seeds):
         started = time.perf_counter()
         trained = Trained(recipe, rows, seed)
-        _say(f"seed {seed}: trained in {time.perf_counter() - started:.1f} s")
+        command.say(f"seed {seed}: trained in {time.perf_counter() - started:.1f} s")
         for name in chosen:
             started = time.perf_counter()
             answer = METHODS[name].make(trained)
@@ -64,7 +46,7 @@ def run(recipe: Recipe, rows: Rows, seeds: int, names: Iterable[str] = METHODS, 
             found = results["methods"][name]
             found["errors"].append(round(error, 6))
             found["bytes"] = answer.size_bytes  # shapes alone decide them
-            _say(f"  {name:<28}{error:.3f}%  {time.perf_counter() - started:.1f} s")
+            command.say(f"  {name:<28}{error:.3f}%  {time.perf_counter() - started:.1f} s")
             if name == EXPORTED:
                 results["export"].append({"seed": seed, **compare_export(answer.model, rows)})
     return results
@@ -77,26 +59,18 @@ def _methods(text: str) -> list[str]:
     return names
 
 
-def positive(text: str) -> int:
-    """Return an option's number, which has to be at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.quantization", description="The error of quantized networks, beside onnxruntime's."
     )
     recipe = Recipe()
-    parser.add_argument("--data", metavar="DIR", type=mnist.folder, help="MNIST's four idx .gz files")
-    parser.add_argument("--seeds", type=positive, default=5, help="default: 5")
+    command.add_mnist_options(parser)
     parser.add_argument("--methods", type=_methods, help=f"of {','.join(METHODS)}; default: all")
-    parser.add_argument("--validation", action="store_true", help="measure on the last 10,000 training rows instead")
-    parser.add_argument("--calibration", type=positive, default=recipe.calibration, help="rows of calibration data")
     parser.add_argument(
-        "--aware-epochs", type=positive, default=recipe.aware_epochs, help="of quantization-aware training"
+        "--calibration", type=command.positive, default=recipe.calibration, help="rows of calibration data"
+    )
+    parser.add_argument(
+        "--aware-epochs", type=command.positive, default=recipe.aware_epochs, help="of quantization-aware training"
     )
     parser.add_argument("--aware-rate", type=float, default=recipe.aware_rate, help="its learning rate")
     command.add_options(parser)
@@ -107,20 +81,16 @@ def _measured(options: argparse.Namespace) -> Any:
     """Return the results of what the options choose."""
     names = options.methods or METHODS
     if left_out := [name for name in names if not METHODS[name].installed]:
-        _say(f"left out, for lack of {METHODS[left_out[0]].needs}: {', '.join(left_out)}")
+        command.say(f"left out, for lack of {METHODS[left_out[0]].needs}: {', '.join(left_out)}")
     recipe = Recipe(calibration=options.calibration, aware_epochs=options.aware_epochs, aware_rate=options.aware_rate)
-    rows = Rows(*mnist.read(options.data))
-    if options.validation:
-        return run(recipe, rows.validation(), options.seeds, names, VALIDATION)
-    return run(recipe, rows, options.seeds, names)
+    rows, measured_on = command.chosen_rows(options)
+    return run(recipe, rows, options.seeds, names, measured_on)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, and report; return 0 also where a target is missed, which the report says."""
     parser = _parser()
-    options = parser.parse_args(arguments)
-    if not options.source and not options.data:
-        parser.error("--data: say where MNIST lies, or --from where results lie")
+    options = command.parsed_with_data(parser, arguments)
     if options.pages and (options.validation or options.methods):
         parser.error("the pages' table is of all methods, on the test rows: leave out --validation and --methods")
     results = command.publish(options, "quantization", report.render, lambda: _measured(options))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quantization.methods import Rows
+from benchmarks.mnist import Rows
 
 DENSE = "dense"
 

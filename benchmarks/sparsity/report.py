@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from benchmarks.quantization.methods import TEST
+from benchmarks.mnist import TEST
 from benchmarks.sparsity.recipe import DENSE, PUBLISHED
 
 _LAST_BIT = 1e-9  # errors are counts of rows divided: what is over by less is not over

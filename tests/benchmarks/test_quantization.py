@@ -9,8 +9,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from benchmarks.__main__ import RESULTS
+from benchmarks.mnist import Rows
 from benchmarks.quantization import peers, report
-from benchmarks.quantization.methods import FLOAT, METHODS, OURS, Recipe, Rows, Trained, compare_export
+from benchmarks.quantization.methods import FLOAT, METHODS, OURS, Recipe, Trained, compare_export
 from benchmarks.quantization.run import main, run
 
 RECIPE = Recipe(widths=(64, 48, 33, 10), batch=32, epochs=12, rate=3e-3, aware_epochs=2, calibration=300)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from benchmarks.mnist import Rows
 from benchmarks.publishing import pages
-from benchmarks.quantization.methods import Rows
 from benchmarks.sparsity import report
 from benchmarks.sparsity.recipe import DENSE, PUBLISHED, STAGES, Recipe, weights_kept
 from benchmarks.sparsity.run import main, run
