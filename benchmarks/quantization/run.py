@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.mnist import TEST, Rows
-from benchmarks.publishing import command
+from benchmarks.publishing import command, on_mnist
 from benchmarks.quantization import report
 from benchmarks.quantization.methods import (
     EXPORTED,
@@ -31,7 +31,7 @@ def run(recipe: Recipe, rows: Rows, seeds: int, names: Iterable[str] = METHODS, 
     """Measure; return what the JSON file holds, errors in percent of the test rows."""
     chosen = [name for name in METHODS if name == FLOAT or (name in names and METHODS[name].installed)]
     results: dict[str, Any] = {
-        **command.head_of_results(recipe, rows, seeds, measured_on),
+        **on_mnist.head_of_results(recipe, rows, seeds, measured_on),
         "methods": {name: {"errors": []} for name in chosen},
         "export": [],
     }
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "python -m benchmarks.quantization", description="The error of quantized networks, beside onnxruntime's."
     )
     recipe = Recipe()
-    command.add_mnist_options(parser)
+    on_mnist.add_options(parser)
     parser.add_argument("--methods", type=_methods, help=f"of {','.join(METHODS)}; default: all")
     parser.add_argument(
         "--calibration", type=command.positive, default=recipe.calibration, help="rows of calibration data"
@@ -83,14 +83,14 @@ def _measured(options: argparse.Namespace) -> Any:
     if left_out := [name for name in names if not METHODS[name].installed]:
         command.say(f"left out, for lack of {METHODS[left_out[0]].needs}: {', '.join(left_out)}")
     recipe = Recipe(calibration=options.calibration, aware_epochs=options.aware_epochs, aware_rate=options.aware_rate)
-    rows, measured_on = command.chosen_rows(options)
+    rows, measured_on = on_mnist.chosen_rows(options)
     return run(recipe, rows, options.seeds, names, measured_on)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, and report; return 0 also where a target is missed, which the report says."""
     parser = _parser()
-    options = command.parsed_with_data(parser, arguments)
+    options = on_mnist.parsed_with_data(parser, arguments)
     if options.pages and (options.validation or options.methods):
         parser.error("the pages' table is of all methods, on the test rows: leave out --validation and --methods")
     results = command.publish(options, "quantization", report.render, lambda: _measured(options))

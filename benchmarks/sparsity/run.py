@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.mnist import TEST, Rows
-from benchmarks.publishing import command
+from benchmarks.publishing import command, on_mnist
 from benchmarks.sparsity import report
 from benchmarks.sparsity.recipe import STAGES, Recipe, Stage, answers
 
@@ -21,7 +21,7 @@ from benchmarks.sparsity.recipe import STAGES, Recipe, Stage, answers
 def run(recipe: Recipe, stages: dict[str, Stage], rows: Rows, seeds: int, measured_on: str = TEST) -> dict[str, Any]:
     """Measure; return what the JSON file holds, errors in percent of the test rows."""
     results: dict[str, Any] = {
-        **command.head_of_results(recipe, rows, seeds, measured_on),
+        **on_mnist.head_of_results(recipe, rows, seeds, measured_on),
         "stages": {
             name: {**asdict(stage), "errors": [], "parameters": [], "file_bytes": []} for name, stage in stages.items()
         },
@@ -42,7 +42,7 @@ def run(recipe: Recipe, stages: dict[str, Stage], rows: Rows, seeds: int, measur
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.sparsity", description="The error of pruned networks.")
-    command.add_mnist_options(parser)
+    on_mnist.add_options(parser)
     command.add_options(parser)
     return parser
 
@@ -50,12 +50,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run, and report; return 0 also where a target is missed, which the report says."""
     parser = _parser()
-    options = command.parsed_with_data(parser, arguments)
+    options = on_mnist.parsed_with_data(parser, arguments)
     if options.pages and options.validation:
         parser.error("the pages' table is of the test rows: leave out --validation")
 
     def measure() -> dict[str, Any]:
-        rows, measured_on = command.chosen_rows(options)
+        rows, measured_on = on_mnist.chosen_rows(options)
         return run(Recipe(), STAGES, rows, options.seeds, measured_on)
 
     command.publish(options, "sparsity", report.render, measure)
