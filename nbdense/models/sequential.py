@@ -96,7 +96,7 @@ class Sequential(SteppedStack):
         run_eagerly : False
             Accepted for Keras's sake: steps are compiled.
         steps_per_execution : int or "auto"
-            Accepted for Keras's sake: as many steps run at once as fit into 0.05 s.
+            Accepted for Keras's sake: as many steps run at once as fit into 0.1 s.
         jit_compile : bool or "auto"
             Accepted for Keras's sake: steps are compiled.
         auto_scale_loss : bool

@@ -19,7 +19,7 @@ from nbdense.training.preparation import Fit
 from nbdense.training.progress import ProgressBar, number_text
 from nbdense.training.state import TrainState
 
-SLICE_SECONDS = 0.05  # compiled code runs this long before the progress bar and Ctrl-C have their turn
+SLICE_SECONDS = 0.1  # compiled code runs this long before the progress bar and Ctrl-C have their turn
 
 Logs = dict[str, Any]  # numbers, or arrays of metrics that have several
 
@@ -124,6 +124,19 @@ class _Slice:
     options: dict[str, Any]
     count: int
 
+    @classmethod
+    def begun(cls, workspace: Workspace, into: _Slice | None, *of_steps: Any) -> _Slice:
+        """Return a slice that begins with the weights and slots as they are now, kept in the arrays of another.
+
+        Memory of the size of both, anew for each slice, would cost more than to copy them: the system hands it out by
+        pages, which it clears.
+        """
+        params, slots = workspace.network.params, workspace.state[1:]
+        if into is None or into.params.shape != params.shape or into.slots.shape != slots.shape:
+            return cls(params.copy(), slots.copy(), *of_steps)
+        into.params[:], into.slots[:] = params, slots
+        return cls(into.params, into.slots, *of_steps)
+
     def retake(self, workspace: Workspace, count: int) -> int:
         """Take the first ``count`` steps again from the slice's start: they are deterministic. Returns count."""
         network = workspace.network
@@ -139,12 +152,19 @@ class _Slices:
     Parameters
     ----------
     fit : Fit
+
+    Attributes
+    ----------
+    size : int
+        Steps in a slice that takes about SLICE_SECONDS, as those before it let expect.
     """
 
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
         self._last: _Slice | None = None
+        self._spare: _Slice | None = None  # the one before it, which nobody goes back to any more
         self._steps: TrainingSteps | None = None
+        self.size = 1
 
     def take(self, steps: Steps, none_follows: bool) -> tuple[int, npt.NDArray[np.float64]]:
         """Take steps, and go back to the last good one where a loss is not finite.
@@ -164,11 +184,12 @@ class _Slices:
             "seed": fit.state.seed,
             "shuffle": fit.shuffle and not fit.feed.has_order,
         }
-        previous, self._last = self._last, None
+        previous, spare = self._last, self._spare
+        self._last, self._spare = None, previous
         # A single step at the very end is never taken back: only a step behind it could tell that it was a bad one.
         if not (none_follows and count == 1):
             as_now = copy.copy(optimizer)  # with its count of steps and learning rate
-            self._last = _Slice(network.params.copy(), workspace.state[1:].copy(), as_now, data, options, count)
+            self._last = _Slice.begun(workspace, spare, as_now, data, options, count)
         steps_of = self._steps
         if steps_of is None or not steps_of.fits(workspace, optimizer):
             self._steps = steps_of = TrainingSteps(workspace, network.layers, optimizer)
@@ -214,7 +235,6 @@ class _Epoch:
         self._optimizer, _ = fit.state.compiled()
         self._tally = Tally(fit.metrics, fit.state.network.positions_out)
         self._first = 0  # step of the next slice
-        self._size = 1  # steps in a slice that takes about SLICE_SECONDS
 
     def run(self) -> Logs:
         """Take the epoch's steps; return loss and metrics over its rows."""
@@ -241,7 +261,7 @@ class _Epoch:
 
         None passes a step behind which a callback wants to be called, or averages overwrite the weights.
         """
-        count, optimizer = min(self._size, self._hooks.steps_at_once(self._first)), self._optimizer
+        count, optimizer = min(self._slices.size, self._hooks.steps_at_once(self._first)), self._optimizer
         if optimizer.use_ema and optimizer.ema_overwrite_frequency:
             every = optimizer.ema_overwrite_frequency
             count = min(count, every - optimizer.batches % every)
@@ -250,7 +270,7 @@ class _Epoch:
     def _set_size(self, count: int, seconds: float) -> None:
         """Learn from a slice how long the next should be."""
         longest = int(count * SLICE_SECONDS / max(seconds, 1e-9))
-        self._size = 1 if self._tally.collects else max(1, min(4 * self._size, longest))
+        self._slices.size = 1 if self._tally.collects else max(1, min(4 * self._slices.size, longest))
 
     def _take(self, steps: Steps) -> npt.NDArray[np.float64]:
         """Take steps, and return what they report."""
