@@ -27,7 +27,7 @@ import dataclasses, json
 import numpy as np
 from nbdense._compile import processor, policy
 from nbdense.engine.kernels.product import tiled
-from nbdense.engine.kernels.microkernel import VECTOR_BYTES
+from nbdense.engine.kernels.microkernel import VECTOR_BYTES, memory
 from nbdense.engine.elementwise.optimizer import update
 from nbdense.engine.kernels.transpose import transpose
 
@@ -35,7 +35,8 @@ tiles = policy.kernel(tiled.twin)
 
 @policy.entry
 def whole(m, n, depth, a, b, c, code, params, state, hyper):
-    tiles((m, n, depth, VECTOR_BYTES // 4), (a, 0, depth, 1), (b, 0, n), (c, 0, n), (c, 0, n), (c, -1, 0), a[0], a[0])
+    right, none, low = (c, 0, n), (memory(c), -1, 0), a[0]
+    tiles((m, n, depth, VECTOR_BYTES // 4), (a, 0, depth, 1), (b, 0, n), right, right, none, low, low, none, none)
     update(code, 0, params, state, 0, n, 0.1, 1, hyper)
     transpose((a, 0, depth), (b, 0, m), m, depth)
 

@@ -1,13 +1,17 @@
 """The microkernel and its driver. Small whole numbers make every product exact, so that comparisons are too."""
 
+import types
+
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nbdense._compile.policy import JIT, switch
-from nbdense.engine.kernels.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES
-from nbdense.engine.kernels.product import gated_product, product
+from nbdense.engine.kernels.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES, memory
+from nbdense.engine.kernels.ownership import own
+from nbdense.engine.kernels.product import gated_product, owning_product, product, tiled
 from tests.reference import naive
 from tests.support.compiled import compiled
 from tests.support.strategies import SEEDS, SIZES
@@ -34,6 +38,11 @@ def multiply(m, n, depth, a, b, init, c, lower, upper):
 @compiled
 def multiply_gated(m, n, depth, a, b, init, c, gate):
     gated_product(m, n, depth, a, b, init, c, gate)
+
+
+@compiled
+def multiply_owning(m, n, depth, a, b, init, c, owned, owned_columns):
+    owning_product(m, n, depth, a, b, init, c, owned, owned_columns)
 
 
 @compiled
@@ -200,3 +209,62 @@ def test_tile_equals_its_twin(shape, dtype):
             with np.errstate(invalid="ignore"):
                 TILES[f"_tile_{rows}_{vectors}"].twin(depth, *operands, (c[1], 2, ld), *end)
             np.testing.assert_array_equal(c[0], c[1])
+
+
+# -- cache lines that are owned meanwhile -----------------------------------------------------------------------------
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_owning_changes_no_bit(dtype):
+    """Neither the product's nor the others': a NaN's payload stays, and zeros keep their signs."""
+    rng = np.random.default_rng(7)
+    for m, n, depth in CASES:
+        ld, ld_t = padded(n), padded(m)
+        a, b = whole_numbers(rng, (m, depth), dtype), laid_out(whole_numbers(rng, (depth, n), dtype), ld, 0)
+        integer = np.dtype(f"i{np.dtype(dtype).itemsize}")
+        bits = rng.integers(np.iinfo(integer).min, np.iinfo(integer).max, (2, 16 + max(m * ld, n * ld_t)), integer)
+        owned = bits.copy().view(dtype)
+        c, expected = np.zeros((2, m * ld), dtype)
+        operands = m, n, depth, (np.ascontiguousarray(a.T).ravel(), 0, 1, m), (b, 0, ld), (np.zeros(ld, dtype), 0, 0)
+        multiply(*operands, (expected, 0, ld), dtype(-INF), dtype(INF))
+        for offset in (16, -1):
+            multiply_owning(*operands, (c, 0, ld), (owned[0], offset, ld), (owned[1], 16, ld_t))
+            np.testing.assert_array_equal(c, expected)
+            np.testing.assert_array_equal(owned.view(integer), bits)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_line_is_owned_once(dtype):
+    """The driver's loops come to each line of a matrix as large as C, and of one as large as its transpose."""
+    loops = tiled.twin if JIT else tiled
+    lanes, line = VECTOR_BYTES // np.dtype(dtype).itemsize, 64 // np.dtype(dtype).itemsize
+    for m, n, depth in [*CASES, (48, 80, 3), (32, 512, 3)]:
+        found = {"owned": [], "columns": []}
+
+        def record(operand, row, rows, column, columns, of_line, found=found):
+            assert of_line == line
+            first = -(-column // line)
+            lines = range(first, -(-(column + columns) // line))
+            found[operand[0]] += [(i, j) for i in range(row, row + rows) for j in lines]
+
+        tiles = {f"_run_{k}": lambda *_: None for k in (1, 2, 4, 8)}
+        others = {"own": record, "_rows_of_next_tile": lambda left: max(rows for rows in ROWS if rows <= left)}
+        driver = types.FunctionType(loops.__code__, {**loops.__globals__, **others, **tiles})
+        none, a = (None, 0, 0), (None, 0, 0, 0)
+        driver((m, n, depth, lanes), a, none, none, none, none, 0, 0, ("owned", 0, 1), ("columns", 0, 1))
+        assert sorted(found["owned"]) == [(i, j) for i in range(m) for j in range(-(-n // line))]
+        assert sorted(found["columns"]) == [(i, j) for i in range(n) for j in range(-(-m // line))]
+
+
+@pytest.mark.skipif(not JIT, reason="there is no machine code without the JIT")
+def test_no_compiler_leaves_out_what_owns_a_line():
+    """A store of what has just been loaded from there is one that compilers take out."""
+
+    @numba.njit
+    def own_all(array, rows, columns):
+        own((memory(array), 0, columns), 0, rows, 0, columns, 16)
+
+    own_all(np.zeros(64, np.float32), 2, 32)
+    (code,) = own_all.inspect_llvm().values()
+    assert "store atomic" in code and "load atomic" in code

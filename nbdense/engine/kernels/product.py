@@ -2,7 +2,7 @@
 
 Operands are tuples ``(array, offset, row_stride)``, A's with ``depth_stride`` at the end; all arrays are
 one-dimensional, of one dtype, and counted in elements. A row stride of 0 repeats one row; a gate at a negative offset
-is none. The depth is at least 1.
+is none, and so are other operands that may be left out. The depth is at least 1.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel, switch, unit
-from nbdense.engine.kernels.microkernel import ROWS, TILES, VECTOR_BYTES, memory
+from nbdense.engine.kernels.microkernel import LINE_BYTES, ROWS, TILES, VECTOR_BYTES, memory
+from nbdense.engine.kernels.ownership import own
 
 globals().update(TILES)
 
@@ -41,15 +42,27 @@ def product(m, n, depth, a, b, init, c, lower, upper):
 
     Columns are worked in whole vectors: B's rows, init and C must reach to ``n`` rounded up to the vector width.
     """
-    no_gate = memory(c[0]), np.int64(-1), np.int64(0)
-    tiled(_sizes(m, n, depth, c), _left(a), _right(b), _right(init), _right(c), no_gate, lower, upper)
+    none = _none(c)
+    tiled(_sizes(m, n, depth, c), _left(a), _right(b), _right(init), _right(c), none, lower, upper, none, none)
 
 
 @kernel
 def gated_product(m, n, depth, a, b, init, c, gate):
     """Compute C[:m, :n] = init + A B, and 0 where a gate is and is not above 0; otherwise as `product`."""
     low, high = c[0].dtype.type(-np.inf), c[0].dtype.type(np.inf)
-    tiled(_sizes(m, n, depth, c), _left(a), _right(b), _right(init), _right(c), _right(gate), low, high)
+    none = _none(c)
+    tiled(_sizes(m, n, depth, c), _left(a), _right(b), _right(init), _right(c), _right(gate), low, high, none, none)
+
+
+@kernel
+def owning_product(m, n, depth, a, b, init, c, owned, owned_columns):
+    """Compute C[:m, :n] = init + A B, and meanwhile own the cache lines of two other matrices, as `ownership` does it.
+
+    ``owned`` is as large as C, ``owned_columns`` as its transpose; either may be none.
+    """
+    low, high = c[0].dtype.type(-np.inf), c[0].dtype.type(np.inf)
+    first, second = _right(owned), _right(owned_columns)
+    tiled(_sizes(m, n, depth, c), _left(a), _right(b), _right(init), _right(c), _none(c), low, high, first, second)
 
 
 # Numba compiles a function anew for a tuple with another constant in it: operands go on as numbers, to one set of
@@ -69,8 +82,13 @@ def _right(b):
     return memory(b[0]), np.int64(b[1]), np.int64(b[2])
 
 
+@kernel
+def _none(c):
+    return memory(c[0]), np.int64(-1), np.int64(0)
+
+
 @unit
-def tiled(sizes, a, b, init, c, gate, lower, upper):
+def tiled(sizes, a, b, init, c, gate, lower, upper, owned, owned_columns):
     """Work through a product of ``sizes`` (m, n, depth, a vector's lanes) by tiles, in operands of `memory`."""
     m, n, depth, lanes = sizes
     a_array, a_offset, a_row, a_depth = a
@@ -78,7 +96,7 @@ def tiled(sizes, a, b, init, c, gate, lower, upper):
     init_array, init_offset, init_row = init
     c_array, c_offset, c_row = c
     gate_array, gate_offset, gate_row = gate
-    vectors = (n + lanes - 1) // lanes
+    vectors, line = (n + lanes - 1) // lanes, lanes * (LINE_BYTES // VECTOR_BYTES)
     v = 0
     while v < vectors:
         left = vectors - v
@@ -89,6 +107,10 @@ def tiled(sizes, a, b, init, c, gate, lower, upper):
         i = 0
         while i < m:
             rows = _rows_of_next_tile(m - i)
+            if owned[1] >= 0:
+                own(owned, i, rows, column, width * lanes, line)
+            if owned_columns[1] >= 0:
+                own(owned_columns, column, min(width * lanes, n - column), i, rows, line)
             tile_a = (a_array, a_offset + i * a_row, a_row, a_depth)
             tile_b = (b_array, b_offset + column, b_row)
             tile_init = (init_array, init_offset + i * init_row + column, init_row)

@@ -154,8 +154,6 @@ def set_addresses(layers: Any, dtype: Any, roles: tuple[str, ...] = ROLES) -> No
     roles : tuple of str
         The functions that are wanted.
     """
-    if not JIT:
-        return
     for row in layers:
         for role in roles:
             function = getattr(kind_of(row), role)

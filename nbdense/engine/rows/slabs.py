@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from nbdense._compile.policy import inlined, kernel
-from nbdense.engine.elementwise.optimizer import update
+from nbdense.engine.elementwise.optimizer import NONE, update
 from nbdense.engine.kernels.norms import norms
-from nbdense.engine.kernels.product import product
+from nbdense.engine.kernels.product import owning_product
 from nbdense.engine.kernels.transpose import transpose
 from nbdense.engine.kernels.views import stretch
 from nbdense.engine.on_demand import on_demand
@@ -47,11 +47,16 @@ def _slab_range(row, slab):
 
 
 @inlined
-def _sum_or_product(row, gradient, work, run, count, slab, low):
-    """Compute a slab's gradient, as a product of ``count`` rows of inputs with the deltas of outputs."""
-    number = work.dtype.type
+def _sum_or_product(row, params, gradient, work, run, count, slab, low):
+    """Compute a slab's gradient, as a product of ``count`` rows of inputs with the deltas of outputs.
+
+    Meanwhile the thread comes to own what its update is going to write and all threads have read.
+    """
     n_out, ld_in, ld_out, capacity = row["n_out"], row["ld_in"], row["ld_out"], run["batch"]
     deltas = run["deltas"] + row["output"] * capacity
+    shares = run["threads"] > 1 and run["optimizer"] != NONE
+    weights = (params, low if shares else np.int64(-1), ld_out)
+    transposes = (work, np.int64(-1), ld_in)
     if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
         rows = 1
         x = (work, run["one"], np.int64(0), np.int64(0))
@@ -60,11 +65,19 @@ def _sum_or_product(row, gradient, work, run, count, slab, low):
     else:
         rows = slab["last"] - slab["first"]
         x = (work, row["input"] * capacity + slab["first"], np.int64(1), ld_in)
+        if shares and row["flags"] & NO_DELTA == 0:
+            transposes = (work, _transpose_of(row, run, slab), ld_in)
     d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], np.int64(0)), (gradient, low, ld_out)
-    product(rows, n_out, count * row["positions"], x, d, zeros, g, number(-np.inf), number(np.inf))
+    owning_product(rows, n_out, count * row["positions"], x, d, zeros, g, weights, transposes)
 
 
-_slab_gradient = by_kind("gradient", globals(), otherwise="_sum_or_product(row, gradient, work, run, count, slab, low)")
+@inlined
+def _transpose_of(row, run, slab):
+    """Return where the transpose of a slab begins, whose rows are columns of the kernel's."""
+    return run["aside"] + row["transposed"] + slab["first"]
+
+
+_gradient_of_kind = by_kind("gradient", globals())
 _move = by_kind("move", globals())
 
 
@@ -203,7 +216,10 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
         elif segment["trainable"]:
             low, high = _slab_range(row, slab)
             if flags & GRADIENT:
-                _slab_gradient(row, state[0], work, run, batch, slab, low)
+                if row["gradient"] != 0:
+                    _gradient_of_kind(row, state[0], work, run, batch, slab, low)
+                else:
+                    _sum_or_product(row, params, state[0], work, run, batch, slab, low)
             _adjust_slab(
                 run, segment, vectors, sums, flags, index, low, high, 0.0 if slab["first"] == FACTORS else rate
             )
@@ -220,7 +236,7 @@ def _transpose(row, values, work, run, slab):
     if slab["first"] < 0 or row["flags"] & NO_DELTA:
         return
     source = (values, row["kernel"] + slab["first"] * row["ld_out"], row["ld_out"])
-    target = (work, run["aside"] + row["transposed"] + slab["first"], row["ld_in"])
+    target = (work, _transpose_of(row, run, slab), row["ld_in"])
     transpose(source, target, slab["last"] - slab["first"], row["n_out"])
 
 
