@@ -87,7 +87,8 @@ SLAB = np.dtype(
         ("segment", np.int64),
         ("first", np.int64),
         ("last", np.int64),
-        ("before", np.int64),  # elements of all earlier slabs: threads take equal shares of elements
+        ("begins", np.int64),  # elements of all earlier slabs: threads take equal shares of elements
+        ("ends", np.int64),
     ]
 )
 

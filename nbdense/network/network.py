@@ -444,23 +444,23 @@ def _slabs(network: Network) -> npt.NDArray[Any]:
     """Cut every kernel into blocks of rows: the pieces that threads share in the update."""
     segment_at = {int(s["offset"]): i for i, s in enumerate(network.segments)}
     wanted = network.params.size // SLABS if network.params.size >= SHARED_SIZE else network.params.size
-    slabs: list[tuple[int, int, int, int, int]] = []
-    before = 0
+    slabs: list[tuple[int, int, int, int, int, int]] = []
+
+    def add(layer: int, segment: str, first: int, last: int, size: int) -> None:
+        begins = slabs[-1][-1] if slabs else 0
+        slabs.append((layer, segment_at[int(network.layers[layer][segment])], first, last, begins, begins + size))
+
     for i, row in enumerate(network.layers):
         kind, n_in, ld_out = kind_of(row), int(row["n_in"]), int(row["ld_out"])
         if kind is DENSE:
             step = min(SLAB_ROWS, max(PAD, padded(wanted // ld_out)))
             for first in range(0, n_in, step):
                 last = min(first + step, n_in)
-                slabs.append((i, segment_at[int(row["kernel"])], first, last, before))
-                before += (last - first) * ld_out
+                add(i, "kernel", first, last, (last - first) * ld_out)
         elif row["kernel"] >= 0:
-            slabs.append((i, segment_at[int(row["kernel"])], kind.vector, 0, before))
-            before += PAD if kind.vector == FACTORS else ld_out
+            add(i, "kernel", kind.vector, 0, PAD if kind.vector == FACTORS else ld_out)
         if row["bias"] >= 0:
-            slabs.append((i, segment_at[int(row["bias"])], BIAS, 0, before))
-            before += ld_out
+            add(i, "bias", BIAS, 0, ld_out)
         if kind.move is not None:
-            slabs.append((i, segment_at[int(row["mean"])], MOVING, 0, before))
-            before += ld_out
+            add(i, "mean", MOVING, 0, ld_out)
     return np.array(slabs, SLAB)

@@ -190,7 +190,10 @@ _follow_slab = on_demand("follow", follow, globals())
 
 @kernel
 def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
-    """Work through one thread's slabs, an equal part of the call's elements: gradients, steps, transposes."""
+    """Work through one thread's slabs, an equal part of the call's elements: gradients, steps, transposes.
+
+    A slab is the thread's in whose part its middle lies.
+    """
     layers, slabs, segments, _ = tables
     begin, end = run["begin"], min(run["end"], slabs.size)
     if begin >= end:
@@ -201,11 +204,12 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
     rate, adjusted, iteration = rates_of_step
     flags = phase["flags"]
     updates = flags & UPDATE != 0
-    before, total = slabs[begin]["before"], slabs[end - 1]["before"] + 1 - slabs[begin]["before"]
-    least, most = before + total * thread // run["threads"], before + total * (thread + 1) // run["threads"]
+    begins = slabs[begin]["begins"]
+    total = slabs[end - 1]["ends"] - begins
+    least, most = begins + total * thread // run["threads"], begins + total * (thread + 1) // run["threads"]
     for index in range(begin, end):
         slab = slabs[index]
-        if not least <= slab["before"] < most:
+        if not least <= (slab["begins"] + slab["ends"]) // 2 < most:
             continue
         row, segment = layers[slab["layer"]], segments[slab["segment"]]
         if phase["kind"] == TRANSPOSES:
