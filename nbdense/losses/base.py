@@ -24,6 +24,7 @@ from nbdense.losses.reductions import (
 from nbdense.losses.tracing import record, write_loop
 
 Chosen = tuple[LossForm, bool, float]  # a compiled loss, whether it fuses with the activation before it, its parameter
+THRESHOLD = 0.5  # of probabilities
 NOT_NEGATIVE = tuple(name for name, row in ACTIVATIONS.items() if row.not_negative)  # no output is below 0
 
 
@@ -137,6 +138,11 @@ class Loss:
     def advice_after(self, activation: str) -> str:
         """Return advice where such a layer's outputs are hardly what the loss takes them for; else an empty string."""
         return self.advice if self.suited and activation in ACTIVATIONS and activation not in self.suited else ""
+
+    @property
+    def decision_threshold(self) -> float:
+        """The value that a single output is above where it stands for class 1: 0.5, of probabilities."""
+        return THRESHOLD
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild it."""

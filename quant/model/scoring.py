@@ -31,6 +31,18 @@ def compiled_of(model: Any) -> dict[str, Any]:
     return {} if state.loss is None else {"loss": state.loss, **{name: list(getattr(state, name)) for name in LISTS}}
 
 
+def loss_of(compiled: Compiled) -> losses.Loss | None:
+    """Return the loss that a model was compiled with; None of one that was not, or of a file that only names it.
+
+    Parameters
+    ----------
+    compiled : mapping
+        What `compiled_of` or `read_compiled` returned.
+    """
+    loss = compiled.get("loss")
+    return None if loss is None or isinstance(loss, Mapping) else losses.for_training(loss)
+
+
 def describe_compiled(compiled: Compiled) -> dict[str, Any]:
     """Describe a loss and metrics in JSON's types, for a file.
 

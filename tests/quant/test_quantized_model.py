@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from nbdense.files import FileFormatError
 from nbdense.layers import Dense, Flatten, Input, LayerNormalization, Residual
+from nbdense.losses import CategoricalCrossentropy
 from nbdense.metrics import MeanAbsoluteError
 from nbdense.models import Sequential, load_model
 from nbdense.quant import quantize, sparsify
@@ -103,6 +104,19 @@ def test_files_keep_what_was_compiled(sparse, data, tmp_path):
         loaded.evaluate(x, np.eye(3)[y])
     loaded.save(path)  # as it was described
     assert load_model(path, custom_objects={"own_loss": own_loss}).evaluate(x, np.eye(3)[y]) == wanted
+
+
+def test_the_loss_is_the_float_models(data, tmp_path):
+    model, path = classifier(), tmp_path / "q.nbdense"
+    assert quantize(model, data[0]).loss is None
+    model.compile("sgd", CategoricalCrossentropy(label_smoothing=0.1))
+    q = quantize(model, data[0])
+    q.save(path)
+    assert q.loss == load_model(path).loss == sparsify(q).loss == model.loss
+    model.compile("sgd", lambda y_true, y_pred: (y_true - y_pred) ** 2)
+    q = quantize(model, data[0])
+    q.save(path)
+    assert q.loss is model.loss and load_model(path).loss is None  # a file only names it
 
 
 def test_a_description_that_is_none_is_refused(compiled, tmp_path):
