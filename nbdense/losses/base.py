@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nbdense._checks import array_of
 from nbdense._compile.loops import loop, row_loop
-from nbdense._registry import name_of, snake_case
+from nbdense._registry import Configured, call_text, name_of, snake_case
 from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.elementwise.loss_forms import CUSTOM_FORM, FORMS, LossForm
@@ -28,7 +28,7 @@ THRESHOLD = 0.5  # of probabilities
 NOT_NEGATIVE = tuple(name for name, row in ACTIVATIONS.items() if row.not_negative)  # no output is below 0
 
 
-class Loss:
+class Loss(Configured):
     """A loss: called, it is a number of targets and outputs; compiled, a model learns by it.
 
     One's own is a class with ``call``, written with NumPy: `Sequential.compile` records what that does to a row.
@@ -149,17 +149,6 @@ class Loss:
         config: dict[str, Any] = {"name": self.name, "reduction": self.reduction}
         return config if self.dtype == "float32" else {**config, "dtype": self.dtype}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Loss:
-        """Return the loss that `get_config` described.
-
-        Parameters
-        ----------
-        config : dict
-            Arguments by name.
-        """
-        return cls(**config)
-
 
 def _checked_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     with suppress(TypeError):
@@ -240,7 +229,7 @@ class NamedLoss(Loss):
         return hash((type(self), repr(self.get_config())))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
+        return call_text(self, self.arguments)
 
 
 class FunctionLoss(Loss):
