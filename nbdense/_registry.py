@@ -5,6 +5,7 @@ A file names a custom object and never brings its code.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,8 +97,13 @@ class Configured:
     """An object that its class makes again of what `get_config` returns."""
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that rebuild this object."""
-        raise NotImplementedError(f"{type(self).__name__} must define get_config(self) to be saved")
+        """Return the arguments that rebuild this object: its attributes of their names."""
+        arguments = inspect.signature(type(self)).parameters
+        if missing := [argument for argument in arguments if not hasattr(self, argument)]:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define get_config(self), or have the attribute {missing[0]!r}, to be saved"
+            )
+        return {argument: getattr(self, argument) for argument in arguments}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

@@ -6,7 +6,6 @@ which other steps were asked for with it: training that is taken up again gets t
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -25,7 +24,9 @@ _BLOCK = 64
 
 
 class LearningRateSchedule(Configured):
-    """A learning rate as a function of the step. Subclasses define ``__call__`` and, to be saved, ``get_config``.
+    """A learning rate as a function of the step. Subclasses define ``__call__``.
+
+    Those that are saved keep their arguments as attributes of the same names, or define ``get_config``.
 
     Examples
     --------
@@ -93,9 +94,6 @@ class _Formula(LearningRateSchedule):
 
     def _rates(self, steps: _Rates) -> _Rates:
         raise NotImplementedError(f"{type(self).__name__} must define _rates(self, steps)")
-
-    def get_config(self) -> dict[str, Any]:
-        return {argument: getattr(self, argument) for argument in inspect.signature(type(self)).parameters}
 
     def __repr__(self) -> str:
         return call_text(self, self.get_config())
@@ -436,7 +434,7 @@ REGISTRY: Registry[LearningRateSchedule] = Registry(
     "schedule",
     LearningRateSchedule,
     SCHEDULES,
-    hint="; a schedule needs its arguments: pass an object",
+    hint="; a schedule needs its arguments: pass an object; files name one's own, and custom_objects brings its class",
     needs_arguments=True,
 )
 

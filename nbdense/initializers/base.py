@@ -87,10 +87,6 @@ class Initializer(Configured):
             raise NotImplementedError(f"{type(self).__name__} must define __call__(self, shape, dtype=None)")
         return called(type(self).__name__, self, shape, random, fan_in)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that rebuild this initializer."""
-        return {argument: getattr(self, argument) for argument in inspect.signature(type(self)).parameters}
-
     def clone(self) -> Initializer:
         """Return another of the same arguments; without a seed it draws other values."""
         return self.from_config(self.get_config())
