@@ -115,6 +115,11 @@ def confusion_matrix(model: Predictor, x: Any, y: Any, class_names: Sequence[Any
     plus          0        1  100.00%
     """
     outputs = np.asarray(model.predict(x))
+    if outputs.ndim < 2:
+        raise ValueError(
+            f"confusion_matrix: {type(model).__name__}.predict must give a row of outputs for each row, got shape "
+            f"{outputs.shape}; of labels make sklearn.metrics.confusion_matrix, of an estimator's model_ this"
+        )
     columns = outputs.reshape(len(outputs), -1)
     taken = predicted_classes(columns, decision_threshold(model), at_threshold=1)
     targets = _checks.numbers_of("confusion_matrix: y", y)

@@ -193,7 +193,7 @@ class LayerStack(Tabular, Composite):
             The data.
         """
         if not self.built and self.layers:
-            shape = np.shape(x)
+            shape = np.shape(x if hasattr(x, "shape") else _checks.array_of("x", x))
             if len(shape) < 2:
                 raise ValueError(f"x: expected shape (rows, columns), got {shape}")
             self.build((None, *shape[1:]))

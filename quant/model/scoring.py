@@ -117,10 +117,12 @@ def score(
     """
     loss = losses.for_training(compiled["loss"])
     rows, shape = len(outputs), outputs.shape[1:]
+    if rows == 0:
+        raise ValueError("x: the data set is empty")
     wanted = targets.check_targets(y, loss, rows, shape, last)
     weights = targets.row_weights(sample_weight, None, wanted, loss)
     outputs = outputs.reshape(-1, shape[-1])
-    positions = len(outputs) // rows if rows else 1
+    positions = len(outputs) // rows
     wanted = wanted.reshape(len(outputs), -1)
     by_row = None if weights is None else weights[:, 0].repeat(positions)
     results: dict[str, Any] = {"loss": float(loss(wanted, outputs, by_row))}

@@ -13,7 +13,7 @@ from nbdense.layers import Dense, Flatten, Input, LayerNormalization, Residual
 from nbdense.losses import CategoricalCrossentropy
 from nbdense.metrics import MeanAbsoluteError
 from nbdense.models import Sequential, load_model
-from nbdense.quant import quantize, sparsify
+from nbdense.quant import compare, quantize, sparsify
 from nbdense.quant.model.network import LIMITS
 
 
@@ -56,6 +56,17 @@ def test_evaluate_is_of_its_own_outputs(compiled, data):
         (right * weights).sum() / weights.sum()
     )
     assert list(compiled.evaluate(x, y, return_dict=True)) == ["loss", "accuracy", "weighted_accuracy"]
+
+
+def test_no_rows_and_other_models_are_refused(compiled, data):
+    x, y = data
+    with pytest.raises(ValueError, match="x: the data set is empty"):
+        compiled.evaluate(x[:0], y[:0])
+    with pytest.raises(ValueError, match="compare: x has no rows"):
+        compare(classifier(), compiled, x[:0])
+    other = Sequential([Input((6,)), Dense(2)])
+    with pytest.raises(ValueError, match=r"compare: q is of shapes \(6,\) to \(3,\), the model of \(6,\) to \(2,\)"):
+        compare(other, compiled, x)
 
 
 def test_other_losses_and_metrics_can_be_given(compiled, data):
