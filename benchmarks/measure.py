@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from benchmarks.cases import (
 )
 from benchmarks.peers import PEERS
 from benchmarks.pool import Worker, take_turns, workers
+from benchmarks.publishing.command import say
 
 FORMAT = 1
 PARTS = (
@@ -54,10 +54,6 @@ class Settings:
     rest: float = 0.25  # after it
     parts: tuple[str, ...] = PARTS
     data: str | None = None
-
-    def say(self, line: str) -> None:
-        """Print progress to stderr: stdout is the report."""
-        print(line, file=sys.stderr, flush=True)
 
 
 class CheckError(AssertionError):
@@ -176,7 +172,7 @@ def _accuracy(pool: dict[str, Worker], settings: Settings) -> Iterable[dict[str,
 def _products(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
     """Measure the fastest product of each library that has one: no limit of ours may lie below it."""
     pool = {name: worker for name, worker in pool.items() if name != LIMIT and PEERS[name].multiplies}
-    settings.say(f"products, {threads} threads")
+    say(f"products, {threads} threads")
     operations = {name: worker.ask("product", size=PRODUCT)["operations"] for name, worker in pool.items()}
     timed = take_turns(pool, settings.rounds, settings.seconds, settings.rest)
     for library, row in timed.items():
@@ -192,7 +188,7 @@ def _training(pool: dict[str, Worker], settings: Settings, threads: int, results
     pool = {name: worker for name, worker in pool.items() if name == LIMIT or PEERS[name].training}
     fastest = _fastest_product(results, threads)
     for case in map(CASES.__getitem__, settings.cases):
-        settings.say(f"training {case.name}, {threads} threads")
+        say(f"training {case.name}, {threads} threads")
         check = partial(check_training, case=case)
         for row in _time(pool, check, settings, results["failures"], "training", case.steps, fastest):
             results["training"].append({"case": case.name, "threads": threads, **row})
@@ -201,7 +197,7 @@ def _training(pool: dict[str, Worker], settings: Settings, threads: int, results
 def _race(pool: dict[str, Worker], settings: Settings, threads: int, results: dict[str, Any]) -> None:
     if settings.data is None or threads != max(settings.threads):
         return
-    settings.say("time to accuracy")
+    say("time to accuracy")
     # Keras cannot be set back without compiling anew.
     racers = {name: worker for name, worker in pool.items() if name not in (LIMIT, "keras") and PEERS[name].training}
     results["accuracy"] += [{"threads": threads, **row} for row in _accuracy(racers, settings)]
@@ -212,7 +208,7 @@ def _inference(pool: dict[str, Worker], settings: Settings, threads: int, result
     fastest = _fastest_product(results, threads)
     for case in map(CASES.__getitem__, settings.cases):
         for batch in case.predict:
-            settings.say(f"inference {case.name}, batch {batch}, {threads} threads")
+            say(f"inference {case.name}, batch {batch}, {threads} threads")
             check = partial(check_inference, case=case, batch=batch)
             for row in _time(pool, check, settings, results["failures"], "inference", fastest=fastest):
                 results["inference"].append({"case": case.name, "batch": batch, "threads": threads, **row})
@@ -222,7 +218,7 @@ def _int8(pool: dict[str, Worker], settings: Settings, threads: int, results: di
     pool = {name: worker for name, worker in pool.items() if name != LIMIT and PEERS[name].int8}
     for case in map(CASES.__getitem__, settings.cases):
         for batch in case.predict:
-            settings.say(f"int8 inference {case.name}, batch {batch}, {threads} threads")
+            say(f"int8 inference {case.name}, batch {batch}, {threads} threads")
             check = partial(check_inference, case=case, batch=batch, tolerance=INT8_TOLERANCE)
             for row in _time(pool, check, settings, results["failures"], "int8"):
                 results["int8"].append({"case": case.name, "batch": batch, "threads": threads, **row})
@@ -232,7 +228,7 @@ def _sparse(pool: dict[str, Worker], settings: Settings, threads: int, results: 
     pool = {name: worker for name, worker in pool.items() if name != LIMIT and PEERS[name].sparse}
     for case in (CASES[name] for name in SPARSE_CASES if name in settings.cases):
         for pattern, batch in itertools.product(PATTERNS, SPARSE_BATCHES):
-            settings.say(f"sparse inference {case.name}, {pattern}, batch {batch}, {threads} threads")
+            say(f"sparse inference {case.name}, {pattern}, batch {batch}, {threads} threads")
 
             def check(worker: Worker, case: Case = case, pattern: str = pattern, batch: int = batch) -> Any:
                 tolerance = INT8_TOLERANCE if "int8" in worker.library else TOLERANCE
@@ -249,7 +245,7 @@ def _loops(pool: dict[str, Worker], settings: Settings, threads: int, results: d
     loops = {name: worker for name, worker in pool.items() if name in PEERS and PEERS[name].loop}
     with workers([EMPTY, ALLOCATING], threads) as calls:
         for case in LOOPS.values():
-            settings.say(f"own loops {case.name}, {threads} threads")
+            say(f"own loops {case.name}, {threads} threads")
             there = {name: worker for name, worker in loops.items() if case.batch == 1 or not PEERS[name].by_row}
             check = partial(_check_loop, case=case)
             for row in _time({**there, **calls}, check, settings, results["failures"], "loops", case.steps):
@@ -298,10 +294,10 @@ def run(settings: Settings) -> dict[str, Any]:
             for measure in measures if few else (_products, *measures):
                 measure(pool, settings, threads, results)
     if "busy" in settings.parts:
-        settings.say("beside other processes")
+        say("beside other processes")
         results["busy"] = busy.measure(settings.cases, 10 * settings.seconds, min(settings.rounds, 3))
     if "start" in settings.parts:
-        settings.say("cold start")
+        say("cold start")
         results["start"] = start.measure(settings.rounds)
     return results
 

@@ -84,7 +84,12 @@ def array_of(name: str, value: Any, first_row: int = 0) -> npt.NDArray[Any]:
     refuse_masked(name, value, first_row)
     if isinstance(value, np.ma.MaskedArray):
         return np.ma.getdata(value, subok=False)
-    return value if isinstance(value, np.ndarray) else np.asarray(value)
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: its rows must be of one length to make an array: {error}") from error
 
 
 def numbers_of(name: str, value: Any) -> npt.NDArray[Any]:
@@ -171,7 +176,9 @@ def refuse_shape(name: str, got: tuple[int, ...], shape: tuple[int, ...], owner:
     """Raise unless data of a shape are rows of another."""
     if len(got) != 1 + len(shape) or got[1:] != shape:
         expected = ", ".join(map(str, shape))
-        hint = f"; one row is x.reshape(1, {'-1' if len(shape) == 1 else expected})" if len(got) == len(shape) else ""
+        of_row = f"; one row is x.reshape(1, {'-1' if len(shape) == 1 else expected})"
+        hint = "; a column is x.reshape(-1, 1)" if shape == (1,) else of_row
+        hint = hint if len(got) == len(shape) else ""
         raise ValueError(f"{name}: {owner} expects shape (rows, {expected}), got {got}{hint}")
 
 

@@ -5,12 +5,13 @@ A file names a custom object and never brings its code.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -85,6 +86,54 @@ def find_custom(noun: str, name: Any, kind: type[T]) -> T:
 def class_and_config(thing: Any) -> dict[str, Any]:
     """Describe an object by its class's name and the arguments that rebuild it."""
     return {"class_name": type(thing).__name__, "config": thing.get_config()}
+
+
+def call_text(thing: Any, arguments: Mapping[str, Any]) -> str:
+    """Write the call that makes an object."""
+    return f"{type(thing).__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+
+
+class Configured:
+    """An object that its class makes again of what `get_config` returns."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that rebuild this object: its attributes of their names."""
+        arguments = inspect.signature(type(self)).parameters
+        if missing := [argument for argument in arguments if not hasattr(self, argument)]:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define get_config(self), or have the attribute {missing[0]!r}, to be saved"
+            )
+        return {argument: getattr(self, argument) for argument in arguments}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make an object of what `get_config` returned.
+
+        Parameters
+        ----------
+        config : mapping of str
+            Arguments of the class.
+        """
+        return cls(**config)
+
+
+class OfFields(Configured):
+    """An object whose arguments are attributes of it.
+
+    Attributes
+    ----------
+    fields : tuple of str
+        Their names.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that rebuild this object."""
+        return {field: getattr(self, field) for field in self.fields}
+
+    def __repr__(self) -> str:
+        return call_text(self, self.get_config())
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import array_of, finite_number
-from nbdense._registry import Registry
+from nbdense._registry import OfFields, Registry
 
 EPSILON = 1e-7  # added to norms that are divided by, as in Keras
 
 
-class Constraint:
+class Constraint(OfFields):
     """A projection of weights; this one leaves them as they are.
 
     Attributes
@@ -27,29 +27,10 @@ class Constraint:
     """
 
     kind: ClassVar[str] = ""
-    fields: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, w: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return the projection of weights, an array of any shape."""
         return _numbers(w)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that rebuild this constraint."""
-        return {field: getattr(self, field) for field in self.fields}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Constraint:
-        """Return the constraint that `get_config` described.
-
-        Parameters
-        ----------
-        config : dict
-            Arguments by name.
-        """
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.get_config().items())})"
 
 
 def _numbers(w: npt.ArrayLike) -> npt.NDArray[Any]:

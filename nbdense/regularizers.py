@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import array_of, finite_number
-from nbdense._registry import Registry
+from nbdense._registry import OfFields, Registry
 
 _BLOCK = 1 << 16  # elements converted to float64 in one go
 
 
-class Regularizer:
+class Regularizer(OfFields):
     """The penalty l1 sum |w| + l2 sum w^2; a class with a ``__call__`` of its own is for calls alone.
 
     Attributes
@@ -41,24 +41,6 @@ class Regularizer:
             block = array[first : first + step].astype(np.float64)
             penalty += self.l1 * float(np.abs(block).sum()) + self.l2 * float(np.square(block).sum())
         return penalty
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that rebuild this regularizer."""
-        return {field: getattr(self, field) for field in self.fields}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Regularizer:
-        """Return the regularizer that `get_config` described.
-
-        Parameters
-        ----------
-        config : dict
-            Arguments by name.
-        """
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.get_config().items())})"
 
 
 def _factor(owner: Regularizer, argument: str, value: Any, default: float) -> float:

@@ -6,17 +6,16 @@ which other steps were asked for with it: training that is taken up again gets t
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nbdense._checks import array_of, finite_number, positive_int, whole_number
-from nbdense._registry import Registry
+from nbdense._registry import Configured, Registry, call_text
 
 _Rates = npt.NDArray[np.float64]
 # NumPy's vector code may round cos and power unlike its scalar code for what is left over. So rates are computed for
@@ -24,8 +23,10 @@ _Rates = npt.NDArray[np.float64]
 _BLOCK = 64
 
 
-class LearningRateSchedule:
-    """A learning rate as a function of the step. Subclasses define ``__call__`` and, to be saved, ``get_config``.
+class LearningRateSchedule(Configured):
+    """A learning rate as a function of the step. Subclasses define ``__call__``.
+
+    Those that are saved keep their arguments as attributes of the same names, or define ``get_config``.
 
     Examples
     --------
@@ -54,21 +55,6 @@ class LearningRateSchedule:
         )
         rates = [float(self(step)) for step in range(first_step, first_step + count)]
         return _finite_rates(self, first_step, np.array(rates, np.float64))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that rebuild this schedule."""
-        raise NotImplementedError(f"{type(self).__name__} must define get_config(self) to be saved")
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make a schedule of what `get_config` returned.
-
-        Parameters
-        ----------
-        config : mapping of str
-            Arguments.
-        """
-        return cls(**config)
 
 
 def _finite_rates(owner: LearningRateSchedule, first_step: int, rates: _Rates) -> _Rates:
@@ -109,11 +95,8 @@ class _Formula(LearningRateSchedule):
     def _rates(self, steps: _Rates) -> _Rates:
         raise NotImplementedError(f"{type(self).__name__} must define _rates(self, steps)")
 
-    def get_config(self) -> dict[str, Any]:
-        return {argument: getattr(self, argument) for argument in inspect.signature(type(self)).parameters}
-
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.get_config().items())})"
+        return call_text(self, self.get_config())
 
 
 class _Decay(_Formula):
@@ -451,7 +434,7 @@ REGISTRY: Registry[LearningRateSchedule] = Registry(
     "schedule",
     LearningRateSchedule,
     SCHEDULES,
-    hint="; a schedule needs its arguments: pass an object",
+    hint="; a schedule needs its arguments: pass an object; files name one's own, and custom_objects brings its class",
     needs_arguments=True,
 )
 

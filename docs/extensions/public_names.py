@@ -64,10 +64,11 @@ def _functions(module: ModuleType, source: str) -> list[str]:
 
 
 def _members(thing: type, described: set[type]) -> Iterator[str]:
-    """Return the attributes of a class that have docstrings of their own, those of undescribed parents included."""
+    """Return the attributes of a class that have docstrings, but for those that a described parent has or inherits."""
     seen: set[str] = set()
+    parents = [other for other in described if other is not thing and issubclass(thing, other)]
     for parent in thing.__mro__:
-        if not parent.__module__.startswith("nbdense") or (parent is not thing and parent in described):
+        if not parent.__module__.startswith("nbdense") or any(issubclass(other, parent) for other in parents):
             continue
         for name, member in vars(parent).items():
             if not name.startswith("_") and name not in seen and inspect.getdoc(member) and _is_code(member):

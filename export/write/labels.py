@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from nbdense.export.graph.activations import ACTIVATION_FORMS
 from nbdense.export.graph.builder import Graph, Shape
-from nbdense.metrics.collected import THRESHOLD
+from nbdense.losses.base import THRESHOLD
 
 LABEL = "label"  # the output's default name
 

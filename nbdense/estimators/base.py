@@ -346,7 +346,7 @@ class BaseMLP(BaseEstimator):
     def _optimizer(self) -> Optimizer:
         solver, rate = self.solver, self.learning_rate_init
         if isinstance(solver, Optimizer):
-            return type(solver)(**solver.get_config())
+            return solver.fresh()
         if is_lbfgs(self):
             return SGD()  # whose steps are never taken
         if solver == "sgd":

@@ -16,7 +16,8 @@ from nbdense.estimators.networks import before_activation, is_trained, scale_out
 from nbdense.estimators.parameters import got, is_lbfgs, is_loss, wanted_loss
 from nbdense.estimators.rows import Floats, outputs_of
 from nbdense.losses import CategoricalCrossentropy, CategoricalHinge, KLDivergence
-from nbdense.metrics.collected import THRESHOLD, predicted_classes
+from nbdense.losses.base import THRESHOLD
+from nbdense.metrics.collected import predicted_classes
 from nbdense.training.targets import balance_of, class_sizes, weights_by_class
 
 # After base, which says what to install where there is none

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nbdense._registry import name_of
+from nbdense._registry import Configured, call_text, name_of
 from nbdense.utils import next_seed
 
 Values = npt.NDArray[np.float64]
@@ -23,7 +23,7 @@ def generator(seed: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, number]))
 
 
-class Initializer:
+class Initializer(Configured):
     """Maker of initial values: called as ``initializer(shape, dtype=None)``, as in Keras.
 
     Each argument of a subclass is an attribute of its objects. ``seed`` is one of those that draw. One of a user's own
@@ -87,28 +87,12 @@ class Initializer:
             raise NotImplementedError(f"{type(self).__name__} must define __call__(self, shape, dtype=None)")
         return called(type(self).__name__, self, shape, random, fan_in)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that rebuild this initializer."""
-        return {argument: getattr(self, argument) for argument in inspect.signature(type(self)).parameters}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Initializer:
-        """Return the initializer that `get_config` described.
-
-        Parameters
-        ----------
-        config : dict
-            Arguments by name.
-        """
-        return cls(**config)
-
     def clone(self) -> Initializer:
         """Return another of the same arguments; without a seed it draws other values."""
         return self.from_config(self.get_config())
 
     def __repr__(self) -> str:
-        arguments = {key: value for key, value in self.get_config().items() if value is not None}
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+        return call_text(self, {key: value for key, value in self.get_config().items() if value is not None})
 
 
 def checked_shape(owner: str, shape: Any) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nbdense import _checks
 from nbdense._tables import Shown, Table
 from nbdense.inspection.plots import label_places, new_axes
-from nbdense.metrics.collected import predicted_classes
+from nbdense.metrics.collected import decision_threshold, predicted_classes
 
 
 class Predictor(Protocol):
@@ -79,7 +79,9 @@ class ConfusionMatrix(Shown):
 
 
 def confusion_matrix(model: Predictor, x: Any, y: Any, class_names: Sequence[Any] | None = None) -> ConfusionMatrix:
-    """Count which classes a model takes rows for: the largest output's, or of one output 1 from 0.5 on.
+    """Count which classes a model takes rows for: the largest output's, or of one output 1 from a threshold on.
+
+    The threshold is 0.5, or 0 where the model's loss takes logits or is a hinge.
 
     Parameters
     ----------
@@ -113,8 +115,13 @@ def confusion_matrix(model: Predictor, x: Any, y: Any, class_names: Sequence[Any
     plus          0        1  100.00%
     """
     outputs = np.asarray(model.predict(x))
+    if outputs.ndim < 2:
+        raise ValueError(
+            f"confusion_matrix: {type(model).__name__}.predict must give a row of outputs for each row, got shape "
+            f"{outputs.shape}; of labels make sklearn.metrics.confusion_matrix, of an estimator's model_ this"
+        )
     columns = outputs.reshape(len(outputs), -1)
-    taken = predicted_classes(columns, at_threshold=1)
+    taken = predicted_classes(columns, decision_threshold(model), at_threshold=1)
     targets = _checks.numbers_of("confusion_matrix: y", y)
     targets = targets.reshape(len(targets), -1)
     targets = targets.argmax(axis=1) if targets.shape[1] > 1 else targets[:, 0]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nbdense._checks import array_of
 from nbdense._compile.loops import loop, row_loop
-from nbdense._registry import name_of, snake_case
+from nbdense._registry import Configured, call_text, name_of, snake_case
 from nbdense._warn import warn
 from nbdense.activations import ACTIVATIONS
 from nbdense.engine.elementwise.loss_forms import CUSTOM_FORM, FORMS, LossForm
@@ -24,10 +24,11 @@ from nbdense.losses.reductions import (
 from nbdense.losses.tracing import record, write_loop
 
 Chosen = tuple[LossForm, bool, float]  # a compiled loss, whether it fuses with the activation before it, its parameter
+THRESHOLD = 0.5  # of probabilities
 NOT_NEGATIVE = tuple(name for name, row in ACTIVATIONS.items() if row.not_negative)  # no output is below 0
 
 
-class Loss:
+class Loss(Configured):
     """A loss: called, it is a number of targets and outputs; compiled, a model learns by it.
 
     One's own is a class with ``call``, written with NumPy: `Sequential.compile` records what that does to a row.
@@ -138,21 +139,15 @@ class Loss:
         """Return advice where such a layer's outputs are hardly what the loss takes them for; else an empty string."""
         return self.advice if self.suited and activation in ACTIVATIONS and activation not in self.suited else ""
 
+    @property
+    def decision_threshold(self) -> float:
+        """The value that a single output is above where it stands for class 1: 0.5, of probabilities."""
+        return THRESHOLD
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild it."""
         config: dict[str, Any] = {"name": self.name, "reduction": self.reduction}
         return config if self.dtype == "float32" else {**config, "dtype": self.dtype}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Loss:
-        """Return the loss that `get_config` described.
-
-        Parameters
-        ----------
-        config : dict
-            Arguments by name.
-        """
-        return cls(**config)
 
 
 def _checked_dtype(name: str, dtype: Any) -> np.dtype[Any]:
@@ -234,7 +229,7 @@ class NamedLoss(Loss):
         return hash((type(self), repr(self.get_config())))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
+        return call_text(self, self.arguments)
 
 
 class FunctionLoss(Loss):

@@ -30,6 +30,10 @@ class Hinge(NamedLoss):
     kind: ClassVar[str] = "hinge"
     function: ClassVar[Callable[..., Any]] = functions.hinge
 
+    @property
+    def decision_threshold(self) -> float:
+        return 0.0  # midway between the targets
+
 
 class SquaredHinge(Hinge):
     """Mean over the columns of max(1 - target y, 0)^2; targets are those of `Hinge`.

@@ -86,6 +86,10 @@ class _Crossentropy(NamedLoss):
     def _matched(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
         return y_true, y_pred  # the functions say what does not match
 
+    @property
+    def decision_threshold(self) -> float:
+        return 0.0 if self.from_logits else super().decision_threshold
+
     def advice_after(self, activation: str) -> str:
         if self.from_logits and activation in ("softmax", "sigmoid"):
             return "from_logits=True takes these probabilities for logits; leave it out, or end with 'linear'"

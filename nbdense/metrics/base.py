@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nbdense import initializers
 from nbdense._checks import array_of
-from nbdense._registry import snake_case
+from nbdense._registry import Configured, call_text, snake_case
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses import Loss
 from nbdense.variable import Variable
@@ -23,7 +23,7 @@ COLLECTED = rows.COLLECTED
 _DTYPES = ("float32", "float64")
 
 
-class Metric:
+class Metric(Configured):
     """A metric that is told of targets and outputs batch by batch, with Keras's methods.
 
     One of your own defines `update_state` and `result`, as in Keras, and makes its state by `add_variable`; or, where
@@ -265,17 +265,6 @@ class Metric:
             names += ["name", "dtype"]
         return {name: getattr(self, name) for name in dict.fromkeys(names) if name != "code"}
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make a metric of what `get_config` returned.
-
-        Parameters
-        ----------
-        config : mapping
-            Arguments of the class.
-        """
-        return cls(**config)
-
     def renamed(self, name: str) -> Self:
         """Return the same metric under another name; it has counted nothing."""
         other = self.fresh()
@@ -289,7 +278,7 @@ class Metric:
         return other
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.get_config().items())})"
+        return call_text(self, self.get_config())
 
 
 def _metrics_in(value: Any) -> list[Metric]:

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from nbdense._checks import finite_number
 from nbdense._registry import name_of
 from nbdense.losses import BinaryCrossentropy, Loss
+from nbdense.losses.base import THRESHOLD
 from nbdense.metrics.base import Array, Metric, as_columns
 
-THRESHOLD = 0.5  # of probabilities
 Counts = tuple[Array, Array, Array]  # weights of hits, predictions and targets of each class
 Ratio = Callable[[Array, Array, Array], Array]
 
@@ -54,6 +54,18 @@ def predicted_classes(
         return np.asarray(outputs.argmax(axis=-1))
     column = outputs[..., 0]
     return np.asarray(column >= threshold if at_threshold else column > threshold).astype(np.intp)
+
+
+def decision_threshold(model: Any) -> float:
+    """Return the threshold for a model's single output: that of the loss that it is known to have, else 0.5.
+
+    Parameters
+    ----------
+    model : Sequential, QuantizedModel, SparseModel or any object
+        The model, whose ``loss`` says what its outputs are.
+    """
+    loss = getattr(model, "loss", None)
+    return loss.decision_threshold if isinstance(loss, Loss) else THRESHOLD
 
 
 def positives(targets: Array, n_out: int, multi_label: bool) -> npt.NDArray[np.bool_]:
@@ -160,7 +172,10 @@ class _OfClasses(Metric):
     def for_loss(self, loss: Loss, n_out: int) -> Metric:
         labels = self.multi_label or (n_out > 1 and isinstance(loss, BinaryCrossentropy))
         self._check_average(n_out, labels)
-        return type(self)(**(self.get_config() | {"multi_label": True})) if labels else self
+        threshold = loss.decision_threshold if self.threshold is None else self.threshold
+        if not labels and threshold in (self.threshold, THRESHOLD):
+            return self
+        return type(self)(**(self.get_config() | {"multi_label": labels, "threshold": threshold}))
 
     def _check_average(self, n_out: int, labels: bool) -> None:
         if self.average == "binary" and (labels or n_out > 2):
@@ -207,7 +222,8 @@ class ClassPrecision(_OfClasses):
     average : {None, "binary", "macro", "micro", "weighted"}
         None is "binary" (class 1 alone) with two classes, "macro" with more and with labels.
     threshold : float, optional
-        Of one output, or of labels: a larger output is a prediction. 0.5 by default.
+        Of one output, or of labels: a larger output is a prediction. By default 0 in a model whose loss takes logits or
+        is a hinge, and else 0.5.
     multi_label : bool
         Whether outputs are labels of their own whatever the loss.
     name : str, optional

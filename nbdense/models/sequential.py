@@ -135,7 +135,7 @@ class Sequential(SteppedStack):
             The other model.
         """
         if other.optimizer is not None and other.loss is not None:
-            fresh, state = type(other.optimizer)(**other.optimizer.get_config()), other.train_state
+            fresh, state = other.optimizer.fresh(), other.train_state
             self.compile(fresh, other.loss, list(state.metrics), weighted_metrics=list(state.weighted_metrics))
 
     def fit(

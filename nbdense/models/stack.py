@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nbdense import _checks, _registry, utils
+from nbdense import _checks, _registry, losses, optimizers, utils
 from nbdense._tables import Table, Tabular
 from nbdense.inspection.attribution import saliency
 from nbdense.inspection.plots import plot_weights
@@ -149,7 +149,9 @@ class LayerStack(Tabular, Composite):
     def network(self) -> Network:
         """The tables and parameters; built on first use if the input's width is known."""
         if not self._train.built:
-            if not isinstance(front := next(iter(self._all), None), Input):
+            if not self._all:
+                raise NotBuiltError("the model has no layers: add some")
+            if not isinstance(front := self._all[0], Input):
                 raise NotBuiltError(
                     "the model is not built: its input's width is not known; begin with Input((n,)), or call fit"
                 )
@@ -191,7 +193,7 @@ class LayerStack(Tabular, Composite):
             The data.
         """
         if not self.built and self.layers:
-            shape = np.shape(x)
+            shape = np.shape(x if hasattr(x, "shape") else _checks.array_of("x", x))
             if len(shape) < 2:
                 raise ValueError(f"x: expected shape (rows, columns), got {shape}")
             self.build((None, *shape[1:]))
@@ -385,21 +387,22 @@ class LayerStack(Tabular, Composite):
 
     @property
     def optimizer(self) -> Optimizer | None:
-        """The optimizer, once the model is compiled."""
+        """The optimizer, once the model is compiled; another that is assigned begins anew."""
         return self._train.optimizer
 
     @optimizer.setter
-    def optimizer(self, optimizer: Optimizer | None) -> None:
-        self._train.optimizer = optimizer
+    def optimizer(self, optimizer: str | Optimizer | None) -> None:
+        if optimizer is not self._train.optimizer:
+            self._train.take_optimizer(None if optimizer is None else optimizers.for_training(optimizer))
 
     @property
     def loss(self) -> Loss | None:
-        """The loss, once the model is compiled."""
+        """The loss, once the model is compiled; another may be assigned."""
         return self._train.loss
 
     @loss.setter
-    def loss(self, loss: Loss | None) -> None:
-        self._train.loss = loss
+    def loss(self, loss: str | Loss | Callable[[Any, Any], Any] | None) -> None:
+        self._train.loss = None if loss is None else losses.for_training(loss)
 
     # -- looking inside ----------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -303,6 +304,12 @@ class Optimizer(Described):
     def __getstate__(self) -> dict[str, Any]:
         # Views of a model's memory, and of variables: a copy belongs to none yet.
         return {**vars(self), "_slots": None, "_own": None, "_spared": frozenset()}
+
+    def fresh(self) -> Self:
+        """Return another of the same settings, which has taken no step; a schedule is shared."""
+        other = copy.copy(self)
+        other.batches = 0
+        return other
 
     def apply(self, grads: Iterable[Any], trainable_variables: Iterable[Any] | None = None) -> None:
         """Take a step on arrays of your own, in their place; a model's are moved by `Sequential.apply_gradients`.

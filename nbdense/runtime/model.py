@@ -127,7 +127,8 @@ def _checked(x: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         )
     if array.shape[1:] != shape or array.ndim != len(shape) + 1:
         expected = ", ".join(map(str, shape))
-        hint = f"; one row is x.reshape(1, {expected})" if array.ndim == len(shape) else ""
+        hint = "; a column is x.reshape(-1, 1)" if shape == (1,) else f"; one row is x.reshape(1, {expected})"
+        hint = hint if array.ndim == len(shape) else ""
         raise ValueError(f"x: the model expects shape (rows, {expected}), got {array.shape}{hint}")
     return array
 

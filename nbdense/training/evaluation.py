@@ -201,7 +201,7 @@ class Room:
     """
 
     def __init__(self, state: TrainState, objective: Objective) -> None:
-        self._state, self._objective = state, objective
+        self._state, self._objective, self._vectors = state, objective, state.vectors
         self._workspace: Workspace | None = None
 
     @property
@@ -210,11 +210,22 @@ class Room:
         return self._state.network
 
     def workspace(self, batch: int) -> Workspace:
-        """Return a workspace for batches of so many rows, or more where there has been a larger one."""
+        """Return a workspace for batches of so many rows, or more where there has been a larger one.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has been built or compiled anew since: runs would work on memory that is no longer its own.
+        """
+        if not self._state.holds(self._vectors):
+            raise RuntimeError(
+                "a callback has compiled the model anew, or changed its optimizer or its layers, amid fit or evaluate: "
+                "do that between two calls"
+            )
         if self._workspace is None or self._workspace.batch < batch:
             self._workspace = None  # its memory first
-            state = self._state
-            self._workspace = backends.current().workspace(state.network, self._objective, batch, state.vectors)
+            network = self._state.network
+            self._workspace = backends.current().workspace(network, self._objective, batch, self._vectors)
         return self._workspace
 
 

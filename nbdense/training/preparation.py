@@ -114,7 +114,11 @@ def prepare(
                 f"fit: validation_data must be (x, y) or (x, y, sample_weight), or an iterable of batches, got {got}"
             )
         inputs, outputs, weights = (*parts, None)[:3]
-        held_out = feed_of(state, inputs, outputs, weights, validation_batch, validation_steps)
+        try:
+            held_out = feed_of(state, inputs, outputs, weights, validation_batch, validation_steps)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"validation_data: {error}") from error
     elif validation_split:
         if isinstance(x, Stream):
             raise ValueError("fit: validation_split needs arrays; give validation_data beside an iterable")

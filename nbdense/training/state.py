@@ -93,13 +93,22 @@ class TrainState:
         """Begin anew with this optimizer, loss and metrics; an optimizer that has been used forgets its steps."""
         for metric in [*reported, *weighted]:  # those that depend on the number of columns are made in `objective`
             metrics.get(metric, loss, 1)
-        self.optimizer, self.loss = optimizer, loss
+        self.take_optimizer(optimizer)
+        self.loss, self._advised = loss, False
         self.metrics, self.weighted_metrics = reported, weighted
-        optimizer.batches = 0
-        optimizer.leave_variables()
-        self._vectors, self._advised = None, False
+
+    def take_optimizer(self, optimizer: Optimizer | None) -> None:
+        """Learn by this optimizer from now on; it forgets its steps, and what it keeps beside the weights."""
+        self.optimizer, self._vectors = optimizer, None
+        if optimizer is not None:
+            optimizer.batches = 0
+            optimizer.leave_variables()
         if self.built:
             self._set_decay()
+
+    def holds(self, vectors: npt.NDArray[Any]) -> bool:
+        """Tell whether gradients and slots still lie in these vectors, so that what works on them may go on."""
+        return self._vectors is vectors
 
     def _set_decay(self) -> None:
         """Tell the network what the optimizer's weight decay leaves alone."""
@@ -110,12 +119,15 @@ class TrainState:
     @property
     def vectors(self) -> npt.NDArray[Any]:
         """Gradients (row 0) and the optimizer's slots, flat as the parameters."""
-        if self._vectors is None:
-            rows = 1 if self.optimizer is None else self.optimizer.state_rows
-            self._vectors = aligned_zeros((rows, self.network.params.size), self.network.dtype)
-            if self.optimizer is not None:
-                self.optimizer.take_slots(self._slots_by_parameter(self.optimizer, self._vectors))
-        return self._vectors
+        if self._vectors is not None:
+            return self._vectors
+        with self.lock:  # threads that ask for the first time get the same
+            if self._vectors is None:
+                rows = 1 if self.optimizer is None else self.optimizer.state_rows
+                self._vectors = aligned_zeros((rows, self.network.params.size), self.network.dtype)
+                if self.optimizer is not None:
+                    self.optimizer.take_slots(self._slots_by_parameter(self.optimizer, self._vectors))
+            return self._vectors
 
     def _slots_by_parameter(self, optimizer: Optimizer, vectors: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """Return views of the slots in Keras's order: what is beside all optimizers' first, then by parameter."""

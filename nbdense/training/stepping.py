@@ -65,7 +65,7 @@ class Steps:
         rows = state.inputs(x)
         if rows.shape[0] == 0:
             raise ValueError("forward: x has no rows")
-        if step is None or step.workspace.batch != rows.shape[0] or step.optimizer is not state.optimizer:
+        if step is None or step.workspace.batch != rows.shape[0] or not step.is_current:
             self._open = step = None  # its memory first
             self._open = step = _OpenStep(state, rows.shape[0])
         return step.forward(x, rows, training, seed)
@@ -102,7 +102,7 @@ class Steps:
         optimizer, _ = self._state.compiled("apply_gradients")
         with self._state.lock:
             step = self._open
-            if step is None:
+            if step is None or not step.is_current:
                 raise RuntimeError("apply_gradients: call forward and backward first")
             step.update(optimizer)
             count_steps(self._state)
@@ -200,17 +200,22 @@ class _OpenStep:
     """
 
     def __init__(self, state: TrainState, count: int) -> None:
-        self._state, self.optimizer = state, state.optimizer
-        self.workspace = backends.current().workspace(state.network, NOTHING, count, state.vectors)
+        self._state, self._vectors = state, state.vectors
+        self.workspace = backends.current().workspace(state.network, NOTHING, count, self._vectors)
         self._by_table: dict[bool, _Passes] = {}
         self._passes: _Passes | None = None  # of the last forward
         self.rows = 0  # that a backward may go back through
         self.version = -1  # of the network's parameters in forward
 
+    @property
+    def is_current(self) -> bool:
+        """True as long as gradients and slots lie where they were."""
+        return self._state.holds(self._vectors)
+
     def forward_again(self, x: Any, training: bool, seed: int) -> npt.NDArray[Any] | None:
         """Return the outputs of a batch of the last one's form; None for another, which has to be looked at."""
         passes = self._by_table.get(training)
-        if passes is None or self.optimizer is not self._state.optimizer:
+        if passes is None or not self.is_current:
             return None
         if passes.form is None or passes.form != form_of(x):
             return None
@@ -249,7 +254,7 @@ class _OpenStep:
         """Take the optimizer's step with the gradients that are there."""
         passes = self._passes
         assert passes is not None
-        if passes.updates is None or optimizer is not self.optimizer:
+        if passes.updates is None:
             passes.updates = Updates(self.workspace, passes.layers, optimizer)
         passes.updates.take()
 

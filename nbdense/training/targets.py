@@ -59,6 +59,8 @@ def check_targets(y: Any, loss: Loss, rows: int, shape: tuple[int, ...], layer: 
         For rows of class probabilities that do not sum to 1.
     """
     array = _checks.array_of("y", y)
+    if array.ndim == 0:
+        array = _checks.numbers_of("y", y)  # which says what came, and how to make numbers of it
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"y: expected numbers, got dtype {array.dtype}; number the classes from 0, for example with np.unique"

@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from nbdense import _checks
 from nbdense.engine.rows import DENSE
-from nbdense.metrics.collected import predicted_classes
+from nbdense.losses.base import THRESHOLD
+from nbdense.metrics.collected import decision_threshold, predicted_classes
 from nbdense.quant.conversion.assembly import Choice, assemble
 from nbdense.quant.conversion.quantizer import Quantizer
 from nbdense.quant.model.model import QuantizedModel
 from nbdense.quant.model.network import QuantizedNetwork
+from nbdense.quant.model.scoring import compiled_of
 
 Score = Callable[[Any], float]
 
@@ -61,7 +63,7 @@ def score_of(evaluate: Any, owner: str = "quantize") -> Score:
         raise ValueError(
             f"{owner}: evaluate must have as many rows of x as of y, at least one, got {len(x)} and {len(y)}"
         )
-    return lambda model: _number(owner, score(np.asarray(model.predict(x)), y, owner))
+    return lambda model: _number(owner, score(np.asarray(model.predict(x)), y, owner, decision_threshold(model)))
 
 
 def _number(owner: str, value: Any) -> float:
@@ -71,23 +73,27 @@ def _number(owner: str, value: Any) -> float:
     return number
 
 
-def score(outputs: npt.NDArray[Any], y: npt.NDArray[Any], owner: str = "quantize") -> float:
+def score(
+    outputs: npt.NDArray[Any], y: npt.NDArray[Any], owner: str = "quantize", threshold: float = THRESHOLD
+) -> float:
     """Return the share of right classes, or the coefficient of determination.
 
     Parameters
     ----------
     outputs : ndarray, (rows, n)
-        Probabilities or values.
+        Probabilities, logits or values.
     y : ndarray, (rows,), (rows, 1) or (rows, n)
         Class numbers or one-hot rows; else values.
     owner : str
         What was called, for errors.
+    threshold : float
+        From this on a single output stands for class 1.
     """
     columns = outputs.reshape(len(outputs), -1)
     classes = y.reshape(len(y), -1)
     whole = y.dtype.kind in "iub"
     if classes.shape[1] == 1 and whole and (columns.shape[1] > 1 or set(np.unique(classes)) <= {0, 1}):
-        return float((predicted_classes(columns, at_threshold=1) == classes[:, 0]).mean())
+        return float((predicted_classes(columns, threshold, at_threshold=1) == classes[:, 0]).mean())
     if classes.shape != columns.shape:
         raise ValueError(f"{owner}: evaluate's y of shape {y.shape} does not go with outputs of shape {outputs.shape}")
     if classes.shape[1] > 1 and ((classes == 0) | (classes == 1)).all() and (classes.sum(axis=1) == 1).all():
@@ -128,10 +134,10 @@ def search(quantizer: Quantizer, model: Any, budget: float, evaluate: Any) -> tu
         If the budget cannot be kept even with all dense layers in float.
     """
     rate = score_of(evaluate)
-    base = rate(_predicting(model))
+    base, compiled = rate(_predicting(model)), compiled_of(model)
 
     def cost(choices: Mapping[int, Choice]) -> float:
-        return base - rate(QuantizedModel(assemble(quantizer, choices)))
+        return base - rate(QuantizedModel(assemble(quantizer, choices), compiled))
 
     dense = [number for number, step in enumerate(quantizer.steps) if step.row.kind is DENSE]
     choices: dict[int, Choice] = {}

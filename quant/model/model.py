@@ -14,12 +14,13 @@ from nbdense import backends
 from nbdense._tables import Table, Tabular
 from nbdense.compression import save_tensors
 from nbdense.files import FileFormatError, TensorFile
+from nbdense.losses import Loss
 from nbdense.network import Network
 from nbdense.quant.model.network import QuantizedNetwork
 from nbdense.quant.model.program import Program
 from nbdense.quant.model.rendering import report_plot, report_rows, report_table
 from nbdense.quant.model.rows import FLOAT32, RowsOfData
-from nbdense.quant.model.scoring import describe_compiled, read_compiled, score
+from nbdense.quant.model.scoring import describe_compiled, loss_of, read_compiled, score
 from nbdense.quant.model.summary import description, summary_table
 from nbdense.quant.model.timing import microseconds_a_row
 from nbdense.training.evaluation import numbers_of
@@ -55,6 +56,11 @@ class QuantizedModel(Tabular):
     def network(self) -> QuantizedNetwork:
         """The integers and their scales."""
         return self._network
+
+    @property
+    def loss(self) -> Loss | None:
+        """The loss that the float model was compiled with; None where it was not, or a file only names it."""
+        return loss_of(self.compiled)
 
     @property
     def size_bytes(self) -> int:

@@ -31,6 +31,18 @@ def compiled_of(model: Any) -> dict[str, Any]:
     return {} if state.loss is None else {"loss": state.loss, **{name: list(getattr(state, name)) for name in LISTS}}
 
 
+def loss_of(compiled: Compiled) -> losses.Loss | None:
+    """Return the loss that a model was compiled with; None of one that was not, or of a file that only names it.
+
+    Parameters
+    ----------
+    compiled : mapping
+        What `compiled_of` or `read_compiled` returned.
+    """
+    loss = compiled.get("loss")
+    return None if loss is None or isinstance(loss, Mapping) else losses.for_training(loss)
+
+
 def describe_compiled(compiled: Compiled) -> dict[str, Any]:
     """Describe a loss and metrics in JSON's types, for a file.
 
@@ -105,10 +117,12 @@ def score(
     """
     loss = losses.for_training(compiled["loss"])
     rows, shape = len(outputs), outputs.shape[1:]
+    if rows == 0:
+        raise ValueError("x: the data set is empty")
     wanted = targets.check_targets(y, loss, rows, shape, last)
     weights = targets.row_weights(sample_weight, None, wanted, loss)
     outputs = outputs.reshape(-1, shape[-1])
-    positions = len(outputs) // rows if rows else 1
+    positions = len(outputs) // rows
     wanted = wanted.reshape(len(outputs), -1)
     by_row = None if weights is None else weights[:, 0].repeat(positions)
     results: dict[str, Any] = {"loss": float(loss(wanted, outputs, by_row))}

@@ -115,7 +115,14 @@ def compare(model: Any, q: Any, x: Any) -> Comparison:
         network = trained.network
     if quantized.report.get("options", {}).get("equalize"):
         network = equalize(network)
+    if (network.input_shape, network.output_shape) != (quantized.input_shape, quantized.output_shape):
+        raise ValueError(
+            f"compare: q is of shapes {quantized.input_shape} to {quantized.output_shape}, the model of "
+            f"{network.input_shape} to {network.output_shape}; give the model that q was made of"
+        )
     rows = _checks.rows("x", x, network.input_shape, network.first_label)
+    if len(rows) == 0:
+        raise ValueError("compare: x has no rows")
     return compare_tensors(
         network, plan(network, settled=trained is not None), quantized, [rows.reshape(-1, *network.input_shape)]
     )

@@ -5,12 +5,11 @@
 Run it where torch and onnxscript are installed. Beside NAME.onnx there is NAME.npz, with ``x`` and ``y``.
 """
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
+from make_torch_modules import exported, randomise
 from torch import nn
 from torch.nn import functional
 
@@ -70,25 +69,6 @@ NETWORKS = {
 }
 
 
-def randomise(model, generator):
-    for parameter in [*model.parameters(), *(b for name, b in model.named_buffers() if "running" in name)]:
-        with torch.no_grad():
-            parameter.copy_(torch.rand(parameter.shape, generator=generator) * 1.2 - 0.5)
-    for name, buffer in model.named_buffers():
-        if "var" in name:
-            buffer.abs_().add_(0.1)
-
-
-def strip(path):
-    """Take out what an exporter says of the machine and of its source code."""
-    model = onnx.load(path)
-    for message in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
-        message.doc_string = ""
-        del message.metadata_props[:]
-    del model.graph.value_info[:]
-    onnx.save(model, path)
-
-
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, (build, shape) in NETWORKS.items():
@@ -102,20 +82,8 @@ def main() -> None:
             x = x * model.deviation + model.mean
         y = model(x).detach().numpy()
         for exporter in ("script", "dynamo"):
-            options = {"dynamo": exporter == "dynamo"}
-            if options["dynamo"]:
-                options |= {
-                    "dynamic_shapes": ({0: torch.export.Dim("batch")},),
-                    "external_data": False,
-                    "verbose": False,
-                }
-            else:
-                options |= {"dynamic_axes": {"x": {0: "batch"}, "y": {0: "batch"}}}
             target = FOLDER / f"torch_{exporter}_{name}.onnx"
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                torch.onnx.export(model, (x,), str(target), input_names=["x"], output_names=["y"], **options)
-            strip(target)
+            target.write_bytes(exported(model, x, exporter))
             np.savez(target.with_suffix(".npz"), x=x.numpy(), y=y)
             print(target.name, target.stat().st_size)
 

@@ -70,6 +70,7 @@ OTHERWISE = {("Softplus of beta", "script")}
 
 
 def randomise(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw a module's parameters and running statistics; variances are positive."""
     for parameter in [*model.parameters(), *(b for name, b in model.named_buffers() if "running" in name)]:
         with torch.no_grad():
             parameter.copy_(torch.rand(parameter.shape, generator=generator) * 1.2 - 0.5)
@@ -79,6 +80,7 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def exported(model: nn.Module, x: torch.Tensor, exporter: str) -> bytes:
+    """Return an ONNX file, without what an exporter says of the machine and of its source code."""
     options = {"dynamo": exporter == "dynamo"}
     if options["dynamo"]:
         options |= {"dynamic_shapes": ({0: torch.export.Dim("batch")},), "external_data": False, "verbose": False}

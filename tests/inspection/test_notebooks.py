@@ -193,6 +193,21 @@ def test_confusion_has_the_classes_names():
             confusion_matrix(Fixed([[0.2], [0.5], [0.9]]), None, y, names)
 
 
+def test_confusion_of_labels_is_refused():
+    with pytest.raises(ValueError, match=r"Fixed.predict must give a row of outputs for each row, got shape \(2,\)"):
+        confusion_matrix(Fixed(["a", "b"]), None, [0, 1])
+
+
+def test_confusion_of_logits():
+    """A logit stands for class 1 from 0 on, in the float model and in what it becomes."""
+    x, y = np.float32([[-2.0], [-0.1], [0.1], [0.4], [2.0]]), [0, 0, 1, 1, 0]
+    model = nb.Sequential([nb.Input((1,)), nb.Dense(1)])
+    model.compile("sgd", nb.losses.BinaryCrossentropy(from_logits=True))
+    model.set_weights([np.ones((1, 1)), np.zeros(1)])  # the output is x
+    for each in (model, nb.quantize(model, x), nb.sparsify(nb.quantize(model, x))):
+        np.testing.assert_array_equal(confusion_matrix(each, x, y).counts, [[2, 1], [0, 2]])
+
+
 def test_confusion_is_drawn_with_names():
     import matplotlib as mpl
 

@@ -55,6 +55,7 @@ BAD_INPUTS = [
     ),
     (scipy.sparse.csc_array(np.eye(12, 4) * 1j), TypeError, "numbers, got a sparse csc_array of dtype complex128"),
     (None, TypeError, "expected numbers, got None"),
+    ([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0]], ValueError, "x: its rows must be of one length to make an array"),
 ]
 NOT_FINITE = [
     (changed(X, 7, 2, np.nan), ValueError, "x: NaN or infinity .* in row 7, column 2"),
@@ -91,7 +92,8 @@ def test_wrong_inputs(x, error, words):
     assert_unchanged(model, lambda m: m.fit(x, LABELS, verbose=0), error, words)
     assert_unchanged(model, lambda m: m.evaluate(x, LABELS), error, words)
     assert_unchanged(model, lambda m: m.predict(x), error, words)
-    assert_unchanged(model, lambda m: m.fit(X, LABELS, validation_data=(x, LABELS), verbose=0), error, words)
+    held_out = f"validation_data: .*{words}"
+    assert_unchanged(model, lambda m: m.fit(X, LABELS, validation_data=(x, LABELS), verbose=0), error, held_out)
 
 
 @pytest.mark.parametrize(("x", "error", "words"), NOT_FINITE)
@@ -159,6 +161,20 @@ def test_arrays_with_nothing_masked_are_data():
     assert type(model.predict(x)) is np.ndarray
 
 
+def test_one_column_is_no_matrix():
+    model = make_model([1, 2], ["linear"], "mse")
+    with pytest.raises(ValueError, match=r"expects shape \(rows, 1\), got \(12,\); a column is x.reshape\(-1, 1\)"):
+        model.predict(X[:, 0])
+
+
+def test_a_model_without_layers():
+    model = Sequential()
+    model.compile("sgd", "mse")
+    for action in (lambda: model.predict(X), lambda: model.fit(X, LABELS), lambda: model.network):
+        with pytest.raises(ValueError, match="the model has no layers"):
+            action()
+
+
 def test_first_fit_refused_and_then_done():
     """A model that was not built yet can still be fitted to good data."""
     model = Sequential([Dense(3, "softmax")])
@@ -167,6 +183,8 @@ def test_first_fit_refused_and_then_done():
         model.fit(changed(X, 7, 2, np.nan), LABELS, verbose=0)
     with pytest.raises(ValueError, match="shape"):
         model.fit(X[0], LABELS, verbose=0)
+    with pytest.raises(ValueError, match="x: its rows must be of one length"):
+        model.fit([[1.0, 2.0], [3.0]], [0, 1], verbose=0)
     model.fit(X[:, :2], LABELS, verbose=0)
     assert model.network.n_in == 2
 
@@ -190,6 +208,12 @@ SPARSE, DENSE, BINARY, SQUARED = (
         (SPARSE, changed(LABELS, 5, 0, 200).astype(np.uint8), ValueError, "label 200 in row 5"),
         (SPARSE, np.eye(3)[LABELS], ValueError, "for one-hot rows use loss='categorical_crossentropy'"),
         (SPARSE, LABELS.astype(str), TypeError, "number the classes from 0"),
+        (
+            SPARSE,
+            scipy.sparse.csr_matrix(LABELS),
+            TypeError,
+            "got a sparse csr_matrix; .*toarray",
+        ),
         (SPARSE, LABELS[:-1], ValueError, r"each of the 12 rows of x, got shape \(11,\)"),
         (SPARSE, 1, ValueError, r"got shape \(\)"),
         (DENSE, LABELS, ValueError, "use loss='sparse_categorical_crossentropy', or to_categorical"),

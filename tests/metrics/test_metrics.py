@@ -8,8 +8,9 @@ import pytest
 import sklearn.metrics
 from sklearn.exceptions import UndefinedMetricWarning
 
-from nbdense import metrics
+from nbdense import losses, metrics
 from nbdense.engine.elementwise.loss import metric_of_row
+from nbdense.layers import Dense, Input
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, MeanSquaredError, SparseCategoricalCrossentropy
 from nbdense.metrics import (
     AUC,
@@ -28,7 +29,8 @@ from nbdense.metrics import (
     SparseTopKCategoricalAccuracy,
     TopKCategoricalAccuracy,
 )
-from nbdense.metrics.collected import predicted_classes
+from nbdense.metrics.collected import decision_threshold, predicted_classes
+from nbdense.models import Sequential
 from tests.support.builders import make_model
 from tests.support.compiled import compiled
 
@@ -134,6 +136,45 @@ def test_classes_of_outputs():
     for at_threshold in (0, 1):
         assert predicted_classes(several, at_threshold=at_threshold).tolist() == [[1, 0], [0, 2]]
     assert ClassPrecision()([0, 1, 1], [0.25, 0.5, 0.75]) == 1 and ClassRecall()([0, 1, 1], [0.25, 0.5, 0.75]) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("loss", "threshold"),
+    [
+        ("mean_squared_error", 0.5),
+        ("binary_crossentropy", 0.5),
+        (losses.BinaryCrossentropy(from_logits=True), 0.0),
+        (losses.BinaryFocalCrossentropy(from_logits=True), 0.0),
+        ("hinge", 0.0),
+        ("squared_hinge", 0.0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:binary_crossentropy after 'linear':UserWarning")
+def test_the_loss_says_where_one_output_is_cut(loss, threshold):
+    """A logit of 0 is a probability of 1/2. Metrics of Keras's names compare outputs as they are, as Keras does."""
+    model = Sequential([Input((1,)), Dense(1)])
+    model.compile("sgd", loss, metrics=["class_recall", ClassRecall(threshold=0.2, name="own"), "binary_accuracy"])
+    assert decision_threshold(model) == threshold
+    x, y = np.float32([[-1.0], [0.1], [0.3], [0.7]]), np.array([0, 1, 1, 1])
+    model.set_weights([np.ones((1, 1)), np.zeros(1)])  # the output is x
+    found = model.evaluate(x, y, return_dict=True)
+    assert found["class_recall"] == pytest.approx((x[1:] > threshold).mean())
+    assert found["own"] == pytest.approx(2 / 3) and found["binary_accuracy"] == 0.5
+
+
+def test_logits_of_labels_are_cut_at_zero():
+    model = Sequential([Input((2,)), Dense(2)])
+    model.compile("sgd", losses.BinaryCrossentropy(from_logits=True), metrics=["f1"])
+    model.set_weights([np.eye(2), np.zeros(2)])
+    x, y = np.float32([[-1.0, 0.1], [0.3, -0.2], [0.4, 0.2]]), np.array([[0, 1], [1, 0], [1, 1]])
+    assert model.evaluate(x, y, return_dict=True)["f1"] == 1.0
+
+
+def test_the_threshold_of_what_has_no_known_loss():
+    class Other:
+        loss = "binary_crossentropy"
+
+    assert decision_threshold(Other()) == decision_threshold(None) == decision_threshold(Sequential([Dense(1)])) == 0.5
 
 
 def test_errors_agree_with_scikit_learn():

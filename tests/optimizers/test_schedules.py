@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 
+import nbdense as nb
+from nbdense.quant import quantize_aware
 from nbdense.schedules import (
     SCHEDULES,
     CosineDecay,
@@ -324,9 +326,6 @@ class Warm(LearningRateSchedule):
     def __call__(self, step):
         return self.base / (step + 1)
 
-    def get_config(self):
-        return {"base": self.base}
-
 
 def test_a_users_class():
     schedule = Warm(0.5)
@@ -341,8 +340,35 @@ def test_a_users_class():
         schedule.rates(0, -1)
     with pytest.raises(NotImplementedError, match="must define __call__"):
         LearningRateSchedule()(0)
-    with pytest.raises(NotImplementedError, match="must define get_config"):
-        LearningRateSchedule().get_config()
+
+
+class Hidden(Warm):
+    """A schedule that files cannot keep: its argument is no attribute of the same name."""
+
+    def __init__(self, first):
+        super().__init__(first)
+
+
+def test_a_users_class_says_its_arguments():
+    assert Warm(0.5).get_config() == {"base": 0.5}
+    with pytest.raises(NotImplementedError, match=r"define get_config\(self\), or have the attribute 'first'"):
+        Hidden(0.5).get_config()
+
+
+def test_models_made_of_one_share_its_schedule():
+    """Pruned, rounded and estimators' models learn at the rates of a user's own schedule, which no name stands for."""
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    model = nb.Sequential([nb.Input((3,)), nb.Dense(2)])
+    model.compile(nb.SGD(Hidden(0.5), momentum=0.9), "mse")
+    model.fit(x, x[:, :2], verbose=0)
+    regressor = nb.MLPRegressor(hidden_layer_sizes=2, solver=model.optimizer)
+    regressor.partial_fit(x, x[:, :2])
+    for made, taken in ((nb.prune(model, 0.5), 0), (quantize_aware(model, x), 0), (regressor.model_, 1)):
+        own = made.optimizer
+        assert own is not model.optimizer and own.schedule is model.optimizer.schedule and own.momentum == 0.9
+        assert own.iterations == taken and model.optimizer.iterations == 1
+        made.fit(x, x[:, :2], verbose=0)
+        assert own.iterations == taken + 1 and model.optimizer.iterations == 1
 
 
 @pytest.mark.parametrize("identifier", ["CosineDecay", CosineDecay])

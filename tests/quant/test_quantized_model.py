@@ -10,9 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 from nbdense.files import FileFormatError
 from nbdense.layers import Dense, Flatten, Input, LayerNormalization, Residual
+from nbdense.losses import CategoricalCrossentropy
 from nbdense.metrics import MeanAbsoluteError
 from nbdense.models import Sequential, load_model
-from nbdense.quant import quantize, sparsify
+from nbdense.quant import compare, quantize, sparsify
 from nbdense.quant.model.network import LIMITS
 
 
@@ -55,6 +56,17 @@ def test_evaluate_is_of_its_own_outputs(compiled, data):
         (right * weights).sum() / weights.sum()
     )
     assert list(compiled.evaluate(x, y, return_dict=True)) == ["loss", "accuracy", "weighted_accuracy"]
+
+
+def test_no_rows_and_other_models_are_refused(compiled, data):
+    x, y = data
+    with pytest.raises(ValueError, match="x: the data set is empty"):
+        compiled.evaluate(x[:0], y[:0])
+    with pytest.raises(ValueError, match="compare: x has no rows"):
+        compare(classifier(), compiled, x[:0])
+    other = Sequential([Input((6,)), Dense(2)])
+    with pytest.raises(ValueError, match=r"compare: q is of shapes \(6,\) to \(3,\), the model of \(6,\) to \(2,\)"):
+        compare(other, compiled, x)
 
 
 def test_other_losses_and_metrics_can_be_given(compiled, data):
@@ -103,6 +115,19 @@ def test_files_keep_what_was_compiled(sparse, data, tmp_path):
         loaded.evaluate(x, np.eye(3)[y])
     loaded.save(path)  # as it was described
     assert load_model(path, custom_objects={"own_loss": own_loss}).evaluate(x, np.eye(3)[y]) == wanted
+
+
+def test_the_loss_is_the_float_models(data, tmp_path):
+    model, path = classifier(), tmp_path / "q.nbdense"
+    assert quantize(model, data[0]).loss is None
+    model.compile("sgd", CategoricalCrossentropy(label_smoothing=0.1))
+    q = quantize(model, data[0])
+    q.save(path)
+    assert q.loss == load_model(path).loss == sparsify(q).loss == model.loss
+    model.compile("sgd", lambda y_true, y_pred: (y_true - y_pred) ** 2)
+    q = quantize(model, data[0])
+    q.save(path)
+    assert q.loss is model.loss and load_model(path).loss is None  # a file only names it
 
 
 def test_a_description_that_is_none_is_refused(compiled, tmp_path):

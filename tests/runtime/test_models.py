@@ -307,6 +307,12 @@ def test_sparse_models(compressed, tmp_path, rng):
 # -- the door --
 
 
+def test_one_column_is_no_matrix(tmp_path):
+    made([nb.Dense(3)], (1,), "float32").save(tmp_path / "m.nbdense")
+    with pytest.raises(ValueError, match=r"got \(7,\); a column is x.reshape\(-1, 1\)"):
+        runtime.load_model(tmp_path / "m.nbdense").predict(np.zeros(7))
+
+
 @pytest.mark.parametrize(
     ("x", "error", "words"),
     [
