@@ -176,6 +176,21 @@ def partly_frozen(dtype="float64"):
     return fitted(model, numbers(5, (3,)), numbers(5, (2,), 1))
 
 
+def learning_by_turns(dtype="float64"):
+    """One workspace, whose last layer learns or does not: a table that is the same, and steps that are not."""
+    model = make_model([3, 4, 4, 2], ["tanh", "tanh", "linear"], "mse", "sgd", dtype=dtype)
+    workspace, data = workspace_and_data(model, numbers(9, (3,)), numbers(9, (2,), 1), batch=3)
+    results = []
+    for learns in (False, True, False):
+        model.network.segments["trainable"][-2:] = learns
+        before = [*map(np.array, model.get_weights())]
+        workspace.run(phases.training(model.network.layers), data, count=3, optimizer=model.optimizer)
+        results += model.get_weights()
+        changed = [not np.array_equal(*pair) for pair in zip(before, results[-6:], strict=True)]
+        assert changed == 4 * [True] + 2 * [learns]
+    return results
+
+
 def customs(dtype="float64"):
     model = outsiders(dtype)
     assert fuses(model) is (dtype == "float32")
@@ -377,6 +392,7 @@ GROUPS = {
             accumulated,
             called_in_training,
             partly_frozen,
+            learning_by_turns,
             customs,
             saved,
             own_loop,
@@ -399,6 +415,7 @@ GROUPS = {
         "penalised": functools.partial(penalised, "float32"),
         "pruned": functools.partial(pruned, "float32"),
         "partly frozen": functools.partial(partly_frozen, "float32"),
+        "learning by turns": functools.partial(learning_by_turns, "float32"),
         "customs": functools.partial(customs, "float32"),
         "not finite": functools.partial(not_finite, "float32", 1e30),
         "not taken": functools.partial(not_taken, "float32", 1e30),

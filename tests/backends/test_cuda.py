@@ -77,6 +77,29 @@ def test_numpys_functions_of_numbers():
         Translation("float32")(lambda z: np.floor(z))
 
 
+VIEWS = """
+import numpy as np
+from numba import float32, int64, uint8
+from numba.cuda.compiler import compile_cuda
+from nbdense.backends.cuda.translation import Translation
+from nbdense.engine.kernels.views import flat, part, stretch
+
+
+def last(values, matrix, data, first):
+    return stretch(values, first, 3)[2] + flat(matrix)[1] + part(data, first, first + 8, np.float32)[1]
+
+
+arguments = float32[::1], float32[:, ::1], uint8[::1], int64
+print(compile_cuda(Translation("float32")(last).py_func, None, arguments, cc=(9, 0)).signature.return_type)
+"""
+
+
+def test_the_engines_views_are_a_devices():
+    """Which has no functions that return arrays; a GPU is not needed up to LLVM's text."""
+    output, _ = run_python(VIEWS, NUMBA_ENABLE_CUDASIM="0")
+    assert output == "float32\n"
+
+
 WITHOUT = """
 import sys
 import nbdense as nb
@@ -193,6 +216,55 @@ def test_launches_of_a_step():
 def launches(dtype):
     output, _ = run_python(LAUNCHES, dtype, NUMBA_ENABLE_CUDASIM="1", OMP_NUM_THREADS="1")
     return [line.split() for line in output.splitlines()]
+
+
+GRAPHS = """
+from types import SimpleNamespace
+from unittest import mock
+import numpy as np
+import nbdense as nb
+from nbdense.backends.cuda import device, workspace
+from nbdense.training import phases
+from tests.support.builders import make_model, workspace_and_data
+from tests.support.cuda_simulator import take_turns
+
+take_turns()
+nb.set_device("cuda")
+record, recorded = device.Stream.graph, []
+device.Stream.graph = lambda *arguments: recorded.append(0) or record(*arguments)
+model = make_model([2, 3, 1], ["relu", "linear"], "mse", "sgd", dtype="float32")
+memory, _ = workspace_and_data(model, np.ones((3, 2)), np.ones((3, 1)), batch=1)
+sets = [model.train_state.data(np.ones((3, 2)), np.ones((3, 1))) for _ in range(3)]
+with mock.patch.object(workspace, "GRAPHS", 2):
+    for number in (0, 1, 2, 1, 0):
+        memory.run(phases.training(model.network.layers), sets[number], count=3, optimizer=model.optimizer)
+        print(len(recorded), end=" ")
+print()
+
+
+def call(name, *values):
+    return lambda *arguments: print(name, *arguments) or (0, *values)
+
+
+names = ("cuGraphInstantiate", "cuGraphDestroy", "cuGraphLaunch", "cuGraphExecDestroy")
+driver = SimpleNamespace(**{name: call(name, *("executable",) * (name == names[0])) for name in names})
+graph = device.Graph(driver, "record", "stream")
+graph()
+del graph
+print("gone")
+"""
+
+
+def test_graphs_are_dropped_from_the_oldest_on_and_leave_nothing_on_the_device():
+    output, _ = run_python(GRAPHS, NUMBA_ENABLE_CUDASIM="1", OMP_NUM_THREADS="1")
+    assert [line.strip() for line in output.splitlines()] == [
+        "1 2 3 3 4",
+        "cuGraphInstantiate record 0",
+        "cuGraphDestroy record",
+        "cuGraphLaunch executable stream",
+        "cuGraphExecDestroy executable",
+        "gone",
+    ]
 
 
 REFUSED = """

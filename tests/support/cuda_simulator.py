@@ -1,4 +1,4 @@
-"""numba's simulator of a GPU, with the threads of a block taking turns, and launches that a GPU would refuse refused.
+"""numba's simulator of a GPU, with the threads of a block taking turns, graphs, and no launches that a GPU refuses.
 
 Its own threads all run at once while another polls them, and so wait most of the time; and two of them that make a
 block's shared array at the same moment get one each.
@@ -10,6 +10,8 @@ import threading
 import numpy as np
 from numba.cuda.simulator import api as simulated
 from numba.cuda.simulator import kernel, kernelapi
+
+from nbdense.backends.cuda import device
 
 
 class Shared(kernelapi.FakeCUDAShared):
@@ -70,7 +72,32 @@ class Kernel(kernel.FakeCUDAKernel):
         assert all(0 < size <= most for size, most in zip(grid, (2**31 - 1, 65535, 65535), strict=False)), grid
         assert 0 < threads <= 1024
         assert shared <= 48 << 10
+        self.configuration = configuration
         return super().__getitem__(configuration)
+
+    def __call__(self, *arguments):
+        if RECORDS:
+            RECORDS[-1].append((self, self.configuration, arguments))
+        else:
+            super().__call__(*arguments)
+
+
+RECORDS = []  # of the graph that is being recorded
+
+
+def graph(stream, launches):
+    """Record launches without doing them; return a call that does them, with the arguments that they had."""
+    RECORDS.append([])
+    try:
+        launches()
+    finally:
+        record = RECORDS.pop()
+
+    def replay():
+        for launched, configuration, arguments in record:
+            launched[configuration](*arguments)
+
+    return replay
 
 
 def take_turns():
@@ -78,3 +105,4 @@ def take_turns():
     kernel.BlockManager = Block
     kernelapi.FakeCUDAShared = Shared
     simulated.FakeCUDAKernel = Kernel
+    device.Stream.graph = graph

@@ -5,6 +5,8 @@ For GPUs this is the compile policy: the one module that calls numba.cuda's deco
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -143,7 +145,7 @@ class Stream:
             return launches
         handle = int(self.stream.handle)
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        with cuda.defer_cleanup():  # to free memory, as the garbage collector may, would end the capture
+        with _uncollected():  # to free the device's memory, as the garbage collector may, would end the capture
             _checked(driver.cuStreamBeginCapture(handle, mode))
             try:
                 launches()
@@ -152,9 +154,45 @@ class Stream:
                     driver.cuStreamEndCapture(handle)
                 raise
             (captured,) = _checked(driver.cuStreamEndCapture(handle))
-        (made,) = _checked(driver.cuGraphInstantiate(captured, 0))
-        _checked(driver.cuGraphDestroy(captured))
-        return lambda: _launch(driver, made, handle)
+        return Graph(driver, captured, handle)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from running."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+class Graph:
+    """Launches that were recorded, to be sent again; what the device holds of them goes when this does.
+
+    Parameters
+    ----------
+    driver : module
+        CUDA's driver.
+    captured : CUgraph
+        The record, which is taken over.
+    stream : int
+        The handle of the stream to send them to.
+    """
+
+    def __init__(self, driver: Any, captured: Any, stream: int) -> None:
+        self._driver, self._stream = driver, stream
+        try:
+            (self._made,) = _checked(driver.cuGraphInstantiate(captured, 0))
+        finally:
+            driver.cuGraphDestroy(captured)
+        # One that is under way is freed when it has ended; at the process's end all goes anyway.
+        weakref.finalize(self, driver.cuGraphExecDestroy, self._made).atexit = False
+
+    def __call__(self) -> None:
+        _checked(self._driver.cuGraphLaunch(self._made, self._stream))
 
 
 def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -167,10 +205,6 @@ def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return array
     aligned = np.dtype([(name, array.dtype[name]) for name in array.dtype.names], align=True)
     return array.view(aligned) if aligned.itemsize == array.dtype.itemsize else array
-
-
-def _launch(driver: Any, graph: Any, stream: int) -> None:
-    _checked(driver.cuGraphLaunch(graph, stream))
 
 
 def _checked(results: tuple[Any, ...]) -> tuple[Any, ...]:

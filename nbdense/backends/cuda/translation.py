@@ -22,9 +22,10 @@ import numpy.typing as npt
 from numba.cuda.ufuncs import get_ufunc_info
 
 from nbdense._compile.loops import LOOPS
-from nbdense.backends.cuda.device import SIMULATED, device_function
+from nbdense.backends.cuda.device import SIMULATED, device_function, intrinsic
 from nbdense.engine.elementwise.custom import call_loop, call_step
 from nbdense.engine.kernels.product import gated_product, product
+from nbdense.engine.kernels.views import flat, part, stretch
 
 
 def loops_of(layers: npt.NDArray[Any]) -> tuple[int, ...]:
@@ -64,6 +65,8 @@ class Translation:
         if self._compiled is device_function:
             for ufunc, scalar in UFUNCS.items():
                 self._replace(ufunc, self._compiled(scalar) if isinstance(scalar, types.FunctionType) else scalar)
+            for view in (flat, stretch, part):  # no function of a device may return one
+                self._replace(view, intrinsic(view.__wrapped__, view.twin))
         for function, made in (instead or {}).items():
             self._replace(function, made)
         self._replace(call_loop, self._chain(addresses, _LOOP))

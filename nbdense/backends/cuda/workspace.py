@@ -110,7 +110,8 @@ class CudaWorkspace:
         with as_host_errors():
             launches = self._launches
             launches.kernels = program(network.dtype.name, *self._addresses())
-            key = (phases.tobytes(), layers.tobytes(), network.slabs.tobytes(), launches.kernels)
+            learns = network.segments["trainable"].tobytes()
+            key = (phases.tobytes(), layers.tobytes(), network.slabs.tobytes(), learns, launches.kernels)
             rows = self._some_rows(data) if whole is None else whole
             key += launches.begin(phases, layers, self.state, hypers, rates, rows)
             left = count
@@ -119,7 +120,7 @@ class CudaWorkspace:
                 left -= 1
                 if left > 0 or key in self._seen:
                     if len(self._graphs) >= GRAPHS:
-                        self._graphs.clear()
+                        del self._graphs[next(iter(self._graphs))]  # the oldest
                     self._graphs[key] = self._stream.graph(lambda: launches.step(phases))
                 self._seen = {key}
             for _ in range(left):
