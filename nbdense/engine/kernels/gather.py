@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from nbdense._compile.policy import intrinsic, kernel
-from nbdense.engine.kernels.microkernel import keep_rolled
+from nbdense.engine.kernels.microkernel import FIRST_LEVEL, LINE_BYTES, SECOND_LEVEL, keep_rolled, prefetch
 
 FORM = np.dtype(
     [
@@ -111,50 +111,53 @@ def _emit_half(builder, bits):
     return builder.bitcast(builder.or_(size, sign), f32)
 
 
-def _prefetch_plain(data, start, size):
-    pass
+def _prefetching(level):
+    """Make ``ask(data, start, size)``: bring so many bytes into a level of cache. Any address will do."""
+
+    @intrinsic(lambda data, start, size: None)
+    def ask(typing_context, data, start, size):
+        signature = types.void(data, types.int64, types.int64)
+
+        def codegen(context, builder, signature, arguments):
+            data, start, size = arguments
+            base = builder.gep(context.make_array(signature.args[0])(context, builder, data).data, [start])
+            line = ir.Constant(size.type, LINE_BYTES)
+            lines = builder.sdiv(builder.add(size, ir.Constant(size.type, LINE_BYTES - 1)), line)
+            with cgutils.for_range(builder, lines) as loop:
+                prefetch(builder, builder.gep(base, [builder.mul(loop.index, line)]), level)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return ask
 
 
-@intrinsic(_prefetch_plain)
-def prefetch(typing_context, data, start, size):
-    """Ask for ``size`` bytes from ``start`` to be brought into the cache; any address will do."""
-    signature = types.void(data, types.int64, types.int64)
-
-    def codegen(context, builder, signature, arguments):
-        data, start, size = arguments
-        base = builder.gep(context.make_array(signature.args[0])(context, builder, data).data, [start])
-        lines = builder.sdiv(builder.add(size, ir.Constant(size.type, 63)), ir.Constant(size.type, 64))
-        with cgutils.for_range(builder, lines) as loop:
-            emit_prefetch(builder, builder.gep(base, [builder.mul(loop.index, ir.Constant(size.type, 64))]))
-        return context.get_dummy_value()
-
-    return signature, codegen
+_ask_near, _ask = _prefetching(FIRST_LEVEL), _prefetching(SECOND_LEVEL)
+# Bytes. Shuffled rows are where no prefetcher of the CPU looks for them. The second level takes more requests at once
+# than the first: a batch of 784 columns, from memory, is there in 0.6 of the time.
+_AHEAD, _NEAR = 16384, 4096
 
 
-def emit_prefetch(builder, pointer):
-    """Emit llvm.prefetch of the cache line at a pointer, to be read and kept close."""
-    i8, i32 = ir.IntType(8), ir.IntType(32)
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(ir.VoidType(), [i8.as_pointer(), i32, i32, i32]), "llvm.prefetch.p0"
-    )
-    to_read, close, data = (ir.Constant(i32, n) for n in (0, 3, 1))
-    builder.call(function, [builder.bitcast(pointer, i8.as_pointer()), to_read, close, data])
-
-
-_AHEAD = 4096  # bytes: shuffled rows are where no prefetcher of the CPU looks for them
+@kernel
+def _ask_for(data, form, row, size, near):
+    start = form["offset"] + row * form["row_stride"]
+    if near:
+        _ask_near(data, start, min(size, _AHEAD))
+    else:
+        _ask(data, start, min(size, _AHEAD))
 
 
 @kernel
 def gather(data, form, rows, count, out, offset, ld, pieces):
     """Gather rows ``rows[:count]`` of a source into out[offset:], each as ``pieces`` rows that are ``ld`` apart."""
     size = form["columns"] * abs(form["column_stride"])  # an upper bound of no harm where columns run backwards
-    ahead = max(1, _AHEAD // max(1, size))
+    ahead, near = max(1, _AHEAD // max(1, size)), count * size <= _NEAR
     columns = form["columns"] // pieces
     for i in range(min(ahead, count)):
-        prefetch(data, form["offset"] + rows[i] * form["row_stride"], min(size, _AHEAD))
+        _ask_for(data, form, rows[i], size, near)
     for i in range(count):
         if i + ahead < count:
-            prefetch(data, form["offset"] + rows[i + ahead] * form["row_stride"], min(size, _AHEAD))
+            _ask_for(data, form, rows[i + ahead], size, near)
         start = form["offset"] + rows[i] * form["row_stride"]
         for piece in range(pieces):
             at = offset + (i * pieces + piece) * ld

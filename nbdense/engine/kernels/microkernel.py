@@ -115,12 +115,15 @@ def _number(n):
     return ir.Constant(I64, n)
 
 
-def prefetch(builder, pointer):
-    """Emit a prefetch of one cache line into the first level: a hint, which never faults."""
+FIRST_LEVEL, SECOND_LEVEL = 3, 2  # of cache, by LLVM's names
+
+
+def prefetch(builder, pointer, level=FIRST_LEVEL):
+    """Emit a prefetch of one cache line into a level of cache: a hint, which never faults."""
     byte = ir.IntType(8).as_pointer()
     signature = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
-    to_read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
+    to_read, keep, data = (ir.Constant(I32, n) for n in (0, level, 1))
     builder.call(function, [builder.bitcast(pointer, byte), to_read, keep, data])
 
 
