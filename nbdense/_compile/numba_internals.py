@@ -26,13 +26,7 @@ from nbdense._compile.libraries import EntryLibrary, KernelLibrary
 # Numba's passes for what no kernel has: closures, array expressions, overloads to inline, with blocks, raised errors.
 _NOT_FOR_KERNELS = {
     *("InlineClosureLikes", "InlineInlinables", "InlineOverloads", "MakeFunctionToJitFunction", "NopythonRewrites"),
-    *(
-        "LiteralUnroll",
-        "LiteralPropagationSubPipelinePass",
-        "FindLiterallyCalls",
-        "WithLifting",
-        "RewriteDynamicRaises",
-    ),
+    *("LiteralUnroll", "LiteralPropagationSubPipelinePass", "FindLiterallyCalls", "RewriteDynamicRaises"),
     *("WithLifting", "NoPythonSupportedFeatureValidation", "DumpParforDiagnostics"),
 }
 

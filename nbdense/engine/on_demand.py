@@ -104,17 +104,42 @@ def on_demand(
     arguments, parameters = ", ".join(names), ", ".join([record, *(name for name in names if name != record)])
     space[f"_plain_{field}"] = function
     twin = defined(f"{field}_on_demand", [f"def {{}}({parameters}):", f"    return _plain_{field}({arguments})"], space)
+    return call_in(record, field, plain, twin, space, otherwise=otherwise, result=_RESULTS[otherwise])
+
+
+def call_in(
+    record: str, field: str, plain: Callable[..., Any], twin: Any, space: dict[str, Any], *, otherwise: str, result: Any
+) -> Any:
+    """Compile a call of the kernel whose address is in a record's field, where that is not 0.
+
+    Parameters
+    ----------
+    record, field : str
+        The record's name among the parameters of ``twin``, and the field's in it.
+    plain : callable
+        Has the parameters' names of the kernel.
+    twin : callable
+        Does the same without an address, where there is no JIT and on devices that have none.
+    space : dict
+        The calling module's ``globals()``.
+    otherwise : str
+        The expression that is returned where the address is 0.
+    result : numba type
+        What the kernel returns.
+    """
     if not JIT:
         return twin
+    names = list(inspect.signature(plain).parameters)
+    arguments, parameters = ", ".join(names), ", ".join(inspect.signature(twin).parameters)
 
     def typed(kinds: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        return _RESULTS[otherwise], argument_types(names, dtype_among(names, kinds))
+        return result, argument_types(names, dtype_among(names, kinds))
 
     space[f"_call_{field}"] = by_address(plain, typed)
     lines = [f"def {{}}({parameters}):", f'    if {record}["{field}"] != 0:']
     lines += [f'        return _call_{field}({record}["{field}"], {arguments})', f"    return {otherwise}"]
-    made = kernel(defined(f"{field}_on_demand", lines, space), inline=True)
-    made.twin = twin  # for devices that have no addresses
+    made = kernel(defined(twin.__name__, lines, space), inline=True)
+    made.twin = twin
     return made
 
 

@@ -29,8 +29,8 @@ from typing import Any
 
 from numba.core import types
 
-from nbdense._compile.policy import JIT, by_address, inlined, kernel
-from nbdense.engine.on_demand import address_of, argument_types, defined, dtype_among
+from nbdense._compile.policy import JIT, inlined
+from nbdense.engine.on_demand import address_of, call_in, defined
 from nbdense.engine.tables import GAMMA, ROLES
 
 Function = Callable[..., Any]
@@ -174,21 +174,8 @@ def by_kind(role: str, space: dict[str, Any], otherwise: str = "None") -> Any:
         The expression that is returned for kinds that have none.
     """
     chain = _chain(role, space, otherwise)
-    if not JIT:
-        return chain
-    arguments = _ARGUMENTS[role]
-    names = arguments.split(", ")
-
-    def typed(kinds: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        result: Any = types.int64 if role == "backward" else types.none
-        return result, argument_types(names, dtype_among(names, kinds))
-
-    space[f"_call_{role}"] = by_address(chain, typed)
-    lines = [f"def {{}}({arguments}):", f'    if row["{role}"] != 0:']
-    lines += [f'        return _call_{role}(row["{role}"], {arguments})', f"    return {otherwise}"]
-    made = kernel(defined(f"{role}_by_kind", lines, space), inline=True)
-    made.twin = chain
-    return made
+    result: Any = types.int64 if role == "backward" else types.none
+    return call_in("row", role, chain, chain, space, otherwise=otherwise, result=result)
 
 
 def _chain(role: str, space: dict[str, Any], otherwise: str) -> Any:
