@@ -29,7 +29,7 @@ from typing import Any
 
 from numba.core import types
 
-from nbdense._compile.policy import JIT, inlined
+from nbdense._compile.policy import inlined
 from nbdense.engine.on_demand import address_of, call_in, defined
 from nbdense.engine.tables import GAMMA, ROLES
 
