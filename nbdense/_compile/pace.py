@@ -7,6 +7,7 @@ threads, so it is free to change.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ from dataclasses import dataclass
 
 from nbdense._compile import thread_pool
 
-WINDOW = 0.01  # seconds of work before it is judged
+WINDOW = 0.05  # seconds of work before it is judged
 MISSING = 0.2  # of a CPU, that threads get less than all of theirs on an idle machine, waiting for each other included
+# Seconds. What other threads have run is counted at the system's ticks, of 4 ms on most Linux kernels: what they do at the
+# end of a window may be counted in the next.
+TICK = 0.005
 GAIN = 0.95  # of the time that work takes, below which fewer threads are worth while
 FIRST_REST, LONGEST_REST = 0.25, 2.0  # seconds until all threads are tried again, or fewer; doubled each time
 
@@ -107,7 +111,8 @@ class Pace:
             return
         self._window = _Window()
         cost, running = window.seconds / window.work, window.cpu_seconds / window.seconds
-        are_run = running >= threads - MISSING
+        late = TICK * math.sqrt(threads - 1) / window.seconds
+        are_run = running >= threads - MISSING - late
         fewer = max(1, min(threads - 1, round(running - 0.25)))
         if threads == most and are_run:
             self._few, self._rest = 0, FIRST_REST
