@@ -65,7 +65,7 @@ class StagedFile:
     Raises
     ------
     OSError
-        If the folder does not exist or cannot be written; the path is named.
+        If the folder does not exist or cannot be written, or a folder, device or pipe has the name; the path is named.
     """
 
     def __init__(self, path: Path, content: Iterable[Any]) -> None:
@@ -73,6 +73,8 @@ class StagedFile:
             raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
         if path.is_dir():
             raise IsADirectoryError(f"cannot write {path}: it is a folder")
+        if path.exists() and not path.is_file():  # whose place a file would take: for all, where the user may do that
+            raise OSError(f"cannot write {path}: it is a device or a pipe; give a file's path")
         self.path = path
         self._hidden: Path | None = None
         try:

@@ -408,6 +408,8 @@ def name_layers(layers: Sequence[Layer]) -> None:
     """Give names to the layers that have none; refuse one that is there twice."""
     taken: set[str] = set()
     for i, layer in enumerate(layers):
+        if any(layer is other for other in layers[:i]):
+            raise ValueError(f"layer {layer.name!r} is there twice: it has one place; make another for the second")
         if layer.name in taken and not layer.named:
             layer.name = ""  # it was named for its use by itself
         if not layer.name:

@@ -87,6 +87,8 @@ class LayerStack(Tabular, Composite):
                 "add: Input must be the first layer; this Sequential has already been configured to use "
                 f"{self._all[0].name or 'its first layer'!r} there"
             )
+        if any(part is self for part in inner_layers([layer])):
+            raise ValueError(f"add: {self.name!r} cannot be a layer of itself, nor of what it is in")
         front = _input_in_front(layer)
         added = [layer] if self._all or front is None else [front, layer]
         name_layers([*self._all, *added])

@@ -110,6 +110,8 @@ class SteppedStack(LayerStack):
 
     def _outputs(self, x: Any, batch_size: int | None = None, steps: int | None = None) -> npt.NDArray[Any]:
         """Return the outputs of rows: at once where they lie as they are read."""
+        if batch_size is not None:
+            batch_size = _checks.positive_int("predict", "batch_size", batch_size)
         if (  # carray: C-ordered, aligned and writable
             type(x) is np.ndarray
             and steps is None
@@ -126,8 +128,7 @@ class SteppedStack(LayerStack):
         if isinstance(batches, Stream):
             return np.concatenate([self._converted(batch[0]) for batch in itertools.islice(batches, steps)])
         if steps is not None:
-            batch = _checks.positive_int("predict", "batch_size", 32 if batch_size is None else batch_size)
-            x = readable("x", x)[: steps * batch]
+            x = readable("x", x)[: steps * (batch_size or 32)]
         return self._converted(x)
 
     def _converted(self, x: Any) -> npt.NDArray[Any]:

@@ -206,11 +206,7 @@ class Room:
 
     @property
     def network(self) -> Network:
-        """The network that is run."""
-        return self._state.network
-
-    def workspace(self, batch: int) -> Workspace:
-        """Return a workspace for batches of so many rows, or more where there has been a larger one.
+        """The network that is run.
 
         Raises
         ------
@@ -222,9 +218,13 @@ class Room:
                 "a callback has compiled the model anew, or changed its optimizer or its layers, amid fit or evaluate: "
                 "do that between two calls"
             )
+        return self._state.network
+
+    def workspace(self, batch: int) -> Workspace:
+        """Return a workspace for batches of so many rows, or more where there has been a larger one."""
+        network = self.network
         if self._workspace is None or self._workspace.batch < batch:
             self._workspace = None  # its memory first
-            network = self._state.network
             self._workspace = backends.current().workspace(network, self._objective, batch, self._vectors)
         return self._workspace
 

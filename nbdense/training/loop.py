@@ -233,7 +233,7 @@ class _Epoch:
         self._fit, self._slices, self._hooks, self._bar = fit, slices, hooks, bar
         self._number, self._is_last = number, is_last
         self._optimizer, _ = fit.state.compiled()
-        self._tally = Tally(fit.metrics, fit.workspace.network.positions_out)
+        self._tally = Tally(fit.metrics, fit.room.network.positions_out)
         self._first = 0  # step of the next slice
 
     def run(self) -> Logs:

@@ -418,6 +418,17 @@ def test_layers_are_layers():
             Residual(wrong)
 
 
+def test_layers_have_one_place():
+    layer = Dense(4)
+    for make in (Sequential, Residual):
+        with pytest.raises(ValueError, match="layer 'dense' is there twice: it has one place; make another"):
+            make([layer, ReLU(), layer])
+    model = make_model([4, 4], ["linear"], "mse")
+    for inner in (model, Sequential([model]), Residual([Dense(4), model])):
+        assert_unchanged(model, lambda m, inner=inner: m.add(inner), ValueError, "cannot be a layer of itself")
+    assert_unchanged(model, lambda m: m.predict(X, batch_size=0), ValueError, "predict: batch_size must be a whole")
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

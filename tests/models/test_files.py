@@ -361,6 +361,15 @@ def test_over_a_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
+def test_over_a_pipe(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        return  # Windows has none in folders
+    os.mkfifo(tmp_path / "m")
+    with pytest.raises(OSError, match="m: it is a device or a pipe; give a file's path"):
+        make_model([2, 1], ["linear"]).save(tmp_path / "m")
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_failed_write_leaves_the_old_file(step, error, saved, monkeypatch):

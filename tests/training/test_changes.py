@@ -78,7 +78,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_end", "on_test_end"])
+@pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_end", "on_test_begin", "on_test_end"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_callback_that_changes_the_model_amid_fit(change, hook):
     class Change(nb.callbacks.Callback):
