@@ -18,8 +18,8 @@ from nbdense._compile import thread_pool
 
 WINDOW = 0.05  # seconds of work before it is judged
 MISSING = 0.2  # of a CPU, that threads get less than all of theirs on an idle machine, waiting for each other included
-# Seconds. What other threads have run is counted at the system's ticks, of 4 ms on most Linux kernels: the end of a window
-# may be counted in the next.
+# Seconds. What other threads have run is counted at the system's ticks, of 4 ms on most Linux kernels: a window's end
+# may be counted in the next one.
 TICK = 0.005
 GAIN = 0.95  # of the time that work takes, below which fewer threads are worth while
 FIRST_REST, LONGEST_REST = 0.25, 2.0  # seconds until all threads are tried again, or fewer; doubled each time
