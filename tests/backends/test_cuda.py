@@ -95,7 +95,7 @@ print(compile_cuda(Translation("float32")(last).py_func, None, arguments, cc=(9,
 
 
 def test_the_engines_views_are_a_devices():
-    """Which has no functions that return arrays; a GPU is not needed up to LLVM's text."""
+    """A device has no functions that return arrays; up to LLVM's text no GPU is needed."""
     output, _ = run_python(VIEWS, NUMBA_ENABLE_CUDASIM="0")
     assert output == "float32\n"
 
