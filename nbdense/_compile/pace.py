@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from nbdense._compile import thread_pool
 
-WINDOW = 0.05  # seconds of work before it is judged
+WINDOW = 0.02  # seconds of work before it is judged
 MISSING = 0.2  # of a CPU, that threads get less than all of theirs on an idle machine, waiting for each other included
 # Seconds. What other threads have run is counted at the system's ticks, of 4 ms on most Linux kernels: a window's end
 # may be counted in the next one.
@@ -109,10 +109,12 @@ class Pace:
         window.cpu_seconds += cpu_seconds
         if window.seconds < WINDOW:
             return
-        self._window = _Window()
         cost, running = window.seconds / window.work, window.cpu_seconds / window.seconds
         late = TICK * math.sqrt(threads - 1) / window.seconds
-        are_run = running >= threads - MISSING - late
+        are_run = running >= threads - MISSING
+        if not are_run and running + late >= threads - MISSING:
+            return  # more work will tell
+        self._window = _Window()
         fewer = max(1, min(threads - 1, round(running - 0.25)))
         if threads == most and are_run:
             self._few, self._rest = 0, FIRST_REST
