@@ -5,7 +5,6 @@ For GPUs this is the compile policy: the one module that calls numba.cuda's deco
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import config, cuda
 
+from nbdense._compile.garbage import uncollected
 from nbdense.backends.base import DeviceLostError, NoDeviceError
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -145,7 +145,7 @@ class Stream:
             return launches
         handle = int(self.stream.handle)
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        with _uncollected():  # to free the device's memory, as the garbage collector may, would end the capture
+        with uncollected():  # to free the device's memory, as the garbage collector may, would end the capture
             _checked(driver.cuStreamBeginCapture(handle, mode))
             try:
                 launches()
@@ -155,18 +155,6 @@ class Stream:
                 raise
             (captured,) = _checked(driver.cuStreamEndCapture(handle))
         return Graph(driver, captured, handle)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector from running."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 class Graph:
