@@ -37,7 +37,7 @@ tiles = policy.kernel(tiled.twin)
 def whole(m, n, depth, a, b, c, code, params, state, hyper):
     right, none, low = (c, 0, n), (memory(c), -1, 0), a[0]
     tiles((m, n, depth, VECTOR_BYTES // 4), (a, 0, depth, 1), (b, 0, n), right, right, none, low, low, none, none)
-    update(code, 0, params, state, 0, n, 0.1, 1, hyper)
+    update(code, 0, params, state, 0, n, 0, 0.1, 1, hyper)
     transpose((a, 0, depth), (b, 0, m), m, depth)
 
 flat, state = np.zeros(4096, np.float32), np.zeros((3, 16), np.float32)

@@ -377,7 +377,7 @@ def test_threads_change_no_bit(optimizer, monkeypatch):
 def take_step(runs, params, state, low, high, rate, step, hyper):
     run = runs[0]
     adjusted = rate_of_step(run, rate, step, hyper)
-    update(run["optimizer"], run["optimizer_call"], params, state, low, high, adjusted, step, hyper)
+    update(run["optimizer"], run["optimizer_call"], params, state, low, high, low, adjusted, step, hyper)
 
 
 def run_update(optimizer, params, state, low, high, rate, step):

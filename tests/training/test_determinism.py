@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from nbdense._compile import thread_pool
 from nbdense.models import load_model
 from tests.support.builders import make_model
 from tests.support.python_process import run_python
@@ -112,6 +113,7 @@ def trained(epochs, optimizer="adam"):
 
 
 RESUME = """
+from nbdense._compile import thread_pool
 from nbdense.models import load_model
 from tests.training.test_determinism import data
 model = load_model({path!r})
@@ -147,6 +149,28 @@ def test_slices_change_no_bit(monkeypatch):
     for seconds in (0.0, 1e9):
         monkeypatch.setattr(loop, "SLICE_SECONDS", seconds)
         np.testing.assert_array_equal(trained(3).network.params, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_many_steps_leave_what_single_ones_do(optimizer, threads, monkeypatch):
+    """The last step's gradients too, each where it belongs, and padding of zeros, where other layers have columns."""
+    monkeypatch.setattr(thread_pool, "worthwhile", lambda flops: threads)
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(40, 150)), rng.integers(0, 3, 40)
+
+    def fresh():
+        layers = [150, 130, 128, 3], ["relu", "tanh", "softmax"]
+        return make_model(*layers, "sparse_categorical_crossentropy", optimizer, dtype="float32")
+
+    model, other = fresh(), fresh()
+    assert model.network.slabs.size > 9
+    model.fit(x, y, 8, epochs=2, shuffle=False, verbose=0)
+    for first in [*range(0, 40, 8)] * 2:
+        other.train_on_batch(x[first : first + 8], y[first : first + 8])
+    np.testing.assert_array_equal(model.network.params, other.network.params)
+    np.testing.assert_array_equal(model.state, other.state)
+    assert (model.state[0] != 0).any()
 
 
 def test_seeds_name_weights_and_orders():

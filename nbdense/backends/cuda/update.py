@@ -83,7 +83,7 @@ def stepping(translate: Translation) -> Any:
             state[0, i] = gradient
             if flags & UPDATE:
                 code, call = settings["optimizer"], settings["optimizer_call"]
-                update(code, call, params, state, i, i + 1, adjusted, iteration, hypers[now])
+                update(code, call, params, state, i, i + 1, i, adjusted, iteration, hypers[now])
                 if settings["average"] >= 0.0:
                     keep = number(settings["average"] if iteration > 1 else 0.0)
                     last = state.shape[0] - 1

@@ -196,8 +196,8 @@ def lion(params, state, low, high, rate, hyper):
     _move_mean(m, g, number(1.0 - hyper[BETA_2]))
 
 
-def _plain_adam(params, state, low, high, alpha, rest_1, rest_2, epsilon):
-    w, g, m, v = params[low:high], state[0, low:high], state[1, low:high], state[2, low:high]
+def _plain_adam(params, state, low, high, at, alpha, rest_1, rest_2, epsilon):
+    w, g, m, v = params[low:high], state[0, at : at + high - low], state[1, low:high], state[2, low:high]
     for i in range(w.size):
         m[i] = m[i] + (g[i] - m[i]) * rest_1
         v[i] = v[i] + (g[i] * g[i] - v[i]) * rest_2
@@ -205,18 +205,20 @@ def _plain_adam(params, state, low, high, alpha, rest_1, rest_2, epsilon):
 
 
 @intrinsic(_plain_adam)
-def adam_range(typing_context, params, state, low, high, alpha, rest_1, rest_2, epsilon):
+def adam_range(typing_context, params, state, low, high, at, alpha, rest_1, rest_2, epsilon):
     """Take Adam's step on parameters low..high, whole vectors: high - low is a multiple of the vector's lanes.
+
+    Their gradients begin at ``at`` in ``state[0]``.
 
     The square root and the division share a unit, which is what bounds a plain loop: with AVX-512 the root is an
     estimate and a Newton step (within 2 ulp) where the mean square is in the range in which that holds, and exact
     elsewhere. Epsilon is outside the root.
     """
     number = params.dtype
-    signature = types.void(params, state, types.int64, types.int64, number, number, number, number)
+    signature = types.void(params, state, *(types.int64,) * 3, *(number,) * 4)
 
     def codegen(context, builder, signature, arguments):
-        params, state, low, high, *scalars = arguments
+        params, state, low, high, at, *scalars = arguments
         element = context.get_value_type(number)
         lanes = VECTOR_BYTES // (number.bitwidth // 8)
         vector = ir.VectorType(element, lanes)
@@ -226,10 +228,8 @@ def adam_range(typing_context, params, state, low, high, alpha, rest_1, rest_2, 
         constants = [splat(builder, scalar, vector) for scalar in scalars]
         step = ir.Constant(I64, lanes)
         with cgutils.for_range_slice(builder, low, high, step, I64, inc=True) as (i, _):
-            places = [builder.gep(base, [i])]
-            places += [
-                builder.gep(slots.data, [builder.add(i, builder.mul(row, ir.Constant(I64, k)))]) for k in range(3)
-            ]
+            places = [builder.gep(base, [i]), builder.gep(slots.data, [builder.add(builder.sub(i, low), at)])]
+            places += [builder.gep(slots.data, [builder.add(i, builder.mul(row, ir.Constant(I64, k)))]) for k in (1, 2)]
             places = [builder.bitcast(place, vector.as_pointer()) for place in places]
             w, g, m, v = (builder.load(place, align=number.bitwidth // 8) for place in places)
             written = [places[0], places[2], places[3]]  # all but the gradient
@@ -308,14 +308,21 @@ def rate_of_step(run, rate, step, hyper):
 
 
 @kernel
-def update(code, call, params, state, low, high, rate, step, hyper):
+def may_pass(code, call):
+    """Tell whether `update` finds gradients that lie elsewhere than their parameters do, by the optimizer's codes."""
+    return code == ADAM and call == 0
+
+
+@kernel
+def update(code, call, params, state, low, high, at, rate, step, hyper):
     """Take the ``step``-th step (from 1) of an optimizer on parameters low..high; ``rate`` is `rate_of_step`'s.
 
-    ``code`` is one of the above; ``call`` the address of a loop that takes the step, or 0.
+    ``code`` is one of the above; ``call`` the address of a loop that takes the step, or 0. Gradients begin at ``at`` in
+    ``state[0]``: at ``low``, but for optimizers whose gradients `may_pass`.
     """
     if call != 0:
         call_step(call, params, state, low, high, rate, step, hyper)
     elif code == ADAM:
         number = params.dtype.type
         rest_1, rest_2 = number(1.0 - hyper[BETA_1]), number(1.0 - hyper[BETA_2])
-        adam_range(params, state, low, high, number(rate), rest_1, rest_2, number(hyper[EPSILON]))
+        adam_range(params, state, low, high, at, number(rate), rest_1, rest_2, number(hyper[EPSILON]))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from nbdense._compile.policy import inlined, kernel
-from nbdense.engine.elementwise.optimizer import NONE, update
+from nbdense.engine.elementwise.optimizer import NONE, may_pass, update
 from nbdense.engine.kernels.norms import norms
 from nbdense.engine.kernels.product import owning_product
 from nbdense.engine.kernels.transpose import transpose
@@ -47,8 +47,8 @@ def _slab_range(row, slab):
 
 
 @inlined
-def _sum_or_product(row, params, gradient, work, run, count, slab, low):
-    """Compute a slab's gradient, as a product of ``count`` rows of inputs with the deltas of outputs.
+def _sum_or_product(row, params, gradient, work, run, count, slab, low, at):
+    """Compute a slab's gradient at ``at``, as a product of ``count`` rows of inputs with the deltas of outputs.
 
     Meanwhile the thread comes to own what its update is going to write and all threads have read.
     """
@@ -67,7 +67,7 @@ def _sum_or_product(row, params, gradient, work, run, count, slab, low):
         x = (work, row["input"] * capacity + slab["first"], np.int64(1), ld_in)
         if shares and row["flags"] & NO_DELTA == 0:
             transposes = (work, _transpose_of(row, run, slab), ld_in)
-    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], np.int64(0)), (gradient, low, ld_out)
+    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], np.int64(0)), (gradient, at, ld_out)
     owning_product(rows, n_out, count * row["positions"], x, d, zeros, g, weights, transposes)
 
 
@@ -188,6 +188,18 @@ _adjust_slab = on_demand("adjust", adjust, globals())
 _follow_slab = on_demand("follow", follow, globals())
 
 
+@inlined
+def _gradients_pass(run, flags, iteration):
+    """Tell whether a slab's gradient is needed for its step alone: all is done at once, and not in the last step.
+
+    Then a thread writes one slab's over another's of the same layer, which is still in the cache, and whose padding
+    lies in the same columns. Written each to its place, those of a large network would fetch that from memory and go
+    back there, in every step.
+    """
+    at_once = flags == GRADIENT | CLIP | UPDATE and run["adjust"] == 0
+    return at_once and may_pass(run["optimizer"], run["optimizer_call"]) and iteration < run["iteration"] + run["steps"]
+
+
 @kernel
 def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
     """Work through one thread's slabs, an equal part of the call's elements: gradients, steps, transposes.
@@ -204,6 +216,7 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
     rate, adjusted, iteration = rates_of_step
     flags = phase["flags"]
     updates = flags & UPDATE != 0
+    passing, layer, room, place = _gradients_pass(run, flags, iteration), -1, 0, 0
     begins = slabs[begin]["begins"]
     total = slabs[end - 1]["ends"] - begins
     least, most = begins + total * thread // run["threads"], begins + total * (thread + 1) // run["threads"]
@@ -219,17 +232,19 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
                 _move(row, params, work, run["aside"] + row["transposed"])
         elif segment["trainable"]:
             low, high = _slab_range(row, slab)
+            if not passing or slab["layer"] != layer or row["gradient"] != 0 or high - low > room:
+                layer, room, place = slab["layer"], high - low, low
             if flags & GRADIENT:
                 if row["gradient"] != 0:
                     _gradient_of_kind(row, state[0], work, run, batch, slab, low)
                 else:
-                    _sum_or_product(row, params, state[0], work, run, batch, slab, low)
+                    _sum_or_product(row, params, state[0], work, run, batch, slab, low, place)
             _adjust_slab(
                 run, segment, vectors, sums, flags, index, low, high, 0.0 if slab["first"] == FACTORS else rate
             )
             if updates:
                 code, call = run["optimizer"], run["optimizer_call"]
-                update(code, call, params, state, low, high, adjusted, iteration, hyper)
+                update(code, call, params, state, low, high, place, adjusted, iteration, hyper)
                 _follow_slab(run, row, slab, vectors, low, high, iteration)
                 _transpose(row, values, work, run, slab)
 
