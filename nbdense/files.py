@@ -48,8 +48,21 @@ def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
     OSError
         If the folder does not exist or cannot be written; the path is named.
     """
-    with StagedFile(Path(path), [content]) as file:
+    with StagedFile(path_of_file(path), [content]) as file:
         file.publish()
+
+
+def path_of_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path that a file is to be written to.
+
+    Raises
+    ------
+    IsADirectoryError
+        If it ends as a folder's does: a Path would forget that, and the file would get the folder's name.
+    """
+    if os.fspath(path).endswith(("/", os.sep)):
+        raise IsADirectoryError(f"cannot write {path}: it is a folder's path; add the file's name")
+    return Path(path)
 
 
 class StagedFile:

@@ -19,7 +19,7 @@ import onnx
 
 from nbdense.export.graph.builder import ALIGNMENT
 from nbdense.export.graph.checks import serialize
-from nbdense.files import StagedFile
+from nbdense.files import StagedFile, path_of_file
 
 
 def write_model(path: str | os.PathLike[str], model: onnx.ModelProto, outside: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -39,7 +39,7 @@ def write_model(path: str | os.PathLike[str], model: onnx.ModelProto, outside: M
     OSError
         If the folder does not exist or cannot be written; the path is named, and nothing has changed.
     """
-    target = Path(path)
+    target = path_of_file(path)
     location = location_of(model)
     with ExitStack() as stack:
         data = None

@@ -155,6 +155,11 @@ def compare_tensors(network: Network, steps: Sequence[Step], quantized: Quantize
         for i, (layer, part) in enumerate(zip(quantized.layers, parts, strict=True)):
             expected = _float_values(layer, by_name, values).astype(np.float64)
             seen = part.predict(source.reshape(-1, *part.network.input_shape))
+            if expected.size != seen.size:
+                raise ValueError(
+                    f"compare: layer {layer.name!r} puts out {expected.size // len(shaped)} numbers a row in the model "
+                    f"and {seen.size // len(shaped)} in q; give the model that q was made of"
+                )
             source = seen if i + 1 in ends else source
             difference = np.abs(expected - seen.reshape(expected.shape))
             sums[i] += np.square(expected).sum(), np.square(difference).sum()

@@ -15,6 +15,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from nbdense.activations import ACTIVATIONS
+from nbdense.export import to_onnx
 from nbdense.files import FileFormatError
 from nbdense.models import load_model
 from nbdense.optimizers import OPTIMIZERS
@@ -359,6 +360,14 @@ def test_over_a_folder(tmp_path):
     with pytest.raises(IsADirectoryError, match="is a folder"):
         make_model([2, 1], ["linear"]).save(tmp_path / "m")
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("write", [lambda model, path: model.save(path), to_onnx])
+def test_a_path_that_ends_as_a_folders(write, tmp_path):
+    """A file would get the name of the folder that was meant."""
+    with pytest.raises(IsADirectoryError, match="m/: it is a folder's path; add the file's name"):
+        write(make_model([2, 1], ["linear"]), f"{tmp_path}/m/")
+    assert not list(tmp_path.iterdir())
 
 
 def test_over_a_pipe(tmp_path):

@@ -67,6 +67,10 @@ def test_no_rows_and_other_models_are_refused(compiled, data):
     other = Sequential([Input((6,)), Dense(2)])
     with pytest.raises(ValueError, match=r"compare: q is of shapes \(6,\) to \(3,\), the model of \(6,\) to \(2,\)"):
         compare(other, compiled, x)
+    names = [layer.name for layer in compare(classifier(), compiled, x).layers]
+    narrow = Sequential([Input((6,)), Dense(4, "relu"), Residual([Dense(4, "tanh")]), Dense(3, "softmax")])
+    with pytest.raises(ValueError, match=f"layer '{names[0]}' puts out 4 numbers a row in the model and 12 in q; give"):
+        compare(narrow, compiled, x)
 
 
 def test_other_losses_and_metrics_can_be_given(compiled, data):
