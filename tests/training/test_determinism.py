@@ -113,7 +113,6 @@ def trained(epochs, optimizer="adam"):
 
 
 RESUME = """
-from nbdense._compile import thread_pool
 from nbdense.models import load_model
 from tests.training.test_determinism import data
 model = load_model({path!r})
