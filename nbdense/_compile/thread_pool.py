@@ -164,7 +164,15 @@ def available() -> int:
     most = limit()
     if most < 2 or forked() or layer() is None:
         return 1
-    return most if _chosen is not None else min(most, numba.get_num_threads())
+    return most if _chosen is not None else min(most, _setting())
+
+
+def _setting() -> int:
+    """Return numba's own number of threads, once they have been started.
+
+    `numba.get_num_threads` takes a lock between processes before it asks the same: 2 microseconds of every call.
+    """
+    return int(numba_parallel._get_num_threads())
 
 
 def worthwhile(flops: float) -> int:
@@ -197,7 +205,7 @@ class region:  # noqa: N801 (used as a function)
             self._threads = 1
             return 1
         try:
-            self._before = numba.get_num_threads()
+            self._before = _setting()
             if self._before != self._threads:
                 numba.set_num_threads(self._threads)
         except BaseException:

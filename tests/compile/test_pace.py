@@ -109,6 +109,38 @@ def test_what_the_system_counts_late_is_not_missing(monkeypatch, cpus, seconds):
     assert kept.fewest == 0
 
 
+@pytest.mark.parametrize("cpus", [2, 8])
+def test_cpu_times_are_looked_at_only_while_work_is_slower_than_it_was(monkeypatch, cpus):
+    machine, kept = Machine(monkeypatch, cpus), Pace()
+    asked = []
+    monkeypatch.setattr(pace.time, "process_time", lambda: asked.append(machine.now) or machine.cpu_seconds)
+    threads_of(machine, kept, 10 * cpus)
+    first = len(asked)
+    assert 0 < first <= 2 * (cpus + 1)  # a window
+    assert set(threads_of(machine, kept, 100)) == {cpus}
+    assert len(asked) == first
+    machine.busy = 1
+    used = threads_of(machine, kept, 100)
+    assert used[:3] == [cpus, cpus, cpus - 1]  # that it is slower; that not all are run
+    machine.busy = 0
+    threads_of(machine, kept, 200)
+    first = len(asked)
+    assert set(threads_of(machine, kept, 100)) == {cpus}
+    assert len(asked) == first
+
+
+def test_what_is_counted_behind_bursts_is_not_missing(monkeypatch):
+    """Bursts of 7 pieces, behind which the system counts the last 4 ms of the second thread, while nobody works."""
+    machine, kept = Machine(monkeypatch, 2), Pace()
+    used, counted = [], [0.0]
+    monkeypatch.setattr(pace.time, "process_time", lambda: max(counted[0], machine.cpu_seconds - 0.004))
+    for _ in range(100):
+        counted[0] = machine.cpu_seconds
+        machine.now += 0.1
+        used += threads_of(machine, kept, 7, seconds=0.002)
+    assert used.count(1) <= 1 + math.ceil(pace.WINDOW / 0.002), "more than show that one thread is slower"
+
+
 def test_work_for_one_thread_is_not_measured(monkeypatch):
     machine, kept = Machine(monkeypatch, 2, busy=1), Pace()
     monkeypatch.setattr(pace.time, "perf_counter", lambda: 1 / 0)

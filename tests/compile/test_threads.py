@@ -26,7 +26,7 @@ def free(monkeypatch):
     monkeypatch.setattr(thread_pool, "_chosen", None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 4)
-    monkeypatch.setattr(numba, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(thread_pool, "_setting", lambda: 4)
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     monkeypatch.setattr(thread_pool, "cpus", lambda: Cpus(8, 8, None))
     monkeypatch.setattr(thread_pool, "layer", lambda: "omp")
@@ -115,7 +115,7 @@ def test_quota_of_control_groups(case, tmp_path):
 
 
 def test_numbas_own_setting_holds_until_another_is_chosen(free):
-    free.setattr(numba, "get_num_threads", lambda: 2)
+    free.setattr(thread_pool, "_setting", lambda: 2)
     assert thread_pool.available() == 2
     thread_pool.set_num_threads(3)
     assert thread_pool.available() == 3
@@ -200,7 +200,7 @@ def test_a_tbb_that_does_not_load_is_no_error(monkeypatch):
 def settings(monkeypatch):
     """numba's number of threads, in place of a pool: a list of all that it was set to."""
     history = [4]
-    monkeypatch.setattr(numba, "get_num_threads", lambda: history[-1])
+    monkeypatch.setattr(thread_pool, "_setting", lambda: history[-1])
     monkeypatch.setattr(numba, "set_num_threads", history.append)
     return history
 

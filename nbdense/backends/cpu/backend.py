@@ -54,11 +54,13 @@ class CpuPredictor:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._n_out, self._dtype, self._width = network.n_out, network.dtype, network.width
+        self._at_once = max(FEW_ROWS, plan.rows_at_once(network))
         least = thread_pool.LEAST_PARALLEL_FLOPS / (2.0 * max(1, network.multiply_adds))
-        shares_columns = network.multiply_adds >= MUCH_TO_READ
+        self._shares_columns = network.multiply_adds >= MUCH_TO_READ
         # Fewer rows than these take some microseconds: no time for questions.
-        self._few = 0 if shares_columns or network.rounds_kernels else int(min(least, plan.rows_at_once(network)))
+        self._few = 0 if self._shares_columns or network.rounds_kernels else int(min(least, self._at_once))
         self._entry: Callable[..., Any] | None = None
+        self._entry_by_columns: Callable[..., Any] | None = None
         self._rows: npt.NDArray[Any] | None = None  # those whose addresses are set
         self._pace = Pace()
 
@@ -74,10 +76,19 @@ class CpuPredictor:
         elif self._entry is not None:
             self._entry(network.inference, network.params, x, out, self._width, 0, 1)
         else:
-            arguments = (network.inference, network.params, x, out, self._width, 0, 1)
-            self._entry = bound(program.predict, arguments)
-            self._entry(*arguments)
+            self._call(False, network.inference, network.params, x, out, self._width, 0, 1)
         return out
+
+    def _call(self, by_columns: bool, *arguments: Any) -> None:
+        """Call the compiled program, of rows or of columns; the types of its arguments are always the same."""
+        entry = self._entry_by_columns if by_columns else self._entry
+        if entry is None:
+            entry = bound(program.predict_by_columns if by_columns else program.predict, arguments)
+            if by_columns:
+                self._entry_by_columns = entry
+            else:
+                self._entry = entry
+        entry(*arguments)
 
     def _predict_many(self, x: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         network, rows = self._network, x.shape[0]
@@ -86,12 +97,11 @@ class CpuPredictor:
             params = aligned_zeros(params.size, network.dtype)
             program.round_kernels(layers, network.params, params)
         flops = 2.0 * rows * multiply_adds
-        by_columns = rows <= FEW_ROWS and multiply_adds >= MUCH_TO_READ
+        by_columns = rows <= FEW_ROWS and self._shares_columns
         if by_columns:
             flops = 16.0 * multiply_adds  # in time: a kernel is read no faster than eight rows are multiplied
-        step = max(FEW_ROWS, plan.rows_at_once(network))
-        for first in range(0, rows, step):
-            block, results = x[first : first + step], out[first : first + step]
+        for first in range(0, rows, self._at_once):
+            block, results = x[first : first + self._at_once], out[first : first + self._at_once]
             with self._pace.region(flops, float(len(block))) as granted:
-                entry = program.predict_by_columns if by_columns and granted > 1 else program.predict
-                entry(layers, params, block, results, network.width, thread_pool.launcher(granted), granted)
+                launcher = thread_pool.launcher(granted)
+                self._call(by_columns and granted > 1, layers, params, block, results, self._width, launcher, granted)

@@ -45,7 +45,10 @@ class _Static:
         if x.shape[0] >= self._few:
             self._predict_many(x, integers, values)
             return
-        arguments = (*self._tables, x, integers, values, 0, 1)  # some microseconds: no time for questions
+        self._call(*self._tables, x, integers, values, 0, 1)  # some microseconds: no time for questions
+
+    def _call(self, *arguments: Any) -> None:
+        """Call the compiled program; the types of its arguments are always the same."""
         if self._entry is None:
             self._entry = bound(self._predict, arguments)
         self._entry(*arguments)
@@ -56,7 +59,7 @@ class _Static:
             rows = slice(first, first + self._at_once)
             given = (*self._tables, x[rows], integers[rows], values[rows])
             with self._pace.region(flops, float(len(x[rows]))) as threads:
-                self._predict(*given, thread_pool.launcher(threads), threads)
+                self._call(*given, thread_pool.launcher(threads), threads)
 
 
 class _Dynamic:
