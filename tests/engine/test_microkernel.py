@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbdense._compile.policy import JIT, switch
+from nbdense.engine.kernels.cache_lines import own
 from nbdense.engine.kernels.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES, memory
-from nbdense.engine.kernels.ownership import own
 from nbdense.engine.kernels.product import gated_product, owning_product, product, tiled
 from tests.reference import naive
 from tests.support.compiled import compiled

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 
 from nbdense._compile.policy import intrinsic, kernel
-from nbdense.engine.kernels.microkernel import FIRST_LEVEL, LINE_BYTES, SECOND_LEVEL, keep_rolled, prefetch
+from nbdense.engine.kernels.cache_lines import ask, ask_near
+from nbdense.engine.kernels.microkernel import keep_rolled
 
 FORM = np.dtype(
     [
@@ -111,28 +112,6 @@ def _emit_half(builder, bits):
     return builder.bitcast(builder.or_(size, sign), f32)
 
 
-def _prefetching(level):
-    """Make ``ask(data, start, size)``: bring so many bytes into a level of cache. Any address will do."""
-
-    @intrinsic(lambda data, start, size: None)
-    def ask(typing_context, data, start, size):
-        signature = types.void(data, types.int64, types.int64)
-
-        def codegen(context, builder, signature, arguments):
-            data, start, size = arguments
-            base = builder.gep(context.make_array(signature.args[0])(context, builder, data).data, [start])
-            line = ir.Constant(size.type, LINE_BYTES)
-            lines = builder.sdiv(builder.add(size, ir.Constant(size.type, LINE_BYTES - 1)), line)
-            with cgutils.for_range(builder, lines) as loop:
-                prefetch(builder, builder.gep(base, [builder.mul(loop.index, line)]), level)
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return ask
-
-
-_ask_near, _ask = _prefetching(FIRST_LEVEL), _prefetching(SECOND_LEVEL)
 # Bytes. Shuffled rows are where no prefetcher of the CPU looks for them. The second level takes more requests at once
 # than the first: a batch of 784 columns, from memory, is there in 0.6 of the time.
 _AHEAD, _NEAR = 16384, 4096
@@ -142,9 +121,9 @@ _AHEAD, _NEAR = 16384, 4096
 def _ask_for(data, form, row, size, near):
     start = form["offset"] + row * form["row_stride"]
     if near:
-        _ask_near(data, start, min(size, _AHEAD))
+        ask_near(data, start, min(size, _AHEAD))
     else:
-        _ask(data, start, min(size, _AHEAD))
+        ask(data, start, min(size, _AHEAD))
 
 
 @kernel

@@ -19,6 +19,7 @@ from numba.core import cgutils, types
 
 from nbdense._compile import processor
 from nbdense._compile.policy import intrinsic
+from nbdense.engine.kernels.cache_lines import LINE_BYTES, prefetch
 
 VECTOR_BYTES = processor.target().vector_bytes
 FMA = processor.target().fma
@@ -33,7 +34,6 @@ ROWS = {32: (12, 8, 4, 2, 1), 16: (6, 4, 2, 1)}[processor.target().registers]
 # and mostly on other pages, which no hardware foresees. A tile's step takes 6 to 24 cycles; the second level of cache
 # and of the TLB 15 to 25 together, the third level 50 to 70.
 STEPS_AHEAD = 8
-LINE_BYTES = 64
 
 
 def _plain_tile(rows, vectors):
@@ -113,18 +113,6 @@ def multiply_add(builder, x, y, total):
 
 def _number(n):
     return ir.Constant(I64, n)
-
-
-FIRST_LEVEL, SECOND_LEVEL = 3, 2  # of cache, by LLVM's names
-
-
-def prefetch(builder, pointer, level=FIRST_LEVEL):
-    """Emit a prefetch of one cache line into a level of cache: a hint, which never faults."""
-    byte = ir.IntType(8).as_pointer()
-    signature = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
-    to_read, keep, data = (ir.Constant(I32, n) for n in (0, level, 1))
-    builder.call(function, [builder.bitcast(pointer, byte), to_read, keep, data])
 
 
 def keep_rolled(builder, branch, **most):

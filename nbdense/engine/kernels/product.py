@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel, switch, unit
-from nbdense.engine.kernels.microkernel import LINE_BYTES, ROWS, TILES, VECTOR_BYTES, memory
-from nbdense.engine.kernels.ownership import own
+from nbdense.engine.kernels.cache_lines import LINE_BYTES, own
+from nbdense.engine.kernels.microkernel import ROWS, TILES, VECTOR_BYTES, memory
 
 globals().update(TILES)
 
@@ -56,7 +56,7 @@ def gated_product(m, n, depth, a, b, init, c, gate):
 
 @kernel
 def owning_product(m, n, depth, a, b, init, c, owned, owned_columns):
-    """Compute C[:m, :n] = init + A B, and meanwhile own the cache lines of two other matrices, as `ownership` does it.
+    """Compute C[:m, :n] = init + A B, and meanwhile own the cache lines of two other matrices.
 
     ``owned`` is as large as C, ``owned_columns`` as its transpose; either may be none.
     """
