@@ -26,7 +26,7 @@ CASES = [
     *[(1, vectors * LANES + d, 2) for vectors in (1, 2, 4, 8, 11) for d in (-1, 0, 1)],
 ]
 globals().update(TILES)
-ARGUMENTS = "depth, a, b, init, c, gate, lower, upper"
+ARGUMENTS = "depth, ahead, a, b, init, c, gate, lower, upper"
 _run_tile = switch("_run_tile", dict(enumerate(TILES)), ARGUMENTS, f"{{f}}({ARGUMENTS})", globals())
 
 
@@ -41,13 +41,13 @@ def multiply_gated(m, n, depth, a, b, init, c, gate):
 
 
 @compiled
-def multiply_owning(m, n, depth, a, b, init, c, owned, owned_columns):
-    owning_product(m, n, depth, a, b, init, c, owned, owned_columns)
+def multiply_owning(m, n, depth, a, b, init, c, behind, owned, owned_columns):
+    owning_product(m, n, depth, a, b, init, c, behind, owned, owned_columns)
 
 
 @compiled
-def run_tile(code, depth, a, b, init, c, gate, lower, upper):
-    _run_tile(code, depth, a, b, init, c, gate, lower, upper)
+def run_tile(code, depth, ahead, a, b, init, c, gate, lower, upper):
+    _run_tile(code, depth, ahead, a, b, init, c, gate, lower, upper)
 
 
 def padded(n):
@@ -205,9 +205,9 @@ def test_tile_equals_its_twin(shape, dtype):
             operands = (a, 3, 11, 1), (b, 5, ld), (init, 1, ld)
             end = (gate, gate_offset, ld), dtype(lower), dtype(upper)
             code = list(TILES).index("_tile_{}_{}".format(*shape))
-            run_tile(code, depth, *operands, (c[0], 2, ld), *end)
+            run_tile(code, depth, columns, *operands, (c[0], 2, ld), *end)
             with np.errstate(invalid="ignore"):
-                TILES[f"_tile_{rows}_{vectors}"].twin(depth, *operands, (c[1], 2, ld), *end)
+                TILES[f"_tile_{rows}_{vectors}"].twin(depth, 0, *operands, (c[1], 2, ld), *end)
             np.testing.assert_array_equal(c[0], c[1])
 
 
@@ -228,8 +228,8 @@ def test_owning_changes_no_bit(dtype):
         c, expected = np.zeros((2, m * ld), dtype)
         operands = m, n, depth, (np.ascontiguousarray(a.T).ravel(), 0, 1, m), (b, 0, ld), (np.zeros(ld, dtype), 0, 0)
         multiply(*operands, (expected, 0, ld), dtype(-INF), dtype(INF))
-        for offset in (16, -1):
-            multiply_owning(*operands, (c, 0, ld), (owned[0], offset, ld), (owned[1], 16, ld_t))
+        for offset, behind in ((16, 0), (-1, 48)):  # memory that is not there is asked for as well
+            multiply_owning(*operands, (c, 0, ld), behind, (owned[0], offset, ld), (owned[1], 16, ld_t))
             np.testing.assert_array_equal(c, expected)
             np.testing.assert_array_equal(owned.view(integer), bits)
 
@@ -252,9 +252,34 @@ def test_each_line_is_owned_once(dtype):
         others = {"own": record, "_rows_of_next_tile": lambda left: max(rows for rows in ROWS if rows <= left)}
         driver = types.FunctionType(loops.__code__, {**loops.__globals__, **others, **tiles})
         none, a = (None, 0, 0), (None, 0, 0, 0)
-        driver((m, n, depth, lanes), a, none, none, none, none, 0, 0, ("owned", 0, 1), ("columns", 0, 1))
+        driver((m, n, depth, 0, lanes), a, none, none, none, none, 0, 0, ("owned", 0, 1), ("columns", 0, 1))
         assert sorted(found["owned"]) == [(i, j) for i in range(m) for j in range(-(-n // line))]
         assert sorted(found["columns"]) == [(i, j) for i in range(n) for j in range(-(-m // line))]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_wanted_next_is_asked_for_once(dtype):
+    """A panel of B by the first tile of the one before, and each row of the columns behind A."""
+    loops = tiled.twin if JIT else tiled
+    size = np.dtype(dtype).itemsize
+    lanes = VECTOR_BYTES // size
+    for m, n, depth in [*CASES, (48, 80, 3), (32, 512, 300)]:
+        asked, panels = [], []
+
+        def run_tile(rows, depth, ahead, a, b, *_, panels=panels):
+            panels += [b[1] + ahead] if ahead else []
+
+        others = {
+            "ask": lambda array, start, size, asked=asked: asked.append((start, size)),
+            "_rows_of_next_tile": lambda left: max(rows for rows in ROWS if rows <= left),
+        }
+        tiles = {f"_run_{k}": run_tile for k in (1, 2, 4, 8)}
+        driver = types.FunctionType(loops.__code__, {**loops.__globals__, **others, **tiles})
+        none, a = (None, 0, -1), (None, 7, 1, 100)
+        driver((m, n, depth, 20, lanes), a, (None, 0, 16), none, none, none, 0, 0, (None, -1, 0), (None, -1, 0))
+        assert sorted(asked) == [(7 + m + k * 100, 20 * size) for k in range(depth)]
+        if m > 1:
+            assert panels == list(range(2 * lanes, -(-n // lanes) * lanes, 2 * lanes))
 
 
 @pytest.mark.skipif(not JIT, reason="there is no machine code without the JIT")

@@ -4,7 +4,8 @@ Forward (X W), weight gradient (X^T D) and input gradient (D W^T) are this one k
 The tile starts from ``init`` (a bias row, zeros, or C itself to add to) and is clamped on its way out, which is
 linear, relu and relu6 at no cost; or gated, which is the derivative of relu: zero where another matrix, relu's output,
 is not above zero. The depth is at least 1. Every element is summed over the depth in order, in one accumulator,
-whatever the tile's shape: results do not depend on how the work was tiled or split over threads.
+whatever the tile's shape: results do not depend on how the work was tiled or split over threads. What lies ``ahead``
+elements behind the tile's columns of B is asked for meanwhile; 0 is nothing.
 
 Operands are as in `product`, which works through matrices of any shape by tiles.
 
@@ -19,7 +20,7 @@ from numba.core import cgutils, types
 
 from nbdense._compile import processor
 from nbdense._compile.policy import intrinsic
-from nbdense.engine.kernels.cache_lines import LINE_BYTES, prefetch
+from nbdense.engine.kernels.cache_lines import LINE_BYTES, SECOND_LEVEL, prefetch
 
 VECTOR_BYTES = processor.target().vector_bytes
 FMA = processor.target().fma
@@ -37,7 +38,7 @@ STEPS_AHEAD = 8
 
 
 def _plain_tile(rows, vectors):
-    def tile(depth, a, b, init, c, gate, lower, upper):
+    def tile(depth, ahead, a, b, init, c, gate, lower, upper):
         a, a_offset, a_row, a_depth = a
         b, b_offset, b_row = b
         init, init_offset, init_row = init
@@ -61,9 +62,9 @@ def make_tile(rows, vectors):
     """Make the kernel for a tile of ``rows`` by ``vectors`` vectors, as an intrinsic with its plain twin."""
 
     @intrinsic(_plain_tile(rows, vectors))
-    def tile(typing_context, depth, a, b, init, c, gate, lower, upper):
+    def tile(typing_context, depth, ahead, a, b, init, c, gate, lower, upper):
         scalar = c[0].dtype
-        signature = types.void(types.int64, a, b, init, c, gate, scalar, scalar)
+        signature = types.void(types.int64, types.int64, a, b, init, c, gate, scalar, scalar)
 
         def codegen(context, builder, signature, arguments):
             _emit_tile(context, builder, signature, arguments, rows, vectors)
@@ -157,8 +158,11 @@ class _Emitter:
         """Load all vectors of a tile in memory, by row."""
         return [self.load(self.row(base, stride, i)) for i in range(self.rows)]
 
-    def loop(self, depth, a, b, start):
-        """Emit the loop that makes start + A B in registers, over at least one step of the depth."""
+    def loop(self, depth, ahead, a, b, start):
+        """Emit the loop that makes start + A B in registers, over at least one step of the depth.
+
+        Each step also asks for what lies ``ahead`` elements behind its row of B, into the second level of cache.
+        """
         builder = self.builder
         (a, a_row, a_depth), (b, b_row) = a, b
         # One pointer for four rows, with the strides' multiples in registers: a pointer a row would spill.
@@ -175,6 +179,8 @@ class _Emitter:
         if self.rows > 1:  # one row's eight vectors lie on lines side by side, which the hardware foresees
             for j in range(0, self.vectors, LINE_BYTES // VECTOR_BYTES):
                 prefetch(builder, builder.gep(b_now, [builder.add(b_ahead, _number(j * self.lanes))]))
+                wanted = builder.gep(b_now, [builder.add(ahead, _number(j * self.lanes))])
+                prefetch(builder, wanted, SECOND_LEVEL)
             prefetch(builder, builder.gep(a_now[0], [a_ahead]))
         b_vectors = self.load(b_now)
         added = []
@@ -244,15 +250,15 @@ class _Emitter:
 
 
 def _emit_tile(context, builder, signature, arguments, rows, vectors):
-    depth, *operands, lower, upper = arguments
-    emitter = _Emitter(context, builder, signature.args[4], rows, vectors)
+    depth, ahead, *operands, lower, upper = arguments
+    emitter = _Emitter(context, builder, signature.args[5], rows, vectors)
     gated = builder.icmp_signed(">=", builder.extract_value(operands[-1], 1), _number(0))
     placed = []
-    for operand_type, value in zip(signature.args[1:6], operands, strict=True):
+    for operand_type, value in zip(signature.args[2:7], operands, strict=True):
         pointer, strides = operand(context, builder, operand_type, value)
         placed.append((pointer, *strides))
     a, b, init, c, gate = placed
-    totals = emitter.loop(depth, a, b, emitter.tile(*init))
+    totals = emitter.loop(depth, ahead, a, b, emitter.tile(*init))
     emitter.store(emitter.finish(totals, gate, gated, lower, upper), *c)
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import numpy as np
 
 from nbdense._compile.policy import kernel, switch, unit
-from nbdense.engine.kernels.cache_lines import LINE_BYTES, own
+from nbdense.engine.kernels.cache_lines import LINE_BYTES, ask, own
 from nbdense.engine.kernels.microkernel import ROWS, TILES, VECTOR_BYTES, memory
 
 globals().update(TILES)
 
 
 def _tiles_of(vectors, heights):
-    """Compile the choice among the tiles of one width: ``run(rows, depth, a, b, init, c, gate, lower, upper)``."""
-    arguments = "depth, a, b, init, c, gate, lower, upper"
+    """Compile the choice among the tiles of one width: ``run(rows, depth, ahead, a, ..., upper)``."""
+    arguments = "depth, ahead, a, b, init, c, gate, lower, upper"
     names = {rows: f"_tile_{rows}_{vectors}" for rows in heights}
     return switch(f"run_{vectors}", names, arguments, f"{{f}}({arguments})", globals(), inline=True)
 
@@ -43,7 +43,7 @@ def product(m, n, depth, a, b, init, c, lower, upper):
     Columns are worked in whole vectors: B's rows, init and C must reach to ``n`` rounded up to the vector width.
     """
     none = _none(c)
-    tiled(_sizes(m, n, depth, c), _left(a), _right(b), _right(init), _right(c), none, lower, upper, none, none)
+    tiled(_sizes(m, n, depth, 0, c), _left(a), _right(b), _right(init), _right(c), none, lower, upper, none, none)
 
 
 @kernel
@@ -51,25 +51,28 @@ def gated_product(m, n, depth, a, b, init, c, gate):
     """Compute C[:m, :n] = init + A B, and 0 where a gate is and is not above 0; otherwise as `product`."""
     low, high = c[0].dtype.type(-np.inf), c[0].dtype.type(np.inf)
     none = _none(c)
-    tiled(_sizes(m, n, depth, c), _left(a), _right(b), _right(init), _right(c), _right(gate), low, high, none, none)
+    tiled(_sizes(m, n, depth, 0, c), _left(a), _right(b), _right(init), _right(c), _right(gate), low, high, none, none)
 
 
 @kernel
-def owning_product(m, n, depth, a, b, init, c, owned, owned_columns):
+def owning_product(m, n, depth, a, b, init, c, behind, owned, owned_columns):
     """Compute C[:m, :n] = init + A B, and meanwhile own the cache lines of two other matrices.
 
-    ``owned`` is as large as C, ``owned_columns`` as its transpose; either may be none.
+    ``owned`` is as large as C, ``owned_columns`` as its transpose; either may be none. A is the transpose of columns
+    of a matrix: ``behind`` of those that follow are wanted next, and asked for.
     """
     low, high = c[0].dtype.type(-np.inf), c[0].dtype.type(np.inf)
     first, second = _right(owned), _right(owned_columns)
-    tiled(_sizes(m, n, depth, c), _left(a), _right(b), _right(init), _right(c), _none(c), low, high, first, second)
+    tiled(
+        _sizes(m, n, depth, behind, c), _left(a), _right(b), _right(init), _right(c), _none(c), low, high, first, second
+    )
 
 
 # Numba compiles a function anew for a tuple with another constant in it: operands go on as numbers, to one set of
 # tiles.
 @kernel
-def _sizes(m, n, depth, c):
-    return np.int64(m), np.int64(n), np.int64(depth), np.int64(VECTOR_BYTES // c[0].itemsize)
+def _sizes(m, n, depth, behind, c):
+    return np.int64(m), np.int64(n), np.int64(depth), np.int64(behind), np.int64(VECTOR_BYTES // c[0].itemsize)
 
 
 @kernel
@@ -89,8 +92,12 @@ def _none(c):
 
 @unit
 def tiled(sizes, a, b, init, c, gate, lower, upper, owned, owned_columns):
-    """Work through a product of ``sizes`` (m, n, depth, a vector's lanes) by tiles, in operands of `memory`."""
-    m, n, depth, lanes = sizes
+    """Work through a product of ``sizes`` (m, n, depth, behind, a vector's lanes) by tiles, in operands of `memory`.
+
+    The first tile of each panel of B asks for the next panel, which would else be waited for, step by step, where it
+    lies in a cache that cores share, or another core has written it.
+    """
+    m, n, depth, behind, lanes = sizes
     a_array, a_offset, a_row, a_depth = a
     b_array, b_offset, b_row = b
     init_array, init_offset, init_row = init
@@ -104,8 +111,12 @@ def tiled(sizes, a, b, init, c, gate, lower, upper, owned, owned_columns):
         if m == 1 and left >= 4:
             width = 8 if left >= 8 else 4
         column = v * lanes
+        if behind > 0:
+            for k in range(depth * v // vectors, depth * (v + width) // vectors):
+                ask(a_array, a_offset + m + k * a_depth, behind * (VECTOR_BYTES // lanes))
         i = 0
         while i < m:
+            ahead = width * lanes if i == 0 and v + width < vectors else 0
             rows = _rows_of_next_tile(m - i)
             if owned[1] >= 0:
                 own(owned, i, rows, column, width * lanes, line)
@@ -117,12 +128,12 @@ def tiled(sizes, a, b, init, c, gate, lower, upper, owned, owned_columns):
             tile_c = (c_array, c_offset + i * c_row + column, c_row)
             tile_gate = (gate_array, gate_offset + i * gate_row + column if gate_offset >= 0 else gate_offset, gate_row)
             if width == 2:
-                _run_2(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
+                _run_2(rows, depth, ahead, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
             elif width == 1:
-                _run_1(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
+                _run_1(rows, depth, ahead, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
             elif width == 8:
-                _run_8(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
+                _run_8(rows, depth, ahead, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
             else:
-                _run_4(rows, depth, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
+                _run_4(rows, depth, ahead, tile_a, tile_b, tile_init, tile_c, tile_gate, lower, upper)
             i += rows
         v += width

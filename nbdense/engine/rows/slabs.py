@@ -57,6 +57,7 @@ def _sum_or_product(row, params, gradient, work, run, count, slab, low, at):
     shares = run["threads"] > 1 and run["optimizer"] != NONE
     weights = (params, low if shares else np.int64(-1), ld_out)
     transposes = (work, np.int64(-1), ld_in)
+    behind = 0
     if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
         rows = 1
         x = (work, run["one"], np.int64(0), np.int64(0))
@@ -64,11 +65,12 @@ def _sum_or_product(row, params, gradient, work, run, count, slab, low, at):
             deltas = row["pre"] * capacity
     else:
         rows = slab["last"] - slab["first"]
+        behind = min(rows, row["n_in"] - slab["last"])  # the next slab's inputs, which others may have made
         x = (work, row["input"] * capacity + slab["first"], np.int64(1), ld_in)
         if shares and row["flags"] & NO_DELTA == 0:
             transposes = (work, _transpose_of(row, run, slab), ld_in)
     d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], np.int64(0)), (gradient, at, ld_out)
-    owning_product(rows, n_out, count * row["positions"], x, d, zeros, g, weights, transposes)
+    owning_product(rows, n_out, count * row["positions"], x, d, zeros, g, behind, weights, transposes)
 
 
 @inlined
