@@ -36,7 +36,7 @@ tiles = policy.kernel(tiled.twin)
 @policy.entry
 def whole(m, n, depth, a, b, c, code, params, state, hyper):
     right, none, low = (c, 0, n), (memory(c), -1, 0), a[0]
-    tiles((m, n, depth, VECTOR_BYTES // 4), (a, 0, depth, 1), (b, 0, n), right, right, none, low, low, none, none)
+    tiles((m, n, depth, 0, VECTOR_BYTES // 4), (a, 0, depth, 1), (b, 0, n), right, right, none, low, low, none, none)
     update(code, 0, params, state, 0, n, 0, 0.1, 1, hyper)
     transpose((a, 0, depth), (b, 0, m), m, depth)
 

@@ -1,5 +1,6 @@
 """The microkernel and its driver. Small whole numbers make every product exact, so that comparisons are too."""
 
+import re
 import types
 
 import numba
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import types as nbtypes
 
 from nbdense._compile.policy import JIT, switch
+from nbdense._compile.processor import is_arm64
 from nbdense.engine.kernels.cache_lines import own
-from nbdense.engine.kernels.microkernel import ROWS, SHAPES, TILES, VECTOR_BYTES, memory
+from nbdense.engine.kernels.microkernel import FMA, ROWS, SHAPES, TILES, VECTOR_BYTES, memory
 from nbdense.engine.kernels.product import gated_product, owning_product, product, tiled
 from tests.reference import naive
 from tests.support.compiled import compiled
@@ -209,6 +212,29 @@ def test_tile_equals_its_twin(shape, dtype):
             with np.errstate(invalid="ignore"):
                 TILES[f"_tile_{rows}_{vectors}"].twin(depth, 0, *operands, (c[1], 2, ld), *end)
             np.testing.assert_array_equal(c[0], c[1])
+
+
+@pytest.mark.skipif(not JIT or not FMA or is_arm64(), reason="x86 machine code; tests/aarch64 has NEON's")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_step_is_little_beside_its_multiply_adds(shape):
+    """No access to the stack, no addition for each row: of four instructions a cycle multiply-adds may be two."""
+    rows, vectors = shape
+    operand = nbtypes.Tuple([nbtypes.CPointer(nbtypes.float32), *[nbtypes.int64] * 2])
+    left = nbtypes.Tuple([*operand, nbtypes.int64])
+    tile = TILES[f"_tile_{rows}_{vectors}"]
+
+    @numba.njit((nbtypes.int64, nbtypes.int64, left, *[operand] * 4, nbtypes.float32))
+    def run_alone(depth, ahead, a, b, init, c, gate, bound):
+        tile(depth, ahead, a, b, init, c, gate, bound, bound)
+
+    (assembly,) = run_alone.inspect_asm().values()
+    loops = re.findall(r"^(\.LBB\w+):\n((?:(?!^\.LBB).*\n)*?)\s+j\w+\s+\1$", assembly, re.MULTILINE)
+    (body,) = [body for _, body in loops if "vfmadd" in body]
+    lines = [line.strip() for line in body.splitlines() if not line.strip().startswith("#")]
+    assert sum(line.startswith("vfmadd") for line in lines) == rows * vectors
+    assert not [line for line in lines if "%rsp" in line or line.startswith("call")]
+    others = [line for line in lines if not line.startswith(("vfmadd", "vbroadcast", "vmov", "prefetch"))]
+    assert len(others) <= 6, others
 
 
 # -- cache lines that are owned meanwhile -----------------------------------------------------------------------------
