@@ -1,10 +1,12 @@
-"""The CPUs that the system lets this process use: by affinity, and by the quota of its control groups."""
+"""The CPUs that the system lets this process use, by affinity and by its control groups' quota, and their caches."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+SECOND_LEVEL = 1 << 20  # bytes, of CPUs whose caches the system does not tell: what most of them have, or more
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,14 @@ class Cpus:
         Those that its threads may run on.
     quota : float or None
         CPUs' time that its control groups grant it; None without a limit.
+    second_level : int
+        Bytes of the second level of cache that a core has for itself, or its share.
     """
 
     machine: int
     affinity: int
     quota: float | None
+    second_level: int = SECOND_LEVEL
 
     @property
     def usable(self) -> int:
@@ -39,8 +44,27 @@ def find_cpus(root: Path = Path("/")) -> Cpus:
         Where its files are.
     """
     machine = os.cpu_count() or 1
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
-    return Cpus(machine, affinity, _quota(root))
+    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(machine))
+    return Cpus(machine, len(mine), _quota(root), _second_level(root / f"sys/devices/system/cpu/cpu{mine[0]}"))
+
+
+def _second_level(cpu: Path) -> int:
+    """Return the bytes of a CPU's second level of cache, divided by the cores that have it in common."""
+    for cache in sorted((cpu / "cache").glob("index*")):
+        if _text(cache / "level") == "2" and _text(cache / "type") != "Instruction":
+            size, unit = _text(cache / "size")[:-1], _text(cache / "size")[-1:]
+            if size.isdecimal() and int(size) > 0 and unit in "KM":
+                users, siblings = _count(cache / "shared_cpu_list"), _count(cpu / "topology/thread_siblings_list")
+                return (int(size) << {"K": 10, "M": 20}[unit]) // max(1, users // siblings)
+    return SECOND_LEVEL
+
+
+def _count(file: Path) -> int:
+    """Count the CPUs in a list like "0-3,8"; 1 where there is none."""
+    ranges = [part.partition("-") for part in _text(file).split(",")]
+    if not all(first.isdecimal() and (last.isdecimal() or not dash) for first, dash, last in ranges):
+        return 1
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
 
 
 def _quota(root: Path) -> float | None:

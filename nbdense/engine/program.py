@@ -22,7 +22,6 @@ from nbdense.engine.elementwise.activation_loops import BLOCK, activate_elements
 from nbdense.engine.elementwise.loss import KERNELS, kernel_of, losses_of_rows, metric_of_row
 from nbdense.engine.elementwise.optimizer import NADAM, prepare_nadam, rate_of_step
 from nbdense.engine.kernels.gather import gather
-from nbdense.engine.kernels.microkernel import ROWS as TILE_HEIGHTS
 from nbdense.engine.kernels.random import key_of, shuffled
 from nbdense.engine.kernels.scratch import allocate, release
 from nbdense.engine.kernels.views import flat, stretch
@@ -52,9 +51,6 @@ from nbdense.engine.tables import (
 
 _DENSE = DENSE.code
 SHARED_KERNEL = 65_536  # elements of a kernel that are worth a parallel region of their own
-# Rows that predict takes through all layers at a time, at most and at least, and the bytes that they are to fit in: a
-# quarter of a second level of cache, beside the kernels that pass through it.
-CHUNK, LEAST_CHUNK, CHUNK_BYTES = 96, 48, 1 << 18
 
 
 @unit
@@ -340,19 +336,13 @@ def _some_columns(layers, params, x, work, rows, index, threads, thread):
 
 
 @kernel
-def _rows_at_a_time(width, itemsize):
-    """Return how many rows of ``width`` columns, all layers' together, predict takes at a time: whole tiles."""
-    return max(LEAST_CHUNK, min(CHUNK, CHUNK_BYTES // (width * itemsize) // TILE_HEIGHTS[0] * TILE_HEIGHTS[0]))
-
-
-@kernel
-def _some_rows(layers, params, x, n_in, out, width, rows, threads, thread):
+def _some_rows(layers, params, x, n_in, out, width, chunk, rows, threads, thread):
     """Predict one thread's share of the rows, in a workspace of its own for some of them."""
     share = (rows + threads - 1) // threads
     begin = thread * share
     end = min(rows, begin + share)
     if begin < end:
-        capacity = min(_rows_at_a_time(width, params.itemsize), end - begin)
+        capacity = min(chunk, end - begin)
         work = allocate(width * capacity, params)
         for first in range(begin, end, capacity):
             count = min(capacity, end - first)
@@ -365,13 +355,13 @@ _run_columns = region(_some_columns)
 _run_rows = region(_some_rows)
 
 
-def _predict(layers, params, x, out, width, launcher, threads):
+def _predict(layers, params, x, out, width, chunk, launcher, threads):
     """Write the outputs of all rows of ``x`` into ``out``, both C-ordered matrices in the engine's dtype.
 
-    ``width`` is the workspace's columns. Each thread takes rows.
+    ``width`` is the workspace's columns. Each thread takes rows, ``chunk`` of them at a time through all layers.
     """
     rows, n_in = x.shape
-    _run_rows(launcher, threads, layers, params, flat(x), n_in, flat(out), width, rows, threads)
+    _run_rows(launcher, threads, layers, params, flat(x), n_in, flat(out), width, chunk, rows, threads)
 
 
 def _predict_by_columns(layers, params, x, out, width, launcher, threads):

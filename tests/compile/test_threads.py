@@ -114,6 +114,37 @@ def test_quota_of_control_groups(case, tmp_path):
     assert 1 <= found.usable <= found.affinity <= found.machine == os.cpu_count()
 
 
+def cache(level, size, shared="0", kind="Unified"):
+    return {"level": level, "type": kind, "size": size, "shared_cpu_list": shared}
+
+
+FIRST, THIRD = cache("1", "32K", kind="Data"), cache("3", "32768K", "0-15")
+CACHES = {  # of a CPU, the CPUs of its core, and what is its second level
+    "none": ([], "0", 1 << 20),
+    "a core's": ([FIRST, cache("2", "2048K"), THIRD], "0", 1 << 21),
+    "with siblings": ([FIRST, cache("2", "1024K", "0,8"), THIRD], "0,8", 1 << 20),
+    "of four cores": ([FIRST, cache("2", "2M", "0-3")], "0", 1 << 19),
+    "for instructions": ([cache("2", "64K", kind="Instruction"), cache("2", "512K")], "0", 1 << 19),
+    "without one": ([FIRST, THIRD], "0", 1 << 20),
+    "nonsense": ([cache("2", "much"), cache("2", "0K"), cache("2", "")], "", 1 << 20),
+    "no such lists": ([cache("2", "1280K", "all")], "x-", 1280 << 10),
+}
+
+
+@pytest.mark.parametrize("case", CACHES)
+def test_second_level_of_cache(case, tmp_path, monkeypatch):
+    caches, siblings, expected = CACHES[case]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 3}, raising=False)
+    folder = tmp_path / "sys/devices/system/cpu/cpu3"
+    (folder / "topology").mkdir(parents=True)
+    (folder / "topology/thread_siblings_list").write_text(siblings)
+    for i, files in enumerate(caches):
+        (folder / f"cache/index{i}").mkdir(parents=True)
+        for name, text in files.items():
+            (folder / f"cache/index{i}/{name}").write_text(text + "\n")
+    assert find_cpus(tmp_path).second_level == expected
+
+
 def test_numbas_own_setting_holds_until_another_is_chosen(free):
     free.setattr(thread_pool, "_setting", lambda: 2)
     assert thread_pool.available() == 2

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 import nbdense as nb
+from nbdense._compile import thread_pool
+from nbdense._compile.cpus import Cpus
+from nbdense.backends.cpu import plan
+from nbdense.backends.cpu.plan import CHUNK
 from nbdense.callbacks import Callback
-from nbdense.engine.program import CHUNK, CHUNK_BYTES, LEAST_CHUNK
 from nbdense.layers import Dense, Input
 from nbdense.losses import BinaryCrossentropy, CategoricalCrossentropy, MeanSquaredError, SparseCategoricalCrossentropy
 from nbdense.models import Sequential
@@ -94,15 +97,17 @@ def test_predict_equals_naive(rows):
     np.testing.assert_allclose(model.predict(x), naive.mlp_forward(x, naive_layers(model)), atol=1e-12)
 
 
-def test_wide_rows_go_through_in_smaller_chunks():
+@pytest.mark.parametrize(("second_level", "chunk"), [(1 << 18, 48), (1_413_120, 60), (1 << 24, 96)])
+def test_chunks_of_wide_rows_fit_in_the_cache(monkeypatch, second_level, chunk):
     """A chunk that is full, one with a row left, with a tile and a row; and cut elsewhere by batches."""
+    monkeypatch.setattr(thread_pool, "cpus", lambda: Cpus(8, 8, None, second_level))
     model = make_model([400, 500, 500, 3], ["relu", "relu", "linear"], dtype="float32")
-    assert model.network.width * LEAST_CHUNK * 4 > CHUNK_BYTES
-    x = np.random.default_rng(2).normal(size=(2 * LEAST_CHUNK + 13, 400)).astype(np.float32)
-    for rows in (LEAST_CHUNK, LEAST_CHUNK + 1, 2 * LEAST_CHUNK, len(x)):
+    assert plan.rows_of_chunk(model.network) == chunk
+    x = np.random.default_rng(2).normal(size=(2 * chunk + 13, 400)).astype(np.float32)
+    for rows in (chunk, chunk + 1, 2 * chunk, len(x)):
         expected = naive.mlp_forward(x[:rows].astype(np.float64), naive_layers(model))
         np.testing.assert_allclose(model.predict(x[:rows]), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(model.predict(x, batch_size=LEAST_CHUNK + 5), model.predict(x))
+    np.testing.assert_array_equal(model.predict(x, batch_size=chunk + 5), model.predict(x))
 
 
 def test_a_row_alone_is_the_row_in_a_batch():

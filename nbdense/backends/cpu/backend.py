@@ -54,6 +54,7 @@ class CpuPredictor:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._n_out, self._dtype, self._width = network.n_out, network.dtype, network.width
+        self._chunk = plan.rows_of_chunk(network)
         self._at_once = max(FEW_ROWS, plan.rows_at_once(network))
         least = thread_pool.LEAST_PARALLEL_FLOPS / (2.0 * max(1, network.multiply_adds))
         self._shares_columns = network.multiply_adds >= MUCH_TO_READ
@@ -74,21 +75,22 @@ class CpuPredictor:
         if rows >= self._few:
             self._predict_many(x, out)
         elif self._entry is not None:
-            self._entry(network.inference, network.params, x, out, self._width, 0, 1)
+            self._entry(network.inference, network.params, x, out, self._width, self._chunk, 0, 1)
         else:
-            self._call(False, network.inference, network.params, x, out, self._width, 0, 1)
+            self._by_rows(network.inference, network.params, x, out, self._width, self._chunk, 0, 1)
         return out
 
-    def _call(self, by_columns: bool, *arguments: Any) -> None:
-        """Call the compiled program, of rows or of columns; the types of its arguments are always the same."""
-        entry = self._entry_by_columns if by_columns else self._entry
-        if entry is None:
-            entry = bound(program.predict_by_columns if by_columns else program.predict, arguments)
-            if by_columns:
-                self._entry_by_columns = entry
-            else:
-                self._entry = entry
-        entry(*arguments)
+    def _by_rows(self, *arguments: Any) -> None:
+        """Call the compiled program; the types of its arguments are always the same."""
+        if self._entry is None:
+            self._entry = bound(program.predict, arguments)
+        self._entry(*arguments)
+
+    def _by_columns(self, *arguments: Any) -> None:
+        """Call the compiled program of few rows."""
+        if self._entry_by_columns is None:
+            self._entry_by_columns = bound(program.predict_by_columns, arguments)
+        self._entry_by_columns(*arguments)
 
     def _predict_many(self, x: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         network, rows = self._network, x.shape[0]
@@ -104,4 +106,7 @@ class CpuPredictor:
             block, results = x[first : first + self._at_once], out[first : first + self._at_once]
             with self._pace.region(flops, float(len(block))) as granted:
                 launcher = thread_pool.launcher(granted)
-                self._call(by_columns and granted > 1, layers, params, block, results, self._width, launcher, granted)
+                if by_columns and granted > 1:
+                    self._by_columns(layers, params, block, results, self._width, launcher, granted)
+                else:
+                    self._by_rows(layers, params, block, results, self._width, self._chunk, launcher, granted)

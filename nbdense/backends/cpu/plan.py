@@ -18,6 +18,7 @@ from nbdense.backends.base import Accepted, Bytes, Data
 from nbdense.backends.cutting import Result, in_parts
 from nbdense.engine import program
 from nbdense.engine.elementwise import optimizer as steps
+from nbdense.engine.kernels.microkernel import ROWS as TILE_HEIGHTS
 from nbdense.engine.rows.kind import set_addresses
 from nbdense.engine.tables import ROLES, ROWS, RUN, SLABS, UPDATE, WHOLE
 from nbdense.network import Network
@@ -26,6 +27,7 @@ from nbdense.optimizers import Optimizer
 # Work between two looks for Ctrl-C, which Python hears only outside compiled code: hundredths of a second of a fast
 # core, a few tenths of a very slow one.
 SIGNAL_WORK = 2e9
+CHUNK, LEAST_CHUNK = 96, 48  # rows that predict takes through all layers at a time, at most and at least
 _PIECES = 8  # that a run is cut into where it is not known how many threads will do
 _OF_COLUMN = 32.0  # operations that a column of the workspace is worth beside the products: its activation, its gather
 
@@ -38,6 +40,16 @@ def work_of_row(network: Network) -> float:
 def rows_at_once(network: Network) -> int:
     """Return how many rows a call of the compiled program may take forward for Ctrl-C to be heard in time."""
     return max(1, int(SIGNAL_WORK / work_of_row(network)))
+
+
+def rows_of_chunk(network: Network) -> int:
+    """Return how many rows predict takes through all layers at a time: whole tiles, between two bounds.
+
+    All that they put out is to fit in a quarter of a core's second level of cache, beside the kernels that pass
+    through it. Fewer would read the kernels too often, and more gain nothing.
+    """
+    fit = thread_pool.cpus().second_level // 4 // max(1, network.width * network.dtype.itemsize)
+    return max(LEAST_CHUNK, min(CHUNK, fit // TILE_HEIGHTS[0] * TILE_HEIGHTS[0]))
 
 
 @dataclass(frozen=True, eq=False)
