@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nbdense import losses
-from nbdense._checks import array_of
+from nbdense._checks import array_of, whole_number
 from nbdense._warn import warn
 from nbdense.engine.elementwise import loss as rows
 from nbdense.losses.reductions import squeeze_or_expand_to_same_rank
@@ -325,9 +325,8 @@ class R2Score(Metric):
                 "R2Score: class_aggregation must be None, 'uniform_average' or 'variance_weighted_average', "
                 f"got {class_aggregation!r}"
             )
-        if num_regressors < 0:
-            raise ValueError(f"R2Score: num_regressors must be a whole number of at least 0, got {num_regressors!r}")
-        self.class_aggregation, self.num_regressors = class_aggregation, num_regressors
+        self.class_aggregation = class_aggregation
+        self.num_regressors = whole_number("R2Score", "num_regressors", num_regressors)
         self.num_samples = self.add_variable((), name="num_samples")
 
     def _build(self, columns: int) -> None:
