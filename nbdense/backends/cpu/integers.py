@@ -45,7 +45,10 @@ class _Static:
         if x.shape[0] >= self._few:
             self._predict_many(x, integers, values)
             return
-        self._call(*self._tables, x, integers, values, 0, 1)  # some microseconds: no time for questions
+        if self._entry is not None:  # some microseconds: no time for another call
+            self._entry(*self._tables, x, integers, values, 0, 1)
+        else:
+            self._call(*self._tables, x, integers, values, 0, 1)
 
     def _call(self, *arguments: Any) -> None:
         """Call the compiled program; the types of its arguments are always the same."""
