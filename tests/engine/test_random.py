@@ -42,6 +42,18 @@ def test_is_a_permutation(n):
         np.testing.assert_array_equal(np.sort(permutation(key, n)), np.arange(n))
 
 
+def test_an_epochs_order_is_the_same_in_every_release():
+    assert permutation(2026, 23, 3, 12).tolist() == [12, 2, 11, 10, 3, 6, 14, 1, 9, 0, 16, 20]
+    assert permutation(2026, 2**33 + 7, 2**33 - 4, 6).tolist() == [
+        4390445629,
+        4353701902,
+        228449286,
+        5926126431,
+        1974266178,
+        3716759847,
+    ]
+
+
 def test_large_permutation():
     assert len(np.unique(permutation(5, 1_000_003))) == 1_000_003
 

@@ -429,6 +429,23 @@ def test_centered_rmsprop_takes_a_constant_gradient():
     assert np.isfinite(params).all() and (params < 0).all()
 
 
+@pytest.mark.parametrize("epsilon", [1e-7, 1e-16, 1.2e-38])
+def test_adam_is_exact_for_numbers_of_every_size(epsilon):
+    """Also where the CPU's estimates do not hold: each vector has a kind of number among ordinary ones, or is of it."""
+    sizes = [0.0, 1e-45, 1e-38, 1e-30, 1e-20, 1e-6, 1.0, 1e14, 1e29, 1e31, 3e38, np.inf, np.nan]
+    rng, optimizer = np.random.default_rng(3), Adam(epsilon=epsilon)
+    for size, alone in itertools.product(sizes, (False, True)):
+        mean, square = rng.normal(size=16), np.full(16, 0.01)
+        square[4 if alone else slice(None)] = size
+        params, state = np.zeros(16, np.float32), np.array([np.zeros(16), mean, square], np.float32)
+        with np.errstate(all="ignore"):
+            run_update(optimizer, params, state, 0, 16, 0.1, 10**6)  # by when the bias correction is 1
+            expected = -np.float32(0.1) * (state[1] / (np.sqrt(state[2], dtype=np.float64) + np.float32(epsilon)))
+            expected = expected.astype(np.float32)
+        np.testing.assert_array_equal(np.isfinite(params), np.isfinite(expected))
+        np.testing.assert_allclose(params, expected, rtol=4e-7, atol=1e-44)
+
+
 def test_gradients_of_zero_move_nothing():
     for kind in set(OPTIMIZERS.values()) - {Ftrl}:  # whose weights follow from its slots alone
         optimizer = kind(0.1, **({"epsilon": 1e-37} if "epsilon" in kind.fields else {}))

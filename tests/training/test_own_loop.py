@@ -114,3 +114,19 @@ def test_own_loop_trains_as_fit_does():
     np.testing.assert_allclose(history.history["loss"], losses, rtol=1e-10)
     np.testing.assert_array_equal(models[1].network.params, models[2].network.params)
     np.testing.assert_allclose(models[0].network.params, models[2].network.params, atol=1e-10)
+
+
+@pytest.mark.parametrize("widths", [(5, 64, 2), (20, 70, 40, 1), (3, 130, 3, 50, 4)])
+def test_gradients_of_few_columns_are_the_same_in_a_step_that_uses_them_at_once(widths):
+    """A step of fit may multiply them the other way round; backward leaves them to be read, and does not."""
+    rng = np.random.default_rng(9)
+    model = randomise(made([k.Dense(n, "relu") for n in widths[1:-1]] + [k.Dense(widths[-1])], (widths[0],)))
+    model.compile(nb.SGD(1.0), "mse")
+    x, y = (rng.normal(size=(32, n)).astype(model.dtype) for n in (widths[0], widths[-1]))
+    out = model.forward(x, training=True)
+    model.backward((out - y) * (2 / y.size))  # exact, as y.size is a power of two
+    weights, gradients = model.get_weights(), [gradient.copy() for gradient in model.gradients.values()]
+    model.train_on_batch(x, y)
+    for after, before, gradient in zip(model.get_weights(), weights, gradients, strict=True):
+        assert gradient.any()
+        np.testing.assert_array_equal(after, before - gradient)

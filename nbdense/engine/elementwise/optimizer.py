@@ -14,7 +14,7 @@ from numba.core import cgutils, types
 
 from nbdense._compile.policy import intrinsic, kernel
 from nbdense.engine.elementwise.custom import call_step
-from nbdense.engine.kernels.microkernel import I64, VECTOR_BYTES, multiply_add, splat
+from nbdense.engine.kernels.microkernel import I32, I64, VECTOR_BYTES, multiply_add, splat
 from nbdense.engine.on_demand import on_demand
 
 NONE, ADAM, NADAM, CALLED = range(4)  # CALLED, and Nadam, by the address of a loop
@@ -201,7 +201,7 @@ def _plain_adam(params, state, low, high, at, alpha, rest_1, rest_2, epsilon):
     for i in range(w.size):
         m[i] = m[i] + (g[i] - m[i]) * rest_1
         v[i] = v[i] + (g[i] * g[i] - v[i]) * rest_2
-        w[i] = w[i] - alpha * m[i] / (math.sqrt(v[i]) + epsilon)
+        w[i] = w[i] - alpha * (m[i] / (math.sqrt(v[i]) + epsilon))
 
 
 @intrinsic(_plain_adam)
@@ -210,9 +210,9 @@ def adam_range(typing_context, params, state, low, high, at, alpha, rest_1, rest
 
     Their gradients begin at ``at`` in ``state[0]``.
 
-    The square root and the division share a unit, which is what bounds a plain loop: with AVX-512 the root is an
-    estimate and a Newton step (within 2 ulp) where the mean square is in the range in which that holds, and exact
-    elsewhere. Epsilon is outside the root.
+    The square root and the division share a unit, which is what bounds a plain loop: with AVX-512 the quotient is an
+    estimate and what its remainder says (within an ulp) where the numbers are in the range in which that holds, and
+    exact elsewhere. Epsilon is outside the root.
     """
     number = params.dtype
     signature = types.void(params, state, *(types.int64,) * 3, *(number,) * 4)
@@ -240,52 +240,46 @@ def adam_range(typing_context, params, state, low, high, at, alpha, rest_1, rest
     return signature, codegen
 
 
+# Bits of what mean squares are below where their roots, and epsilon, which is a normal number, have inverses.
+_ESTIMABLE = int(np.float32(1e30).view(np.int32))
+
+
 def _emit_adam(builder, w, g, m, v, alpha, rest_1, rest_2, epsilon):
     """Emit Adam's step on one vector; return the new (w, m, v)."""
     vector = w.type
     m = multiply_add(builder, builder.fsub(g, m), rest_1, m)
     v = multiply_add(builder, multiply_add(builder, g, g, builder.fneg(v)), rest_2, v)
-    scaled = builder.fmul(alpha, m)
-
-    def exact():
-        suffix = f"v{vector.count}f{'32' if isinstance(vector.element, ir.FloatType) else '64'}"
-        root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), f"llvm.sqrt.{suffix}")
-        return builder.fdiv(scaled, builder.fadd(builder.call(root, [v]), epsilon))
-
+    suffix = f"v{vector.count}f{'32' if isinstance(vector.element, ir.FloatType) else '64'}"
+    root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), f"llvm.sqrt.{suffix}")
+    below = builder.fadd(builder.call(root, [v]), epsilon)
     if VECTOR_BYTES != 64 or not isinstance(vector.element, ir.FloatType):
-        return builder.fsub(w, exact()), m, v
-
-    def constant(number):
-        return ir.Constant(vector, [number] * vector.count)
-
-    # Zero is welcome: its root is 0 times a finite number. Subnormals, infinities and NaN take the exact way.
-    small, large = constant(float(np.float32(1e-30))), constant(float(np.float32(1e30)))
-    middle = builder.and_(builder.fcmp_ordered(">=", v, small), builder.fcmp_ordered("<=", v, large))
-    good = builder.or_(middle, builder.fcmp_ordered("==", v, constant(0.0)))
-    all_good = builder.icmp_signed("==", builder.bitcast(good, ir.IntType(16)), ir.Constant(ir.IntType(16), -1))
-    with builder.if_else(all_good, likely=True) as (fast, slow):
-        with fast:
-            y = _estimated_inverse_root(builder, builder.select(middle, v, small))
-            root = builder.fmul(v, y)
-            rest = multiply_add(builder, builder.fneg(root), root, v)
-            root = multiply_add(builder, rest, builder.fmul(constant(0.5), y), root)
-            below = builder.fadd(root, epsilon)
-            quick = builder.fdiv(scaled, below)
-            fast_block = builder.block
-        with slow:
-            careful = exact()
-            slow_block = builder.block
-    change = builder.phi(vector)
-    change.add_incoming(quick, fast_block)
-    change.add_incoming(careful, slow_block)
-    return builder.fsub(w, change), m, v
+        change = builder.fdiv(m, below)
+    else:
+        # As integers, floats from 0 up are in their order, and all others above them.
+        bits, lanes = ir.VectorType(I32, vector.count), ir.IntType(vector.count)
+        inside = builder.icmp_unsigned("<", builder.bitcast(v, bits), ir.Constant(bits, [_ESTIMABLE] * vector.count))
+        all_inside = builder.icmp_signed("==", builder.bitcast(inside, lanes), ir.Constant(lanes, -1))
+        with builder.if_else(all_inside, likely=True) as (fast, slow):
+            with fast:
+                inverse = _estimated_inverse(builder, below)
+                quotient = builder.fmul(m, inverse)
+                rest = multiply_add(builder, builder.fneg(below), quotient, m)
+                quick = multiply_add(builder, rest, inverse, quotient)
+                fast_block = builder.block
+            with slow:
+                careful = builder.fdiv(m, below)
+                slow_block = builder.block
+        change = builder.phi(vector)
+        change.add_incoming(quick, fast_block)
+        change.add_incoming(careful, slow_block)
+    return multiply_add(builder, builder.fneg(alpha), change, w), m, v
 
 
-def _estimated_inverse_root(builder, value):
-    """Emit AVX-512's estimate of 1 / sqrt(value), to 14 bits."""
+def _estimated_inverse(builder, value):
+    """Emit AVX-512's estimate of 1 / value, to 14 bits."""
     vector, i16 = value.type, ir.IntType(16)
     function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(vector, [vector, vector, i16]), "llvm.x86.avx512.rsqrt14.ps.512"
+        builder.module, ir.FunctionType(vector, [vector, vector, i16]), "llvm.x86.avx512.rcp14.ps.512"
     )
     return builder.call(function, [value, value, ir.Constant(i16, -1)])
 

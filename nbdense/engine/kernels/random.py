@@ -16,7 +16,6 @@ from nbdense._compile.policy import kernel
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
-_ROUNDS = 4  # from four on, a Feistel network of random functions is a random permutation (Luby and Rackoff 1988)
 
 
 @kernel
@@ -43,24 +42,42 @@ def _below(key, round_number, value, bound):
 
 
 @kernel
+def _moved(value, by, bound):
+    """Return value + by modulo bound, of two numbers below it."""
+    value += by
+    return value - bound if value >= bound else value
+
+
+@kernel
+def _permuted(key, left, right, left_size, right_size):
+    """Return a place of a permutation of left_size * right_size numbers; it is given in two parts, (left, right)."""
+    # From four rounds on, a Feistel network of random functions is a random permutation (Luby and Rackoff 1988).
+    left = _moved(left, _below(key, 0, right, left_size), left_size)
+    right = _moved(right, _below(key, 1, left, right_size), right_size)
+    left = _moved(left, _below(key, 2, right, left_size), left_size)
+    right = _moved(right, _below(key, 3, left, right_size), right_size)
+    return left * right_size + right
+
+
+@kernel
 def shuffled(key, n, first, count, out, offset):
     """Write places first..first+count of the permutation of 0..n-1 that ``key`` names into out[offset:]."""
     left_size = np.uint64(math.ceil(math.sqrt(n)))
     right_size = (np.uint64(n) + left_size - np.uint64(1)) // left_size
+    # All are taken once, several at a time: a loop without branches or divisions of integers, of which there are no
+    # vectors. Floats divide as exactly below 2**53.
+    divisor = float(np.int64(right_size))
     for i in range(count):
-        place = np.uint64(first + i)
-        while True:
+        place = first + i
+        left = np.uint64(np.int64(float(place) / divisor))
+        right = np.uint64(place) - left * right_size
+        out[np.uint64(offset) + np.uint64(i)] = _permuted(key, left, right, left_size, right_size)
+    for i in range(count):
+        place = np.uint64(out[np.uint64(offset) + np.uint64(i)])
+        while place >= np.uint64(n):  # the few outside walk on
             left = place // right_size
-            right = place - left * right_size
-            for r in range(0, _ROUNDS, 2):
-                left += _below(key, r, right, left_size)
-                left = left - left_size if left >= left_size else left
-                right += _below(key, r + 1, left, right_size)
-                right = right - right_size if right >= right_size else right
-            place = left * right_size + right
-            if place < np.uint64(n):
-                break
-        out[offset + i] = place
+            place = _permuted(key, left, place - left * right_size, left_size, right_size)
+        out[np.uint64(offset) + np.uint64(i)] = place
 
 
 _A1, _A2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)

@@ -8,8 +8,9 @@ import numpy as np
 
 from nbdense._compile.policy import inlined, kernel
 from nbdense.engine.elementwise.optimizer import NONE, may_pass, update
+from nbdense.engine.kernels.microkernel import VECTOR_BYTES
 from nbdense.engine.kernels.norms import norms
-from nbdense.engine.kernels.product import owning_product
+from nbdense.engine.kernels.product import owning_product, product
 from nbdense.engine.kernels.transpose import transpose
 from nbdense.engine.kernels.views import stretch
 from nbdense.engine.on_demand import on_demand
@@ -77,6 +78,33 @@ def _sum_or_product(row, params, gradient, work, run, count, slab, low, at):
 def _transpose_of(row, run, slab):
     """Return where the transpose of a slab begins, whose rows are columns of the kernel's."""
     return run["aside"] + row["transposed"] + slab["first"]
+
+
+@inlined
+def _is_narrow(row, slab, work):
+    """Tell whether a slab's gradient is less work transposed: its rows are many, and hardly fill a vector."""
+    lanes = VECTOR_BYTES // work.itemsize
+    rows, n_out = slab["last"] - slab["first"], row["n_out"]
+    across, down = (n_out + lanes - 1) // lanes, (rows + lanes - 1) // lanes
+    # Half as much at the least: tiles of few rows are slower, and what comes out has to be turned.
+    return slab["first"] >= 0 and row["flags"] & NO_DELTA == 0 and 2 * n_out * down <= rows * across
+
+
+@kernel
+def _narrow_product(row, gradient, work, run, count, slab, at):
+    """Compute the gradient of a slab of few columns as `_sum_or_product` does, its transpose in the kernel's place.
+
+    That one is read by nobody until it is written anew, behind the slab's update. The sums are the same, bit by bit.
+    """
+    rows, n_out, ld_in, ld_out = slab["last"] - slab["first"], row["n_out"], row["ld_in"], row["ld_out"]
+    aside = _transpose_of(row, run, slab)
+    d = (work, run["deltas"] + row["output"] * run["batch"], np.int64(1), ld_out)
+    x = (work, row["input"] * run["batch"] + slab["first"], ld_in)
+    zeros, turned, infinity = (work, run["zeros"], np.int64(0)), (work, aside, ld_in), work.dtype.type(np.inf)
+    product(n_out, rows, count * row["positions"], d, x, zeros, turned, -infinity, infinity)
+    for j in range(n_out):
+        for i in range(rows):
+            gradient[np.uint64(at + i * ld_out + j)] = work[np.uint64(aside + j * ld_in + i)]
 
 
 _gradient_of_kind = by_kind("gradient", globals())
@@ -239,6 +267,8 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
             if flags & GRADIENT:
                 if row["gradient"] != 0:
                     _gradient_of_kind(row, state[0], work, run, batch, slab, low)
+                elif updates and _is_narrow(row, slab, work):
+                    _narrow_product(row, state[0], work, run, batch, slab, place)
                 else:
                     _sum_or_product(row, params, state[0], work, run, batch, slab, low, place)
             _adjust_slab(
