@@ -35,20 +35,20 @@ from nbdense.engine.tables import (
 
 
 @inlined
-def _slab_range(row, slab):
-    """Return a slab's place in the parameter vector: (low, high)."""
+def _place_of(row, first, last):
+    """Return the place in the parameter vector of what a slab, or a thread's rows of one, stand for: (low, high)."""
     ld_out = row["ld_out"]
-    if slab["first"] == BIAS:
+    if first == BIAS:
         return row["bias"], row["bias"] + ld_out
-    if slab["first"] == GAMMA:
+    if first == GAMMA:
         return row["kernel"], row["kernel"] + ld_out
-    if slab["first"] == FACTORS:
+    if first == FACTORS:
         return row["kernel"], row["kernel"] + PAD
-    return row["kernel"] + slab["first"] * ld_out, row["kernel"] + slab["last"] * ld_out
+    return row["kernel"] + first * ld_out, row["kernel"] + last * ld_out
 
 
 @inlined
-def _sum_or_product(row, params, gradient, work, run, count, slab, low, at):
+def _sum_or_product(row, params, gradient, work, run, count, first, last, low, at):
     """Compute a slab's gradient at ``at``, as a product of ``count`` rows of inputs with the deltas of outputs.
 
     Meanwhile the thread comes to own what its update is going to write and all threads have read.
@@ -59,47 +59,47 @@ def _sum_or_product(row, params, gradient, work, run, count, slab, low, at):
     weights = (params, low if shares else np.int64(-1), ld_out)
     transposes = (work, np.int64(-1), ld_in)
     behind = 0
-    if slab["first"] < 0:  # a sum over rows, as a product with a row of ones
+    if first < 0:  # a sum over rows, as a product with a row of ones
         rows = 1
         x = (work, run["one"], np.int64(0), np.int64(0))
-        if slab["first"] == GAMMA:
+        if first == GAMMA:
             deltas = row["pre"] * capacity
     else:
-        rows = slab["last"] - slab["first"]
-        behind = min(rows, row["n_in"] - slab["last"])  # the next slab's inputs, which others may have made
-        x = (work, row["input"] * capacity + slab["first"], np.int64(1), ld_in)
+        rows = last - first
+        behind = min(rows, row["n_in"] - last)  # the next slab's inputs, which others may have made
+        x = (work, row["input"] * capacity + first, np.int64(1), ld_in)
         if shares and row["flags"] & NO_DELTA == 0:
-            transposes = (work, _transpose_of(row, run, slab), ld_in)
+            transposes = (work, _transpose_of(row, run, first), ld_in)
     d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], np.int64(0)), (gradient, at, ld_out)
     owning_product(rows, n_out, count * row["positions"], x, d, zeros, g, behind, weights, transposes)
 
 
 @inlined
-def _transpose_of(row, run, slab):
-    """Return where the transpose of a slab begins, whose rows are columns of the kernel's."""
-    return run["aside"] + row["transposed"] + slab["first"]
+def _transpose_of(row, run, first):
+    """Return where the transpose of a kernel's rows from ``first`` on begins, which are columns there."""
+    return run["aside"] + row["transposed"] + first
 
 
 @inlined
-def _is_narrow(row, slab, work):
-    """Tell whether a slab's gradient is less work transposed: its rows are many, and hardly fill a vector."""
+def _is_narrow(row, work, first, last):
+    """Tell whether rows' gradient is less work transposed: they are many, and hardly fill a vector."""
     lanes = VECTOR_BYTES // work.itemsize
-    rows, n_out = slab["last"] - slab["first"], row["n_out"]
+    rows, n_out = last - first, row["n_out"]
     across, down = (n_out + lanes - 1) // lanes, (rows + lanes - 1) // lanes
     # Half as much at the least: tiles of few rows are slower, and what comes out has to be turned.
-    return slab["first"] >= 0 and row["flags"] & NO_DELTA == 0 and 2 * n_out * down <= rows * across
+    return first >= 0 and row["flags"] & NO_DELTA == 0 and 2 * n_out * down <= rows * across
 
 
 @kernel
-def _narrow_product(row, gradient, work, run, count, slab, at):
-    """Compute the gradient of a slab of few columns as `_sum_or_product` does, its transpose in the kernel's place.
+def _narrow_product(row, gradient, work, run, count, first, last, at):
+    """Compute the gradient of a kernel of few columns as `_sum_or_product` does, its transpose in the kernel's place.
 
     That one is read by nobody until it is written anew, behind the slab's update. The sums are the same, bit by bit.
     """
-    rows, n_out, ld_in, ld_out = slab["last"] - slab["first"], row["n_out"], row["ld_in"], row["ld_out"]
-    aside = _transpose_of(row, run, slab)
+    rows, n_out, ld_in, ld_out = last - first, row["n_out"], row["ld_in"], row["ld_out"]
+    aside = _transpose_of(row, run, first)
     d = (work, run["deltas"] + row["output"] * run["batch"], np.int64(1), ld_out)
-    x = (work, row["input"] * run["batch"] + slab["first"], ld_in)
+    x = (work, row["input"] * run["batch"] + first, ld_in)
     zeros, turned, infinity = (work, run["zeros"], np.int64(0)), (work, aside, ld_in), work.dtype.type(np.inf)
     product(n_out, rows, count * row["positions"], d, x, zeros, turned, -infinity, infinity)
     for j in range(n_out):
@@ -200,14 +200,14 @@ def _average(params, state, low, high, momentum):
 
 
 @kernel
-def follow(run, row, slab, vectors, low, high, iteration):
+def follow(run, row, vectors, first, last, low, high, iteration):
     """Bring up to date what follows a slab's weights: their moving average, and the copy that rows read rounded."""
     params, state, _, values = vectors
     if run["average"] >= 0.0:
         _average(params, state, low, high, run["average"] if iteration > 1 else 0.0)
     if run["rounds_kernels"]:
-        if slab["first"] >= 0 and row["scales"] >= 0:
-            fake_quant.round_kernel(row, params, values, slab["first"], slab["last"])
+        if first >= 0 and row["scales"] >= 0:
+            fake_quant.round_kernel(row, params, values, first, last)
         else:
             copied, of = stretch(values, low, high - low), stretch(params, low, high - low)
             for i in range(copied.size):
@@ -230,65 +230,92 @@ def _gradients_pass(run, flags, iteration):
     return at_once and may_pass(run["optimizer"], run["optimizer_call"]) and iteration < run["iteration"] + run["steps"]
 
 
+@inlined
+def _are_cut(run, phase):
+    """Tell whether a slab may be parted between threads: where nothing is summed up over a whole one."""
+    at_once = phase["flags"] == GRADIENT | CLIP | UPDATE and run["adjust"] == 0
+    return at_once or phase["kind"] == TRANSPOSES
+
+
+@inlined
+def _cut(row, slab, bound):
+    """Return the row of a slab at which the parts of two threads meet, in elements ``bound``: whole blocks of rows."""
+    if bound >= slab["ends"]:
+        return slab["last"]
+    blocks = (bound - slab["begins"] + row["ld_out"] * PAD // 2) // (row["ld_out"] * PAD)
+    return min(slab["first"] + max(blocks, 0) * PAD, slab["last"])
+
+
 @kernel
 def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step, batch, thread):
     """Work through one thread's slabs, an equal part of the call's elements: gradients, steps, transposes.
 
-    A slab is the thread's in whose part its middle lies.
+    A kernel's slab that lies in two threads' parts is cut, if it may be; another is the thread's in whose part its
+    middle lies.
     """
     layers, slabs, segments, _ = tables
     begin, end = run["begin"], min(run["end"], slabs.size)
     if begin >= end:
         return
-    params, state, _, values = vectors
-    work, sums = scratch[0], scratch[5]
-    hyper, _ = settings
-    rate, adjusted, iteration = rates_of_step
-    flags = phase["flags"]
-    updates = flags & UPDATE != 0
-    passing, layer, room, place = _gradients_pass(run, flags, iteration), -1, 0, 0
     begins = slabs[begin]["begins"]
     total = slabs[end - 1]["ends"] - begins
     least, most = begins + total * thread // run["threads"], begins + total * (thread + 1) // run["threads"]
+    cuts = _are_cut(run, phase)
+    passing, room = _gradients_pass(run, phase["flags"], rates_of_step[2]), (np.int64(-1), np.int64(0), np.int64(0))
     for index in range(begin, end):
         slab = slabs[index]
-        if not least <= (slab["begins"] + slab["ends"]) // 2 < most:
+        row, first, last = layers[slab["layer"]], slab["first"], slab["last"]
+        if cuts and first >= 0:
+            first, last = _cut(row, slab, least), _cut(row, slab, most)
+            if first >= last:
+                continue
+        elif not least <= (slab["begins"] + slab["ends"]) // 2 < most:
             continue
-        row, segment = layers[slab["layer"]], segments[slab["segment"]]
         if phase["kind"] == TRANSPOSES:
-            _transpose(row, values, work, run, slab)
-        elif slab["first"] == MOVING:
-            if updates:
-                _move(row, params, work, run["aside"] + row["transposed"])
-        elif segment["trainable"]:
-            low, high = _slab_range(row, slab)
-            if not passing or slab["layer"] != layer or row["gradient"] != 0 or high - low > room:
-                layer, room, place = slab["layer"], high - low, low
-            if flags & GRADIENT:
-                if row["gradient"] != 0:
-                    _gradient_of_kind(row, state[0], work, run, batch, slab, low)
-                elif updates and _is_narrow(row, slab, work):
-                    _narrow_product(row, state[0], work, run, batch, slab, place)
-                else:
-                    _sum_or_product(row, params, state[0], work, run, batch, slab, low, place)
-            _adjust_slab(
-                run, segment, vectors, sums, flags, index, low, high, 0.0 if slab["first"] == FACTORS else rate
-            )
-            if updates:
-                code, call = run["optimizer"], run["optimizer_call"]
-                update(code, call, params, state, low, high, place, adjusted, iteration, hyper)
-                _follow_slab(run, row, slab, vectors, low, high, iteration)
-                _transpose(row, values, work, run, slab)
+            _transpose(row, vectors[3], scratch[0], run, first, last)
+        elif first == MOVING:
+            if phase["flags"] & UPDATE:
+                _move(row, vectors[0], scratch[0], run["aside"] + row["transposed"])
+        elif segments[slab["segment"]]["trainable"]:
+            low, high = _place_of(row, first, last)
+            layer, size, place = room
+            if not passing or slab["layer"] != layer or row["gradient"] != 0 or high - low > size:
+                layer, size, place = slab["layer"], high - low, low
+            room = (layer, size, place)
+            piece = (index, first, last, low, high, place)
+            _work_on_slab(row, slab, segments, vectors, scratch, run, phase, settings[0], rates_of_step, batch, piece)
+
+
+@inlined
+def _work_on_slab(row, slab, segments, vectors, scratch, run, phase, hyper, rates_of_step, batch, piece):
+    """Take a slab, or a thread's rows of it, through a phase; ``piece`` says which these are, and their places."""
+    params, state, _, values = vectors
+    work, sums, flags = scratch[0], scratch[5], phase["flags"]
+    rate, adjusted, iteration = rates_of_step
+    index, first, last, low, high, place = piece
+    if flags & GRADIENT:
+        if row["gradient"] != 0:
+            _gradient_of_kind(row, state[0], work, run, batch, slab, low)
+        elif flags & UPDATE and _is_narrow(row, work, first, last):
+            _narrow_product(row, state[0], work, run, batch, first, last, place)
+        else:
+            _sum_or_product(row, params, state[0], work, run, batch, first, last, low, place)
+    rate_of_decay = 0.0 if first == FACTORS else rate
+    _adjust_slab(run, segments[slab["segment"]], vectors, sums, flags, index, low, high, rate_of_decay)
+    if flags & UPDATE:
+        code, call = run["optimizer"], run["optimizer_call"]
+        update(code, call, params, state, low, high, place, adjusted, iteration, hyper)
+        _follow_slab(run, row, vectors, first, last, low, high, iteration)
+        _transpose(row, values, work, run, first, last)
 
 
 @kernel
-def _transpose(row, values, work, run, slab):
-    """Bring the transpose of one slab of a kernel up to date, if backward reads it."""
-    if slab["first"] < 0 or row["flags"] & NO_DELTA:
+def _transpose(row, values, work, run, first, last):
+    """Bring the transpose of some rows of a kernel up to date, if backward reads it."""
+    if first < 0 or row["flags"] & NO_DELTA:
         return
-    source = (values, row["kernel"] + slab["first"] * row["ld_out"], row["ld_out"])
-    target = (work, _transpose_of(row, run, slab), row["ld_in"])
-    transpose(source, target, slab["last"] - slab["first"], row["n_out"])
+    source = (values, row["kernel"] + first * row["ld_out"], row["ld_out"])
+    transpose(source, (work, _transpose_of(row, run, first), row["ld_in"]), last - first, row["n_out"])
 
 
 @kernel
