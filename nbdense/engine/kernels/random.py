@@ -15,6 +15,7 @@ from nbdense._compile.policy import kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_ROUND, _ROUND_2, _ROUND_3 = (np.uint64(i * int(_M2) % 2**64) for i in (1, 2, 3))  # a key for each
 _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 
 
@@ -34,28 +35,26 @@ def key_of(seed, stream, number):
 
 
 @kernel
-def _below(key, round_number, value, bound):
+def _below(key, value, bound):
     """Return a hash of ``value`` in [0, bound), bound < 2**32."""
-    bits = (value + key + np.uint64(round_number) * _M2) * _GOLDEN
+    bits = (value + key) * _GOLDEN
     bits = (bits ^ (bits >> _32)) * _M1
     return ((bits >> _32) * bound) >> _32
 
 
 @kernel
-def _moved(value, by, bound):
-    """Return value + by modulo bound, of two numbers below it."""
-    value += by
-    return value - bound if value >= bound else value
-
-
-@kernel
 def _permuted(key, left, right, left_size, right_size):
     """Return a place of a permutation of left_size * right_size numbers; it is given in two parts, (left, right)."""
-    # From four rounds on, a Feistel network of random functions is a random permutation (Luby and Rackoff 1988).
-    left = _moved(left, _below(key, 0, right, left_size), left_size)
-    right = _moved(right, _below(key, 1, left, right_size), right_size)
-    left = _moved(left, _below(key, 2, right, left_size), left_size)
-    right = _moved(right, _below(key, 3, left, right_size), right_size)
+    # From four rounds on, a Feistel network of random functions is a random permutation (Luby and Rackoff 1988). They
+    # are written out: a loop in it would keep the caller's from becoming vectors.
+    left += _below(key, right, left_size)
+    left = left - left_size if left >= left_size else left
+    right += _below(key + _ROUND, left, right_size)
+    right = right - right_size if right >= right_size else right
+    left += _below(key + _ROUND_2, right, left_size)
+    left = left - left_size if left >= left_size else left
+    right += _below(key + _ROUND_3, left, right_size)
+    right = right - right_size if right >= right_size else right
     return left * right_size + right
 
 

@@ -10,7 +10,7 @@ from nbdense._compile.policy import inlined, kernel
 from nbdense.engine.elementwise.optimizer import NONE, may_pass, update
 from nbdense.engine.kernels.microkernel import VECTOR_BYTES
 from nbdense.engine.kernels.norms import norms
-from nbdense.engine.kernels.product import owning_product, product
+from nbdense.engine.kernels.product import owning_product
 from nbdense.engine.kernels.transpose import transpose
 from nbdense.engine.kernels.views import stretch
 from nbdense.engine.on_demand import on_demand
@@ -48,30 +48,42 @@ def _place_of(row, first, last):
 
 
 @inlined
-def _sum_or_product(row, params, gradient, work, run, count, first, last, low, at):
+def _sum_or_product(row, params, gradient, work, run, count, first, last, low, at, updates):
     """Compute a slab's gradient at ``at``, as a product of ``count`` rows of inputs with the deltas of outputs.
 
     Meanwhile the thread comes to own what its update is going to write and all threads have read.
+
+    Rows that hardly fill a vector are multiplied the other way round if the step ``updates``, in the place of their
+    transpose: nobody reads that before it is written anew. The sums are the same, bit by bit.
     """
     n_out, ld_in, ld_out, capacity = row["n_out"], row["ld_in"], row["ld_out"], run["batch"]
-    deltas = run["deltas"] + row["output"] * capacity
+    inputs, deltas = row["input"] * capacity + first, run["deltas"] + row["output"] * capacity
     shares = run["threads"] > 1 and run["optimizer"] != NONE
     weights = (params, low if shares else np.int64(-1), ld_out)
     transposes = (work, np.int64(-1), ld_in)
-    behind = 0
+    rows, columns, behind, narrow = last - first, n_out, np.int64(0), False
+    g = (gradient, at, ld_out)
     if first < 0:  # a sum over rows, as a product with a row of ones
         rows = 1
         x = (work, run["one"], np.int64(0), np.int64(0))
         if first == GAMMA:
             deltas = row["pre"] * capacity
+        d = (work, deltas, ld_out)
+    elif updates and _is_narrow(row, work, rows):
+        narrow, rows, columns = True, n_out, rows
+        x, d = (work, deltas, np.int64(1), ld_out), (work, inputs, ld_in)
+        g, weights = (work, _transpose_of(row, run, first), ld_in), transposes
     else:
-        rows = last - first
         behind = min(rows, row["n_in"] - last)  # the next slab's inputs, which others may have made
-        x = (work, row["input"] * capacity + first, np.int64(1), ld_in)
+        x, d = (work, inputs, np.int64(1), ld_in), (work, deltas, ld_out)
         if shares and row["flags"] & NO_DELTA == 0:
             transposes = (work, _transpose_of(row, run, first), ld_in)
-    d, zeros, g = (work, deltas, ld_out), (work, run["zeros"], np.int64(0)), (gradient, at, ld_out)
-    owning_product(rows, n_out, count * row["positions"], x, d, zeros, g, behind, weights, transposes)
+    zeros = (work, run["zeros"], np.int64(0))
+    owning_product(rows, columns, count * row["positions"], x, d, zeros, g, behind, weights, transposes)
+    if narrow:
+        for j in range(n_out):
+            for i in range(last - first):
+                gradient[np.uint64(at + i * ld_out + j)] = work[np.uint64(g[1] + j * ld_in + i)]
 
 
 @inlined
@@ -81,30 +93,12 @@ def _transpose_of(row, run, first):
 
 
 @inlined
-def _is_narrow(row, work, first, last):
+def _is_narrow(row, work, rows):
     """Tell whether rows' gradient is less work transposed: they are many, and hardly fill a vector."""
     lanes = VECTOR_BYTES // work.itemsize
-    rows, n_out = last - first, row["n_out"]
-    across, down = (n_out + lanes - 1) // lanes, (rows + lanes - 1) // lanes
+    across, down = (row["n_out"] + lanes - 1) // lanes, (rows + lanes - 1) // lanes
     # Half as much at the least: tiles of few rows are slower, and what comes out has to be turned.
-    return first >= 0 and row["flags"] & NO_DELTA == 0 and 2 * n_out * down <= rows * across
-
-
-@kernel
-def _narrow_product(row, gradient, work, run, count, first, last, at):
-    """Compute the gradient of a kernel of few columns as `_sum_or_product` does, its transpose in the kernel's place.
-
-    That one is read by nobody until it is written anew, behind the slab's update. The sums are the same, bit by bit.
-    """
-    rows, n_out, ld_in, ld_out = last - first, row["n_out"], row["ld_in"], row["ld_out"]
-    aside = _transpose_of(row, run, first)
-    d = (work, run["deltas"] + row["output"] * run["batch"], np.int64(1), ld_out)
-    x = (work, row["input"] * run["batch"] + first, ld_in)
-    zeros, turned, infinity = (work, run["zeros"], np.int64(0)), (work, aside, ld_in), work.dtype.type(np.inf)
-    product(n_out, rows, count * row["positions"], d, x, zeros, turned, -infinity, infinity)
-    for j in range(n_out):
-        for i in range(rows):
-            gradient[np.uint64(at + i * ld_out + j)] = work[np.uint64(aside + j * ld_in + i)]
+    return row["flags"] & NO_DELTA == 0 and 2 * row["n_out"] * down <= rows * across
 
 
 _gradient_of_kind = by_kind("gradient", globals())
@@ -296,10 +290,8 @@ def _work_on_slab(row, slab, segments, vectors, scratch, run, phase, hyper, rate
     if flags & GRADIENT:
         if row["gradient"] != 0:
             _gradient_of_kind(row, state[0], work, run, batch, slab, low)
-        elif flags & UPDATE and _is_narrow(row, work, first, last):
-            _narrow_product(row, state[0], work, run, batch, first, last, place)
         else:
-            _sum_or_product(row, params, state[0], work, run, batch, first, last, low, place)
+            _sum_or_product(row, params, state[0], work, run, batch, first, last, low, place, flags & UPDATE != 0)
     rate_of_decay = 0.0 if first == FACTORS else rate
     _adjust_slab(run, segments[slab["segment"]], vectors, sums, flags, index, low, high, rate_of_decay)
     if flags & UPDATE:
