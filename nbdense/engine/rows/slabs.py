@@ -213,25 +213,6 @@ _follow_slab = on_demand("follow", follow, globals())
 
 
 @inlined
-def _gradients_pass(run, flags, iteration):
-    """Tell whether a slab's gradient is needed for its step alone: all is done at once, and not in the last step.
-
-    Then a thread writes one slab's over another's of the same layer, which is still in the cache, and whose padding
-    lies in the same columns. Written each to its place, those of a large network would fetch that from memory and go
-    back there, in every step.
-    """
-    at_once = flags == GRADIENT | CLIP | UPDATE and run["adjust"] == 0
-    return at_once and may_pass(run["optimizer"], run["optimizer_call"]) and iteration < run["iteration"] + run["steps"]
-
-
-@inlined
-def _are_cut(run, phase):
-    """Tell whether a slab may be parted between threads: where nothing is summed up over a whole one."""
-    at_once = phase["flags"] == GRADIENT | CLIP | UPDATE and run["adjust"] == 0
-    return at_once or phase["kind"] == TRANSPOSES
-
-
-@inlined
 def _cut(row, slab, bound):
     """Return the row of a slab at which the parts of two threads meet, in elements ``bound``: whole blocks of rows."""
     if bound >= slab["ends"]:
@@ -254,8 +235,15 @@ def work_on_slabs(tables, vectors, scratch, run, phase, settings, rates_of_step,
     begins = slabs[begin]["begins"]
     total = slabs[end - 1]["ends"] - begins
     least, most = begins + total * thread // run["threads"], begins + total * (thread + 1) // run["threads"]
-    cuts = _are_cut(run, phase)
-    passing, room = _gradients_pass(run, phase["flags"], rates_of_step[2]), (np.int64(-1), np.int64(0), np.int64(0))
+    # Whether a slab's gradient is made, used and done with, and nothing is summed up over the slab.
+    at_once = phase["flags"] == GRADIENT | CLIP | UPDATE and run["adjust"] == 0
+    cuts = at_once or phase["kind"] == TRANSPOSES
+    # Whether a thread writes one slab's gradient over another's of the same layer, which is still in the cache, and
+    # whose padding lies in the same columns. Written each to its place, those of a large network would fetch that from
+    # memory and go back there, in every step; the last step's are left for the user.
+    passing = at_once and may_pass(run["optimizer"], run["optimizer_call"])
+    passing = passing and rates_of_step[2] < run["iteration"] + run["steps"]
+    room = (np.int64(-1), np.int64(0), np.int64(0))
     for index in range(begin, end):
         slab = slabs[index]
         row, first, last = layers[slab["layer"]], slab["first"], slab["last"]
