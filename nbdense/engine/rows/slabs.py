@@ -72,7 +72,7 @@ def _sum_or_product(row, params, gradient, work, run, count, first, last, low, a
     elif updates and _is_narrow(row, work, rows):
         narrow, rows, columns = True, n_out, rows
         x, d = (work, deltas, np.int64(1), ld_out), (work, inputs, ld_in)
-        g, weights = (work, _transpose_of(row, run, first), ld_in), transposes
+        g, weights = (work, _transpose_of(row, run, first), ld_in), transposes  # which are none: few lines, not owned
     else:
         behind = min(rows, row["n_in"] - last)  # the next slab's inputs, which others may have made
         x, d = (work, inputs, np.int64(1), ld_in), (work, deltas, ld_out)
